@@ -1,0 +1,125 @@
+"""Artifacts: the folder that training gives and the service loads. Safetensors only; no pickle is ever read.
+
+Knows the files inside the folder, not where folders are kept.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from model.errors import ArtifactError
+from model.manifest import CARD, CONFIG, TOKENIZER, WEIGHTS, Manifest, check_file, read_manifest
+from model.tokenizers import load_tokenizer
+from model.tokenizers.base import Tokenizer
+from model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A loaded artifact; the denoiser is in evaluation mode, in float32, on the CPU."""
+
+    manifest: Manifest
+    denoiser: Transformer
+    tokenizer: Tokenizer
+
+
+def save_artifact(
+    folder: Path,
+    *,
+    denoiser: Transformer,
+    tokenizer: Tokenizer,
+    training: dict[str, Any],
+    figures: dict[str, Any],
+    card: str,
+    extra_files: dict[str, bytes] | None = None,
+) -> Manifest:
+    """Writes a whole artifact beside `folder`, then puts it in its place, replacing an artifact that stands there.
+
+    A crash leaves the old one or the new one under the name, never a mixture (between two renames the old one stands
+    as `.NAME.old` for an instant). Raises ArtifactError if `folder` holds something that is not an artifact.
+    """
+    if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
+        raise ArtifactError(f"{folder}: holds something that is not an artifact, so it is not replaced")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        manifest = _write(staging, denoiser, tokenizer, training, figures, {CARD: card.encode(), **(extra_files or {})})
+        staging.chmod(0o755)
+        _replace(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def load_artifact(folder: Path) -> Artifact:
+    """Loads and checks an artifact. Raises ArtifactError, in one line, for every damage."""
+    manifest = read_manifest(folder)
+    check_file(folder, manifest, TOKENIZER)
+    tokenizer = load_tokenizer(folder, manifest.domain, length=manifest.length, default_length=manifest.default_length)
+    if tuple(tokenizer.vocabulary_sizes) != manifest.architecture.vocabulary_sizes:
+        raise ArtifactError(f"{folder}: {TOKENIZER} and {CONFIG} disagree about the vocabulary")
+    try:
+        denoiser = Transformer(manifest.architecture, manifest.order)
+        weights = safetensors.torch.load(check_file(folder, manifest, WEIGHTS))
+        denoiser.load_state_dict(weights)
+    except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"{folder / WEIGHTS}: does not hold the network of {CONFIG} ({reason[:200]})") from None
+    return Artifact(manifest, denoiser.eval(), tokenizer)
+
+
+def _write(
+    staging: Path,
+    denoiser: Transformer,
+    tokenizer: Tokenizer,
+    training: dict[str, Any],
+    figures: dict[str, Any],
+    files: dict[str, bytes],
+) -> Manifest:
+    weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in denoiser.state_dict().items()}
+    (staging / WEIGHTS).write_bytes(safetensors.torch.save(weights, metadata={"format": "pt"}))
+    tokenizer.save(staging / TOKENIZER)
+    manifest = Manifest(
+        domain=tokenizer.domain,
+        architecture=denoiser.architecture,
+        order=denoiser.order,
+        default_length=tokenizer.default_length,
+        num_parameters=denoiser.num_parameters,
+        files={name: hashlib.sha256((staging / name).read_bytes()).hexdigest() for name in (WEIGHTS, TOKENIZER)},
+        training=training,
+        figures=figures,
+    )
+    for name, content in files.items():
+        (staging / name).write_bytes(content)
+    (staging / CONFIG).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    for path in staging.iterdir():
+        _sync(path)
+    return manifest
+
+
+def _replace(staging: Path, folder: Path) -> None:
+    """Renames `staging` to `folder`. A folder cannot be renamed over a full one, so an old one steps aside first."""
+    aside = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+    staging.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

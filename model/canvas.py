@@ -1,0 +1,87 @@
+"""A canvas on its way from template to sample, as one plain value. Knows no torch, so it crosses process boundaries.
+
+A canvas is everything the sampler needs to go on: tokens, which of them are hidden, how far it has come, its seed and
+its sampling parameters. Two equal canvases have equal futures, whatever batch they step in.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+OrderPolicy = Literal[
+    "learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy", "explicit"
+]
+ORDER_POLICIES: tuple[OrderPolicy, ...] = get_args(OrderPolicy)
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one canvas is decoded. At most one of `tokens_per_step`, `steps`, `threshold`; none = one position a step.
+
+    `order_temperature` goes with `learned` only (1 = the model's own law, 0 = always the likeliest next position).
+    `temperature` 0 = the likeliest token. `top_k` and `top_p` apply after the temperature, in that order.
+    `explicit_order` lists every hidden position once, and goes with `order="explicit"` only.
+    """
+
+    order: OrderPolicy = "learned"
+    explicit_order: tuple[int, ...] | None = None
+    order_temperature: float = 1.0
+    tokens_per_step: int | None = None
+    steps: int | None = None
+    threshold: float | None = None
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        assert sum(x is not None for x in (self.tokens_per_step, self.steps, self.threshold)) <= 1
+        assert (self.order == "explicit") == (self.explicit_order is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """One sample being made. `tokens[i]` is 0 wherever `hidden[i]`.
+
+    `step` counts the sample's own steps and keys its noise; with `steps` set it is the index of the time step, so it
+    may run ahead of `num_forwards`, the denoising steps really computed. `num_at_start` is the number of positions
+    hidden at the start.
+    """
+
+    tokens: tuple[int, ...]
+    hidden: tuple[bool, ...]
+    seed: int
+    params: SamplingParams
+    num_at_start: int
+    step: int = 0
+    num_forwards: int = 0
+
+    @classmethod
+    def start(cls, tokens: tuple[int, ...], hidden: tuple[bool, ...], *, seed: int, params: SamplingParams) -> "Canvas":
+        """A fresh canvas; what stands at hidden positions is dropped."""
+        assert len(tokens) == len(hidden)
+        clean = tuple(0 if h else x for x, h in zip(tokens, hidden, strict=True))
+        return cls(tokens=clean, hidden=tuple(hidden), seed=seed, params=params, num_at_start=sum(hidden))
+
+    @property
+    def is_complete(self) -> bool:
+        return not any(self.hidden)
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """One position becoming known. Log-probabilities are natural and of the unmodified model.
+
+    `order_logprob` is None where the order is deterministic. `uniform` in (0, 1) is the noise from which a tokenizer
+    draws the shown value (a number inside its bin, say).
+    """
+
+    position: int
+    token_id: int
+    step: int
+    logprob: float
+    order_logprob: float | None
+    uniform: float

@@ -1,0 +1,126 @@
+"""`config.json` of an artifact: what the network is and how it was made. Torch-free, so the HTTP side may read it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from model.errors import ArtifactError
+from model.tokenizers.base import Domain
+
+FORMAT_VERSION: Literal[1] = 1
+CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
+OrderKind = Literal["uniform", "fixed", "global", "contextual"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Architecture(_Frozen):
+    """The denoiser's shape. `vocabulary_sizes`: one entry a position (tables), or a single one shared by all."""
+
+    length: int = Field(ge=1)
+    vocabulary_sizes: tuple[int, ...] = Field(min_length=1)
+    width: int = Field(default=64, ge=8)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+    mlp_width: int = Field(default=256, ge=8)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if len(self.vocabulary_sizes) not in (1, self.length) or min(self.vocabulary_sizes) < 1:
+            raise ValueError("vocabulary_sizes takes one positive size, or one for each position")
+        return self
+
+    @property
+    def has_own_vocabularies(self) -> bool:
+        """Whether each position has a vocabulary of its own, as a table's columns do."""
+        return len(self.vocabulary_sizes) == self.length and self.length > 1
+
+
+class OrderSpec(_Frozen):
+    """How the model orders its positions; `fixed` lists them, and goes with the kind of that name only."""
+
+    kind: OrderKind
+    fixed: tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.kind == "fixed") != (self.fixed is not None):
+            raise ValueError("an order lists its positions if and only if its kind is fixed")
+        if self.fixed is not None and sorted(self.fixed) != list(range(len(self.fixed))):
+            raise ValueError("a fixed order lists every position once")
+        return self
+
+
+class Manifest(_Frozen):
+    """Everything in `config.json`. `files` holds the sha256 of each file beside it that the service reads."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    domain: Domain
+    architecture: Architecture
+    order: OrderSpec
+    default_length: int = Field(ge=1)
+    num_parameters: int = Field(ge=0)
+    files: dict[str, str]
+    training: dict[str, Any] = Field(default_factory=dict)
+    figures: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        return self.architecture.length
+
+    @property
+    def weights_sha256(self) -> str:
+        return self.files[WEIGHTS]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads and checks `config.json`. Raises ArtifactError, in one line, for whatever is wrong with it."""
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such artifact folder")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: missing, so this folder is no artifact") from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: not readable as JSON ({_first_line(error)})") from None
+    if not isinstance(fields, dict) or not isinstance(fields.get("format_version"), int):
+        raise ArtifactError(f"{path}: format_version is missing")
+    if fields["format_version"] > FORMAT_VERSION:
+        found = fields["format_version"]
+        raise ArtifactError(
+            f"{path}: format_version {found} is newer than {FORMAT_VERSION}, the newest this Unveil reads"
+        )
+    try:
+        manifest = Manifest.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ArtifactError(f"{path}: {'.'.join(map(str, first['loc'])) or 'config'}: {first['msg']}") from None
+    for name in (WEIGHTS, TOKENIZER):
+        if name not in manifest.files:
+            raise ArtifactError(f"{path}: files: the sha256 of {name} is missing")
+    return manifest
+
+
+def check_file(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """The bytes of one file of the artifact, once their sha256 is the manifest's. Raises ArtifactError."""
+    path = folder / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
+    if hashlib.sha256(content).hexdigest() != manifest.files[name]:
+        raise ArtifactError(f"{path}: truncated or altered (its sha256 is not the one in {CONFIG})")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

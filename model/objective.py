@@ -1,0 +1,128 @@
+"""Estimators of the NELBO and of its gradients, for the token head and for a global order. Knows no network.
+
+Two forms of one bound: the order form (arXiv 2511.19152, Prop. 3.1, with LO-ARM's sum over the next position, arXiv
+2503.05979), one forward a row, the default; and the paper's own eq. 8 in continuous time, kept as an arm. Both take the
+cross-entropies `CE_i = -log p(x_i | x_S)` that a denoiser gave at the drawn hidden sets, and give nats a row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.orders import hidden_after, next_log_probs, prefix_log_prob
+from model.prefixes import Prefixes
+from model.schedule import Masks, PolynomialSchedule
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a step minimises and what it reports.
+
+    `total` (scalar) carries all gradients and its value is the mean of `row_nelbos`; `parts` are detached scalars;
+    `row_nelbos` [B] is each row's own estimate, detached; `row_signals` [B] is the part of it that depends on the
+    order, for the running baseline.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+    row_nelbos: Tensor
+    row_signals: Tensor
+
+
+def row_signal(cross_entropy: Tensor, prefixes: Prefixes, *, log_w: Tensor, control: Tensor | None = None) -> Tensor:
+    """`n * sum_{i hidden} q_i (CE_i - c_i)` a row, in nats, float64: [B, L], log_w [L] or [B, L], c [B, L] -> [B].
+
+    `q_i = w_i / w(hidden)` on rows of the law and 1 / |hidden| on uniform rows. Over the prefix, an unbiased
+    estimate of the row's NELBO given its known set, less the controls of all free positions: whatever the order, each
+    of them is counted exactly once. A law with far-apart weights is a fixed order: q is then one position, and
+    `n * CE` of that one is all that a single forward says about it.
+    """
+    q = next_log_probs(_row_log_w(prefixes, log_w), prefixes.hidden).exp()  # [B, L]
+    excess = cross_entropy.double() if control is None else cross_entropy.double() - control.detach()
+    return prefixes.num_free * (q * excess.masked_fill(~prefixes.hidden, 0.0)).sum(-1)
+
+
+def order_form(
+    cross_entropy: Tensor,
+    prefixes: Prefixes,
+    *,
+    log_w: Tensor,
+    baseline: Tensor | None = None,
+    control: Tensor | None = None,
+    learn_order_from_prompted: bool = False,
+) -> Loss:
+    """The order-form loss: mean over rows of `L_hat + log P(ordered prefix) * stopgrad(L_hat - b)`.
+
+    `cross_entropy` [B, L]; `log_w` [L] or [B, L]; `baseline` [B] must not depend on the row's own order (read a running
+    one BEFORE its update), NaN where there is none yet (no score term there), None = 0. `control` [B, L] is a control
+    variate `c_i(x)`, any function of the clean row and the position, but not of what is visible: as every order pays
+    `sum_i c_i` exactly once, taking `CE_i - c_i` and adding the sum back changes no expectation, and takes what a
+    position costs in any order out of the noise. `-log p(x_i)` under the marginals is a good one.
+
+    Every row trains the token head. Only rows of the law without a prompt teach `log_w`, prompted ones too if the
+    recipe says so; so its gradient is that of the NELBO times their share of the batch. Parts: mean `nelbo` (law, no
+    prompt), `conditional_nelbo` (law, prompted), `uniform_nelbo` (uniform order, no prompt) and `score`, the mean size
+    of the score term, each 0 where its count of rows (`num_...`) is 0.
+    """
+    law, prompted = prefixes.follows_law, prefixes.prompted
+    teaches = law if learn_order_from_prompted else law & ~prompted
+    log_w = torch.where(teaches[:, None], log_w, log_w.detach())  # [B, L]
+    signals = row_signal(cross_entropy, prefixes, log_w=log_w, control=control)
+    values = signals if control is None else signals + _free_sum(control, prefixes)
+    stop = prefixes.num_known + prefixes.num_revealed
+    log_prefix = prefix_log_prob(log_w, prefixes.sigma, prefixes.num_known, stop)
+    score = _score(log_prefix, signals, baseline).masked_fill(~teaches, 0.0)
+    parts = {
+        **_mean_over("nelbo", values, law & ~prompted),
+        **_mean_over("conditional_nelbo", values, law & prompted),
+        **_mean_over("uniform_nelbo", values, ~law & ~prompted),
+        **_mean_over("score", score.abs(), teaches),
+    }
+    return _loss(values, score, parts, signals)
+
+
+def eq8(cross_entropy: Tensor, masks: Masks, *, schedule: PolynomialSchedule, baseline: Tensor | None = None) -> Loss:
+    """The paper's eq. 8: mean over rows of `sum_{i masked} (w_i / t) CE_i`, and the score function of the mask.
+
+    `cross_entropy` [B, L]; `masks` drawn from this very `schedule`; `baseline` [B] as in `order_form` (it may know t).
+    The paper's arm draws t from (PAPER_MIN_T, 1) with w as it is: biased by the piece cut off, and of infinite variance
+    as soon as some w_i <= 1. The other arm is `schedule.finite_gauge()` with min_t = 0. No prompts.
+    """
+    hidden = masks.hidden
+    weighted = schedule.loss_weight(masks.t) * cross_entropy.double()  # [B, L]
+    values = (1 - masks.min_t) * weighted.masked_fill(~hidden, 0.0).sum(-1)
+    log_masked = schedule.log_masked(masks.t)
+    log_mask = torch.where(hidden, log_masked, torch.log(-torch.expm1(log_masked))).sum(-1)
+    score = _score(log_mask, values, baseline)
+    everywhere = torch.ones_like(values, dtype=torch.bool)
+    parts = {**_mean_over("nelbo", values, everywhere), **_mean_over("score", score.abs(), everywhere)}
+    return _loss(values, score, parts, values)
+
+
+def _row_log_w(prefixes: Prefixes, log_w: Tensor) -> Tensor:
+    return torch.where(prefixes.follows_law[:, None], log_w, torch.zeros_like(log_w))  # [B, L]
+
+
+def _score(log_probability: Tensor, values: Tensor, baseline: Tensor | None) -> Tensor:
+    baseline = torch.zeros_like(values) if baseline is None else baseline
+    advantage = torch.where(baseline.isnan(), torch.zeros_like(values), values - baseline)
+    return log_probability * advantage.detach()
+
+
+def _free_sum(control: Tensor, prefixes: Prefixes) -> Tensor:
+    free = hidden_after(prefixes.sigma, prefixes.num_known)  # [B, L]
+    return control.detach().double().masked_fill(~free, 0.0).sum(-1)
+
+
+def _loss(values: Tensor, score: Tensor, parts: Mapping[str, Tensor], signals: Tensor) -> Loss:
+    # The score term's value means nothing: subtracted, so that `total` reads as nats.
+    total = (values + score - score.detach()).mean()
+    return Loss(total=total, parts=parts, row_nelbos=values.detach(), row_signals=signals.detach())
+
+
+def _mean_over(name: str, values: Tensor, rows: Tensor) -> dict[str, Tensor]:
+    count = rows.sum()
+    mean = values.detach().masked_fill(~rows, 0.0).sum() / count.clamp(min=1)
+    return {name: mean, f"num_{name}": count}

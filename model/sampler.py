@@ -1,0 +1,244 @@
+"""One denoising step over a batch of canvases, on any callable denoiser. Knows no network, no request and no clock.
+
+A step takes canvases of different lengths, prompts, orders and parameters, runs one forward over all of them, and
+gives each canvas back with what it revealed. Noise is keyed by the canvas alone (`model.noise`), so a canvas's future
+does not depend on its neighbours as long as the denoiser's rows do not.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model import policies
+from model.canvas import Canvas, Reveal
+from model.denoiser import Denoiser, Prediction
+from model.noise import uniforms
+
+_LANES = 16  # rows padded to whole vector registers: a remainder takes another code path, which may round differently
+
+
+class StepResult(NamedTuple):
+    """A canvas after a step, and what the step revealed of it, in the order of reveal."""
+
+    canvas: Canvas
+    reveals: tuple[Reveal, ...]
+
+
+class Decoded(NamedTuple):
+    """One step of one canvas among several: its number, the canvas now, and what was revealed."""
+
+    sample: int
+    canvas: Canvas
+    reveals: tuple[Reveal, ...]
+
+
+class _Plan(NamedTuple):
+    """What a step reveals: each row's `ranking` [B, L], the `counts` [B] taken from its head, and the `steps` [B]."""
+
+    ranking: Tensor
+    counts: Tensor
+    steps: Tensor
+    order_logprob: Tensor  # [B, L], along the ranking; NaN where the order is deterministic
+
+
+@torch.inference_mode()
+def step(denoise: Denoiser, canvases: Sequence[Canvas], *, device: torch.device | None = None) -> list[StepResult]:
+    """One denoising step of every canvas; none may be complete.
+
+    Raises ValueError if the denoiser's output does not fit the canvases or is not a number.
+    """
+    assert canvases
+    assert not any(canvas.is_complete for canvas in canvases)
+    tokens, hidden, lengths = collate(canvases, device)
+    prediction = _checked(denoise(tokens, hidden, lengths), tokens)
+    plan = _plan(canvases, prediction, hidden)
+    reveals = _draw(canvases, prediction, plan)
+    return [StepResult(apply(c, r), tuple(r)) for c, r in zip(canvases, reveals, strict=True)]
+
+
+def _draw(canvases: Sequence[Canvas], prediction: Prediction, plan: _Plan) -> list[list[Reveal]]:
+    """Draws the tokens of the planned positions, and takes everything off the device once."""
+    device = plan.ranking.device
+    taken = torch.arange(plan.ranking.shape[1], device=device) < plan.counts[:, None]  # [B, L] along the ranking
+    rows, ranks = taken.nonzero(as_tuple=True)  # [R] each
+    positions = plan.ranking[rows, ranks]
+    seeds = torch.tensor([canvas.seed for canvas in canvases], device=device)[rows]
+    token_noise, value_noise = uniforms(seeds, plan.steps[rows], positions, purpose="reveal")
+    params = [canvases[row].params for row in rows.tolist()]
+    ids, logprobs = draw_tokens(
+        prediction.token_logits[rows, positions],
+        token_noise,
+        temperature=[p.temperature for p in params],
+        top_k=[p.top_k for p in params],
+        top_p=[p.top_p for p in params],
+    )
+    revealed = zip(
+        rows.tolist(),
+        positions.tolist(),
+        ids.tolist(),
+        plan.steps[rows].tolist(),
+        logprobs.tolist(),
+        plan.order_logprob[rows, ranks].tolist(),
+        value_noise.tolist(),
+        strict=True,
+    )
+    reveals: list[list[Reveal]] = [[] for _ in canvases]
+    for row, position, token_id, at, logprob, order_logprob, uniform in revealed:
+        if not math.isfinite(logprob):
+            raise ValueError(f"the denoiser's logits at position {position} are not finite")
+        drawn = None if math.isnan(order_logprob) else order_logprob
+        reveals[row].append(Reveal(position, token_id, at, logprob, drawn, uniform))
+    return reveals
+
+
+def apply(canvas: Canvas, reveals: Sequence[Reveal]) -> Canvas:
+    """The canvas with one step's reveals in it: ready for its next step."""
+    tokens, hidden = list(canvas.tokens), list(canvas.hidden)
+    for reveal in reveals:
+        assert hidden[reveal.position]
+        tokens[reveal.position], hidden[reveal.position] = reveal.token_id, False
+    return Canvas(
+        tokens=tuple(tokens),
+        hidden=tuple(hidden),
+        seed=canvas.seed,
+        params=canvas.params,
+        num_at_start=canvas.num_at_start,
+        step=reveals[0].step + 1,
+        num_forwards=canvas.num_forwards + 1,
+    )
+
+
+@torch.inference_mode()
+def order_probabilities(
+    denoise: Denoiser, canvas: Canvas, *, device: torch.device | None = None
+) -> list[tuple[int, float]]:
+    """The model's own probability of each hidden position to be revealed next, by position."""
+    tokens, hidden, lengths = collate([canvas], device)
+    prediction = _checked(denoise(tokens, hidden, lengths), tokens)
+    positions = hidden[0].nonzero().squeeze(-1)
+    law = prediction.order_logits[0, positions].to(torch.float64).softmax(-1)
+    return list(zip(positions.tolist(), law.tolist(), strict=True))
+
+
+def collate(canvases: Sequence[Canvas], device: torch.device | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Canvases -> tokens [B, L], hidden [B, L], lengths [B], padded with visible zeros to the longest."""
+    L = max(canvas.length for canvas in canvases)
+    tokens = [[*canvas.tokens, *[0] * (L - canvas.length)] for canvas in canvases]
+    hidden = [[*canvas.hidden, *[False] * (L - canvas.length)] for canvas in canvases]
+    lengths = [canvas.length for canvas in canvases]
+    return (
+        torch.tensor(tokens, dtype=torch.int64, device=device),
+        torch.tensor(hidden, dtype=torch.bool, device=device),
+        torch.tensor(lengths, dtype=torch.int64, device=device),
+    )
+
+
+def draw_tokens(
+    logits: Tensor,
+    noise: Tensor,
+    *,
+    temperature: Sequence[float],
+    top_k: Sequence[int | None],
+    top_p: Sequence[float | None],
+) -> tuple[Tensor, Tensor]:
+    """Draws one id a row by inverting its distribution function at `noise`: [R, V], [R] -> ids [R], logprobs [R].
+
+    Temperature, then top-k, then top-p (the smallest set of likeliest ids whose mass reaches p), all in float64; ties
+    go to the lowest id. The log-probability is the unmodified model's.
+    """
+    V = logits.shape[-1]
+    padded = torch.nn.functional.pad(logits.to(torch.float64), (0, -V % _LANES), value=-torch.inf)  # [R, V']
+    log_p = padded.log_softmax(-1)
+    heat = torch.tensor(temperature, dtype=torch.float64, device=logits.device)[:, None]
+    k = torch.tensor([1 if t == 0 else (k or V) for k, t in zip(top_k, temperature, strict=True)], device=logits.device)
+    p = torch.tensor([1.0 if p is None else p for p in top_p], dtype=torch.float64, device=logits.device)
+    tempered = (log_p / torch.where(heat == 0, 1.0, heat)).log_softmax(-1)
+    order = tempered.sort(dim=-1, descending=True, stable=True).indices
+    ranked = tempered.gather(-1, order)
+    ranked = ranked.masked_fill(torch.arange(ranked.shape[-1], device=k.device) >= k[:, None], -torch.inf)
+    mass = ranked.softmax(-1)
+    mass = mass.masked_fill(mass.cumsum(-1) - mass >= p[:, None], 0.0)
+    cumulative = torch.zeros_like(mass).scatter(-1, order, mass).cumsum(-1)  # by id again
+    ids = (cumulative <= noise[:, None] * cumulative[:, -1:]).sum(-1)
+    return ids, log_p.gather(-1, ids[:, None]).squeeze(-1)
+
+
+def _plan(canvases: Sequence[Canvas], prediction: Prediction, hidden: Tensor) -> _Plan:
+    """Ranks each canvas's hidden positions by its order and says how many of them its next step reveals."""
+    L = hidden.shape[1]
+    order_logits = torch.nn.functional.pad(prediction.order_logits, (0, -L % _LANES))  # [B, L']
+    wide = torch.nn.functional.pad(hidden, (0, -L % _LANES))
+    sure = policies.confidence_of(prediction.token_logits) if policies.needs_confidence(canvases) else None
+    if sure is not None:
+        sure = policies.Confidence(*(torch.nn.functional.pad(x, (0, -L % _LANES)) for x in sure))
+    rates = policies.log_rates(canvases, order_logits)
+    drawn = torch.tensor([policies.is_stochastic(c) for c in canvases], device=hidden.device)
+    steps = torch.tensor([c.step for c in canvases], device=hidden.device)
+    still = policies.fixed_keys(canvases, order_logits, sure)
+    timed, steps = _race(canvases, rates, wide, steps, drawn)
+    keys = torch.where(drawn[:, None], timed.keys, still)
+    ranking = policies.rank(keys, wide)
+    planned = [policies.planned_count(c, sum(c.hidden)) for c in canvases]
+    counts = torch.where(timed.counts > 0, timed.counts, torch.tensor(planned, device=hidden.device))
+    if sure is not None:
+        has_threshold = torch.tensor([c.params.threshold is not None for c in canvases], device=hidden.device)
+        passing = policies.count_passing(canvases, sure, ranking).clamp(min=1)
+        counts = torch.where(has_threshold, torch.minimum(passing, wide.sum(-1)), counts)
+    return _Plan(ranking[:, :L], counts, steps, _order_logprobs(canvases, order_logits, wide, ranking, drawn)[:, :L])
+
+
+class _Race(NamedTuple):
+    keys: Tensor  # [B, L] log arrival times
+    counts: Tensor  # [B] arrivals within the time step; 0 for canvases without time steps
+
+
+def _race(
+    canvases: Sequence[Canvas], rates: Tensor, hidden: Tensor, steps: Tensor, drawn: Tensor
+) -> tuple[_Race, Tensor]:
+    """Runs the race of every row. A time step in which nothing arrives changes nothing, so the row goes on to its next
+    one within the same forward."""
+    limits = [c.params.steps or 0 for c in canvases]
+    total = torch.tensor(limits, device=rates.device)
+    timed = drawn & (total > 0)
+    while True:
+        keys = policies.race_keys(canvases, rates, steps)
+        if not any(limits):
+            return _Race(keys, torch.zeros_like(total)), steps
+        end = policies.time_step(rates, hidden, (total - steps).clamp(min=1))
+        arrivals = (hidden & (keys < end[:, None])).sum(-1).masked_fill(~timed, 0)
+        idle = timed & (arrivals == 0)
+        if not bool(idle.any()):
+            return _Race(keys, arrivals), steps
+        steps = steps + idle.long()
+
+
+def _order_logprobs(
+    canvases: Sequence[Canvas], order_logits: Tensor, hidden: Tensor, ranking: Tensor, drawn: Tensor
+) -> Tensor:
+    """Plackett-Luce log-probability of each choice along the ranking, under the unmodified law; NaN if not drawn."""
+    learned = torch.tensor([c.params.order == "learned" for c in canvases], device=order_logits.device)
+    log_w = torch.where(learned[:, None], order_logits.to(torch.float64), 0.0)
+    ranked = log_w.masked_fill(~hidden, -torch.inf).gather(1, ranking)
+    remaining = ranked.flip(-1).logcumsumexp(-1).flip(-1)
+    return torch.where(drawn[:, None], ranked - remaining, torch.nan)
+
+
+def _checked(prediction: Prediction, tokens: Tensor) -> Prediction:
+    logits, order_logits = prediction
+    if logits.shape[:2] != tokens.shape or order_logits.shape != tokens.shape:
+        shapes = f"{tuple(logits.shape)} and {tuple(order_logits.shape)}"
+        raise ValueError(f"the denoiser answered {shapes} for canvases {tuple(tokens.shape)}")
+    return prediction
+
+
+def decode(denoise: Denoiser, canvases: Sequence[Canvas], *, device: torch.device | None = None) -> Iterator[Decoded]:
+    """Steps a whole batch to its end, giving out each step's reveals; for use without a service."""
+    current = dict(enumerate(canvases))
+    while pending := [index for index, canvas in current.items() if not canvas.is_complete]:
+        results = step(denoise, [current[index] for index in pending], device=device)
+        for index, result in zip(pending, results, strict=True):
+            current[index] = result.canvas
+            yield Decoded(index, result.canvas, result.reveals)

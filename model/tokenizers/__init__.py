@@ -1,0 +1,32 @@
+"""Prompt to canvas, canvas to output: one module a domain. Torch-free, so the HTTP side may use them."""
+
+from pathlib import Path
+
+from model.errors import ArtifactError
+from model.tokenizers.base import Domain, Tokenizer
+from model.tokenizers.table import TableTokenizer
+from model.tokenizers.text import TextTokenizer
+
+FILE_NAME = "tokenizer.json"
+
+
+def load_tokenizer(folder: Path, domain: Domain, *, length: int, default_length: int) -> Tokenizer:
+    """The tokenizer of an artifact's folder; `length` and `default_length` are what the artifact's config says.
+
+    Raises ArtifactError, in one line, where the file is damaged or does not fit them.
+    """
+    return _LOADERS[domain](folder / FILE_NAME, length, default_length)
+
+
+def _load_table(path: Path, length: int, default_length: int) -> Tokenizer:
+    tokenizer = TableTokenizer.load(path)
+    if not length == default_length == tokenizer.length:
+        raise ArtifactError(f"{path.name} has {tokenizer.length} columns, the artifact's config says {length}")
+    return tokenizer
+
+
+def _load_text(path: Path, length: int, default_length: int) -> Tokenizer:
+    return TextTokenizer.load(path, length=length, default_length=default_length)
+
+
+_LOADERS = {"table": _load_table, "text": _load_text}

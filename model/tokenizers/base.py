@@ -1,0 +1,68 @@
+"""What every tokenizer offers. Knows no domain, no network and no HTTP."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Domain = Literal["table", "text"]
+Value = str | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A prompt as a canvas: ids, which are hidden (0 there), and the known values exactly as the user gave them."""
+
+    tokens: tuple[int, ...]
+    hidden: tuple[bool, ...]
+    known: Mapping[int, Value] = field(default_factory=dict)
+
+
+class Tokenizer(Protocol):
+    """Turns a domain's prompts into templates and reveals into values.
+
+    `vocabulary_sizes` has one entry a position where positions have vocabularies of their own (tables: ids count from 0
+    in each column), and one entry in all where they share it. `length` is the longest canvas; `default_length` is the
+    number of new tokens where a prompt leaves it open.
+    """
+
+    @property
+    def domain(self) -> Domain: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def default_length(self) -> int: ...
+    @property
+    def vocabulary_sizes(self) -> tuple[int, ...]: ...
+
+    def encode(self, prompt: object, *, length: int | None = None) -> Template:
+        """Raises PromptError, with `param` the column to blame where there is one; "length" names the length."""
+        ...
+
+    def token(self, position: int, token_id: int) -> str:
+        """The token's printable name (a level, an interval, a piece of text)."""
+        ...
+
+    def value(self, position: int, token_id: int, uniform: float) -> Value:
+        """What the output will show for this token; `uniform` in (0, 1) picks a number inside its bin."""
+        ...
+
+    def name(self, position: int) -> str | None:
+        """The column's name, or None where positions have none."""
+        ...
+
+    def output(self, values: Sequence[Value]) -> tuple[Any, str]:
+        """All values of a finished canvas, in position order -> (`output`, `text`) of the reply."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """JSON for `/v1/models`: columns with levels and ranges, or the vocabulary's size."""
+        ...
+
+    def example_prompt(self) -> Any:
+        """A prompt that `encode` takes."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Writes `tokenizer.json`."""
+        ...

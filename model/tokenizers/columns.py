@@ -1,0 +1,262 @@
+"""What a table's columns are, as `tokenizer.json` keeps them, and single values to ids and back. Knows no whole row.
+
+A categorical column's ids are its levels in order; a numeric column's are its bins in ascending order. Where the
+training column had missing values, one more id at the end stands for a missing value, shown as `"[MISSING]"`; where it
+had none, no such id exists, so it is neither offered nor drawn.
+
+Bins keep values of the training column (each bin's lowest and highest at least), so an artifact is not anonymous.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterable
+from difflib import get_close_matches
+from itertools import accumulate, pairwise
+from math import ceil, floor
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from model.errors import PromptError
+from model.tokenizers.base import Value
+
+MISSING = "[MISSING]"
+MAX_DECIMALS = 15
+MAX_LISTED = 12
+_EXAMPLES = 6
+_SHOWN = 40
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Bin(_Strict):
+    """One interval of a numeric column, and the law of the training values inside it.
+
+    With `weights` (counts) the law is these very `values`; without, `values` are equally spaced quantiles (the first is
+    the minimum, the last the maximum) and the quantile function between them is linear.
+    """
+
+    values: tuple[float, ...] = Field(min_length=1)
+    weights: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.weights is not None and len(self.weights) != len(self.values):
+            raise ValueError("as many weights as values are needed")
+        rises = all(a < b for a, b in pairwise(self.values))
+        if not rises and (self.weights is not None or any(a > b for a, b in pairwise(self.values))):
+            raise ValueError("values must ascend")
+        return self
+
+    @property
+    def low(self) -> float:
+        return self.values[0]
+
+    @property
+    def high(self) -> float:
+        return self.values[-1]
+
+    def quantile(self, uniform: float) -> float:
+        """The value below which a share `uniform` in [0, 1] of the bin's training values lies, not yet rounded."""
+        if self.weights is not None:
+            cumulated = list(accumulate(self.weights))
+            index = bisect_right(cumulated, uniform * cumulated[-1])
+            return self.values[min(index, len(self.values) - 1)]
+        place = uniform * (len(self.values) - 1)
+        left, right = self.values[floor(place)], self.values[ceil(place)]
+        share = place - floor(place)
+        # Not left + share * (right - left): the difference may overflow.
+        return min(max(left * (1 - share) + right * share, left), right)
+
+
+class CategoricalColumn(_Strict):
+    """A column whose values are the strings `levels`."""
+
+    kind: Literal["categorical"] = "categorical"
+    name: str
+    levels: tuple[str, ...]
+    missing: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.levels)) != len(self.levels) or MISSING in self.levels:
+            raise ValueError(f"levels must differ from each other and from {MISSING}")
+        if self.vocabulary_size == 0:
+            raise ValueError("a column needs at least one level")
+        return self
+
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self.levels) + self.missing
+
+    def encode(self, value: object) -> int:
+        """The id of a level. Raises PromptError."""
+        offered = self._offered()
+        if isinstance(value, str) and value in offered:
+            return offered.index(value)
+        close = get_close_matches(value, offered, n=1) if isinstance(value, str) and len(value) <= 100 else []
+        hint = f"; did you mean {shown(close[0])}?" if close and len(offered) > MAX_LISTED else ""
+        raise PromptError(f"{shown(self.name)} takes {self.takes()}, not {quoted(value)}{hint}", param=self.name)
+
+    def takes(self) -> str:
+        return f"one of {listed(self._offered())}"
+
+    def token(self, token_id: int) -> str:
+        return self._offered()[token_id]
+
+    def value(self, token_id: int, uniform: float) -> Value:  # noqa: ARG002  (the same call for every kind of column)
+        return self.token(token_id)
+
+    def ids(self, cells: NDArray[Any]) -> NDArray[np.int64]:
+        """[N] strings, None where missing -> [N] ids, -1 where training never saw the level."""
+        index: dict[str | None, int] = {level: i for i, level in enumerate(self._offered())}
+        index[None] = index.get(MISSING, -1)
+        return np.array([index.get(cell, -1) for cell in cells], dtype=np.int64)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name, "kind": self.kind, "levels": list(self._offered())}
+
+    def _offered(self) -> tuple[str, ...]:
+        return (*self.levels, MISSING) if self.missing else self.levels
+
+
+class NumericColumn(_Strict):
+    """A column of numbers in `bins`. `decimals` 0 = whole numbers, None = as many decimals as a float has."""
+
+    kind: Literal["numeric"] = "numeric"
+    name: str
+    decimals: Annotated[int, Field(ge=0, le=MAX_DECIMALS)] | None
+    bins: tuple[Bin, ...] = Field(min_length=1)
+    missing: bool = False
+    _lows: list[float] = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(a.high >= b.low for a, b in pairwise(self.bins)):
+            raise ValueError("bins must ascend and not overlap")
+        ends = [end for b in self.bins for end in (b.low, b.high)]
+        if self.decimals is not None and any(round(end, self.decimals) != end for end in ends):
+            raise ValueError(f"bins have more than {self.decimals} decimals")
+        self._lows = [b.low for b in self.bins]
+        return self
+
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self.bins) + self.missing
+
+    @property
+    def low(self) -> float:
+        return self.bins[0].low
+
+    @property
+    def high(self) -> float:
+        return self.bins[-1].high
+
+    def encode(self, value: object) -> int:
+        """The id of the bin that holds a number, or of the nearest bin where none does. Raises PromptError."""
+        if self.missing and value == MISSING:
+            return len(self.bins)
+        # A boolean is an int in Python, but no number in JSON. NaN fails the comparison.
+        if isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high:
+            is_whole = int(value) == value
+            if is_whole or self.decimals != 0:
+                return self._bin(float(value))
+        raise PromptError(f"{shown(self.name)} takes {self.takes()}, not {quoted(value)}", param=self.name)
+
+    def takes(self) -> str:
+        what = "a whole number" if self.decimals == 0 else "a number"
+        text = f"{what} from {self.number(self.low)} to {self.number(self.high)}"
+        return f'{text} or "{MISSING}"' if self.missing else text
+
+    def token(self, token_id: int) -> str:
+        if token_id == len(self.bins):
+            return MISSING
+        b = self.bins[token_id]
+        return str(self.number(b.low)) if b.low == b.high else f"{self.number(b.low)} to {self.number(b.high)}"
+
+    def value(self, token_id: int, uniform: float) -> Value:
+        if token_id == len(self.bins):
+            return MISSING
+        b = self.bins[token_id]
+        drawn = b.quantile(uniform)
+        rounded = drawn if self.decimals is None else round(drawn, self.decimals)
+        return self.number(min(max(rounded, b.low), b.high))
+
+    def number(self, x: float) -> int | float:
+        """As the output shows it: whole numbers are ints."""
+        return int(x) if self.decimals == 0 else x
+
+    def ids(self, cells: NDArray[Any]) -> NDArray[np.int64]:
+        """[N] float64, NaN where missing -> [N] ids, -1 where training had no missing value; numbers outside the
+        range go to the first or the last bin."""
+        lows = np.array(self._lows)
+        highs = np.array([b.high for b in self.bins])
+        left = np.clip(np.searchsorted(lows, cells, side="right") - 1, 0, len(lows) - 1)
+        right = np.minimum(left + 1, len(lows) - 1)
+        with np.errstate(over="ignore"):
+            is_nearer_right = (right > left) & (lows[right] - cells < cells - highs[left])
+        ids = np.where(is_nearer_right, right, left)
+        return np.where(np.isnan(cells), len(self.bins) if self.missing else -1, ids).astype(np.int64)
+
+    def is_foreign(self, cells: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[N] cells and their ids -> [N], whether no bin holds the number. Gaps between intervals hold numbers that
+        could well have occurred, gaps between single values do not."""
+        is_outside = (cells < self.low) | (cells > self.high)
+        if any(b.low < b.high for b in self.bins):
+            return np.asarray(is_outside)
+        lows = np.array(self._lows)[np.minimum(ids, len(self.bins) - 1)]
+        return np.asarray(~np.isnan(cells) & (cells != lows))
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "low": self.number(self.low),
+            "high": self.number(self.high),
+            "integer": self.decimals == 0,
+            "decimals": self.decimals,
+            "bins": len(self.bins),
+            "missing": self.missing,
+        }
+
+    def _bin(self, x: float) -> int:
+        left = max(bisect_right(self._lows, x) - 1, 0)
+        if left + 1 < len(self.bins) and self._lows[left + 1] - x < x - self.bins[left].high:
+            return left + 1
+        return left
+
+
+Column = Annotated[CategoricalColumn | NumericColumn, Field(discriminator="kind")]
+
+
+def one_line(text: str) -> str:
+    return text if text.isprintable() else json.dumps(text)[1:-1]
+
+
+def shown(text: str) -> str:
+    """A name or level inside a one-line message: no control characters, not endless."""
+    line = one_line(text)
+    return line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."
+
+
+def quoted(value: object) -> str:
+    """A value of a prompt, as JSON, in a one-line message."""
+    if isinstance(value, str):
+        return f'"{shown(value)}"'
+    if isinstance(value, dict | list | tuple):
+        return "an object" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and abs(value) >= 10**_SHOWN:
+        return "a number of that size"  # Python refuses to print integers of thousands of digits.
+    return shown(json.dumps(value, default=lambda other: type(other).__name__))
+
+
+def listed(names: Iterable[str]) -> str:
+    """`Female, Male`; long lists are abbreviated and give their count."""
+    every = [shown(name) for name in names]
+    if len(every) <= MAX_LISTED:
+        return ", ".join(every)
+    return f"{', '.join(every[:_EXAMPLES])}, ... ({len(every)} in all)"

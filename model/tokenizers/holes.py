@@ -1,0 +1,47 @@
+"""Prompts that are strings with holes: `[MASK]` hides one token, `[MASK:12]` twelve. Knows no vocabulary."""
+
+import re
+from dataclasses import dataclass
+
+from model.errors import PromptError
+from model.tokenizers.columns import shown
+
+_HOLE = re.compile(r"\[MASK(?::([^\[\]]*))?\]")
+_SIZE = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Known text between holes; `start` counts characters of the prompt from 0."""
+
+    text: str
+    start: int
+
+
+def parse_holes(prompt: str, *, longest: int) -> list[Hole | Run]:
+    """The prompt in order, without empty runs. Raises PromptError for a hole that is not 1 to `longest` tokens.
+
+    What only resembles a hole (`[mask]`, `[MASK`) is text.
+    """
+    parts: list[Hole | Run] = []
+    end = 0
+    for match in _HOLE.finditer(prompt):
+        parts += [Run(prompt[end : match.start()], end), Hole(_size(match, longest=longest))]
+        end = match.end()
+    parts.append(Run(prompt[end:], end))
+    return [part for part in parts if not (isinstance(part, Run) and not part.text)]
+
+
+def _size(match: re.Match[str], *, longest: int) -> int:
+    written = match[1]
+    if written is None:
+        return 1
+    if _SIZE.fullmatch(written) and 1 <= int(written) <= longest:
+        return int(written)
+    place = f"{shown(match[0])} (character {match.start() + 1} of the prompt)"
+    raise PromptError(f"{place}: a hole takes a whole number of tokens from 1 to {longest}, as in [MASK:12]")

@@ -1,0 +1,1 @@
+"""The HTTP service. Meets training only in an artifact; only `service.engine` knows torch."""

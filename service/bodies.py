@@ -1,0 +1,153 @@
+"""A request's body: read within its limit, parsed strictly, checked against a schema. Knows no route's meaning.
+
+JSON is taken as RFC 8259 has it and nothing more: UTF-8, no NaN, no infinity, no name twice in an object (one of the
+two values would be silently ignored). The content-type header is not looked at: `curl -d` sends the wrong one.
+"""
+
+import json
+import math
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.requests import ClientDisconnect, Request
+
+from service.errors import ServiceError
+from service.schemas import OrderName
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+# In the words of JSON, not of Python.
+_WANTED_BY_PROBLEM = {
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "less_than_equal": "at most {le}",
+    "string_type": "a string",
+}
+_WANTED = {"order": f"{', '.join(get_args(OrderName))}, or a list of all hidden positions"}
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Raises ServiceError as soon as the body is known to be too large, whether it says so or just goes on."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise too_large(limit)
+            parts.append(part)
+    except ClientDisconnect:
+        raise ServiceError("client_disconnected", "the client went away") from None
+    return b"".join(parts)
+
+
+def too_large(limit: int) -> ServiceError:
+    return ServiceError("payload_too_large", f"the body is larger than {limit} bytes", headers={"connection": "close"})
+
+
+def parse(body: bytes, schema: type[Schema]) -> Schema:
+    """JSON bytes -> a valid `schema`. Raises ServiceError (400, 422)."""
+    return validate(parse_json(body), schema)
+
+
+def parse_json(body: bytes) -> Any:
+    """Raises ServiceError (400) for whatever is not exactly one JSON value in UTF-8."""
+    try:
+        text = body.decode("utf-8")
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_duplicates)
+    except UnicodeDecodeError:
+        raise ServiceError("invalid_json", "the body is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ServiceError("invalid_json", f"the body is not JSON: {error.msg} ({place})") from None
+    except RecursionError:
+        raise ServiceError("invalid_json", "the body is nested too deeply") from None
+    except ValueError as error:
+        raise ServiceError("invalid_json", f"the body is not JSON: {_short(str(error))}") from None
+    if "\\u" in text:
+        _refuse_half_characters(value)
+    return value
+
+
+def _refuse_half_characters(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ServiceError("invalid_json", "the body has half a surrogate pair, which is no character") from None
+
+
+def validate(value: Any, schema: type[Schema]) -> Schema:
+    """A parsed value as a valid `schema`. Raises ServiceError (422) naming the first field to blame."""
+    if not isinstance(value, dict):
+        raise ServiceError("invalid_request", f"the body is a JSON object, not {json_type(value)}")
+    try:
+        return schema.model_validate(value, strict=True)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # A misspelt field is the cause of a missing one, so it is the one to name.
+        first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
+        raise _refusal(first, schema) from None
+
+
+def _refusal(problem: ErrorDetails, schema: type[BaseModel]) -> ServiceError:
+    name = _short(str(problem["loc"][0])) if problem["loc"] else None
+    if problem["type"] == "extra_forbidden":
+        assert name is not None
+        close = get_close_matches(name, schema.model_fields, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else f"known are {', '.join(schema.model_fields)}"
+        return ServiceError("invalid_request", f'unknown field "{name}"; {hint}', param=name)
+    if problem["type"] == "missing":
+        return ServiceError("invalid_request", f"{name} is missing", param=name)
+    if problem["type"] == "value_error":
+        cause = problem["ctx"]["error"]
+        return ServiceError("invalid_request", str(cause), param=getattr(cause, "param", name))
+    if name in _WANTED:
+        wanted = _WANTED[name]
+    else:
+        template = _WANTED_BY_PROBLEM.get(problem["type"], problem["msg"].removeprefix("Input should be "))
+        wanted = template.format(**problem.get("ctx", {}))
+    return ServiceError("invalid_request", f"{name} takes {wanted}, not {json_type(problem['input'])}", param=name)
+
+
+def json_type(value: object) -> str:
+    """What a JSON value is, in a few words, for messages: never the whole value."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, int | float):
+        return _short(json.dumps(value))
+    if isinstance(value, str):
+        return _short(json.dumps(value, ensure_ascii=False))
+    return "a list" if isinstance(value, list) else "an object"
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(f"the number {_short(digits)} is out of range")
+    return number
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f'the name "{_short(double)}" occurs twice in an object')
+    return fields

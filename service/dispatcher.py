@@ -1,0 +1,253 @@
+"""Between the event loop and the engine: admits requests, hands out their events, ends them one way or another.
+
+Everything but `_emit` runs in the event loop. Admission counts canvases, waiting and running alike, and takes a request
+whole or not at all. Knows no HTTP beyond the errors it answers with, and nothing of what an event says.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from service.engine import EnginePort
+from service.errors import ServiceError, internal_error
+from service.flight import Flight
+from service.logs import get_logger
+from service.messages import (
+    Beat,
+    Cancel,
+    Died,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Loaded,
+    Rank,
+    Ranked,
+    Ready,
+    RequestEvent,
+    Revealed,
+    Started,
+    Stepped,
+    Stop,
+)
+from service.metrics import Metrics
+
+_WATCH_SECONDS = 1.0
+
+
+class EngineDiedError(RuntimeError):
+    """The engine ended by itself; the message is its last word."""
+
+
+class Dispatcher:
+    """The engine's only partner. One a server."""
+
+    def __init__(
+        self,
+        engine: EnginePort,
+        *,
+        capacity: int,
+        metrics: Metrics,
+        worker_timeout_seconds: float = 60.0,
+        version: str = "",
+    ) -> None:
+        self._engine = engine
+        self._capacity = capacity
+        self._metrics = metrics
+        self._worker_timeout_seconds = worker_timeout_seconds
+        self._version = version
+        self._flights: dict[str, Flight] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._state: Literal["loading", "ready", "dead"] = "loading"
+        self._is_draining = False
+        self._last_word: str | None = None
+        self._last_sign = 0.0
+        self._settled = asyncio.Event()  # loaded, or dead
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._watch: asyncio.Task[None] | None = None
+        self.loaded: dict[str, Loaded] = {}
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._last_sign = self._loop.time()
+        self._engine.start(self._emit)
+        self._watch = asyncio.create_task(self._watch_engine())
+
+    async def stop(self, *, timeout_seconds: float = 5.0) -> None:
+        """Ends the engine after the step it is in; whoever still waits is answered."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._abort_all(ServiceError("draining", "the server is shutting down"))
+        self._engine.send(Stop())
+        await asyncio.to_thread(self._engine.join, timeout_seconds)
+
+    async def wait_until_ready(self) -> None:
+        """Raises EngineDiedError where the models cannot be loaded."""
+        await self._settled.wait()
+        if self._state == "dead":
+            raise EngineDiedError(self._last_word or "the engine died")
+
+    async def drain(self, *, timeout_seconds: float) -> None:
+        """Takes no more requests, lets those there are finish, and answers the rest when the time is up."""
+        self._is_draining = True
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            self._abort_all(ServiceError("draining", "the server shut down before this request was finished"))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the worker can be expected to go on. Loading may take its time: there is no beat yet."""
+        if self._state == "dead" or not self._engine.is_alive():
+            return False
+        return self._state == "loading" or self._loop.time() - self._last_sign < self._worker_timeout_seconds
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
+    @property
+    def is_ready(self) -> bool:
+        return self._state == "ready" and not self._is_draining and self.is_live
+
+    @property
+    def num_running(self) -> int:
+        return sum(flight.started_at is not None for flight in self._flights.values())
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._flights) - self.num_running
+
+    def check_ready(self) -> None:
+        """Raises ServiceError (503) while no request is taken."""
+        if self._is_draining:
+            raise ServiceError("draining", "the server is shutting down and takes no more requests")
+        if self._state == "loading":
+            raise ServiceError("not_ready", "the models are still being loaded")
+        if not self.is_ready:
+            raise ServiceError("not_ready", "the engine is not running")
+
+    def submit(
+        self, command: Generate | Rank, *, arrived_at: float, timeout_seconds: float, buffer_events: int | None = None
+    ) -> Flight:
+        """Admits a request, whose deadline counts from its arrival. Raises ServiceError (429, 503)."""
+        self.check_ready()
+        num_canvases = len(command.canvases) if isinstance(command, Generate) else 1
+        num_taken = sum(flight.num_canvases for flight in self._flights.values())
+        if num_taken + num_canvases > self._capacity:
+            message = f"{num_taken} of {self._capacity} places are taken, this request needs {num_canvases}"
+            raise ServiceError("overloaded", message)
+        flight = Flight(
+            command.request_id, num_canvases=num_canvases, arrived_at=arrived_at, buffer_events=buffer_events
+        )
+        self._flights[flight.request_id] = flight
+        self._idle.clear()
+        self._timers[flight.request_id] = self._loop.call_at(
+            arrived_at + timeout_seconds, self._expire, flight, timeout_seconds
+        )
+        self._engine.send(command)
+        return flight
+
+    def abort(self, flight: Flight, error: ServiceError) -> None:
+        """Frees the request's place within one step; its reader gets the error. Ended requests are left alone."""
+        if self._flights.get(flight.request_id) is flight:
+            self._release(flight)
+            self._engine.send(Cancel(flight.request_id))
+            flight.fail(error)
+
+    def _expire(self, flight: Flight, timeout_seconds: float) -> None:
+        self.abort(flight, ServiceError("timeout", f"not finished within {timeout_seconds:g} seconds"))
+
+    def _abort_all(self, error: ServiceError) -> None:
+        for flight in tuple(self._flights.values()):
+            self.abort(flight, error)
+
+    def _release(self, flight: Flight) -> None:
+        del self._flights[flight.request_id]
+        self._timers.pop(flight.request_id).cancel()
+        flight.ended_at = self._loop.time()
+        self._metrics.request_seconds.observe(flight.ended_at - flight.arrived_at)
+        if not self._flights:
+            self._idle.set()
+
+    def _emit(self, events: Sequence[Event]) -> None:
+        """Called from the worker's thread; once the loop is closed there is nobody left to tell."""
+        if not self._loop.is_closed():
+            try:
+                self._loop.call_soon_threadsafe(self._deliver, events)
+            except RuntimeError:
+                assert self._loop.is_closed()
+
+    def _deliver(self, events: Iterable[Event]) -> None:
+        self._last_sign = now = self._loop.time()
+        for event in events:
+            match event:
+                case Loaded():
+                    self.loaded[event.model] = event
+                    self._metrics.build_info.labels(self._version, event.device, event.model).set(1)
+                    get_logger().info("model_loaded", model=event.model, deterministic=event.is_deterministic)
+                case Ready():
+                    self._state = "ready"
+                    self._settled.set()
+                case Died():
+                    self._die(event.message)
+                case Stepped():
+                    self._count(event)
+                case Beat():
+                    pass
+                case _:
+                    self._hand_out(event, now)
+
+    def _hand_out(self, event: RequestEvent, now: float) -> None:
+        flight = self._flights.get(event.request_id)
+        if flight is None:
+            return  # it was cancelled while this was on its way
+        self._note_time(flight, event, now)
+        if isinstance(event, Failed):
+            flight.context.run(get_logger().error, "request_failed", cause=event.message)
+            self._release(flight)
+            flight.fail(internal_error())
+        elif isinstance(event, Revealed) and flight.is_overfull:
+            self.abort(flight, ServiceError("slow_reader", "the stream was read too slowly, so it was cut off"))
+        else:
+            if isinstance(event, Finished | Ranked):
+                self._release(flight)
+            flight.put(event)
+
+    def _note_time(self, flight: Flight, event: RequestEvent, now: float) -> None:
+        if isinstance(event, Started):
+            flight.started_at = now
+            self._metrics.queue_seconds.observe(now - flight.arrived_at)
+        if not isinstance(event, Revealed) or flight.last_reveal_at == now:
+            return
+        if flight.last_reveal_at is None:
+            flight.first_reveal_at = now
+            self._metrics.first_reveal_seconds.observe(now - flight.arrived_at)
+        else:
+            self._metrics.inter_reveal_seconds.observe(now - flight.last_reveal_at)
+        flight.last_reveal_at = now
+
+    def _count(self, step: Stepped) -> None:
+        metrics = self._metrics
+        metrics.step_seconds.observe(step.seconds)
+        metrics.step_batch_size.observe(step.num_canvases)
+        if step.num_positions:
+            metrics.padding_ratio.observe(max(0.0, 1 - step.num_useful_positions / step.num_positions))
+        metrics.denoising_steps.inc(step.num_canvases)
+        metrics.revealed_tokens.inc(step.num_revealed)
+        metrics.forward_positions.inc(step.num_positions)
+
+    def _die(self, message: str) -> None:
+        get_logger().error("engine_died", cause=message)
+        self._state, self._last_word = "dead", message
+        self._settled.set()
+        self._abort_all(internal_error())
+
+    async def _watch_engine(self) -> None:
+        """Notices a worker that ended without a word."""
+        while self._engine.is_alive():
+            await asyncio.sleep(_WATCH_SECONDS)
+        if self._last_word is None:
+            self._die("the worker ended without a word")

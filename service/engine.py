@@ -1,0 +1,70 @@
+"""The engine as the rest of the service sees it: commands in, events out, in a thread of its own. Knows no HTTP.
+
+What passes is plain values (`service.messages`), so the thread can become a process without a change elsewhere.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from model.errors import ArtifactError
+from service.engine_worker import Emit, Runner, Worker
+from service.messages import Command, Died, Loaded, Ready
+
+Load = Callable[[], Iterable[tuple[Loaded, Runner]]]
+
+
+class EnginePort(Protocol):
+    """What the HTTP side needs of an engine."""
+
+    def start(self, emit: Emit) -> None: ...
+    def send(self, command: Command) -> None: ...
+    def is_alive(self) -> bool: ...
+    def join(self, timeout_seconds: float) -> None: ...
+
+
+class Engine:
+    """Loads its models and steps them in one worker thread. `load` runs in that thread, so loading blocks nobody.
+
+    `emit` is called from the worker's thread. The last thing it is given is `Died`, unless the worker was stopped.
+    """
+
+    def __init__(self, load: Load, *, max_batch: int, beat_seconds: float = 1.0) -> None:
+        self._load = load
+        self._max_batch = max_batch
+        self._beat_seconds = beat_seconds
+        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def start(self, emit: Emit) -> None:
+        """Begins to load; may be called once."""
+        assert self._thread is None
+        self._thread = threading.Thread(target=self._main, args=(emit,), name="unveil-engine", daemon=True)
+        self._thread.start()
+
+    def send(self, command: Command) -> None:
+        """Never blocks: whoever sends has admitted the request first."""
+        self._inbox.put(command)
+
+    def is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def join(self, timeout_seconds: float) -> None:
+        if self._thread is not None:
+            self._thread.join(timeout_seconds)
+
+    def _main(self, emit: Emit) -> None:
+        try:
+            runners: dict[str, Runner] = {}
+            for loaded, runner in self._load():
+                runners[loaded.model] = runner
+                emit([loaded])
+            emit([Ready()])
+            worker = Worker(
+                runners, inbox=self._inbox, emit=emit, max_batch=self._max_batch, beat_seconds=self._beat_seconds
+            )
+            worker.run()
+        except BaseException as error:  # whatever ends the worker, those who wait for it must hear of it
+            kind = "" if isinstance(error, ArtifactError) else f"{type(error).__name__}: "
+            emit([Died(" ".join(f"{kind}{error}".split()))])

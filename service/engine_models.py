@@ -1,0 +1,85 @@
+"""Models in memory, warm and checked: what the worker steps with. Knows no request, no queue and no HTTP."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from model.artifact import load_artifact
+from model.canvas import Canvas
+from model.denoiser import Denoiser
+from model.manifest import Architecture
+from model.sampler import StepResult, order_probabilities, step
+from service.catalog import Source
+from service.engine_shapes import (
+    FixedShapes,
+    agreeing_sizes,
+    batch_sizes,
+    length_buckets,
+    random_inputs,
+)
+from service.messages import Loaded
+
+
+class Runner:
+    """One model, ready to step. Satisfies `service.engine_worker.Runner`."""
+
+    def __init__(self, denoiser: FixedShapes, *, weights_version: str, device: torch.device) -> None:
+        self._denoiser = denoiser
+        self._device = device
+        self.weights_version = weights_version
+
+    @property
+    def num_positions(self) -> int:
+        return self._denoiser.num_positions
+
+    def bucket(self, length: int) -> int:
+        return self._denoiser.bucket(length)
+
+    def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
+        return step(self._denoiser, canvases, device=self._device)
+
+    def rank(self, canvas: Canvas) -> list[tuple[int, float]]:
+        return order_probabilities(self._denoiser, canvas, device=self._device)
+
+
+def load_models(
+    sources: Sequence[Source], *, max_batch: int, device: str = "auto", threads: int = 1
+) -> Iterator[tuple[Loaded, Runner]]:
+    """Loads, checks and warms one model after the other. To be run in the thread that will step them.
+
+    Raises ArtifactError for a damaged artifact.
+    """
+    torch.set_num_threads(threads)
+    place = torch.device(pick_device(device))
+    for source in sources:
+        artifact = load_artifact(source.folder)
+        network = artifact.denoiser.to(place)
+        denoiser, is_deterministic = fixed_shapes(network, artifact.manifest.architecture, max_batch, place)
+        version = artifact.manifest.weights_sha256
+        loaded = Loaded(source.name, version, str(place), is_deterministic)
+        yield loaded, Runner(denoiser, weights_version=version, device=place)
+
+
+def fixed_shapes(
+    network: Denoiser, architecture: Architecture, max_batch: int, device: torch.device
+) -> tuple[FixedShapes, bool]:
+    """Runs every shape once, which is the warm-up, and keeps those that agree; False where nothing does."""
+    buckets = length_buckets(architecture.length, is_padded=not architecture.has_own_vocabularies)
+    sizes: dict[int, tuple[int, ...]] = {}
+    is_deterministic = True
+    for shortest, bucket in zip((0, *buckets), buckets, strict=False):
+        lowest = bucket if architecture.has_own_vocabularies else shortest + 1
+        inputs = random_inputs(
+            max_batch, bucket, shortest=lowest, vocabulary_sizes=architecture.vocabulary_sizes, seed=bucket
+        )
+        agreeing = agreeing_sizes(network, type(inputs)(*(x.to(device) for x in inputs)), batch_sizes(max_batch))
+        is_deterministic &= bool(agreeing)
+        sizes[bucket] = agreeing or batch_sizes(max_batch)
+    return FixedShapes(network, sizes=sizes), is_deterministic
+
+
+def pick_device(device: str) -> str:
+    """`auto` is the first CUDA device where there is one, else the CPU."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"

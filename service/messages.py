@@ -1,0 +1,141 @@
+"""What crosses the engine's boundary: plain frozen values, picklable and JSON-able. Knows no HTTP, no torch, no thread.
+
+A request's life: `Generate` goes in; `Started` comes back when its first step begins, `Revealed` in the step in which
+positions became known, `SampleDone` for each finished canvas, and at the end exactly one `Finished` or `Failed`, unless
+a `Cancel` came first. `Rank` (the probabilities of the next position) is answered by one `Ranked` or `Failed`.
+Everything about a request names the weights it was computed with.
+"""
+
+from dataclasses import dataclass
+
+from model.canvas import Canvas, Reveal
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Decode every canvas to its end. `weights_version` is the one whose tokenizer made the canvases."""
+
+    request_id: str
+    model: str
+    weights_version: str
+    canvases: tuple[Canvas, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """The probability of each hidden position of one canvas to be revealed next."""
+
+    request_id: str
+    model: str
+    weights_version: str
+    canvas: Canvas
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Forget the request before the next step. Nothing more is said about it."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the worker after the step it is in."""
+
+
+Command = Generate | Rank | Cancel | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One model is in memory and warm. `is_deterministic` is what its own warm-up measured, not a promise."""
+
+    model: str
+    weights_version: str
+    device: str
+    is_deterministic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Every model is loaded and warm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The worker is gone: no request in its hands will be answered by it. `message` is for the log."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The worker is alive and has nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    request_id: str
+    weights_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """What one step revealed on canvas `index` of the request, in order of position."""
+
+    request_id: str
+    weights_version: str
+    index: int
+    reveals: tuple[Reveal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleDone:
+    """Canvas `index` has nothing hidden any more, after `num_forwards` denoising steps."""
+
+    request_id: str
+    weights_version: str
+    index: int
+    num_forwards: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    request_id: str
+    weights_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """(position, probability) for each hidden position."""
+
+    request_id: str
+    weights_version: str
+    probabilities: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine could not serve the request; the others are not touched. `message` is for the log, not for users."""
+
+    request_id: str
+    weights_version: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One denoising step over a batch, for the metrics. Also a sign of life.
+
+    `num_positions` counts what the forward passes computed, padding included; `num_useful_positions` the canvases' own.
+    """
+
+    seconds: float
+    num_canvases: int
+    num_positions: int
+    num_useful_positions: int
+    num_revealed: int
+
+
+RequestEvent = Started | Revealed | SampleDone | Finished | Ranked | Failed
+Event = RequestEvent | Loaded | Ready | Died | Beat | Stepped

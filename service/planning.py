@@ -1,0 +1,133 @@
+"""A valid request and a served model -> canvases to decode, each with its own seed. Knows no queue and no engine."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from model.canvas import Canvas, OrderPolicy, SamplingParams
+from model.errors import PromptError
+from model.seeds import derive_seed, draw_seed
+from model.tokenizers.base import Template
+from service.catalog import Model
+from service.errors import ServiceError
+from service.schemas import GenerateRequest, OrderRequest
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample to make: where it belongs, what it starts from."""
+
+    prompt_index: int
+    sample_index: int
+    template: Template
+    canvas: Canvas
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All samples of a request, prompt by prompt. `num_prompt_tokens` counts each prompt's known positions once."""
+
+    samples: tuple[Sample, ...]
+    num_prompt_tokens: int
+
+    @property
+    def canvases(self) -> tuple[Canvas, ...]:
+        return tuple(sample.canvas for sample in self.samples)
+
+
+def plan_generation(request: GenerateRequest, model: Model, settings: Settings) -> Plan:
+    """Raises ServiceError (422) naming the field, down to the column, that cannot be served."""
+    prompts = request.prompt if isinstance(request.prompt, list) else [request.prompt]
+    _check_size(request, len(prompts), settings)
+    seed = draw_seed() if request.seed is None else request.seed
+    samples: list[Sample] = []
+    num_prompt_tokens = 0
+    for prompt_index, prompt in enumerate(prompts):
+        place = f"prompt.{prompt_index}" if isinstance(request.prompt, list) else "prompt"
+        template = _encode(model, prompt, request.length, place)
+        params = _params(request, template, place)
+        num_prompt_tokens += template.hidden.count(False)
+        for sample_index in range(request.num_samples):
+            own_seed = derive_seed(seed, prompt_index, sample_index)
+            canvas = Canvas.start(template.tokens, template.hidden, seed=own_seed, params=params)
+            samples.append(Sample(prompt_index, sample_index, template, canvas))
+    return Plan(tuple(samples), num_prompt_tokens)
+
+
+def plan_order(request: OrderRequest, model: Model) -> Canvas:
+    """Raises ServiceError (422) as `plan_generation` does."""
+    template = _encode(model, request.prompt, request.length, "prompt")
+    return Canvas.start(template.tokens, template.hidden, seed=0, params=SamplingParams())
+
+
+def deadline(timeout_seconds: float | None, settings: Settings) -> float:
+    """Seconds that a request may take. Raises ServiceError (422): a longer one is refused, not shortened."""
+    if timeout_seconds is None:
+        return settings.default_timeout_seconds
+    if timeout_seconds > settings.max_timeout_seconds:
+        raise ServiceError(
+            "invalid_request",
+            f"timeout_seconds is at most {settings.max_timeout_seconds:g} here",
+            param="timeout_seconds",
+        )
+    return timeout_seconds
+
+
+def _check_size(request: GenerateRequest, num_prompts: int, settings: Settings) -> None:
+    if num_prompts == 0:
+        raise ServiceError("invalid_request", "prompt is an empty list", param="prompt")
+    if num_prompts > settings.max_prompts:
+        message = f"{num_prompts} prompts; one request takes at most {settings.max_prompts} here"
+        raise ServiceError("invalid_request", message, param="prompt")
+    if request.num_samples > settings.max_num_samples:
+        message = f"num_samples is at most {settings.max_num_samples} here"
+        raise ServiceError("invalid_request", message, param="num_samples")
+    num_canvases = num_prompts * request.num_samples
+    if num_canvases > settings.queue_capacity:
+        param = "num_samples" if request.num_samples > 1 else "prompt"
+        message = f"{num_prompts} prompts x {request.num_samples} samples are {num_canvases} canvases"
+        raise ServiceError("invalid_request", f"{message}; this server holds {settings.queue_capacity}", param=param)
+
+
+def _encode(model: Model, prompt: Any, length: int | None, place: str) -> Template:
+    try:
+        return model.tokenizer.encode(prompt, length=length)
+    except PromptError as error:
+        # A table may have a column called "length"; it takes no length of its own.
+        if error.param == "length" and length is not None:
+            param = "length"
+        else:
+            param = place if error.param is None else f"{place}.{error.param}"
+        raise ServiceError("invalid_request", str(error), param=param) from None
+
+
+def _params(request: GenerateRequest, template: Template, place: str) -> SamplingParams:
+    order: OrderPolicy = "explicit"
+    explicit: tuple[int, ...] | None = None
+    if isinstance(request.order, str):
+        order = request.order
+    else:
+        explicit = tuple(request.order)
+        hidden = [position for position, is_hidden in enumerate(template.hidden) if is_hidden]
+        if sorted(explicit) != hidden:
+            raise ServiceError(
+                "invalid_request",
+                f"order lists every hidden position once: for {place} {_listed(hidden)}",
+                param="order",
+            )
+    return SamplingParams(
+        order=order,
+        explicit_order=explicit,
+        order_temperature=1.0 if request.order_temperature is None else request.order_temperature,
+        tokens_per_step=request.tokens_per_step,
+        steps=request.steps,
+        threshold=request.threshold,
+        temperature=request.temperature,
+        top_k=request.top_k,
+        top_p=request.top_p,
+    )
+
+
+def _listed(positions: list[int]) -> str:
+    head = ", ".join(map(str, positions[:20]))
+    return (head or "none") + (", ..." if len(positions) > 20 else "")

@@ -1,0 +1,177 @@
+"""What the API takes and gives, as pydantic models: the contract, and the source of /openapi.json. Knows no model.
+
+Requests are strict (no coercion) and closed (an unknown field is refused). What only a served model can tell, a
+column's name say, is checked in `service.planning`.
+"""
+
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model.canvas import MAX_SEED, OrderPolicy
+
+OrderName = Literal["learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy"]
+assert {*get_args(OrderName), "explicit"} == set(get_args(OrderPolicy))
+
+_LOWEST_TEMPERATURE = 1e-6  # below it, dividing by it leaves the range of floating point
+_STRIDES = ("tokens_per_step", "steps", "threshold")
+
+
+class FieldError(ValueError):
+    """A value that does not go with the others; `param` is the field to blame."""
+
+    def __init__(self, message: str, *, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    model: str | None = Field(default=None, description="A served model's id; null = the first one.")
+    prompt: Any = Field(
+        description="A table: an object of columns; text: a string with [MASK] or [MASK:12]. What is known stays."
+    )
+    length: int | None = Field(
+        default=None, ge=1, description="New tokens after a text without holes; null = the model's default_length."
+    )
+    timeout_seconds: float | None = Field(default=None, gt=0, description="Deadline; null = the server's default.")
+
+
+class GenerateRequest(_Request):
+    """One prompt, or a list of prompts that is admitted whole or not at all."""
+
+    num_samples: int = Field(default=1, ge=1, description="Samples of each prompt.")
+    order: OrderName | list[Annotated[int, Field(ge=0)]] = Field(
+        default="learned", description="A policy, or all hidden positions in the order wanted."
+    )
+    order_temperature: float | None = Field(
+        default=None, ge=0, description="With `learned` only; null = 1, 0 = always the likeliest next position."
+    )
+    tokens_per_step: int | None = Field(default=None, ge=1, description="Positions revealed together at each step.")
+    steps: int | None = Field(default=None, ge=1, le=100_000, description="Time steps of the schedule.")
+    threshold: float | None = Field(
+        default=None,
+        ge=0,
+        description="Reveals all positions as sure as this: confidence or margin from 0 to 1, at most this entropy.",
+    )
+    temperature: float = Field(default=1.0, ge=0, description="0 = always the likeliest token.")
+    top_k: int | None = Field(default=None, ge=1)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="null = drawn by the server; always echoed.")
+    logprobs: bool = Field(default=True, description="false leaves all log-probabilities out.")
+    stream: bool = Field(default=False, description="Server-sent events: every reveal in the step it happens.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("temperature", "order_temperature"):
+            if 0 < (getattr(self, name) or 0) < _LOWEST_TEMPERATURE:
+                raise FieldError(f"{name} takes 0, or at least {_LOWEST_TEMPERATURE}", param=name)
+        strides = [name for name in _STRIDES if getattr(self, name) is not None]
+        if len(strides) > 1:
+            raise FieldError(f"{strides[0]} and {strides[1]} exclude each other", param=strides[1])
+        if self.order_temperature is not None and self.order != "learned":
+            raise FieldError("order_temperature goes with order learned only", param="order_temperature")
+        if self.threshold is not None and self.threshold > 1 and self.order != "entropy":
+            raise FieldError("threshold takes 0 to 1, except with order entropy", param="threshold")
+        return self
+
+
+class OrderRequest(_Request):
+    """One prompt, whose hidden positions are ranked."""
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RevealReply(_Reply):
+    """One position becoming known. `value` is what `output` will show; a deterministic order has no `order_logprob`."""
+
+    step: int
+    position: int
+    name: str | None
+    token_id: int
+    token: str
+    value: str | int | float
+    logprob: float | None = None
+    order_logprob: float | None = None
+
+
+class SampleReply(_Reply):
+    """A finished sample. `seed` given alone reproduces it; `logprob` is the sum over its reveals."""
+
+    prompt_index: int
+    sample_index: int
+    seed: int
+    output: Any
+    text: str
+    reveals: list[RevealReply]
+    logprob: float | None = None
+    finish_reason: Literal["complete"]
+
+
+class Usage(_Reply):
+    """`prompt_tokens` counts each prompt's known positions once; the others are sums over samples."""
+
+    prompt_tokens: int
+    generated_tokens: int
+    denoising_steps: int
+
+
+class Timings(_Reply):
+    """Seconds since the request arrived: until its first step began, its first reveal, its end."""
+
+    queue_seconds: float
+    first_reveal_seconds: float | None
+    total_seconds: float
+
+
+class GenerateReply(_Reply):
+    id: str
+    model: str
+    created: int
+    samples: list[SampleReply]
+    usage: Usage
+    timings: Timings
+
+
+class NextPosition(_Reply):
+    position: int
+    name: str | None
+    probability: float
+
+
+class OrderReply(_Reply):
+    """Hidden positions by the probability to be revealed next, likeliest first."""
+
+    id: str
+    model: str
+    created: int
+    positions: list[NextPosition]
+
+
+class ModelReply(BaseModel):
+    """One served model; tables add `columns`, text its `vocabulary_size`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: Literal["model"]
+    domain: str
+    length: int
+    default_length: int
+    order: str
+    weights: str
+    deterministic: bool
+    example_prompt: Any
+    figures: dict[str, Any]
+
+
+class ModelsReply(_Reply):
+    object: Literal["list"]
+    data: list[ModelReply]
+
+
+class HealthReply(_Reply):
+    status: Literal["live", "ready"]

@@ -1,0 +1,118 @@
+"""A request's events as server-sent events, and the watch for a client that goes away. Knows no engine.
+
+Every event leaves in the step in which it happened. A stream ends with exactly one `done` or `error`.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.errors import ServiceError, internal_error
+from service.flight import Flight
+from service.logs import get_logger
+from service.messages import Finished, RequestEvent, Revealed, SampleDone
+from service.replies import Composer
+
+KEEP_ALIVE = b": keep-alive\n\n"
+HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # a proxy's buffer would hold reveals back
+
+
+def frame(event: str, data: dict[str, Any]) -> bytes:
+    """One server-sent event. JSON has no raw line break, so one data line is enough."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return f"event: {event}\ndata: {text}\n\n".encode()
+
+
+class EventStream(Response):
+    """Sends chunks of a stream as they come. `on_end` is called once, with whether the client was too slow.
+
+    Ends without a word where the client takes nothing for `write_timeout_seconds`; the server then hangs up.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, chunks: AsyncGenerator[bytes, None], *, write_timeout_seconds: float, on_end: Callable[[bool], None]
+    ) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
+        self._chunks = chunks
+        self._write_timeout_seconds = write_timeout_seconds
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        is_slow = False
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async with aclosing(self._chunks) as chunks:
+                async for chunk in chunks:
+                    await self._send(send, chunk, more_body=True)
+            await self._send(send, b"", more_body=False)
+        except TimeoutError:
+            is_slow = True
+        finally:
+            self._on_end(is_slow)
+
+    async def _send(self, send: Send, chunk: bytes, *, more_body: bool) -> None:
+        async with asyncio.timeout(self._write_timeout_seconds):
+            await send({"type": "http.response.body", "body": chunk, "more_body": more_body})
+
+
+async def stream_chunks(
+    flight: Flight,
+    composer: Composer,
+    first: Sequence[RequestEvent],
+    *,
+    head: dict[str, Any],
+    keep_alive_seconds: float,
+    on_error: Callable[[ServiceError], None],
+) -> AsyncGenerator[bytes, None]:
+    """The whole stream of a request that has started; `first` are the events taken so far."""
+    try:
+        yield frame("start", {**head, "names": composer.names(), "samples": composer.start()})
+        events = first
+        while True:
+            if chunk := b"".join(_frames(event, flight, composer) for event in events):
+                yield chunk
+            if any(isinstance(event, Finished) for event in events):
+                return
+            events = await flight.take(timeout_seconds=keep_alive_seconds)
+            if not events:
+                yield KEEP_ALIVE
+    except ServiceError as error:
+        on_error(error)
+        if error.kind != "client_disconnected":
+            yield frame("error", error.body())
+    except Exception:
+        get_logger().exception("stream_failed")
+        failure = internal_error()
+        on_error(failure)
+        yield frame("error", failure.body())
+
+
+def _frames(event: RequestEvent, flight: Flight, composer: Composer) -> bytes:
+    if isinstance(event, Revealed):
+        place = composer.place(event.index)
+        return b"".join(frame("reveal", {**place, **reveal}) for reveal in composer.revealed(event))
+    if isinstance(event, SampleDone):
+        return frame("sample", composer.sample(event))
+    if isinstance(event, Finished):
+        return frame("done", {"usage": composer.usage(), "timings": flight.timings()})
+    return b""
+
+
+def watch_client(request: Request, on_gone: Callable[[], None]) -> "asyncio.Task[None]":
+    """Calls `on_gone` when the client closes the connection. Cancel it when the reply is complete."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        on_gone()
+
+    return asyncio.create_task(watch())

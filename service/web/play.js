@@ -1,0 +1,128 @@
+// Posts a prompt and shows its reveals as they stream in. Everything shown is set as text, never as markup.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+let models = [];
+let abort = null;
+let seed = "";
+
+function put(tag, text, className) {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  if (className) element.className = className;
+  return element;
+}
+
+function show(error) {
+  const { message, param } = error;
+  $("error").textContent = param ? `${param}: ${message}` : message;
+}
+
+async function loadModels() {
+  const reply = await fetch("/v1/models");
+  const body = await reply.json();
+  if (!reply.ok) {
+    $("status").textContent = `${body.error.message}; trying again`;
+    setTimeout(loadModels, 1000);
+    return;
+  }
+  $("status").textContent = "";
+  models = body.data;
+  $("model").replaceChildren(...models.map((model) => put("option", model.id)));
+  pickModel();
+}
+
+function pickModel() {
+  const model = models.find((candidate) => candidate.id === $("model").value);
+  const isTable = model.domain === "table";
+  $("prompt").value = isTable ? JSON.stringify(model.example_prompt) : model.example_prompt;
+  $("hint").textContent = isTable
+    ? `An object of columns; what is absent or null is generated. Columns: ${model.columns.map((c) => c.name).join(", ")}.`
+    : "A text; [MASK] hides one token, [MASK:12] twelve.";
+}
+
+function readRequest() {
+  const model = models.find((candidate) => candidate.id === $("model").value);
+  const text = $("prompt").value;
+  const prompt = model.domain === "table" ? JSON.parse(text || "{}") : text;
+  const request = { model: model.id, prompt, order: $("order").value, stream: true };
+  const body = JSON.stringify(request);
+  seed = $("seed").value.trim();
+  if (!seed) return body;
+  if (!/^[0-9]+$/.test(seed)) throw new Error("the seed is a whole number");
+  return `${body.slice(0, -1)},"seed":${BigInt(seed)}}`; // as digits: a JavaScript number would round it
+}
+
+function start(data) {
+  const sample = data.samples[0];
+  const hidden = new Set(sample.hidden);
+  const items = sample.canvas.map((value, position) => {
+    const item = document.createElement("li");
+    if (data.names) item.append(put("span", data.names[position]));
+    item.append(put("b", hidden.has(position) ? "?" : String(value)));
+    item.className = hidden.has(position) ? "hidden" : "known";
+    return item;
+  });
+  $("canvas").replaceChildren(...items);
+}
+
+function reveal(data) {
+  const item = $("canvas").children[data.position];
+  item.lastChild.textContent = String(data.value);
+  item.className = "new";
+  const row = document.createElement("tr");
+  const cells = [data.step, data.name ?? data.position, data.value, Math.exp(data.logprob).toFixed(3)];
+  row.append(...cells.map((cell) => put("td", String(cell))));
+  $("reveals").append(row);
+}
+
+const handlers = {
+  start,
+  reveal,
+  sample: (data) => { $("status").textContent = `Complete. Seed ${seed || data.seed}; log-probability ${data.logprob.toFixed(3)}.`; },
+  done: (data) => { $("status").textContent += ` ${data.usage.denoising_steps} steps in ${(data.timings.total_seconds * 1000).toFixed(1)} ms.`; },
+  error: (data) => show(data.error),
+};
+
+async function readEvents(reply) {
+  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    const blocks = text.split("\n\n");
+    text = blocks.pop();
+    for (const block of blocks) {
+      const match = /^event: (\w+)\ndata: (.*)$/.exec(block);
+      if (match) handlers[match[1]](JSON.parse(match[2]));
+    }
+  }
+}
+
+async function run(event) {
+  event.preventDefault();
+  for (const id of ["error", "status"]) $(id).textContent = "";
+  $("canvas").replaceChildren();
+  $("reveals").replaceChildren();
+  abort = new AbortController();
+  $("run").disabled = true;
+  $("stop").disabled = false;
+  try {
+    const headers = { "content-type": "application/json" };
+    const reply = await fetch("/generate", { method: "POST", headers, body: readRequest(), signal: abort.signal });
+    if (reply.ok) await readEvents(reply);
+    else show((await reply.json()).error);
+  } catch (failure) {
+    if (failure.name === "AbortError") $("status").textContent = "Stopped.";
+    else show({ message: failure.message });
+  } finally {
+    $("run").disabled = false;
+    $("stop").disabled = true;
+  }
+}
+
+$("model").addEventListener("change", pickModel);
+$("form").addEventListener("submit", run);
+$("stop").addEventListener("click", () => abort.abort());
+loadModels();

@@ -1,0 +1,46 @@
+"""Every benchmark's quick variant runs and prints what docs/results.md says it prints."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.errors import DataError
+from training.config import load_recipe
+from training.data.load import load_dataset
+from unveil.training_commands import cache_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+def _run(name: str, *arguments: str) -> Any:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_attention_compares_both_sides_at_every_shape_and_precision() -> None:
+    rows = _run("attention", "--threads", "1")["rows"]
+    assert len(rows) == 4
+    assert all(row["fused_ms"] > 0 and row["written_ms"] > 0 for row in rows)
+
+
+def test_adult_compares_the_arms_on_the_same_rows(tmp_path: Path) -> None:
+    try:
+        load_dataset(load_recipe(ROOT / "training" / "recipes" / "adult.toml").data, cache=cache_folder())
+    except DataError as error:
+        pytest.skip(f"the Adult data cannot be had here: {error}")
+    report = _run("adult", "--seeds", "1", "--threads", "1", "--work", str(tmp_path))
+    (seed,) = report["seeds"]
+    assert seed["rows"] == 256
+    assert len(seed["order"]) == 15
+    own = "uniform arm, random orders (NELBO)"
+    assert seed["nats"][own]["mean"] > 0
+    for name, difference in seed["minus_uniform"].items():
+        expected = seed["nats"][name]["mean"] - seed["nats"][own]["mean"]
+        assert difference["mean"] == pytest.approx(expected, abs=1e-6), name
+        assert difference["standard_error"] < seed["nats"][name]["standard_error"] + seed["nats"][own]["standard_error"]

@@ -1,0 +1,132 @@
+"""The bundled models as a stranger meets them: `unveil serve` and nothing else, the README's requests, its refusals."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from model.artifact import load_artifact
+
+ROOT = Path(__file__).parents[2]
+PROMPT = {"age": 39, "sex": "Female", "income": ">50K"}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    """A client of a real `unveil serve` process; the process must end with 0 on SIGTERM."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "unveil.cli", "serve", "--port", str(port)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("UNVEIL_")}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            _wait_until_ready(client, process)
+            yield client
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+
+
+def _wait_until_ready(client: httpx.Client, process: "subprocess.Popen[bytes]") -> None:
+    for _ in range(6000):
+        assert process.poll() is None, "the server ended before it was ready"
+        try:
+            if client.get("/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        threading.Event().wait(0.01)
+    raise AssertionError("the server was never ready")
+
+
+def _events(client: httpx.Client, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    with client.stream("POST", "/generate", json={**body, "stream": True}) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        text = "".join(response.iter_text())
+    return [(name, json.loads(data)) for name, data in re.findall(r"event: (\w+)\ndata: (.*)\n\n", text)]
+
+
+def test_four_complete_plausible_rows_and_twice_the_same(client: httpx.Client) -> None:
+    body = {"prompt": PROMPT, "num_samples": 4, "seed": 7}
+    first, second = (client.post("/generate", json=body).json() for _ in range(2))
+    assert first["model"] == "adult"
+    assert first["samples"] == second["samples"]
+    assert len(first["samples"]) == 4
+    tokenizer = load_artifact(ROOT / "checkpoints" / "adult").tokenizer
+    for sample in first["samples"]:
+        assert PROMPT.items() <= sample["output"].items()
+        assert not any(tokenizer.encode(sample["output"]).hidden), "every value is one that the model takes"
+        assert sorted(r["name"] for r in sample["reveals"]) == sorted(set(sample["output"]) - set(PROMPT))
+        assert sample["output"]["relationship"] != "Husband", "she is a woman"
+        assert sample["logprob"] == pytest.approx(sum(r["logprob"] for r in sample["reveals"]))
+
+
+def test_the_stream_folds_to_the_same_rows(client: httpx.Client) -> None:
+    body = {"prompt": PROMPT, "num_samples": 4, "seed": 7}
+    whole = client.post("/generate", json=body).json()["samples"]
+    events = _events(client, body)
+    assert [name for name, _ in events][:1] == ["start"]
+    assert [name for name, _ in events].count("done") == 1
+    assert events[-1][0] == "done"
+    names = events[0][1]["names"]
+    for index, sample in enumerate(whole):
+        row = dict(zip(names, events[0][1]["samples"][index]["canvas"], strict=True))
+        for kind, data in events:
+            if kind == "reveal" and data["sample_index"] == index:
+                assert row[data["name"]] is None, "revealed once"
+                row[data["name"]] = data["value"]
+        assert row == sample["output"]
+
+
+REFUSED: list[tuple[Any, int, str | None]] = [
+    ({"prompt": {"age": "old"}}, 422, "prompt.age"),
+    ({"prompt": {"agee": 39}}, 422, "prompt.agee"),
+    ({"prompt": [{}, {"sex": "female"}]}, 422, "prompt.1.sex"),
+    ({"prompt": {}, "order": "best"}, 422, "order"),
+    ({"prompt": {}, "temprature": 1}, 422, "temprature"),
+    (b" " * 10_000_000, 413, None),
+    (b'{"prompt": {', 400, None),
+    ({"prompt": {}, "model": "adlut"}, 404, "model"),
+]
+
+
+@pytest.mark.parametrize(("body", "code", "param"), REFUSED, ids=[str(case[1:]) for case in REFUSED])
+def test_a_mistake_gets_its_one_line_and_the_service_goes_on(
+    client: httpx.Client, body: Any, code: int, param: str | None
+) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = client.post("/generate", content=content, headers={"content-type": "application/json"})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (code, param)
+    assert error["message"]
+    assert "\n" not in error["message"]
+    assert client.post("/generate", json={"prompt": PROMPT, "seed": 1}).status_code == 200
+
+
+def test_what_the_models_page_says_of_adult_is_true(client: httpx.Client) -> None:
+    (adult,) = client.get("/v1/models").json()["data"]
+    assert (adult["id"], adult["order"], adult["length"], adult["deterministic"]) == ("adult", "global", 15, True)
+    reply = client.post("/generate", json={"prompt": adult["example_prompt"]})
+    assert reply.status_code == 200
+    law = client.post("/order", json={"prompt": {}}).json()["positions"]
+    assert sum(position["probability"] for position in law) == pytest.approx(1.0)
+    assert len(law) == 15
+
+
+def test_the_readme_shows_the_real_answer(client: httpx.Client) -> None:
+    shown = re.search(r'"output": (\{.*?\}),\n', (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert shown is not None
+    reply = client.post("/generate", json={"prompt": PROMPT, "seed": 7}).json()
+    assert json.loads(shown[1]) == reply["samples"][0]["output"]

@@ -1,0 +1,106 @@
+"""The service as a process: it serves an artifact from disk, drains on SIGTERM, and ends with the right exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.model.artifacts import text_tokenizer, write_artifact
+from tests.service.servers import events_of
+
+WAIT_SECONDS = 60.0
+PROGRAM = """
+import sys
+from service import environment
+environment.prepare()
+from service.server import serve
+from service.settings import load_settings
+sys.exit(serve(load_settings({"artifacts": sys.argv[1:], "port": 0})))
+"""
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts") / "words"
+    write_artifact(folder, tokenizer=text_tokenizer(length=256, default_length=240), kind="contextual")
+    return folder
+
+
+def _start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), **environment}
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables)
+
+
+@contextmanager
+def _serving(artifact: Path, **environment: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    process = _start(str(artifact), UNVEIL_LOG_LEVEL="info", UNVEIL_MAX_BATCH="4", **environment)
+    assert process.stderr is not None
+    rest = threading.Thread(target=process.stderr.read, daemon=True)
+    try:
+        url = ""
+        for line in process.stderr:
+            entry: dict[str, Any] = json.loads(line)
+            url = entry.get("url", url)
+            if entry["event"] == "ready":
+                break
+        rest.start()
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+        if rest.is_alive():
+            rest.join(WAIT_SECONDS)
+        process.stderr.close()
+
+
+def test_sigterm_lets_a_running_stream_finish_behind_an_open_socket_and_the_process_ends_with_0(
+    artifact: Path,
+) -> None:
+    with _serving(artifact) as (process, url), httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client:
+        with client.stream("POST", "/generate", json={"prompt": "", "stream": True, "num_samples": 4}) as response:
+            events = events_of(response.iter_lines())
+            assert next(events)[0] == "start"
+            process.send_signal(signal.SIGTERM)
+            while client.get("/health/ready").status_code != 503:
+                pass
+            assert client.get("/health/live").status_code == 200
+            assert client.post("/generate", json={"prompt": ""}).json()["error"]["type"] == "draining"
+            kinds = [kind for kind, _ in events]
+        assert kinds.count("sample") == 4
+        assert kinds[-1] == "done"
+        assert process.wait(WAIT_SECONDS) == 0
+
+
+def test_what_is_not_finished_when_the_drain_is_over_is_answered_and_the_exit_code_is_0(artifact: Path) -> None:
+    with _serving(artifact, UNVEIL_DRAIN_TIMEOUT_SECONDS="0") as (process, url):
+        with httpx.stream(
+            "POST", f"{url}/generate", json={"prompt": "", "stream": True, "num_samples": 64}
+        ) as response:
+            events = events_of(response.iter_lines())
+            assert next(events)[0] == "start"
+            process.send_signal(signal.SIGTERM)
+            kind, data = list(events)[-1]
+        assert (kind, data["error"]["type"]) == ("error", "draining")
+        assert process.wait(WAIT_SECONDS) == 0
+
+
+def test_damaged_weights_are_one_line_on_stderr_and_exit_code_1(artifact: Path, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "a")
+    weights = tmp_path / "a" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    process = _start(str(tmp_path / "a"), UNVEIL_LOG_LEVEL="error")
+    _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 1
+    (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert "truncated or altered" in line
+    assert "Traceback" not in stderr

@@ -1,0 +1,110 @@
+"""Training as users run it: the command killed with -9 and started again, and spread over processes by torchrun."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.training.small import write_csv
+
+FAST = [
+    "model.width=16",
+    "model.layers=1",
+    "model.heads=2",
+    "model.mlp_width=32",
+    "optimizer.batch_size=32",
+    "run.precision=32-true",
+    "run.accelerator=cpu",
+    "run.log_every=1",
+    "run.threads=1",
+]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def _command(table: Path, out: Path, *overrides: str, processes: int = 1) -> list[str]:
+    module = ["-m", "unveil.cli", "train", "--table", str(table), "--out", str(out)]
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    settings = [part for override in (*FAST, *overrides) for part in ("--set", override)]
+    return [*launcher, *module, *settings]
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=240, check=False)
+
+
+def _losses(out: Path) -> list[float]:
+    lines = (out.with_name(out.name + ".run") / "log.jsonl").read_text().splitlines()
+    return [line["loss"] for line in map(json.loads, lines) if line["kind"] == "train"]
+
+
+def _weights(out: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(out / "model.safetensors")
+
+
+def test_killed_with_minus_nine_and_started_again_it_ends_in_the_same_weights(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "small.csv")
+    overrides = ("optimizer.steps=160", "run.checkpoint_every=20", "run.validate_every=160")
+    whole = _run(_command(table, tmp_path / "a" / "small", *overrides))
+    assert whole.returncode == 0, whole.stderr
+    command = _command(table, tmp_path / "b" / "small", *overrides)
+    checkpoints = tmp_path / "b" / "small.run" / "checkpoints"
+    victim = subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("step-*")):
+        assert victim.poll() is None, "it ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # between looks at the folder; nothing depends on how long
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL
+    assert not (tmp_path / "b" / "small").exists(), "it was killed in the middle, so there is no artifact yet"
+    again = _run(command)
+    assert again.returncode == 0, again.stderr
+    assert "resuming at step" in again.stderr
+    assert _losses(tmp_path / "a" / "small") == _losses(tmp_path / "b" / "small")
+    a, b = _weights(tmp_path / "a" / "small"), _weights(tmp_path / "b" / "small")
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        assert torch.equal(tensor, b[name]), name
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_see_the_loss_that_one_sees_on_the_same_global_batch(tmp_path: Path, strategy: str) -> None:
+    table = write_csv(tmp_path / "small.csv")
+    schedule = ("optimizer.steps=8", "order.warmup=0.25", "order.anneal=0.25", "run.checkpoint_every=4")
+    overrides = (*schedule, "model.dropout=0.0")  # dropout's masks are drawn a process
+    one = _run(_command(table, tmp_path / "one", *overrides))
+    assert one.returncode == 0, one.stderr
+    two = _run(_command(table, tmp_path / "two", *overrides, f"run.strategy={strategy}", processes=2))
+    assert two.returncode == 0, two.stderr
+    assert len(_losses(tmp_path / "two")) == 8
+    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-5)
+    for name, tensor in _weights(tmp_path / "one").items():
+        torch.testing.assert_close(_weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_sharded_run_resumes_from_its_shards(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "small.csv")
+    overrides = ("optimizer.steps=8", "run.strategy=fsdp", "run.checkpoint_every=4", "run.keep_checkpoints=9")
+    whole = _run(_command(table, tmp_path / "small", *overrides, processes=2))
+    assert whole.returncode == 0, whole.stderr
+    first = _weights(tmp_path / "small")
+    last = tmp_path / "small.run" / "checkpoints" / "step-00000008"
+    assert last.is_dir()
+    last.rename(tmp_path / "aside")
+    again = _run(_command(table, tmp_path / "small", *overrides, processes=2))
+    assert again.returncode == 0, again.stderr
+    assert "resuming at step 4" in again.stderr
+    for name, tensor in _weights(tmp_path / "small").items():
+        torch.testing.assert_close(tensor, first[name], rtol=1e-6, atol=1e-7)

@@ -1,0 +1,59 @@
+"""Small artifacts with random weights, for tests that need a real folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model.artifact import save_artifact
+from model.manifest import Architecture, Manifest, OrderKind, OrderSpec
+from model.tokenizers.base import Tokenizer
+from model.tokenizers.table import TableTokenizer
+from model.tokenizers.text import TextTokenizer
+from model.transformer import Transformer
+
+
+def table_tokenizer() -> TableTokenizer:
+    """Three numeric and two categorical columns, one with missing values."""
+    generator = np.random.default_rng(0)
+    n = 400
+    columns: dict[str, Any] = {
+        "age": generator.integers(17, 91, n).astype(np.float64),
+        "workclass": np.array([None if i % 9 == 0 else f"class {i % 4}" for i in range(n)], dtype=object),
+        "income": np.array([">50K" if i % 3 else "<=50K" for i in range(n)], dtype=object),
+        "hours": generator.integers(1, 6, n).astype(np.float64),
+        "rate": np.round(generator.normal(size=n), 2),
+    }
+    return TableTokenizer.fit(columns, max_bins=12)
+
+
+def text_tokenizer(*, length: int = 40, default_length: int = 8) -> TextTokenizer:
+    return TextTokenizer.train_characters(["abcdefghij klmno\npq."], length=length, default_length=default_length)
+
+
+def random_transformer(tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0) -> Transformer:
+    """Weights large enough that tokens and orders really differ from place to place."""
+    torch.manual_seed(seed)
+    sizes = tuple(tokenizer.vocabulary_sizes)
+    architecture = Architecture(
+        length=tokenizer.length, vocabulary_sizes=sizes, width=32, layers=2, heads=2, mlp_width=64
+    )
+    network = Transformer(architecture, OrderSpec(kind=kind)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def write_artifact(
+    folder: Path, *, tokenizer: Tokenizer | None = None, kind: OrderKind = "global", seed: int = 0
+) -> Manifest:
+    tokenizer = tokenizer or table_tokenizer()
+    return save_artifact(
+        folder,
+        denoiser=random_transformer(tokenizer, kind=kind, seed=seed),
+        tokenizer=tokenizer,
+        training={"steps": 0},
+        figures={"nelbo": {"learned": {"mean": 1.5, "standard_error": 0.1}}},
+        card="# A test model\n",
+    )

@@ -1,0 +1,146 @@
+"""A network, a runner and an engine that tests hold in their hands: no weights, and no step without leave."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from model.canvas import Canvas, SamplingParams
+from model.denoiser import Denoiser, Prediction
+from model.manifest import TOKENIZER, WEIGHTS, Architecture, Manifest, OrderSpec
+from model.sampler import StepResult, order_probabilities, step
+from model.tokenizers.base import Tokenizer
+from service.catalog import Catalog, Model
+from service.engine import Engine
+from service.messages import Event, Loaded
+from tests.model.artifacts import table_tokenizer
+
+VERSION = "f" * 64
+WAIT_SECONDS = 30.0  # only ever reached by a test that fails
+
+
+def mock_denoiser(vocabulary_sizes: Sequence[int]) -> Denoiser:
+    """Logits that depend on what is known, minus infinity at absent ids; the order too."""
+    sizes = torch.tensor(vocabulary_sizes)
+
+    def denoise(tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
+        L = tokens.shape[1]
+        inside = torch.arange(L) < lengths[:, None]
+        seen = ((tokens + 1) * (~hidden & inside)).sum(-1, keepdim=True).to(torch.float64)
+        ids, positions = torch.arange(int(sizes.max())), torch.arange(L)
+        logits = torch.sin(seen[..., None] + 3.0 * positions[:, None] + 7.0 * ids)
+        absent = ids >= sizes.expand(max(L, len(sizes)))[:L, None]
+        return Prediction(logits.masked_fill(absent, -torch.inf), torch.cos(seen + positions))
+
+    return denoise
+
+
+@dataclass
+class MockRunner:
+    """Runs the real sampler on a mock network. `on_step` may look, raise, block, or spoil what comes back."""
+
+    vocabulary_sizes: Sequence[int]
+    weights_version: str = VERSION
+    num_positions: int = 0
+    on_step: Callable[[Sequence[Canvas]], None] = lambda canvases: None
+    spoil: Callable[[list[StepResult]], list[StepResult]] = lambda results: results
+    batches: list[list[Canvas]] = field(default_factory=list)
+
+    def bucket(self, length: int) -> int:
+        return length
+
+    def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
+        self.batches.append(list(canvases))
+        self.on_step(canvases)
+        self.num_positions += sum(canvas.length for canvas in canvases)
+        return self.spoil(step(mock_denoiser(self.vocabulary_sizes), canvases))
+
+    def rank(self, canvas: Canvas) -> list[tuple[int, float]]:
+        self.on_step([canvas])
+        return order_probabilities(mock_denoiser(self.vocabulary_sizes), canvas)
+
+
+class Gate:
+    """Lets steps through one by one. To be used as a runner's `on_step`."""
+
+    def __init__(self) -> None:
+        self._leave = threading.Semaphore(0)
+        self._entered: queue.SimpleQueue[Sequence[Canvas]] = queue.SimpleQueue()
+        self._is_open = False
+
+    def __call__(self, canvases: Sequence[Canvas]) -> None:
+        self._entered.put(canvases)
+        if not self._is_open:
+            assert self._leave.acquire(timeout=WAIT_SECONDS), "nobody let this step through"
+
+    def wait(self) -> Sequence[Canvas]:
+        """The canvases of the next step, once it has begun."""
+        return self._entered.get(timeout=WAIT_SECONDS)
+
+    def allow(self, steps: int = 1) -> None:
+        for _ in range(steps):
+            self._leave.release()
+
+    def open(self) -> None:
+        self._is_open = True
+        self._leave.release()
+
+
+class Recorder:
+    """An engine's `emit` that keeps everything, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._queue.put(event)
+
+    def until(self, found: Callable[[Event], bool]) -> Event:
+        """Waits for the first event from here on that is looked for."""
+        while True:
+            event = self._queue.get(timeout=WAIT_SECONDS)
+            self.events.append(event)
+            if found(event):
+                return event
+
+
+def toy_model(name: str = "toy", tokenizer: Tokenizer | None = None) -> Model:
+    """A model without weights."""
+    tokenizer = tokenizer or table_tokenizer()
+    architecture = Architecture(length=tokenizer.length, vocabulary_sizes=tuple(tokenizer.vocabulary_sizes))
+    manifest = Manifest(
+        domain=tokenizer.domain,
+        architecture=architecture,
+        order=OrderSpec(kind="contextual"),
+        default_length=tokenizer.default_length,
+        num_parameters=0,
+        files={WEIGHTS: VERSION, TOKENIZER: ""},
+    )
+    return Model(name, manifest, tokenizer)
+
+
+def toy_runner(model: Model, on_step: Callable[[Sequence[Canvas]], None] = lambda canvases: None) -> MockRunner:
+    return MockRunner(model.manifest.architecture.vocabulary_sizes, on_step=on_step)
+
+
+def toy_engine(runners: dict[str, MockRunner], *, max_batch: int = 64) -> Engine:
+    def load() -> Iterable[tuple[Loaded, MockRunner]]:
+        for name, runner in runners.items():
+            yield Loaded(name, runner.weights_version, "cpu", True), runner
+
+    return Engine(load, max_batch=max_batch)
+
+
+def toy_catalog(*models: Model) -> Catalog:
+    return Catalog(models or [toy_model()])
+
+
+def canvas(length: int = 5, *, seed: int = 0, num_known: int = 0, params: SamplingParams | None = None) -> Canvas:
+    """A canvas whose first positions are known."""
+    hidden = tuple(position >= num_known for position in range(length))
+    return Canvas.start((0,) * length, hidden, seed=seed, params=params or SamplingParams())

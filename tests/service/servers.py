@@ -1,0 +1,125 @@
+"""Real servers on free ports, for tests that speak HTTP."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.catalog import Model
+from service.engine import EnginePort
+from service.routes import Service
+from service.server import Server, open_socket
+from service.settings import Settings
+from tests.service.mocks import WAIT_SECONDS, Gate, MockRunner, toy_catalog, toy_engine, toy_model, toy_runner
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers at `url`, with a client for it."""
+
+    server: Server
+    app: FastAPI
+    url: str
+    client: httpx.Client
+
+    @property
+    def service(self) -> Service:
+        service = self.app.state.service
+        assert isinstance(service, Service)
+        return service
+
+    def generate(self, **fields: Any) -> httpx.Response:
+        return self.client.post("/generate", json=fields)
+
+    def error(self, response: httpx.Response) -> tuple[int, str, str | None]:
+        """(status, type, param) of a reply in the error shape, which it must have."""
+        body = response.json()
+        assert set(body) == {"error"}
+        assert set(body["error"]) == {"type", "message", "param"}
+        assert body["error"]["message"]
+        assert "\n" not in body["error"]["message"]
+        assert "Traceback" not in response.text
+        return response.status_code, body["error"]["type"], body["error"]["param"]
+
+    def metric(self, name: str, labels: Mapping[str, str] | None = None) -> float:
+        value = self.service.metrics.registry.get_sample_value(name, dict(labels or {}))
+        return 0.0 if value is None else value
+
+    def wait_for(self, name: str, value: float, labels: Mapping[str, str] | None = None) -> None:
+        """Asks until a metric has a value; fails after a while. A reply is counted just after it was sent."""
+        wait_until(lambda: self.metric(name, labels) == value)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Asks until something is so; fails after a while."""
+    for _ in range(int(WAIT_SECONDS * 100)):
+        if is_so():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it never came to be so")
+
+
+@contextmanager
+def run_app(app: FastAPI, settings: Settings, *, is_ready: bool = True) -> Iterator[Running]:
+    """Serves an app from a thread; gives it when it is ready (or listening, at least), and ends it."""
+    server = Server(app, settings)
+    with open_socket("127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            with httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client:
+                while is_ready and client.get("/health/ready").status_code != 200:
+                    threading.Event().wait(0.005)
+                yield Running(server, app, url, client)
+        finally:
+            server.should_exit = True
+            thread.join(WAIT_SECONDS)
+            assert not thread.is_alive()
+
+
+@contextmanager
+def run_toy(
+    *, gate: Gate | None = None, runner: MockRunner | None = None, model: Model | None = None, **settings: Any
+) -> Iterator[Running]:
+    """A server of one mock model."""
+    model = model or toy_model()
+    runner = runner or (toy_runner(model) if gate is None else toy_runner(model, gate))
+    chosen = Settings(**settings)
+    engine = toy_engine({model.name: runner}, max_batch=chosen.max_batch)
+    app = create_app(chosen, engine=engine, catalog=toy_catalog(model))
+    try:
+        with run_app(app, chosen) as running:
+            yield running
+            if gate is not None:
+                gate.open()
+    finally:
+        if gate is not None:
+            gate.open()
+
+
+@contextmanager
+def run_engine(engine: EnginePort, *models: Model, is_ready: bool = False, **settings: Any) -> Iterator[Running]:
+    """A server of any engine, ready or not."""
+    chosen = Settings(**settings)
+    app = create_app(chosen, engine=engine, catalog=toy_catalog(*models))
+    with run_app(app, chosen, is_ready=is_ready) as running:
+        yield running
+
+
+def events_of(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
+    """(event, data) of a stream of server-sent events as it comes; a comment is (":", its text)."""
+    event = ""
+    for line in lines:
+        if line.startswith(":"):
+            yield ":", line[1:].strip()
+        elif line.startswith("event: "):
+            event = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield event, json.loads(line.removeprefix("data: "))

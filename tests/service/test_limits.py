@@ -1,0 +1,193 @@
+"""Full queues, deadlines, large bodies and dead workers: everybody gets an answer."""
+
+import json
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from model.canvas import Canvas
+from service.engine_worker import Emit
+from service.messages import Command, Generate, Loaded, Ready
+from tests.service.mocks import VERSION, Gate, toy_model, toy_runner
+from tests.service.servers import Running, run_engine, run_toy
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+def test_a_full_queue_refuses_whole_requests_says_when_to_come_back_and_recovers(gate: Gate) -> None:
+    with run_toy(gate=gate, queue_capacity=4) as server, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(server.generate, prompt={}, num_samples=3)
+        gate.wait()
+        for refused in (server.generate(prompt=[{}, {}]), server.generate(prompt={}, num_samples=2, stream=True)):
+            assert server.error(refused) == (429, "overloaded", None)
+            assert int(refused.headers["retry-after"]) >= 1
+        second = pool.submit(server.generate, prompt={})
+        server.wait_for("unveil_requests_waiting", 1)
+        assert server.error(server.client.post("/order", json={"prompt": {}}))[0] == 429
+        gate.open()
+        assert first.result().status_code == second.result().status_code == 200
+        assert server.generate(prompt={}, num_samples=4).status_code == 200
+        server.wait_for("unveil_request_failures_total", 3, {"reason": "overloaded"})
+        server.wait_for("unveil_requests_total", 2, {"endpoint": "/generate", "code": "429"})
+
+
+def test_a_request_of_exactly_the_capacity_is_taken_and_a_larger_one_is_told_so_for_good() -> None:
+    with run_toy(queue_capacity=4) as server:
+        assert server.generate(prompt={}, num_samples=4).status_code == 200
+        assert server.error(server.generate(prompt={}, num_samples=5)) == (422, "invalid_request", "num_samples")
+        assert server.error(server.generate(prompt=[{}] * 5)) == (422, "invalid_request", "prompt")
+
+
+def test_a_deadline_passed_while_running_or_waiting_is_504_and_frees_the_place(gate: Gate) -> None:
+    with run_toy(gate=gate, max_batch=1, queue_capacity=2) as server, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(server.generate, prompt={}, timeout_seconds=0.3)
+        gate.wait()
+        waiting = server.generate(prompt={}, stream=True, timeout_seconds=0.02)
+        assert server.error(waiting) == (504, "timeout", None)
+        assert server.error(running.result()) == (504, "timeout", None)
+        server.wait_for("unveil_request_failures_total", 2, {"reason": "timeout"})
+        gate.open()
+        assert server.generate(prompt={}, num_samples=2).status_code == 200
+
+
+def test_the_servers_own_deadline_counts_where_the_request_names_none(gate: Gate) -> None:
+    with run_toy(gate=gate, default_timeout_seconds=0.05) as server:
+        assert server.error(server.generate(prompt={})) == (504, "timeout", None)
+
+
+def test_ten_megabytes_are_refused_before_they_are_read_and_the_client_can_read_the_answer() -> None:
+    with run_toy() as server:
+        response = server.client.post("/generate", content=b" " * 10 * 2**20)
+        assert server.error(response) == (413, "payload_too_large", None)
+        assert server.generate(prompt={}).status_code == 200
+
+
+def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large() -> None:
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        for _ in range(10_000):
+            taken += 1
+            yield b" " * 65_536
+
+    with run_toy(max_body_bytes=200_000) as server:
+        response = server.client.post("/generate", content=endless())
+        assert server.error(response) == (413, "payload_too_large", None)
+        assert taken < 10_000
+
+
+def test_a_client_that_sends_to_the_end_before_it_reads_still_gets_its_413() -> None:
+    with run_toy() as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            body = b" " * 10 * 2**20
+            connection.sendall(b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
+            connection.sendall(body)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_declared_length_is_refused_without_a_byte_of_the_body() -> None:
+    with run_toy() as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            head = "POST /generate HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 99999999\r\n\r\n"
+            connection.sendall(head.encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_of_exactly_the_limit_is_read() -> None:
+    with run_toy(max_body_bytes=1000) as server:
+        body = json.dumps({"prompt": {}}).encode().ljust(1000)
+        assert server.client.post("/generate", content=body).status_code == 200
+        assert server.client.post("/generate", content=body + b" ").status_code == 413
+
+
+def test_a_failing_request_fails_alone_in_the_batch_it_shares() -> None:
+    model, gate = toy_model(), Gate()
+
+    def refuse(canvases: Sequence[Canvas]) -> None:
+        gate(canvases)
+        if any(canvas.seed == 13 for canvas in canvases):
+            raise RuntimeError("secret")
+
+    with run_toy(model=model, runner=toy_runner(model, refuse)) as server, ThreadPoolExecutor(4) as pool:
+        good = [pool.submit(server.generate, prompt={}, seed=1)]
+        gate.wait()
+        bad = pool.submit(server.generate, prompt={}, seed=13)
+        good += [pool.submit(server.generate, prompt={}, seed=seed) for seed in (2, 3)]
+        server.wait_for("unveil_requests_waiting", 3)
+        gate.open()
+        assert server.error(bad.result()) == (500, "internal", None)
+        assert "secret" not in bad.result().text
+        for seed, future in zip((1, 2, 3), good, strict=True):
+            (sample,) = future.result().json()["samples"]
+            assert sample["reveals"] == server.generate(prompt={}, seed=seed).json()["samples"][0]["reveals"]
+
+
+def test_a_dead_worker_turns_readiness_off_and_answers_everybody_who_waits(gate: Gate) -> None:
+    model = toy_model()
+
+    def die(canvases: Sequence[Canvas]) -> None:
+        gate(canvases)
+        raise SystemExit
+
+    with run_toy(model=model, runner=toy_runner(model, die), max_batch=1) as server, ThreadPoolExecutor(3) as pool:
+        requests = [pool.submit(server.generate, prompt={}, seed=seed) for seed in range(3)]
+        gate.wait()
+        server.wait_for("unveil_requests_waiting", 2)
+        gate.open()
+        assert [server.error(request.result()) for request in requests] == [(500, "internal", None)] * 3
+        for path in ("/health", "/health/ready", "/health/live"):
+            assert server.error(server.client.get(path)) == (503, "not_ready", None)
+        assert server.error(server.generate(prompt={})) == (503, "not_ready", None)
+        server.wait_for("unveil_ready", 0)
+
+
+class SilentEngine:
+    """Loads, takes everything, says nothing more, and stops being alive when told."""
+
+    def __init__(self) -> None:
+        self.sent: list[Command] = []
+        self.is_up = True
+
+    def start(self, emit: Emit) -> None:
+        emit([Loaded("toy", VERSION, "cpu", True), Ready()])
+
+    def send(self, command: Command) -> None:
+        self.sent.append(command)
+        if isinstance(command, Generate):
+            self.is_up = False
+
+    def is_alive(self) -> bool:
+        return self.is_up
+
+    def join(self, timeout_seconds: float) -> None:
+        pass
+
+
+def test_a_worker_that_ends_without_a_word_is_noticed_and_everybody_answered() -> None:
+    with run_engine(SilentEngine(), is_ready=True) as server:
+        assert server.error(server.generate(prompt={})) == (500, "internal", None)
+        assert server.client.get("/health/live").status_code == 503
+
+
+def test_a_worker_that_hangs_is_not_live_and_is_again_when_it_goes_on(gate: Gate) -> None:
+    with run_toy(gate=gate, worker_timeout_seconds=1.5) as server, ThreadPoolExecutor(1) as pool:
+        request = pool.submit(server.generate, prompt={})
+        gate.wait()
+        _until(server, "/health/live", 503)
+        assert server.error(server.client.get("/health/ready")) == (503, "not_ready", None)
+        gate.open()
+        assert request.result().status_code == 200
+        _until(server, "/health/ready", 200)
+
+
+def _until(server: Running, path: str, status: int) -> None:
+    while server.client.get(path).status_code != status:
+        pass

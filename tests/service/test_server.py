@@ -1,0 +1,99 @@
+"""The socket, the environment and the logs of a server's process."""
+
+import json
+import logging
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+import structlog
+
+from service import environment
+from service.logs import configure, get_logger
+from service.server import open_socket
+from service.settings import SettingsError
+from tests.service.mocks import toy_model, toy_runner
+from tests.service.servers import run_toy
+
+
+def test_connections_are_accepted_without_nagles_algorithm() -> None:
+    with run_toy() as server:
+        (asyncio_server,) = server.server.servers
+        (listening,) = asyncio_server.sockets
+        assert listening.proto == socket.IPPROTO_TCP
+
+
+def test_a_port_that_is_taken_is_told_in_one_line() -> None:
+    with open_socket("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"):
+            open_socket("127.0.0.1", port)
+
+
+def test_what_the_user_has_set_in_the_environment_stays() -> None:
+    given = {"OMP_WAIT_POLICY": "ACTIVE"}
+    environment.prepare(given)
+    assert given == {"OMP_WAIT_POLICY": "ACTIVE", "MKL_CBWR": "AUTO"}
+
+
+@pytest.fixture
+def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
+    """Gives what has gone to stderr; puts the logging of the tests back afterwards."""
+    root = logging.getLogger()
+    handlers, level, config = root.handlers[:], root.level, structlog.get_config()
+    yield lambda: capsys.readouterr().err
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("uvicorn").setLevel(logging.NOTSET)
+    structlog.configure(**config)
+
+
+def test_every_log_line_is_json_with_the_requests_id_and_without_its_prompt(stderr: Callable[[], str]) -> None:
+    configure(level="debug", log_format="json")
+    with run_toy() as server:
+        server.client.post("/generate", json={"prompt": {"age": 39, "secret": 1}}, headers={"x-request-id": "trace-7"})
+        server.wait_for("unveil_requests_total", 1, {"endpoint": "/generate", "code": "422"})
+    text = stderr()
+    assert "secret" not in text
+    lines = [json.loads(line) for line in text.splitlines()]
+    (line,) = [line for line in lines if line.get("path") == "/generate"]
+    assert {"timestamp", "level", "event", "seconds"} <= set(line)
+    assert (line["request_id"], line["status"], line["error"]) == ("trace-7", 422, "invalid_request")
+    assert all("timestamp" in line and "level" in line for line in lines)
+
+
+def test_what_went_wrong_in_the_engine_is_logged_under_the_id_that_the_reply_names(stderr: Callable[[], str]) -> None:
+    model = toy_model()
+    runner = toy_runner(model)
+    runner.spoil = lambda results: results[:-1]
+    configure(level="info", log_format="json")
+    with run_toy(model=model, runner=runner) as server:
+        reply = server.client.post("/generate", json={"prompt": {}}, headers={"x-request-id": "trace-8"})
+        assert (reply.status_code, reply.headers["x-request-id"]) == (500, "trace-8")
+        server.wait_for("unveil_request_failures_total", 1, {"reason": "internal"})
+    lines = [json.loads(line) for line in stderr().splitlines()]
+    cause, access = [line for line in lines if line.get("request_id") == "trace-8"]
+    assert cause["cause"] == "BadStepError: 0 results for 1 canvases"
+    assert access["status"] == 500
+    assert cause["id"] == access["id"]
+
+
+def test_an_exception_is_one_json_line_with_its_traceback(stderr: Callable[[], str]) -> None:
+    configure(level="info", log_format="json")
+    try:
+        raise RuntimeError("inside")
+    except RuntimeError:
+        get_logger().exception("unhandled")
+    logging.getLogger("uvicorn.error").error("from uvicorn")
+    first, second = map(json.loads, stderr().splitlines())
+    assert "RuntimeError: inside" in first["exception"]
+    assert (second["event"], second["level"]) == ("from uvicorn", "error")
+
+
+def test_the_console_format_and_the_level_are_choices(stderr: Callable[[], str]) -> None:
+    configure(level="warning", log_format="console")
+    get_logger().info("quiet")
+    get_logger().warning("loud")
+    text = stderr()
+    assert "loud" in text
+    assert "quiet" not in text

@@ -1,0 +1,103 @@
+"""Which kind a column gets, and which columns a model should not learn."""
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from model.errors import DataError
+from training.data.config import ColumnChoice, TableData
+from training.data.inference import ColumnReader, Dropped, Kept
+
+MARKERS = TableData.model_fields["missing"].default
+READER = ColumnReader(missing=MARKERS, place=lambda row: f"t.csv line {row + 2}")
+
+
+def infer(values: Any, choice: ColumnChoice | None = None, *, dtype: Any = None) -> Kept | Dropped:
+    return READER.infer(pl.Series("x", values, dtype=dtype), choice)
+
+
+def kept(values: Any, choice: ColumnChoice | None = None, *, dtype: Any = None) -> list[Any]:
+    found = infer(values, choice, dtype=dtype)
+    assert isinstance(found, Kept), found
+    return [None if isinstance(cell, float) and np.isnan(cell) else cell for cell in found.cells]
+
+
+def reason(values: Any, *, dtype: Any = None) -> str:
+    found = infer(values, dtype=dtype)
+    assert isinstance(found, Dropped)
+    return found.reason
+
+
+@pytest.mark.parametrize(
+    ("values", "cells"),
+    [
+        (["1", "-2", " 3 "], [1.0, -2.0, 3.0]),
+        (["1.5", "1e3", ""], [1.5, 1000.0, None]),
+        (["1", "?", "NA", "nan", "null", None], [1.0, None, None, None, None, None]),
+        (["a", " b ", "?", ""], ["a", "b", None, None]),
+        (["TRUE", "FALSE", "TRUE"], ["TRUE", "FALSE", "TRUE"]),
+        (["007", "010", "100"], ["007", "010", "100"]),
+        (["12345678901234567890", "12345678901234567890"], ["12345678901234567890"] * 2),
+        (["1", "2", "three"], ["1", "2", "three"]),
+        (["1", "inf"], ["1", "inf"]),
+        (["2024-01-01", "2024-01-02"], ["2024-01-01", "2024-01-02"]),
+        (["0", "0.5", "-0"], [0.0, 0.5, 0.0]),
+    ],
+)
+def test_cells_of_text_become_numbers_only_where_all_of_them_are(values: list[str], cells: list[Any]) -> None:
+    assert kept(values) == cells
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "cells"),
+    [
+        ([1, None, 3], pl.Int32, [1.0, None, 3.0]),
+        ([0.1, float("nan"), None], pl.Float32, [0.1, None, None]),
+        ([True, None, False], pl.Boolean, ["true", None, "false"]),
+        (["1", "2", "1"], pl.Categorical, ["1", "2", "1"]),
+        ([date(2024, 1, 1), None], pl.Date, ["2024-01-01", None]),
+    ],
+)
+def test_typed_cells_keep_their_meaning(values: list[Any], dtype: Any, cells: list[Any]) -> None:
+    assert kept(values, dtype=dtype) == cells
+
+
+def test_a_column_of_nothing_an_index_and_texts_without_end_are_dropped() -> None:
+    assert reason(["", "?"]) == "has no values"
+    assert reason([None, None], dtype=pl.Null) == "has no values"
+    assert reason([str(i) for i in np.random.default_rng(0).permutation(50)]) == "is an index: it counts the rows"
+    assert reason([f"name {i}" for i in range(30)]) == "has a different text in every row"
+    assert reason([f"name {i // 2}" for i in range(600)]) == "has 300 different texts, more than 256"
+    assert reason([[1], [2]]) == "is of the type List(Int64), which is not read"
+
+
+def test_a_column_that_the_recipe_names_is_not_dropped() -> None:
+    assert len(kept([f"name {i}" for i in range(300)], ColumnChoice())) == 300
+    assert kept([str(i) for i in range(50)], ColumnChoice(max_bins=4)) == list(range(50))
+    with pytest.raises(DataError, match=r'^t.csv line 2, column "x": has no values$'):
+        infer(["", ""], ColumnChoice())
+
+
+def test_the_recipe_decides_the_kind() -> None:
+    assert kept(["1", "2", "?"], ColumnChoice(kind="categorical")) == ["1", "2", None]
+    assert kept(["007", "010"], ColumnChoice(kind="numeric")) == [7.0, 10.0]
+
+
+def test_one_word_among_many_numbers_is_refused_with_its_line() -> None:
+    with pytest.raises(DataError) as caught:
+        infer([*[str(i) for i in range(100)], "old\n"])
+    assert str(caught.value) == (
+        't.csv line 102, column "x": "old" is not a number as most of the column is; '
+        'add it to data.missing, or set data.columns."x".kind to "categorical"'
+    )
+    with pytest.raises(DataError, match=r'^t.csv line 3, column "x": "b" is not a number'):
+        infer(["1", "b"], ColumnChoice(kind="numeric"))
+
+
+def test_a_few_codes_among_words_are_levels_and_the_user_is_told() -> None:
+    found = infer(["1", "2", "A"])
+    assert isinstance(found, Kept)
+    assert found.notice == "holds numbers, taken as levels"

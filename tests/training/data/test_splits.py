@@ -1,0 +1,29 @@
+"""Rows drawn into splits."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.data.splits import draw_out, fit_and_encode, notices_of
+
+
+@given(num_rows=st.integers(10, 200), a=st.floats(0.01, 0.4), b=st.floats(0.01, 0.4), seed=st.integers(0, 9))
+def test_every_row_is_in_exactly_one_part_and_no_part_is_empty(num_rows: int, a: float, b: float, seed: int) -> None:
+    parts = draw_out(num_rows, shares=(a, b), seed=seed)
+    assert all(len(part) for part in parts)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(num_rows))
+    assert all((np.diff(part) > 0).all() for part in parts)
+
+
+def test_what_evaluation_rows_lose_is_counted_and_told() -> None:
+    train = {"x": np.array([1.0, 2.0]), "c": np.array(["a", "b"], dtype=object)}
+    test = {"x": np.array([1.5, 2.0, 9.0]), "c": np.array(["a", "z", "b"], dtype=object)}
+    encoded = fit_and_encode(train, validation=train, test=test, max_bins=4)
+    assert encoded.rows["test"].tolist() == [[0, 0], [1, 1]]
+    assert encoded.fates["test"] == {
+        "rows": 2,
+        "rows_left_out": 1,
+        "unseen_levels": {"c": 1},
+        "moved_numbers": {"x": 2},
+    }
+    assert notices_of(encoded.fates) == ["1 of 3 test rows have a level that no training row has (c): left out"]

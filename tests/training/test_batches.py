@@ -1,0 +1,87 @@
+"""What a step trains on: a function of (seed, step), with the shares that the recipe asks for."""
+
+import torch
+
+from tests.training.small import small_recipe
+from training.batches import draw_batch, marginal_logprobs, row_indices, uniform_share
+from training.evaluate import Rows, known_sets
+
+
+def _rows(num_rows: int = 50, L: int = 5) -> Rows:
+    return Rows(torch.arange(num_rows * L).view(num_rows, L), torch.full((num_rows,), L))
+
+
+def test_every_epoch_shows_every_row_once_in_a_new_order() -> None:
+    stream = torch.cat([row_indices(10, step=step, batch_size=4, seed=3) for step in range(10)])
+    epochs = stream.view(4, 10)
+    for epoch in epochs:
+        assert sorted(epoch.tolist()) == list(range(10))
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_a_batch_may_be_larger_than_the_table() -> None:
+    batch = row_indices(3, step=0, batch_size=10, seed=0)
+    assert torch.bincount(batch).tolist() in ([4, 3, 3], [3, 4, 3], [3, 3, 4])
+
+
+def test_a_step_is_a_function_of_seed_and_step() -> None:
+    recipe, log_w = small_recipe(), torch.zeros(5)
+    first, again = (draw_batch(_rows(), recipe, step=5, log_w=log_w) for _ in range(2))
+    assert torch.equal(first.rows.x, again.rows.x)
+    assert torch.equal(first.prefixes.hidden, again.prefixes.hidden)
+    other = draw_batch(_rows(), recipe, step=6, log_w=log_w)
+    assert not torch.equal(first.prefixes.hidden, other.prefixes.hidden)
+    reseeded = draw_batch(_rows(), small_recipe("seed=1"), step=5, log_w=log_w)
+    assert not torch.equal(first.rows.x, reseeded.rows.x)
+
+
+def test_the_share_of_uniform_rows_rests_at_one_and_then_shrinks_to_the_exploration() -> None:
+    recipe = small_recipe("optimizer.steps=100", "order.warmup=0.4", "order.anneal=0.2", "order.exploration=0.1")
+    shares = [uniform_share(recipe.order, recipe.optimizer, step) for step in range(100)]
+    assert shares[0] == shares[39] == 1.0
+    assert abs(shares[50] - 0.55) < 1e-9
+    assert abs(shares[60] - 0.1) < 1e-9
+    assert abs(shares[99] - 0.1) < 1e-9
+    assert shares == sorted(shares, reverse=True)
+    assert uniform_share(small_recipe("order.kind=uniform").order, recipe.optimizer, 99) == 1.0
+
+
+def test_prompted_and_uniform_rows_have_the_shares_of_the_recipe() -> None:
+    recipe = small_recipe(
+        "optimizer.batch_size=4000",
+        "prompts.share=0.3",
+        "order.warmup=0.0",
+        "order.anneal=0.0",
+        "order.exploration=0.2",
+    )
+    prefixes = draw_batch(_rows(), recipe, step=0, log_w=torch.zeros(5)).prefixes
+    # An empty known set is drawn with probability 1/5, and is then no prompt.
+    assert abs(float(prefixes.prompted.float().mean()) - 0.3 * 4 / 5) < 0.03
+    assert abs(float((~prefixes.follows_law).float().mean()) - 0.2) < 0.03
+
+
+def test_known_sets_are_uniform_in_size_and_place_and_never_whole() -> None:
+    rows = Rows(torch.zeros(6000, 4, dtype=torch.int64), torch.tensor([4, 2] * 3000))
+    known = known_sets(rows, seed=0)
+    sizes = known.sum(-1)
+    long, short = sizes[0::2], sizes[1::2]
+    assert (torch.bincount(long, minlength=4) / 3000 - 0.25).abs().max() < 0.04
+    assert (torch.bincount(short, minlength=2) / 3000 - 0.5).abs().max() < 0.04
+    assert not known[1::2, 2:].any()
+    assert (known[0::2][long == 1].float().mean(0) - 0.25).abs().max() < 0.06
+
+
+def test_padding_is_known_and_no_prompt() -> None:
+    rows = Rows(torch.zeros(40, 5, dtype=torch.int64), torch.full((40,), 3))
+    batch = draw_batch(rows, small_recipe("prompts.share=0.0"), step=0, log_w=torch.zeros(5))
+    assert not batch.prefixes.prompted.any()
+    assert not batch.prefixes.hidden[:, 3:].any()
+    assert (batch.prefixes.num_known == 2).all()
+
+
+def test_marginals_count_every_position_or_all_of_them_together_without_the_padding() -> None:
+    rows = Rows(torch.tensor([[0, 1], [0, 2], [0, 9]]), torch.tensor([2, 2, 1]))
+    own = marginal_logprobs(Rows(rows.x[:2], rows.lengths[:2]), (1, 3)).exp()
+    torch.testing.assert_close(own, torch.tensor([[2.5, 0.5, 0.5], [0.5, 1.5, 1.5]]).double() / 3.5)
+    shared = marginal_logprobs(rows, (3,)).exp()
+    torch.testing.assert_close(shared, torch.tensor([[3.5, 1.5, 1.5]]).double() / 6.5)

@@ -1,0 +1,113 @@
+"""From a run to an artifact: figures, card, picture, and the order in words."""
+
+import json
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from model.artifact import load_artifact
+from tests.training.small import small_dataset, small_recipe
+from training.config import Recipe
+from training.order_report import as_json, chart, in_words, places
+from training.publish import describe_data, publish
+from training.report import evaluate_model, num_row_forwards
+from training.trainer import train
+
+DATASET = small_dataset()
+NAMES = ["a", "b", "c", "d"]
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "small"
+    recipe: Recipe = small_recipe("order.warmup=0.0", "order.anneal=0.0", "optimizer.steps=20")
+    trained = train(recipe, DATASET, work=folder.with_name("small.run"))
+    assert trained is not None
+    publish(trained, recipe, DATASET, out=folder, recipe_text='name = "small"')
+    return folder
+
+
+def test_the_artifact_says_how_it_was_made_and_how_good_it_is(artifact: Path) -> None:
+    manifest = load_artifact(artifact).manifest
+    assert manifest.order.kind == "global"
+    assert manifest.training["recipe"]["name"] == "small"
+    assert manifest.training["data_sha256"] == DATASET.fingerprint
+    assert manifest.training["row_forwards"] == 20 * 32
+    assert manifest.figures["split"] == "test"
+    assert manifest.figures["rows"] == len(DATASET.test)
+    json.dumps(manifest.figures, allow_nan=False)
+
+
+def test_the_card_has_every_section_and_the_figures_of_the_config(artifact: Path) -> None:
+    card = (artifact / "README.md").read_text()
+    for section in ("Data", "Figures", "Learned order", "Recipe", "Limits", "Licence"):
+        assert f"\n## {section}\n" in card
+    manifest = load_artifact(artifact).manifest
+    assert f"{manifest.figures['nelbo']['learned']['mean']:.3f}" in card
+    assert f"{manifest.num_parameters:,} parameters" in card
+    assert 'name = "small"' in card
+    for name in NAMES:
+        assert f"| {name} |" in card
+
+
+def test_the_card_shows_the_order_as_a_picture_that_is_there(artifact: Path) -> None:
+    assert "](order.svg)" in (artifact / "README.md").read_text()
+    assert ElementTree.fromstring((artifact / "order.svg").read_bytes()).tag.endswith("svg")
+
+
+def test_the_figures_are_those_of_the_evaluation(artifact: Path) -> None:
+    loaded = load_artifact(artifact)
+    told: list[int] = []
+    figures = evaluate_model(loaded.denoiser, DATASET, advance=told.append)
+    # Training computes these in the same float32, but with weights that never went through a file.
+    assert figures == loaded.manifest.figures
+    assert sum(told) == num_row_forwards(DATASET, split="test", limit=None)
+    log_likelihood = figures["log_likelihood"]["learned"]["mean"]
+    assert -figures["nelbo"]["learned"]["mean"] == pytest.approx(log_likelihood, abs=1.0)
+    assert set(figures["imputation"]) == set(NAMES)
+    assert all(0 <= row["accuracy"] <= 1 for row in figures["imputation"].values())
+
+
+def test_mean_places_are_exact_and_add_up() -> None:
+    log_w = torch.tensor([math.log(3.0), 0.0, 0.0])
+    found = {place.position: place for place in places(log_w, ["x", "y", "z"])}
+    assert found[0].mean == pytest.approx(1 + 0.25 + 0.25)
+    assert found[1].mean == pytest.approx(1 + 0.75 + 0.5)
+    assert sum(place.mean for place in found.values()) == pytest.approx(1 + 2 + 3)
+    assert found[0].first == pytest.approx(0.6)
+
+
+def test_places_are_ranked_with_the_largest_weight_first() -> None:
+    ranked = places(torch.tensor([-9.0, 9.0, 0.0]), [None, None, None])
+    assert [place.name for place in ranked] == ["position 1", "position 2", "position 0"]
+    assert all(place.low == place.high == rank for rank, place in enumerate(ranked, start=1))
+
+
+def test_an_order_in_words_says_how_decided_it_is() -> None:
+    assert "is uniform" in in_words("uniform", torch.zeros(4), NAMES)
+    assert "only partly decided" in in_words("global", torch.zeros(4), NAMES)
+    words = in_words("global", torch.tensor([0.0, 30.0, -30.0, 60.0]), NAMES)
+    assert "one fixed order" in words
+    assert [line.split()[1] for line in words.splitlines()[1:]] == ["d", "b", "a", "c"]
+
+
+def test_an_order_as_json_can_be_written_as_json() -> None:
+    value = as_json("global", torch.tensor([0.0, 1.0, -1.0, 2.0]), NAMES)
+    assert [p["name"] for p in json.loads(json.dumps(value))["positions"]] == ["d", "b", "a", "c"]
+
+
+def test_the_chart_names_every_position_and_is_the_same_every_time() -> None:
+    log_w = torch.tensor([0.0, 1.0, -1.0, 2.0])
+    picture = chart(log_w, ["age", "sex", "income", "race"], title="small: global order")
+    assert ElementTree.fromstring(picture).tag.endswith("svg")
+    assert picture == chart(log_w, ["age", "sex", "income", "race"], title="small: global order")
+
+
+def test_what_was_read_is_described_column_by_column() -> None:
+    lines = describe_data(DATASET).splitlines()
+    assert lines[0] == "small: 400 train, 100 validation, 100 test rows of 4 positions"
+    assert lines[1] == "  a: 4 levels (a0, a1, a2, a3)"
+    assert lines[4].startswith("  d: whole numbers from 0 to 34 in ")

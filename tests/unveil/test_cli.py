@@ -1,0 +1,175 @@
+"""The command: what it prints, its exit codes, and one line for every mistake."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from tests.model.artifacts import text_tokenizer, write_artifact
+from tests.training.small import write_csv
+from unveil import cli
+from unveil.reveal_view import RevealView
+
+
+def _run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["unveil", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    captured = capsys.readouterr()
+    code = stop.value.code
+    assert isinstance(code, int)
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda *arguments: _run(capsys, monkeypatch, *map(str, arguments))
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts") / "people"
+    write_artifact(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts") / "prose"
+    write_artifact(folder, tokenizer=text_tokenizer())
+    return folder
+
+
+def test_the_whole_road_from_a_csv_file_to_rows(tmp_path: Path, run: Any) -> None:
+    table, out = write_csv(tmp_path / "mine.csv"), tmp_path / "mine"
+    small = ["model.width=16", "model.layers=1", "optimizer.steps=20", "run.precision=32-true", "run.accelerator=cpu"]
+    code, _, err = run("train", "--table", table, "--out", out, *(p for s in small for p in ("--set", s)))
+    assert code == 0, err
+    assert "a: 4 levels (a0, a1, a2, a3)" in err
+    assert f"wrote {out}; serve it with: unveil serve {out}" in err
+    code, printed, _ = run("evaluate", out, "--json")
+    assert code == 0
+    assert json.loads(printed) == json.loads((out / "config.json").read_text())["figures"]
+    code, printed, _ = run("evaluate", out, "--rows", "20")
+    assert code == 0
+    assert "20 rows of the test split" in printed
+    code, printed, _ = run("order", out, "--plot", tmp_path / "order.svg")
+    assert code == 0
+    assert "First to last:" in printed
+    assert ElementTree.fromstring((tmp_path / "order.svg").read_bytes()).tag.endswith("svg")
+    code, _, err = run("generate", out, '{"a": "a1"}', "-n", "5", "--csv", tmp_path / "rows.csv")
+    assert code == 0, err
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
+    assert len(rows) == 5
+    assert all(row["a"] == "a1" and row["b"] in ("b0", "b1") and 0 <= int(row["d"]) <= 34 for row in rows)
+    write_csv(table, num_rows=300)
+    code, _, err = run("evaluate", out)
+    assert code == 1
+    assert "not the data that" in err
+    code, _, err = run("evaluate", out, "--table", tmp_path / "none.csv")
+    assert code == 1
+    assert "none.csv" in err
+
+
+def test_generate_gives_the_same_for_the_same_seed_and_keeps_what_is_known(artifact: Path, run: Any) -> None:
+    command = ("generate", artifact, '{"age": 39, "income": ">50K"}', "-n", "70", "--seed", "7", "--json")
+    replies = [json.loads(run(*command)[1]) for _ in range(2)]
+    assert replies[0] == replies[1]
+    samples = replies[0]["samples"]
+    assert [sample["sample_index"] for sample in samples] == list(range(70))
+    assert samples[0]["seed"] == 7
+    assert all(sample["output"]["age"] == 39 and sample["output"]["income"] == ">50K" for sample in samples)
+    assert replies[0]["usage"] == {"prompt_tokens": 2, "generated_tokens": 210, "denoising_steps": 210}
+    alone = json.loads(
+        run("generate", artifact, '{"age": 39, "income": ">50K"}', "--seed", samples[69]["seed"], "--json")[1]
+    )
+    assert alone["samples"][0]["reveals"] == samples[69]["reveals"]
+
+
+def test_generate_follows_an_explicit_order_and_fills_text(text_artifact: Path, artifact: Path, run: Any) -> None:
+    _, printed, _ = run("generate", artifact, "--order", "4,0,3,1,2", "--json")
+    assert [r["position"] for r in json.loads(printed)["samples"][0]["reveals"]] == [4, 0, 3, 1, 2]
+    _, printed, _ = run("generate", text_artifact, "ab[MASK:3]cd", "--seed", "1", "--order", "left_to_right")
+    assert printed.startswith("ab")
+    assert printed.endswith("cd\n")
+    assert len(printed.replace("\n", "", 0)) == 8
+    _, printed, _ = run("generate", text_artifact, "abc", "--length", "5", "--json")
+    assert len(json.loads(printed)["samples"][0]["output"]) == 8
+
+
+MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
+    (("nonsense",), 2, "No such command 'nonsense'"),
+    (("train",), 2, "train takes a recipe or --table FILE"),
+    (("train", "none.toml"), 1, "none.toml: no such recipe"),
+    (("train", "--table", "none.csv"), 1, "none.csv"),
+    (("evaluate", "{artifact}"), 1, "does not say what data it was trained on"),
+    (("evaluate", "{artifact}", "--split", "tests"), 2, "--split takes train, validation or test"),
+    (("order", "nowhere"), 1, "nowhere: no such artifact folder"),
+    (("order", "{artifact}", "--plot", "order.png"), 2, "takes a file name that ends in .svg"),
+    (("generate", "{artifact}", "{bad"), 2, "prompt: takes JSON"),
+    (("generate", "{artifact}", '{"age": "old"}'), 2, "age takes a whole number from 17 to 90"),
+    (("generate", "{artifact}", '{"agee": 39}'), 2, 'unknown column "agee"; did you mean "age"?'),
+    (("generate", "{artifact}", "--order", "best"), 2, "order"),
+    (("generate", "{artifact}", "--order", "0,0"), 2, "order lists every hidden position once"),
+    (("generate", "{artifact}", "--steps", "2", "--threshold", "0.5"), 2, "exclude each other"),
+    (("generate", "{artifact}", "--length", "3"), 2, "length"),
+    (("generate", "{artifact}", "--json", "--csv", "x.csv"), 2, "--json and --csv exclude each other"),
+    (("generate", "{artifact}", "-n", "0"), 2, "--num-samples"),
+    (("serve", "nowhere"), 1, "nowhere"),
+    (("serve", "--port", "99999999"), 2, "--port"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "line"), MISTAKES, ids=[" ".join(m[0])[:40] for m in MISTAKES])
+def test_every_mistake_gets_one_line_and_its_exit_code(
+    artifact: Path, run: Any, arguments: tuple[str, ...], code: int, line: str
+) -> None:
+    given = [argument.replace("{artifact}", str(artifact)) for argument in arguments]
+    found, out, err = run(*given)
+    assert found == code, err
+    assert err.startswith("error: ")
+    assert line in err
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+def test_the_command_is_installed_and_imports_nothing_heavy_for_its_help() -> None:
+    code = "import sys, unveil.cli; print(sorted({'torch', 'fastapi', 'polars', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    command = Path(sys.executable).with_name("unveil")
+    if not command.exists():
+        pytest.skip("the project is not installed in this environment")
+    help_text = subprocess.run([command, "--help"], capture_output=True, text=True, check=True, env=dict(os.environ))
+    for name in ("train", "evaluate", "order", "generate", "serve"):
+        assert name in help_text.stdout
+
+
+def _drawn(view: RevealView) -> str:
+    console = Console(file=io.StringIO(), width=60, color_system=None)
+    console.print(view)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_terminal_shows_hidden_cells_as_dots_and_numbers_the_reveals() -> None:
+    view = RevealView([{"canvas": [39, None, None], "hidden": [1, 2]}], ["age", "sex", "income"])
+    steps: list[str] = []
+    view.on_step = lambda: steps.append(_drawn(view))
+    for position, value in ((2, ">50K"), (1, "Female")):
+        view.reveal(0, [{"position": position, "value": value}])
+        view.end_step()
+    assert "·" in _drawn(RevealView([{"canvas": [None], "hidden": [0]}], ["age"]))
+    assert ">50K  1" in steps[0]
+    assert "·" in steps[0]
+    assert "Female  2" in steps[1]
+    assert "·" not in steps[1]
+    text = RevealView([{"canvas": ["a", None, "c"], "hidden": [1]}], None)
+    assert _drawn(text).strip() == "a·c"

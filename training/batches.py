@@ -1,0 +1,92 @@
+"""What each step trains on: rows, prompts and orders, as a function of (seed, step) alone. Knows no network.
+
+Nothing here has a state, so a resumed run continues exactly, and every process of a distributed run can draw the same
+global batch and take its own rows of it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.prefixes import Prefixes, draw_prefixes
+from training.config import OptimizerConfig, OrderConfig, Recipe
+from training.evaluate import Rows, known_sets
+
+_STEP_STRIDE = 1_000_003  # keeps the streams of neighbouring seeds and steps apart
+_EPOCH_STREAM = 2**40
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean rows and what they show: `rows` of B canvases, `prefixes` of the same B."""
+
+    rows: Rows
+    prefixes: Prefixes
+
+    def cut(self, index: slice, device: torch.device) -> "Batch":
+        """Some of the rows, on a device."""
+        p = self.prefixes.rows(index)
+        moved = Prefixes(*(getattr(p, name).to(device) for name in Prefixes.__slots__))
+        return Batch(Rows(self.rows.x[index].to(device), self.rows.lengths[index].to(device)), moved)
+
+
+def step_generator(recipe_seed: int, step: int) -> torch.Generator:
+    """The source of all of a step's draws."""
+    return torch.Generator().manual_seed(recipe_seed * _STEP_STRIDE + step)
+
+
+def row_indices(num_rows: int, *, step: int, batch_size: int, seed: int) -> Tensor:
+    """The rows of a step: the stream of epochs, each a fresh shuffle, cut into batches: [B] int64."""
+    first = step * batch_size
+    parts, taken = [], 0
+    while taken < batch_size:
+        epoch, offset = divmod(first + taken, num_rows)
+        shuffle = torch.randperm(num_rows, generator=step_generator(seed, _EPOCH_STREAM + epoch))
+        part = shuffle[offset : offset + batch_size - taken]
+        parts.append(part)
+        taken += len(part)
+    return torch.cat(parts)
+
+
+def uniform_share(order: OrderConfig, optimizer: OptimizerConfig, step: int) -> float:
+    """The share of rows that follow uniform orders: all of them in the warm-up, then less and less."""
+    if order.kind == "uniform":
+        return 1.0
+    if order.kind == "fixed":
+        return 0.0
+    progress = step / optimizer.num_steps
+    if progress < order.warmup:
+        return 1.0
+    annealed = min((progress - order.warmup) / order.anneal, 1.0) if order.anneal else 1.0
+    return 1.0 + annealed * (order.exploration - 1.0)
+
+
+def draw_batch(rows: Rows, recipe: Recipe, *, step: int, log_w: Tensor) -> Batch:
+    """The global batch of a step, on the CPU. Draws as many random numbers whatever `log_w` [L] is."""
+    optimizer = recipe.optimizer
+    index = row_indices(len(rows), step=step, batch_size=optimizer.batch_size, seed=recipe.seed)
+    batch = Rows(rows.x[index], rows.lengths[index])
+    generator = step_generator(recipe.seed, step)
+    draws = torch.rand((2, len(batch)), generator=generator)
+    is_prompted = draws[0] < recipe.prompts.share
+    is_uniform = draws[1] < uniform_share(recipe.order, optimizer, step)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    known = known_sets(batch, seed=seed) & is_prompted[:, None]
+    prefixes = draw_prefixes(
+        log_w.cpu(),
+        known=known | batch.padding,
+        prompted=known.any(-1),
+        uniform_rows=is_uniform,
+        generator=generator,
+    )
+    return Batch(batch, prefixes)
+
+
+def marginal_logprobs(rows: Rows, vocabulary_sizes: tuple[int, ...]) -> Tensor:
+    """log p(x_i) under the rows' own marginals, half a count added to each id: [L, V], or [1, V] if shared; float64."""
+    V = max(vocabulary_sizes)
+    is_shared = len(vocabulary_sizes) == 1
+    columns = [rows.x[~rows.padding]] if is_shared else list(rows.x.T)
+    counts = torch.stack([torch.bincount(column, minlength=V) for column in columns]).double() + 0.5
+    return (counts / counts.sum(-1, keepdim=True)).log()

@@ -1,0 +1,96 @@
+"""The model card: an artifact's README.md. Knows figures and words, no network and no file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from training.config import Recipe
+
+ORDER_PICTURE = "order.svg"
+
+
+def write_card(
+    recipe: Recipe,
+    *,
+    data: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    training: Mapping[str, Any],
+    order_words: str,
+    num_parameters: int,
+    recipe_text: str,
+) -> str:
+    """Markdown: what it is, data, figures, learned order, recipe, limits, licence."""
+    parts = [
+        f"# {recipe.name}",
+        recipe.description or f"Trained by Unveil on `{data.get('source', 'a table')}`.",
+        f"A masked diffusion model of {num_parameters:,} parameters whose decoding order is *{recipe.order.kind}*.",
+        _section("Data", _data_lines(data)),
+        _section("Figures", _figure_lines(figures)),
+        _section("Learned order", [f"![The learned order]({ORDER_PICTURE})", "", "```", order_words, "```"]),
+        _section("Recipe", ["```toml", recipe_text.strip(), "```", "", _training_line(training)]),
+        _section("Limits", _limits(recipe)),
+        _section(
+            "Licence", [recipe.licence or "Not stated by the recipe; the data's own licence applies to the data."]
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return f"## {title}\n\n" + "\n".join(lines)
+
+
+def _data_lines(data: Mapping[str, Any]) -> list[str]:
+    return [
+        f"- {key.replace('_', ' ')}: {_readable(value)}" for key, value in data.items() if value not in (None, {}, [])
+    ]
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k.replace('_', ' ')} {_readable(v)}" for k, v in value.items() if v not in (0, {}, []))
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_readable, value))
+    return str(value)
+
+
+def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
+    """Both sides of every comparison, with standard errors."""
+    lines = [
+        f"On {figures['rows']:,} rows of the {figures['split']} split, in nats a row (± one standard error).",
+        "",
+        "| order | NELBO | exact log-likelihood, likeliest order |",
+        "| --- | --- | --- |",
+    ]
+    for name in ("learned", "uniform", "reversed", "left_to_right"):
+        cells = (_estimate(figures[kind].get(name)) for kind in ("nelbo", "log_likelihood"))
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    conditional = _estimate(figures["conditional"])
+    lines += ["", f"With a random part of the row known, in nats a hidden position: {conditional}."]
+    if "imputation" in figures:
+        lines += ["", "Share of cells guessed right when one column is hidden:", ""]
+        lines += ["| column | likeliest value | commonest value |", "| --- | --- | --- |"]
+        for name, row in figures["imputation"].items():
+            lines.append(f"| {name} | {row['accuracy']:.3f} | {row['commonest_level']:.3f} |")
+    return lines
+
+
+def _estimate(value: Mapping[str, float] | None) -> str:
+    return "" if value is None else f"{value['mean']:.3f} ± {value['standard_error']:.3f}"
+
+
+def _training_line(training: Mapping[str, Any]) -> str:
+    steps, forwards = training["steps"], training["row_forwards"]
+    return f"{steps:,} steps, {forwards:,} row-forwards, seed {training['seed']}, torch {training['torch']}."
+
+
+def _limits(recipe: Recipe) -> list[str]:
+    lines = [
+        "- Numbers are generated bin by bin; inside a bin they are drawn from the training rows' quantiles.",
+        "- Not anonymous: the tokenizer holds levels, the ends of bins and up to 24 values a bin as the data has them.",
+        "- Rows are samples, not people: do not use them for decisions about anyone, and expect the data's own biases.",
+    ]
+    if recipe.data.kind == "text":
+        return ["- A small model of one text: it writes in its manner, and knows nothing."]
+    if recipe.data.kind == "adult":
+        lines.append("- A census of one country in 1994, with its categories of that time.")
+    return lines

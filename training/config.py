@@ -1,0 +1,195 @@
+"""The recipe: one frozen, validated config for a training run. Unknown keys are errors. Knows no data and no torch."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from model.manifest import OrderKind
+from training.data.config import DataConfig, TableData
+
+EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be trained; one line that names the key."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(_Frozen):
+    """The denoiser's shape, as in `model.manifest.Architecture`; length and vocabulary follow from the data."""
+
+    width: int = Field(default=64, ge=8)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+    mlp_width: int = Field(default=192, ge=8)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class OrderConfig(_Frozen):
+    """How the order is found. Shares and times are fractions: of the rows of a batch, and of `optimizer.steps`.
+
+    The order's weights rest while all rows follow uniform orders (`warmup`), so that the denoiser has met what makes an
+    order good before one is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`.
+    """
+
+    kind: OrderKind = "global"
+    fixed: tuple[int, ...] | None = None
+    learning_rate: float = Field(default=0.1, gt=0.0)
+    warmup: Share = 0.25
+    anneal: Share = 0.15
+    exploration: Share = 0.1
+    baseline_window: int = Field(default=256, ge=1)
+    learn_from_prompted: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "contextual":
+            raise ValueError("kind: this version trains uniform, fixed and global orders")
+        if (self.kind == "fixed") != (self.fixed is not None):
+            raise ValueError("fixed: lists every position if kind is fixed, and is left out otherwise")
+        return self
+
+
+class PromptConfig(_Frozen):
+    """`share` of the training rows carry a random known set, uniform in size and in place."""
+
+    share: Share = 0.25
+
+
+class OptimizerConfig(_Frozen):
+    """AdamW with warm-up and cosine decay. `batch_size` is the global batch of one update, over all processes.
+
+    `steps` left out: as many as show every training row 60 times, but 500 at least and 8000 at most. A small table
+    trained for longer is learned by heart.
+    """
+
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0.0)
+    final_rate: Share = 0.02
+    warmup_steps: int = Field(default=200, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = Field(default=1.0, gt=0.0)
+    ema_decay: float = Field(default=0.998, ge=0.0, lt=1.0)
+
+    @property
+    def num_steps(self) -> int:
+        """`steps`, once they are settled."""
+        assert self.steps is not None, "settle the recipe first"
+        return self.steps
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        return self
+
+
+class RunConfig(_Frozen):
+    """Where and how it runs. Nothing here changes what is learned but for rounding, so a resumed run may change it."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    threads: int | None = Field(default=None, ge=1)
+    compile: bool = False
+    log_every: int = Field(default=20, ge=1)
+    validate_every: int = Field(default=1000, ge=1)
+    validate_rows: int = Field(default=2048, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    evaluate_rows: int | None = Field(default=None, ge=2)
+
+
+class Recipe(_Frozen):
+    """Everything a training run is: `unveil train RECIPE.toml`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    licence: str = ""
+    seed: int = Field(default=0, ge=0)
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    order: OrderConfig = OrderConfig()
+    prompts: PromptConfig = PromptConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    run: RunConfig = RunConfig()
+
+    def fingerprint(self) -> str:
+        """sha256 of all that decides what is learned: everything but `run`, the description and the licence."""
+        fields = self.model_dump(mode="json", exclude={"run", "description", "licence"})
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def settle(recipe: Recipe, *, num_rows: int) -> Recipe:
+    """The recipe with everything decided that was left to the number of training rows."""
+    if recipe.optimizer.steps is not None:
+        return recipe
+    steps = min(max(EPOCHS * num_rows // recipe.optimizer.batch_size, FEWEST_STEPS), MOST_STEPS)
+    return recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update={"steps": steps})})
+
+
+def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a TOML recipe and applies `key.sub=value` overrides (TOML values). Raises RecipeError."""
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: not readable as TOML ({error})") from None
+    return build_recipe(fields, overrides=overrides, source=str(path))
+
+
+def table_recipe(table: Path, *, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of `unveil train --table`: schema inferred, everything else by default."""
+    data = TableData(kind="table", path=table).model_dump(mode="json", exclude_defaults=True)
+    fields = {"name": name, "data": {**data, "kind": "table"}}
+    return build_recipe(fields, overrides=overrides, source="--table")
+
+
+def build_recipe(fields: dict[str, Any], *, overrides: Sequence[str] = (), source: str) -> Recipe:
+    """Validates a recipe's fields. Raises RecipeError naming the first key that is wrong."""
+    for override in overrides:
+        _apply(fields, override)
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"]]
+        if place[:1] == ["data"]:
+            del place[1:2]  # the kind that pydantic puts between the key and its own keys
+        key = ".".join(place) or "recipe"
+        reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise RecipeError(f"{source}: {key}: {reason}") from None
+
+
+def _apply(fields: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    *parents, last = key.strip().split(".")
+    if not separator or not last:
+        raise RecipeError(f"--set {override}: takes key=value, as in --set optimizer.steps=2000")
+    for parent in parents:
+        fields = fields.setdefault(parent, {})
+        if not isinstance(fields, dict):
+            raise RecipeError(f"--set {override}: {parent} has no keys of its own")
+    try:
+        fields[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        fields[last] = text.strip()  # a bare word is a string, so that --set order.kind=uniform needs no quotes

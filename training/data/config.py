@@ -1,0 +1,74 @@
+"""The `[data]` part of a recipe. Knows how it is written, not how it is read."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model.tokenizers.table import DEFAULT_MAX_BINS
+
+Share = Annotated[float, Field(gt=0, le=0.4)]
+MaxBins = Annotated[int, Field(ge=1, le=1024)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AdultData(_Part):
+    """The UCI Adult census table. Its own test file is the test split."""
+
+    kind: Literal["adult"] = "adult"
+    max_bins: MaxBins = DEFAULT_MAX_BINS
+    validation_share: Share = 0.1
+    seed: int = Field(default=0, ge=0)
+
+
+class ColumnChoice(_Part):
+    """What a user knows better than the inference does."""
+
+    kind: Literal["numeric", "categorical"] | None = None
+    max_bins: MaxBins | None = None
+
+
+class TableData(_Part):
+    """Any CSV or Parquet file; a relative `path` counts from the working directory.
+
+    `missing` lists the cells that mean "no value" (compared after stripping spaces; an empty cell always does).
+    A column named in `columns` is never dropped by the inference.
+    """
+
+    kind: Literal["table"] = "table"
+    path: Path
+    drop: tuple[str, ...] = ()
+    columns: dict[str, ColumnChoice] = Field(default_factory=dict)
+    missing: tuple[str, ...] = ("?", "NA", "N/A", "NaN", "nan", "null", "NULL")
+    delimiter: Literal[",", ";", "\t", "|"] = ","
+    max_bins: MaxBins = DEFAULT_MAX_BINS
+    validation_share: Share = 0.1
+    test_share: Share = 0.1
+    seed: int = Field(default=0, ge=0)
+
+
+class TextData(_Part):
+    """Text files, cut into canvases of `length` tokens. `vocab_size` goes with `tokenizer = "bpe"` (default 1024)."""
+
+    kind: Literal["text"] = "text"
+    files: Annotated[tuple[Path, ...], Field(min_length=1)]
+    tokenizer: Literal["characters", "bpe"] = "characters"
+    vocab_size: Annotated[int, Field(ge=2, le=100_000)] | None = None
+    length: Annotated[int, Field(ge=2, le=8192)] = 128
+    default_length: Annotated[int, Field(ge=1)] | None = None
+    validation_share: Share = 0.05
+    test_share: Share = 0.05
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.vocab_size is not None and self.tokenizer != "bpe":
+            raise ValueError('vocab_size goes with tokenizer = "bpe"')
+        if self.default_length is not None and self.default_length > self.length:
+            raise ValueError("default_length cannot exceed length")
+        return self
+
+
+DataConfig = Annotated[AdultData | TableData | TextData, Field(discriminator="kind")]

@@ -1,0 +1,130 @@
+"""CSV and Parquet files as they stand: a frame of cells, and where each row is. Knows nothing of kinds or splits."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from model.errors import DataError
+
+MAX_COLUMNS = 1000
+_BLOCK_ROWS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class RawTable:
+    """`frame` holds text columns (CSV) or typed ones (Parquet); `lines` the line at
+    which each row of a CSV begins, counted from 1, and is empty for Parquet."""
+
+    path: Path
+    frame: pl.DataFrame
+    lines: tuple[int, ...]
+    sha256: str
+
+    def place(self, row: int) -> str:
+        """`people.csv line 7`, for error lines; `row` counts from 0."""
+        return f"{self.path} line {self.lines[row]}" if self.lines else f"{self.path} row {row + 1}"
+
+
+def read_table(path: Path, *, delimiter: str) -> RawTable:
+    """Raises DataError. What the file holds decides, not how it is called: Parquet says so in its first bytes."""
+    raw = read_bytes(path)
+    sha256 = hashlib.sha256(raw).hexdigest()
+    if raw.startswith(b"PAR1"):
+        return RawTable(path, _parquet(raw, path), (), sha256)
+    frame, lines = _csv(decode(raw, path), path, delimiter=delimiter)
+    return RawTable(path, frame, tuple(lines), sha256)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file that is not empty. Raises DataError."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    if not raw.strip():
+        raise DataError(f"{path} is empty")
+    return raw
+
+
+def decode(raw: bytes, path: Path) -> str:
+    """UTF-8, with or without a byte order mark. Raises DataError naming the line."""
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise DataError(f"{path} line {line} is not UTF-8 text") from None
+
+
+def _parquet(raw: bytes, path: Path) -> pl.DataFrame:
+    try:
+        frame = pl.read_parquet(io.BytesIO(raw))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+    _check_names(frame.columns, str(path))
+    if frame.height == 0:
+        raise DataError(f"{path} has no rows")
+    return frame
+
+
+def _csv(text: str, path: Path, *, delimiter: str) -> tuple[pl.DataFrame, list[int]]:
+    records = _records(text, path, delimiter=delimiter)
+    header_line, header = next(records)
+    names = [name.strip() or f"column {i}" for i, name in enumerate(header, start=1)]
+    _check_names(names, f"{path} line {header_line}")
+    _check_delimiter(names, path, delimiter=delimiter)
+    schema = dict.fromkeys(names, pl.String)
+    frames: list[pl.DataFrame] = []
+    lines: list[int] = []
+    block: list[list[str]] = []
+    for line, cells in records:
+        if len(cells) != len(names):
+            raise DataError(f"{path} line {line} has {_counted(len(cells), 'cell')}, the header {len(names)}")
+        lines.append(line)
+        block.append(cells)
+        if len(block) == _BLOCK_ROWS:  # bounds the memory that Python's strings take
+            frames.append(pl.DataFrame(block, schema=schema, orient="row"))
+            block = []
+    if not lines:
+        raise DataError(f"{path} has a header but no rows")
+    frames.append(pl.DataFrame(block, schema=schema, orient="row"))
+    return pl.concat(frames), lines
+
+
+def _records(text: str, path: Path, *, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The line at which each record begins, and its cells; blank lines are skipped."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path} line {line}: {error}") from None
+
+
+def _check_names(names: list[str], place: str) -> None:
+    if not names:
+        raise DataError(f"{place}: no columns")
+    if len(names) > MAX_COLUMNS:
+        raise DataError(f"{place}: {len(names)} columns, at most {MAX_COLUMNS} are taken")
+    for i, name in enumerate(names, start=1):
+        if not name or not name.isprintable():
+            raise DataError(f"{place}: the name of column {i} is empty or has control characters")
+        if name in names[: i - 1]:
+            raise DataError(f'{place}: two columns are named "{name}"')
+
+
+def _check_delimiter(names: list[str], path: Path, *, delimiter: str) -> None:
+    others = [sign for sign in (",", ";", "\t", "|") if sign != delimiter and sign in names[0]]
+    if len(names) == 1 and others:
+        raise DataError(f"{path}: one column only; is {others[0]!r} the delimiter? (data.delimiter)")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,16 @@
+"""A recipe's `[data]` part to a `Dataset`: which reader reads what. Knows no file format."""
+
+from pathlib import Path
+
+from training.data.adult import load_adult
+from training.data.config import AdultData, DataConfig, TableData
+from training.data.dataset import Dataset
+from training.data.table import load_table
+from training.data.text import load_text
+
+
+def load_dataset(config: DataConfig, *, cache: Path) -> Dataset:
+    """`cache` keeps fetched packages. Raises DataError."""
+    if isinstance(config, AdultData):
+        return load_adult(config, cache=cache)
+    return load_table(config) if isinstance(config, TableData) else load_text(config)

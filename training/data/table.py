@@ -1,0 +1,134 @@
+"""A user's own table to a `Dataset`: columns chosen, rows split, bins and levels fitted on training rows alone.
+
+The kinds of columns are inferred from the whole file; nothing else of the validation and test rows is looked at.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import numpy as np
+import polars as pl
+
+from model.errors import DataError
+from model.tokenizers.columns import listed, quoted
+from model.tokenizers.table import Cells
+from training.data.config import TableData
+from training.data.dataset import Dataset
+from training.data.files import RawTable, read_table
+from training.data.inference import ColumnReader, Dropped
+from training.data.splits import EncodedSplits, Index, draw_out, fit_and_encode, notices_of, take
+
+MIN_ROWS = 10
+
+
+def load_table(config: TableData) -> Dataset:
+    """Raises DataError, in one line, naming the file and where possible row and column."""
+    raw = read_table(config.path, delimiter=config.delimiter)
+    _check(raw, config)
+    choice = _choose(raw, config)
+    shares = (config.validation_share, config.test_share)
+    train, validation, test = draw_out(raw.frame.height, shares=shares, seed=config.seed)
+    columns = _without_empty(choice, train)
+    if not columns:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in list(choice.dropped.items())[:5])
+        raise DataError(f"{raw.path}: no column is left; {reasons}")
+    encoded = fit_and_encode(
+        take(columns, train),
+        validation=take(columns, validation),
+        test=take(columns, test),
+        max_bins=_max_bins(config, columns),
+    )
+    _check_not_empty(encoded, raw)
+    return Dataset(
+        name=config.path.stem,
+        tokenizer=encoded.tokenizer,
+        train=encoded.rows["train"],
+        validation=encoded.rows["validation"],
+        test=encoded.rows["test"],
+        summary={
+            "source": config.path.name,
+            "licence": "not stated",
+            "sha256": {config.path.name: raw.sha256},
+            **encoded.fates,
+            "dropped_columns": choice.dropped,
+            "notices": [*choice.notices, *notices_of(encoded.fates)],
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The columns to model, why others are dropped, and what the user should know of that."""
+
+    columns: dict[str, Cells] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+    def drop(self, name: str, reason: str) -> None:
+        self.dropped[name] = reason
+        self.notices.append(f'column "{name}" {reason}: dropped')
+
+
+def _choose(raw: RawTable, config: TableData) -> _Choice:
+    reader = ColumnReader(missing=config.missing, place=raw.place)
+    choice = _Choice(dropped=dict.fromkeys(config.drop, "is in the recipe's drop list"))
+    choice.notices.extend(_missing_notices(raw, config))
+    for series in raw.frame:
+        if series.name in config.drop:
+            continue
+        found = reader.infer(series, config.columns.get(series.name))
+        if isinstance(found, Dropped):
+            choice.drop(series.name, found.reason)
+            continue
+        choice.columns[series.name] = found.cells
+        if found.notice:
+            choice.notices.append(f'column "{series.name}" {found.notice}')
+    return choice
+
+
+def _missing_notices(raw: RawTable, config: TableData) -> list[str]:
+    """Nothing is silently changed: NA may be a country."""
+    texts = raw.frame.select(pl.col(pl.String).exclude(config.drop).str.strip_chars())
+    counts = {marker: sum(int((text == marker).sum()) for text in texts) for marker in config.missing}
+    return [f"cells {quoted(marker)} read as missing values: {number}" for marker, number in counts.items() if number]
+
+
+def _without_empty(choice: _Choice, train: Index) -> dict[str, Cells]:
+    columns = dict(choice.columns)
+    for name, cells in choice.columns.items():
+        if _is_all_missing(cells[train]):
+            choice.drop(name, "has no values in the training rows")
+            del columns[name]
+    return columns
+
+
+def _check(raw: RawTable, config: TableData) -> None:
+    for part, given in (("drop", config.drop), ("columns", config.columns)):
+        for name in given:
+            if name not in raw.frame.columns:
+                close = get_close_matches(name, raw.frame.columns, n=1)
+                hint = f'; did you mean "{close[0]}"?' if close else ""
+                raise DataError(f'{raw.path} has no column "{name}" (data.{part}){hint}')
+    both = sorted(set(config.drop) & set(config.columns))
+    if both:
+        raise DataError(f'column "{both[0]}" is in data.drop and in data.columns')
+    num_rows = raw.frame.height
+    if num_rows < MIN_ROWS:
+        raise DataError(f"{raw.path}: {num_rows} row{'s' * (num_rows > 1)}, at least {MIN_ROWS} are needed")
+
+
+def _check_not_empty(encoded: EncodedSplits, raw: RawTable) -> None:
+    for name, fate in encoded.fates.items():
+        if fate["rows"] == 0:
+            to_blame = listed(fate["unseen_levels"])
+            raise DataError(f"{raw.path}: every {name} row has a level that no training row has ({to_blame})")
+
+
+def _max_bins(config: TableData, names: Iterable[str]) -> dict[str, int]:
+    chosen = {name: choice.max_bins for name, choice in config.columns.items()}
+    return {name: chosen.get(name) or config.max_bins for name in names}
+
+
+def _is_all_missing(cells: Cells) -> bool:
+    return all(cell is None for cell in cells) if cells.dtype == object else bool(np.isnan(cells).all())

@@ -1,0 +1,77 @@
+"""Text files to a `Dataset`: each file split in three contiguous parts, each part cut into canvases. Knows no network.
+
+Only the training parts make the vocabulary. A stretch of an evaluation part with a character that training never saw is
+left out, and counted.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from model.errors import DataError
+from model.tokenizers.text import TextTokenizer
+from training.data.config import TextData
+from training.data.dataset import Dataset, Rows
+from training.data.files import decode, read_bytes
+
+_DEFAULT_VOCAB_SIZE = 1024
+
+
+def load_text(config: TextData) -> Dataset:
+    """Raises DataError."""
+    raw = {path: read_bytes(path) for path in config.files}
+    texts = [decode(content, path) for path, content in raw.items()]
+    parts = [_split(text, config) for text in texts]
+    train, validation, test = ([part[i] for part in parts] for i in range(3))
+    if sum(map(len, train)) < config.length:
+        raise DataError(f"{config.files[0]}: the train part gives no canvas of {config.length} tokens")
+    tokenizer = _tokenizer(train, config)
+    rows, fates = {}, {}
+    for name, split in (("train", train), ("validation", validation), ("test", test)):
+        rows[name], fates[name] = _encode(split, tokenizer)
+        if not len(rows[name]):
+            raise DataError(f"{config.files[0]}: the {name} part gives no canvas of {config.length} tokens")
+    return Dataset(
+        name=config.files[0].stem,
+        tokenizer=tokenizer,
+        train=rows["train"],
+        validation=rows["validation"],
+        test=rows["test"],
+        summary={
+            "source": ", ".join(path.name for path in config.files),
+            "licence": "not stated",
+            "sha256": {path.name: hashlib.sha256(content).hexdigest() for path, content in raw.items()},
+            **fates,
+        },
+    )
+
+
+def _split(text: str, config: TextData) -> tuple[str, str, str]:
+    second = round(len(text) * (1 - config.validation_share - config.test_share))
+    third = round(len(text) * (1 - config.test_share))
+    return text[:second], text[second:third], text[third:]
+
+
+def _tokenizer(texts: Sequence[str], config: TextData) -> TextTokenizer:
+    default_length = config.default_length or max(config.length // 2, 1)
+    if config.tokenizer == "characters":
+        return TextTokenizer.train_characters(texts, length=config.length, default_length=default_length)
+    size = config.vocab_size or _DEFAULT_VOCAB_SIZE
+    num_characters = len(set().union(*texts))
+    if num_characters > size:
+        raise DataError(f"{config.files[0]}: {num_characters} different characters, data.vocab_size is {size}")
+    return TextTokenizer.train_bpe(texts, vocab_size=size, length=config.length, default_length=default_length)
+
+
+def _encode(texts: Sequence[str], tokenizer: TextTokenizer) -> tuple[Rows, dict[str, int]]:
+    """[N, L] ids; what is left over at the end of a stretch is not used."""
+    known = re.escape("".join(sorted(tokenizer.alphabet)))
+    stretches = [stretch for text in texts for stretch in re.findall(f"[{known}]+", text)]
+    length = tokenizer.length
+    ids = [tokenizer.ids(stretch) for stretch in stretches]
+    rows = [stretch[: len(stretch) // length * length].reshape(-1, length) for stretch in ids]
+    tokens = np.concatenate(rows) if rows else np.empty((0, length), dtype=np.int64)  # [N, L]
+    num_unknown = sum(map(len, texts)) - sum(map(len, stretches))
+    return tokens, {"rows": len(tokens), "characters": sum(map(len, texts)), "unknown_characters": num_unknown}

@@ -1,0 +1,71 @@
+"""From a finished run to an artifact: figures, card, picture, folder. Knows no command line."""
+
+from pathlib import Path
+from typing import Any
+
+import pydantic_core
+
+from model.artifact import save_artifact
+from model.manifest import Manifest
+from training.card import ORDER_PICTURE, write_card
+from training.config import Recipe
+from training.data.dataset import Dataset
+from training.evaluate import Advance
+from training.order_report import chart, in_words
+from training.report import evaluate_model
+from training.trainer import Trained
+
+
+def publish(
+    trained: Trained, recipe: Recipe, dataset: Dataset, *, out: Path, recipe_text: str, advance: Advance | None = None
+) -> Manifest:
+    """Evaluates on the test split and writes the artifact to `out`. Raises ArtifactError if it cannot stand there."""
+    denoiser = trained.denoiser
+    log_w = denoiser.order_head.global_log_w().detach()
+    figures = evaluate_model(denoiser, dataset, limit=recipe.run.evaluate_rows, advance=advance)
+    training = {
+        **trained.summary,
+        "seed": recipe.seed,
+        "recipe": recipe.model_dump(mode="json"),
+        "data": pydantic_core.to_jsonable_python(dict(dataset.summary)),
+        "data_sha256": dataset.fingerprint,
+    }
+    card = write_card(
+        recipe,
+        data=dataset.summary,
+        figures=figures,
+        training=training,
+        order_words=in_words(recipe.order.kind, log_w, dataset.names),
+        num_parameters=denoiser.num_parameters,
+        recipe_text=recipe_text,
+    )
+    picture = chart(log_w, dataset.names, title=f"{recipe.name}: {recipe.order.kind} order")
+    return save_artifact(
+        out,
+        denoiser=denoiser,
+        tokenizer=dataset.tokenizer,
+        training=training,
+        figures=figures,
+        card=card,
+        extra_files={ORDER_PICTURE: picture},
+    )
+
+
+def describe_data(dataset: Dataset) -> str:
+    """What was read, in a few lines, for a person who gave a file and wants to know what became of it."""
+    shapes = ", ".join(f"{len(getattr(dataset, split)):,} {split}" for split in ("train", "validation", "test"))
+    lines = [f"{dataset.name}: {shapes} rows of {dataset.train.shape[1]} positions"]
+    if dataset.tokenizer.domain == "table":
+        lines += ["  " + _describe_column(column) for column in dataset.tokenizer.describe()["columns"]]
+    lines += [f"  note: {notice}" for notice in dataset.summary.get("notices", [])]
+    return "\n".join(lines)
+
+
+def _describe_column(column: dict[str, Any]) -> str:
+    if column["kind"] == "categorical":
+        levels = column["levels"]
+        shown = ", ".join(levels[:4]) + (", ..." if len(levels) > 4 else "")
+        return f"{column['name']}: {len(levels)} levels ({shown})"
+    numbers = "whole numbers" if column["integer"] else f"numbers with {column['decimals']} decimals"
+    missing = ", some missing" if column["missing"] else ""
+    return f"{column['name']}: {numbers} from {column['low']} to {column['high']} in {column['bins']} bins{missing}"

@@ -1,0 +1,233 @@
+"""The training loop, the same for one process and for many: Lightning Fabric carries it. Knows no command line.
+
+A step is a function of (recipe, data, step): see `training.batches`. So n steps equal k steps, a kill and a resume, bit
+for bit on one CPU thread count, and two processes see the loss that one would see on the same global batch.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning_fabric.strategies.strategy import Strategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+
+from model.manifest import Architecture, OrderSpec
+from model.orders import deterministic_order, order_entropy
+from model.transformer import Block, Transformer
+from training.arm import Arm, whole
+from training.batches import marginal_logprobs, uniform_share
+from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
+from training.config import Recipe, RunConfig
+from training.data.dataset import Dataset
+from training.evaluate import Estimate, Rows, as_rows, log_likelihood, nelbo
+from training.journal import Journal
+from training.stepper import Stepper, TrainingError
+
+VALIDATION_SEED = 20_251_119
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gives: the averaged network on the CPU, and how it was come by. Only on the main process."""
+
+    denoiser: Transformer
+    summary: Mapping[str, Any]
+
+
+def train(recipe: Recipe, dataset: Dataset, *, work: Path) -> Trained | None:
+    """Trains to the recipe's last step, from the newest checkpoint in `work` if there is one.
+
+    None off the main process. Raises TrainingError, CheckpointError.
+    """
+    if recipe.run.threads is not None:
+        torch.set_num_threads(recipe.run.threads)
+    fabric = make_fabric(recipe.run)
+    run = _Run(fabric, recipe, dataset, work)
+    run.resume()
+    if not fabric.is_global_zero:
+        run.steps(None)
+        return run.finish()
+    title = f"{recipe.name} ({recipe.order.kind})"
+    with Journal(work, total_steps=recipe.optimizer.num_steps, start_step=run.step, title=title) as journal:
+        if run.step:
+            journal.say(f"resuming at step {run.step} of {recipe.optimizer.num_steps}")
+        run.steps(journal)
+    return run.finish()
+
+
+def make_fabric(config: RunConfig) -> Fabric:
+    """One process, or under `torchrun` as many as it started. Raises TrainingError for what this machine lacks."""
+    if config.accelerator == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("run.accelerator: cuda is asked for, and this machine has no CUDA device")
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    num_nodes = max(num_processes // int(os.environ.get("LOCAL_WORLD_SIZE", num_processes)), 1)
+    if config.strategy == "fsdp" and num_processes == 1:
+        raise TrainingError("run.strategy: fsdp takes several processes: start it with torchrun")
+    strategy: str | Strategy = "auto"
+    if config.strategy == "fsdp":
+        # It warns of views because one might be written to in place; nothing here is.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+        strategy = ModelParallelStrategy(
+            parallelize_fn=_shard, data_parallel_size=num_processes, tensor_parallel_size=1
+        )
+    elif num_processes > 1:
+        strategy = DDPStrategy(broadcast_buffers=False)
+    return _launched(config, strategy, num_processes // num_nodes, num_nodes)
+
+
+def _launched(config: RunConfig, strategy: str | Strategy, devices: int, num_nodes: int) -> Fabric:
+    fabric = Fabric(
+        accelerator=config.accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=strategy,
+        precision=config.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def _shard(arm: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    for module in arm.modules():
+        if isinstance(module, Block):
+            fully_shard(module, mesh=mesh["data_parallel"])
+    fully_shard(arm, mesh=mesh["data_parallel"])
+    return arm
+
+
+class _Run:
+    """One run's moving parts; `step` is the number of updates done."""
+
+    def __init__(self, fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> None:
+        self.fabric, self.recipe, self.dataset, self.work = fabric, recipe, dataset, work
+        self.step = 0
+        self.rows = as_rows(dataset.train, dataset.lengths.get("train"))
+        torch.manual_seed(recipe.seed)
+        L = dataset.train.shape[1]
+        architecture = Architecture(
+            length=L, vocabulary_sizes=tuple(dataset.tokenizer.vocabulary_sizes), **recipe.model.model_dump()
+        )
+        denoiser = Transformer(architecture, OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed))
+        marginals = marginal_logprobs(self.rows, architecture.vocabulary_sizes)
+        self.arm = Arm(denoiser, marginals=marginals, baseline_window=recipe.order.baseline_window)
+        if recipe.run.compile:  # block by block: quick to compile, and it leaves names and sharding as they are
+            for block in denoiser.blocks:
+                block.compile()
+        self.module = fabric.setup_module(self.arm)
+        groups = self.arm.parameter_groups(
+            learning_rate=recipe.optimizer.learning_rate,
+            order_rate=recipe.order.learning_rate,
+            weight_decay=recipe.optimizer.weight_decay,
+        )
+        optimizer = torch.optim.AdamW(groups, betas=recipe.optimizer.betas)
+        self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
+        self.stepper = Stepper(
+            fabric,
+            recipe=recipe,
+            arm=self.arm,
+            module=self.module,
+            optimizer=self.optimizer,
+            rows=self.rows,
+        )
+        self._last_log = (0, time.monotonic())
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint must agree with to be resumed."""
+        return {"recipe": self.recipe.fingerprint(), "data": self.dataset.fingerprint}
+
+    def resume(self) -> None:
+        checkpoint = find_checkpoint(self.work / "checkpoints")
+        if checkpoint is None:
+            return
+        for part, fingerprint in self.identity.items():
+            if checkpoint.meta.get(part) != fingerprint:
+                raise CheckpointError(
+                    f"{self.work}: holds checkpoints of another {part}; remove the folder or choose another --out"
+                )
+        load_checkpoint(checkpoint, fabric=self.fabric, state=self._state())
+        self.step = checkpoint.step
+
+    def steps(self, journal: Journal | None) -> None:
+        """Trains on to the last step."""
+        total, run = self.recipe.optimizer.num_steps, self.recipe.run
+        self._last_log = (self.step, time.monotonic())
+        while self.step < total:
+            taken = self.stepper.take(self.step)
+            self.step += 1
+            is_last = self.step == total
+            if journal is not None:
+                journal.advance(self.step)
+            if self.step % run.log_every == 0 or is_last:
+                shown = self._train_figures(taken)  # on every process: sharded weights are gathered for it
+                if journal is not None:
+                    journal.log("train", self.step, shown)
+            if self.step % run.validate_every == 0 or is_last:
+                self._validate(journal)
+            if self.step % run.checkpoint_every == 0 or is_last:
+                self._save()
+
+    def finish(self) -> Trained | None:
+        """The averaged network, whole, on the main process."""
+        weights = {name: whole(value).cpu() for name, value in self.arm.average.state_dict().items()}
+        if not self.fabric.is_global_zero:
+            return None
+        denoiser = Transformer(self.arm.denoiser.architecture, self.arm.denoiser.order)
+        denoiser.load_state_dict(weights)
+        forwards = self.recipe.optimizer.num_steps * self.recipe.optimizer.batch_size
+        summary = {"steps": self.step, "row_forwards": forwards, "world_size": self.fabric.world_size}
+        return Trained(denoiser.eval(), {**summary, "torch": torch.__version__, "device": self.fabric.device.type})
+
+    def _train_figures(self, taken: Mapping[str, Tensor]) -> dict[str, float]:
+        step, then = self._last_log
+        now = time.monotonic()
+        self._last_log = (self.step, now)
+        log_w = self.arm.log_w()
+        return {
+            **self.stepper.figures(taken),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "uniform_share": uniform_share(self.recipe.order, self.recipe.optimizer, self.step),
+            "order_entropy": float(order_entropy(log_w)),
+            "log_w_span": float(log_w.max() - log_w.min()),
+            "steps_per_second": (self.step - step) / max(now - then, 1e-9),
+        }
+
+    def _validate(self, journal: Journal | None) -> None:
+        """NELBO of the averaged weights under the law and exactly under its likeliest order, on validation rows."""
+        self.arm.eval()
+        limit = self.recipe.run.validate_rows
+        rows = as_rows(self.dataset.validation, self.dataset.lengths.get("validation"), limit=limit)
+        rows = Rows(rows.x.to(self.fabric.device), rows.lengths.to(self.fabric.device))
+        log_w = self.arm.log_w(average=True)
+
+        def denoise(tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Any:
+            return self.module(tokens, hidden, lengths, average=True)[0]
+
+        bound = Estimate.of(nelbo(denoise, rows, log_w, seed=VALIDATION_SEED))
+        exact = Estimate.of(-log_likelihood(denoise, rows, deterministic_order(log_w).tolist()))
+        if journal is not None:
+            figures = {"nelbo": bound.mean, "nelbo_se": bound.standard_error, "negative_log_likelihood": exact.mean}
+            journal.log("validation", self.step, figures)
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.work / "checkpoints",
+            fabric=self.fabric,
+            state=self._state(),
+            step=self.step,
+            meta=self.identity,
+            keep=self.recipe.run.keep_checkpoints,
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return {"arm": self.module, "optimizer": self.optimizer}

@@ -1,0 +1,186 @@
+"""The `unveil` command: arguments in, one call into a room, one line for every error. Imports nothing heavy at import.
+
+Exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service import environment
+from unveil import __version__
+from unveil.output import UsageError
+
+app = typer.Typer(
+    name="unveil",
+    help="Train masked diffusion models that learn the order in which they decode, and serve them.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_INTERRUPTED = 130  # what a shell gives a command that SIGINT ended, and typer too
+
+ArtifactArgument = Annotated[Path, typer.Argument(help="An artifact's folder.", show_default=False)]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"unveil {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe in TOML.", show_default=False)] = None,
+    table: Annotated[Path | None, typer.Option(help="A CSV or Parquet file: no recipe needed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the artifact goes; default runs/NAME.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+) -> None:
+    """Train, resuming by itself after a kill, and write the artifact. Under torchrun it spreads over processes.
+
+    Checkpoints, the log and TensorBoard events go to OUT.run beside the artifact, and may be deleted afterwards.
+    """
+    from unveil import training_commands
+
+    if (recipe is None) == (table is None):
+        raise UsageError("train takes a recipe or --table FILE, one of the two")
+    training_commands.train(recipe=recipe, table=table, out=out, overrides=overrides or [])
+
+
+@app.command()
+def evaluate(
+    artifact: ArtifactArgument,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    rows: Annotated[int | None, typer.Option(min=2, help="Only the first so many rows.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Where the training table is now, if it has moved.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """NELBO and exact log-likelihood under learned, uniform and reversed orders, with standard errors."""
+    from unveil import training_commands
+
+    if split not in ("train", "validation", "test"):
+        raise UsageError("--split takes train, validation or test")
+    training_commands.evaluate(artifact, split=split, rows=rows, table=table, as_json=as_json)
+
+
+@app.command()
+def order(
+    artifact: ArtifactArgument,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture to this .svg file.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The learned order, in words and as a picture."""
+    from unveil import training_commands
+
+    if plot is not None and plot.suffix != ".svg":
+        raise UsageError(f"--plot {plot}: takes a file name that ends in .svg")
+    training_commands.order(artifact, plot=plot, as_json=as_json)
+
+
+@app.command()
+def generate(
+    artifact: ArtifactArgument,
+    prompt: Annotated[str | None, typer.Argument(help="JSON for a table, text for a text model.")] = None,
+    num_samples: Annotated[int, typer.Option("-n", "--num-samples", min=1, help="How many samples.")] = 1,
+    order_policy: Annotated[
+        str, typer.Option("--order", help="An order policy, or positions as in 3,0,1.")
+    ] = "learned",
+    order_temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest next.")] = None,
+    tokens_per_step: Annotated[int | None, typer.Option(min=1)] = None,
+    steps: Annotated[int | None, typer.Option(min=1)] = None,
+    threshold: Annotated[float | None, typer.Option(min=0.0)] = None,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    top_k: Annotated[int | None, typer.Option(min=1)] = None,
+    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
+    length: Annotated[int | None, typer.Option(min=1, help="New tokens after a text prompt without holes.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    as_json: JsonFlag = False,
+    csv: Annotated[Path | None, typer.Option(help="Write a table's rows to this file.")] = None,
+) -> None:
+    """Generate without a server. On a terminal the reveal is shown in colour."""
+    from unveil import generation
+
+    if as_json and csv is not None:
+        raise UsageError("--json and --csv exclude each other")
+    options = generation.Options(
+        order=order_policy,
+        order_temperature=order_temperature,
+        tokens_per_step=tokens_per_step,
+        steps=steps,
+        threshold=threshold,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+    )
+    job = generation.prepare(artifact, prompt, num_samples=num_samples, length=length, seed=seed, options=options)
+    generation.run(job, as_json=as_json, csv=csv)
+
+
+@app.command()
+def serve(
+    artifacts: Annotated[
+        list[str] | None, typer.Argument(help="FOLDER or NAME=FOLDER; none: the bundled ones.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Default 127.0.0.1, or UNVEIL_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000, or UNVEIL_PORT.")] = None,
+) -> None:
+    """Serve artifacts over HTTP. Every other setting is an environment variable UNVEIL_*; see the README."""
+    from service.server import serve as run_service
+    from service.settings import load_settings
+
+    given = {"artifacts": tuple(artifacts) if artifacts else None, "host": host, "port": port}
+    sys.exit(run_service(load_settings(given)))
+
+
+def main() -> None:
+    """The entry point: turns every error a user can cause into one line on stderr and an exit code."""
+    environment.prepare()
+    try:
+        code = app(standalone_mode=False)  # a typer.Exit comes back as its code
+        if code == _INTERRUPTED:
+            _fail("interrupted; the same command resumes a training run", code=_INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
+    except typer.Abort:
+        _fail("aborted", code=1)
+    except typer.TyperException as error:
+        _fail(error.format_message() if hasattr(error, "format_message") else str(error), code=2)
+    except UsageError as error:
+        _fail(str(error), code=2)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if not _is_the_users(error):
+            raise
+        _fail(str(error), code=1)
+
+
+def _is_the_users(error: Exception) -> bool:
+    """Domain errors are ValueErrors of our own making; anything else is a bug and deserves its traceback."""
+    from model.errors import ArtifactError, DataError, PromptError
+
+    ours: tuple[type[Exception], ...] = (ArtifactError, DataError, PromptError)
+    for module in ("training.config", "training.checkpoint", "training.stepper", "service.settings"):
+        if module in sys.modules:
+            names = ("RecipeError", "CheckpointError", "TrainingError", "SettingsError")
+            ours += tuple(getattr(sys.modules[module], name) for name in names if hasattr(sys.modules[module], name))
+    return isinstance(error, ours)
+
+
+def _fail(message: str, *, code: int) -> None:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

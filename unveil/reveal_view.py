@@ -1,0 +1,57 @@
+"""The reveal on a terminal: hidden cells as dots, each value coloured by the step in which it appeared."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+_HIDDEN = "·"
+_EARLY, _LATE = (92, 200, 255), (255, 150, 90)
+
+
+class RevealView:
+    """Canvases as they fill. A table's columns go down and its samples across; text is one line a sample."""
+
+    def __init__(self, starts: Sequence[Mapping[str, Any]], names: Sequence[str | None] | None) -> None:
+        self._canvases = [list(start["canvas"]) for start in starts]
+        self._hidden = [set(start["hidden"]) for start in starts]
+        self._places: list[dict[int, int]] = [{} for _ in starts]  # position -> how manyth it was revealed
+        self._names = names
+        self.on_step: Callable[[], None] = lambda: None
+
+    def reveal(self, index: int, reveals: Sequence[Mapping[str, Any]]) -> None:
+        """Takes in what one step revealed of one sample."""
+        for reveal in reveals:
+            self._canvases[index][reveal["position"]] = reveal["value"]
+            self._places[index][reveal["position"]] = len(self._places[index]) + 1
+
+    def end_step(self) -> None:
+        """Every sample has had its step."""
+        self.on_step()
+
+    def __rich__(self) -> RenderableType:
+        if self._names is None:
+            lines = [Text("").join(self._cell(i, p) for p in range(len(c))) for i, c in enumerate(self._canvases)]
+            return Text("\n").join(lines)
+        table = Table("column", *(f"sample {i}" for i in range(len(self._canvases))))
+        for position, name in enumerate(self._names):
+            table.add_row(name, *(self._cell(i, position, numbered=True) for i in range(len(self._canvases))))
+        return table
+
+    def _cell(self, index: int, position: int, *, numbered: bool = False) -> Text:
+        place = self._places[index].get(position)
+        if place is None:
+            is_hidden = position in self._hidden[index]
+            return Text(
+                _HIDDEN if is_hidden else str(self._canvases[index][position]), style="dim" if is_hidden else "bold"
+            )
+        text = Text(str(self._canvases[index][position]), style=_colour(place, len(self._hidden[index])))
+        return text.append(f"  {place}", style="dim") if numbered else text
+
+
+def _colour(place: int, total: int) -> str:
+    share = (place - 1) / max(total - 1, 1)
+    red, green, blue = (round(a + share * (b - a)) for a, b in zip(_EARLY, _LATE, strict=True))
+    return f"rgb({red},{green},{blue})"
