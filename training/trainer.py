@@ -52,6 +52,13 @@ def train(recipe: Recipe, dataset: Dataset, *, work: Path) -> Trained | None:
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     fabric = make_fabric(recipe.run)
+    try:
+        return _trained(fabric, recipe, dataset, work)
+    finally:
+        _leave()
+
+
+def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Trained | None:
     run = _Run(fabric, recipe, dataset, work)
     run.resume()
     if not fabric.is_global_zero:
@@ -83,6 +90,13 @@ def make_fabric(config: RunConfig) -> Fabric:
     elif num_processes > 1:
         strategy = DDPStrategy(broadcast_buffers=False)
     return _launched(config, strategy, num_processes // num_nodes, num_nodes)
+
+
+def _leave() -> None:
+    """Ends the processes' connection. Left to the interpreter's exit, Gloo's threads may outlive what they work for and
+    abort the process (Fabric ends the connection by itself for NCCL only)."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _launched(config: RunConfig, strategy: str | Strategy, devices: int, num_nodes: int) -> Fabric:
@@ -180,6 +194,7 @@ class _Run:
     def finish(self) -> Trained | None:
         """The averaged network, whole, on the main process."""
         weights = {name: whole(value).cpu() for name, value in self.arm.average.state_dict().items()}
+        self.fabric.barrier()  # nobody leaves while another still gathers
         if not self.fabric.is_global_zero:
             return None
         denoiser = Transformer(self.arm.denoiser.architecture, self.arm.denoiser.order)
