@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml
 	  { echo "error: Unveil needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifeq ($(TORCH)$(PIP_FIND_LINKS),cpu)
-	$(BIN)/python -m pip install -q --extra-index-url $(TORCH_CPU) 'torch>=2.10,<2.14'
+	$(BIN)/python -m pip install -q --extra-index-url $(TORCH_CPU) 'torch>=2.13,<2.14'
 endif
 	$(BIN)/python -m pip install -q -e '.[dev]'
 	@touch $@

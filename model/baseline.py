@@ -54,12 +54,19 @@ class RunningBaseline(nn.Module):
 
 
 def leave_one_out(
-    cross_entropy: Tensor, prefixes: Prefixes, *, log_w: Tensor, num_draws: int, control: Tensor | None = None
+    cross_entropy: Tensor,
+    prefixes: Prefixes,
+    *,
+    log_w: Tensor,
+    num_draws: int,
+    control: Tensor | None = None,
+    policy: Tensor | None = None,
 ) -> Tensor:
     """For each of K draws with the same k the mean `L_hat` of the other K - 1: [K * B, L], K >= 2 -> [K * B].
 
     The rows are those of `draw_prefixes(..., num_draws=K)`. Unbiased; costs K forwards a row.
     """
     assert num_draws >= 2
-    values = row_signal(cross_entropy, prefixes, log_w=log_w, control=control).detach().view(num_draws, -1)  # [K, B]
+    signals = row_signal(cross_entropy, prefixes, log_w=log_w, control=control, policy=policy)
+    values = signals.detach().view(num_draws, -1)  # [K, B]
     return ((values.sum(0) - values) / (num_draws - 1)).flatten()

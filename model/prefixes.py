@@ -1,6 +1,7 @@
 """Partial orders that training rows are shown: a known set, then the first k positions of an order. Knows no loss."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,8 +10,7 @@ from model.draws import stratified_uniforms
 from model.orders import gumbel_noise, hidden_after, plackett_luce_order
 
 
-@dataclass(frozen=True, slots=True)
-class Prefixes:
+class Prefixes(NamedTuple):
     """For each row: an order, how much of it is visible, and where it came from.
 
     `sigma` [B, L] starts with the `num_known` [B] known positions (prompt and padding); `num_revealed` [B] more are
@@ -30,9 +30,68 @@ class Prefixes:
         """n = L - |C|, the positions that the order runs over: [B]."""
         return self.sigma.shape[-1] - self.num_known
 
-    def rows(self, index: Tensor | slice) -> "Prefixes":
-        """These rows alone: a process's share of a global batch, say."""
-        return Prefixes(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+@dataclass(frozen=True, slots=True)
+class PrefixDraws:
+    """All the chance in B rows' prefixes, before any law is known; so a law may be computed from the rows themselves.
+
+    `known` [B, L] and `prompted`, `uniform_rows` [B] bool; `fraction` [B] float64 in (0, 1) says how much is revealed;
+    `noise` [K, B, L] is the Gumbel noise of K orders a row.
+    """
+
+    known: Tensor
+    prompted: Tensor
+    uniform_rows: Tensor
+    fraction: Tensor
+    noise: Tensor
+
+    def cut(self, index: slice, device: torch.device | None = None) -> "PrefixDraws":
+        """These rows alone, on a device: a process's share of a global batch, say."""
+        rows = (self.known[index], self.prompted[index], self.uniform_rows[index], self.fraction[index])
+        return PrefixDraws(*(part.to(device) for part in (*rows, self.noise[:, index])))
+
+    def under(self, log_w: Tensor) -> Prefixes:
+        """The prefixes under a law, `log_w` [L] or [B, L]: K * B rows, all first orders first, a row's k its own."""
+        K, B, L = self.noise.shape
+        num_known = self.known.sum(-1)
+        num_free = L - num_known
+        num_revealed = torch.minimum((self.fraction * num_free).long(), num_free - 1)
+        law = torch.where(self.uniform_rows[:, None], torch.zeros_like(log_w), log_w.detach())  # [B, L]
+        sigma = plackett_luce_order(law, self.noise, self.known).view(K * B, L)
+        num_known, num_revealed = num_known.repeat(K), num_revealed.repeat(K)
+        return Prefixes(
+            sigma=sigma,
+            num_known=num_known,
+            num_revealed=num_revealed,
+            hidden=hidden_after(sigma, num_known + num_revealed),
+            follows_law=~self.uniform_rows.repeat(K),
+            prompted=self.prompted.repeat(K),
+        )
+
+
+def prefix_draws(
+    known: Tensor,
+    *,
+    generator: torch.Generator,
+    uniform_rows: Tensor | None = None,
+    prompted: Tensor | None = None,
+    num_draws: int = 1,
+) -> PrefixDraws:
+    """Draws for B rows with `known` [B, L] bool positions. Tensors are on one device, the generator on any.
+
+    k is stratified over {0..n-1}, once for the rows of the reported NELBO and once for the others. `uniform_rows` [B]
+    follow a uniform order, the others the law. `prompted` [B] defaults to `known.any(-1)`: give it where padding is
+    passed as known. With `num_draws` K > 1 each row is drawn K times with the same k, for leave-one-out.
+    ValueError if a row has nothing to generate.
+    """
+    B, L = known.shape
+    if bool(known.all(-1).any()):
+        raise ValueError("a row with every position known leaves nothing to generate")
+    uniform_rows = torch.zeros_like(known[:, 0]) if uniform_rows is None else uniform_rows
+    prompted = known.any(-1) if prompted is None else prompted
+    fraction = stratified_uniforms(~uniform_rows & ~prompted, generator)
+    noise = gumbel_noise((num_draws, B, L), generator).to(known.device)
+    return PrefixDraws(known, prompted, uniform_rows, fraction, noise)
 
 
 def draw_prefixes(
@@ -44,31 +103,6 @@ def draw_prefixes(
     prompted: Tensor | None = None,
     num_draws: int = 1,
 ) -> Prefixes:
-    """Draws what each row shows: `log_w` [L] or [B, L], `known` [B, L] bool -> Prefixes of B rows.
-
-    k is stratified over {0..n-1}, once for the rows of the reported NELBO and once for the others. `uniform_rows` [B]
-    follow a uniform order, the others the law. `prompted` [B] defaults to `known.any(-1)`: give it where padding is
-    passed as known. With `num_draws` K > 1 each row is drawn K times with the same k, for leave-one-out: K * B rows,
-    all first draws first. Tensors are on one device, the generator on any. ValueError if a row has nothing to generate.
-    """
-    B, L = known.shape
-    if bool(known.all(-1).any()):
-        raise ValueError("a row with every position known leaves nothing to generate")
-    uniform_rows = torch.zeros_like(known[:, 0]) if uniform_rows is None else uniform_rows
-    prompted = known.any(-1) if prompted is None else prompted
-    num_known = known.sum(-1)
-    fraction = stratified_uniforms(~uniform_rows & ~prompted, generator)
-    num_free = L - num_known
-    num_revealed = torch.minimum((fraction * num_free).long(), num_free - 1)
-    noise = gumbel_noise((num_draws, B, L), generator).to(known.device)
-    law = torch.where(uniform_rows[:, None], torch.zeros_like(log_w), log_w.detach())  # [B, L]
-    sigma = plackett_luce_order(law, noise, known).view(num_draws * B, L)
-    num_known, num_revealed = num_known.repeat(num_draws), num_revealed.repeat(num_draws)
-    return Prefixes(
-        sigma=sigma,
-        num_known=num_known,
-        num_revealed=num_revealed,
-        hidden=hidden_after(sigma, num_known + num_revealed),
-        follows_law=~uniform_rows.repeat(num_draws),
-        prompted=prompted.repeat(num_draws),
-    )
+    """What each row shows under a law that is known beforehand, `log_w` [L] or [B, L]: see `prefix_draws`."""
+    draws = prefix_draws(known, generator=generator, uniform_rows=uniform_rows, prompted=prompted, num_draws=num_draws)
+    return draws.under(log_w)

@@ -120,36 +120,27 @@ class OrderHead(nn.Module):
         return log_w + self.head(x).squeeze(-1).float()  # type: ignore[no-any-return]
 
 
-class Transformer(nn.Module):
-    """A denoiser in the sense of `model.denoiser.Denoiser`."""
+class Trunk(nn.Module):
+    """Embeddings and blocks, without a head: partly hidden canvases in, a state a position out."""
 
-    def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        if order.fixed is not None and len(order.fixed) != architecture.length:
-            raise ValueError(f"a fixed order of {len(order.fixed)} positions for a model of {architecture.length}")
-        self.architecture, self.order = architecture, order
+        self.architecture = architecture
         D, sizes = architecture.width, torch.tensor(architecture.vocabulary_sizes)
         self.embedding = nn.Embedding(int(sizes.sum()), D)
         self.position = nn.Parameter(torch.zeros(architecture.length, D))
         self.mask = nn.Parameter(torch.zeros(D))
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)  # [L] or [1]
         self.blocks = nn.ModuleList(Block(architecture) for _ in range(architecture.layers))
-        self.token_head = TokenHead(architecture)
-        self.order_head = OrderHead(architecture, order)
-        self.apply(_initialise)
-        for parameter in (self.position, self.mask):
-            nn.init.normal_(parameter, std=0.02)
-        for block in self.blocks:  # residual branches start small, so depth does not scale the first activations
-            assert isinstance(block, Block)
-            for layer in (block.attention.out, block.mlp[2]):
-                assert isinstance(layer, nn.Linear)
-                nn.init.normal_(layer.weight, std=0.02 * (2 * architecture.layers) ** -0.5)
+
+    def embed(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """[B, L] ids and bools -> [B, L, D], before positions: the mask's embedding stands for what is hidden."""
+        return torch.where(hidden[..., None], self.mask, self.embedding(tokens + self.get_buffer("offsets")))
 
     def trunk(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Tensor:
         """[B, L] ids and bools -> [B, L, D] states. Padding is never attended to, so its content cannot matter."""
         L = tokens.shape[1]
-        known = self.embedding(tokens + self.get_buffer("offsets"))
-        x = torch.where(hidden[..., None], self.mask, known) + self.position[:L]  # [B, L, D]
+        x = self.embed(tokens, hidden) + self.position[:L]  # [B, L, D]
         bias = None
         if not self.architecture.has_own_vocabularies:  # a table's canvases are never padded
             padding = torch.arange(L, device=tokens.device) >= lengths[:, None]
@@ -157,6 +148,31 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x, bias)
         return x
+
+    def initialise(self) -> None:
+        """To be called last by whoever adds the heads: residual branches start small, so that depth does not scale the
+        first activations."""
+        self.apply(_initialise)
+        for parameter in (self.position, self.mask):
+            nn.init.normal_(parameter, std=0.02)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            for layer in (block.attention.out, block.mlp[2]):
+                assert isinstance(layer, nn.Linear)
+                nn.init.normal_(layer.weight, std=0.02 * (2 * self.architecture.layers) ** -0.5)
+
+
+class Transformer(Trunk):
+    """A denoiser in the sense of `model.denoiser.Denoiser`."""
+
+    def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
+        if order.fixed is not None and len(order.fixed) != architecture.length:
+            raise ValueError(f"a fixed order of {len(order.fixed)} positions for a model of {architecture.length}")
+        super().__init__(architecture)
+        self.order = order
+        self.token_head = TokenHead(architecture)
+        self.order_head = OrderHead(architecture, order)
+        self.initialise()
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""

@@ -1,10 +1,11 @@
-"""The network in training: the denoiser, the average of its weights, and the running baseline, as one module.
+"""The network in training: denoiser, its averaged copy, posterior and running baseline, as one module.
 
 One module, so that every strategy of Fabric moves, shards and saves all of it at once. Knows no data and no schedule.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,26 +13,70 @@ from torch.distributed.tensor import DTensor
 
 from model.baseline import RunningBaseline
 from model.denoiser import Prediction
+from model.posterior import Posterior
+from model.prefixes import Prefixes
 from model.transformer import Transformer
+
+Show = Callable[[Tensor], Prefixes]
+ORDER_GROUPS = ("order", "posterior")  # parameter groups whose gradients are noisy scores
+
+
+class Shown(NamedTuple):
+    """What a training forward gives: the law's weights `log_w` [L] or [B, L], the prefixes drawn from it, what the
+    denoiser says of them, and the policy's log-weights [B, L], None unless the order is contextual."""
+
+    log_w: Tensor
+    prefixes: Prefixes
+    prediction: Prediction
+    policy: Tensor | None
 
 
 class Arm(nn.Module):
-    """`forward` gives the prediction and the order's weights, so that both take part in every strategy's gradients."""
+    """Strategies hook `forward` alone, so it answers both the training step and the validation."""
 
-    def __init__(self, denoiser: Transformer, *, marginals: Tensor, baseline_window: int) -> None:
-        """`marginals` [L or 1, V]: log p(x_i) under the training rows' marginals."""
+    def __init__(
+        self,
+        denoiser: Transformer,
+        *,
+        marginals: Tensor,
+        baseline_window: int,
+        posterior: Posterior | None = None,
+        is_frozen: bool = False,
+    ) -> None:
+        """`marginals` [L or 1, V]: log p(x_i) under the training rows' marginals. A denoiser that `is_frozen` drops
+        nothing out: its order is learned for it as it is served."""
         super().__init__()
         self.denoiser = denoiser
         self.average = copy.deepcopy(denoiser).requires_grad_(False)
+        self.posterior = posterior
+        self.is_frozen = is_frozen
         self.baseline = RunningBaseline(denoiser.architecture.length, window=baseline_window)
         self.register_buffer("marginals", marginals, persistent=False)
 
+    def train(self, mode: bool = True) -> "Arm":
+        super().train(mode)
+        if self.is_frozen:
+            self.denoiser.eval()
+        return self
+
     def forward(
-        self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, average: bool = False
-    ) -> tuple[Prediction, Tensor]:
-        """Tokens, hidden [B, L], lengths [B] -> prediction and log_w [L]; `average` asks the averaged weights."""
-        denoiser = self.average if average else self.denoiser
-        return denoiser(tokens, hidden, lengths), denoiser.order_head.global_log_w()
+        self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, show: Show | None = None, rests: bool = False
+    ) -> Prediction | Shown:
+        """Tokens, hidden [B, L], lengths [B]. Without `show`, what the averaged weights predict.
+
+        With it, a training step: `hidden` is what is hidden at the start, and `show` draws each row's prefix from the
+        law's weights. While the law `rests` no row follows it, and the posterior is not asked.
+        """
+        if show is None:
+            return self.average(tokens, hidden, lengths)  # type: ignore[no-any-return]
+        log_w = self.denoiser.order_head.global_log_w()[: tokens.shape[1]]
+        if self.posterior is not None and not rests:
+            log_w = self.posterior(tokens, ~hidden, lengths)  # [B, L]
+        prefixes = show(log_w)
+        draws = len(prefixes.sigma) // len(tokens)
+        log_w = log_w.repeat(draws, 1) if log_w.ndim == 2 else log_w
+        prediction = self.denoiser(tokens.repeat(draws, 1), prefixes.hidden, lengths.repeat(draws))
+        return Shown(log_w, prefixes, prediction, prediction.order_logits if self.posterior is not None else None)
 
     def control(self, x: Tensor) -> Tensor:
         """The control variate of `model.objective.order_form`: -log p(x_i) under the marginals, [B, L]."""
@@ -39,7 +84,7 @@ class Arm(nn.Module):
         return -marginals.expand(x.shape[1], -1).gather(1, x.T).T
 
     def log_w(self, *, average: bool = False) -> Tensor:
-        """The order's weights [L] as plain values, in the gauge of mean zero."""
+        """The context-free part of the order's weights [L] as plain values, in the gauge of mean zero."""
         head = (self.average if average else self.denoiser).order_head
         log_w = whole(head.log_w.detach()).float()
         return log_w - log_w.mean()
@@ -54,20 +99,20 @@ class Arm(nn.Module):
     def parameter_groups(
         self, *, learning_rate: float, order_rate: float, weight_decay: float
     ) -> list[dict[str, object]]:
-        """Matrices decay; embeddings, gains and biases do not; the order has a rate of its own."""
-        groups: dict[str, list[nn.Parameter]] = {"matrices": [], "others": [], "order": []}
+        """Matrices decay; embeddings, gains and biases do not; the orders' weights have a rate of their own."""
+        groups: dict[str, list[nn.Parameter]] = {"matrices": [], "others": [], "order": [], "posterior": []}
         for name, parameter in self._trained():
-            group = "order" if name == "order_head.log_w" else "matrices" if _is_matrix(name, parameter) else "others"
-            groups[group].append(parameter)
+            groups[_group(name, parameter)].append(parameter)
         settings = {
             "matrices": {"lr": learning_rate, "weight_decay": weight_decay},
             "others": {"lr": learning_rate, "weight_decay": 0.0},
             "order": {"lr": order_rate, "weight_decay": 0.0},
+            "posterior": {"lr": learning_rate, "weight_decay": 0.0},
         }
         return [{"name": g, "params": p, **settings[g], "peak": settings[g]["lr"]} for g, p in groups.items() if p]
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return ((name, p) for name, p in self.denoiser.named_parameters() if p.requires_grad)
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -75,5 +120,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim == 2 and "embedding" not in name and name != "position"
+def _group(name: str, parameter: nn.Parameter) -> str:
+    owner, _, rest = name.partition(".")
+    if rest == "order_head.log_w":
+        return "order"
+    if owner == "posterior":
+        return "posterior"
+    is_matrix = parameter.ndim == 2 and "embedding" not in rest and rest != "position"
+    return "matrices" if is_matrix else "others"

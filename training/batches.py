@@ -5,13 +5,14 @@ global batch and take its own rows of it.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from model.prefixes import Prefixes, draw_prefixes
+from model.prefixes import PrefixDraws, prefix_draws
 from training.config import OptimizerConfig, OrderConfig, Recipe
-from training.evaluate import Rows, known_sets
+from training.rows import Rows, known_sets
 
 _STEP_STRIDE = 1_000_003  # keeps the streams of neighbouring seeds and steps apart
 _EPOCH_STREAM = 2**40
@@ -19,16 +20,15 @@ _EPOCH_STREAM = 2**40
 
 @dataclass(frozen=True)
 class Batch:
-    """Clean rows and what they show: `rows` of B canvases, `prefixes` of the same B."""
+    """Clean rows and all the chance in what they show: `rows` of B canvases, `draws` for the same B."""
 
     rows: Rows
-    prefixes: Prefixes
+    draws: PrefixDraws
 
     def cut(self, index: slice, device: torch.device) -> "Batch":
         """Some of the rows, on a device."""
-        p = self.prefixes.rows(index)
-        moved = Prefixes(*(getattr(p, name).to(device) for name in Prefixes.__slots__))
-        return Batch(Rows(self.rows.x[index].to(device), self.rows.lengths[index].to(device)), moved)
+        rows = Rows(self.rows.x[index].to(device), self.rows.lengths[index].to(device))
+        return Batch(rows, self.draws.cut(index, device))
 
 
 def step_generator(recipe_seed: int, step: int) -> torch.Generator:
@@ -42,15 +42,23 @@ def row_indices(num_rows: int, *, step: int, batch_size: int, seed: int) -> Tens
     parts, taken = [], 0
     while taken < batch_size:
         epoch, offset = divmod(first + taken, num_rows)
-        shuffle = torch.randperm(num_rows, generator=step_generator(seed, _EPOCH_STREAM + epoch))
-        part = shuffle[offset : offset + batch_size - taken]
+        part = _shuffle(num_rows, epoch, seed)[offset : offset + batch_size - taken]
         parts.append(part)
         taken += len(part)
     return torch.cat(parts)
 
 
+@lru_cache(maxsize=2)
+def _shuffle(num_rows: int, epoch: int, seed: int) -> Tensor:
+    """An epoch's rows; kept, because drawing them anew for each step is slow for a large table."""
+    return torch.randperm(num_rows, generator=step_generator(seed, _EPOCH_STREAM + epoch))
+
+
 def uniform_share(order: OrderConfig, optimizer: OptimizerConfig, step: int) -> float:
-    """The share of rows that follow uniform orders: all of them in the warm-up, then less and less."""
+    """The share of rows that follow uniform orders: all of them in the warm-up, then less and less.
+
+    1.0 means that no row follows the law, so that nothing need be known of it.
+    """
     if order.kind == "uniform":
         return 1.0
     if order.kind == "fixed":
@@ -62,25 +70,26 @@ def uniform_share(order: OrderConfig, optimizer: OptimizerConfig, step: int) -> 
     return 1.0 + annealed * (order.exploration - 1.0)
 
 
-def draw_batch(rows: Rows, recipe: Recipe, *, step: int, log_w: Tensor) -> Batch:
-    """The global batch of a step, on the CPU. Draws as many random numbers whatever `log_w` [L] is."""
-    optimizer = recipe.optimizer
-    index = row_indices(len(rows), step=step, batch_size=optimizer.batch_size, seed=recipe.seed)
+def draw_batch(rows: Rows, recipe: Recipe, *, step: int) -> Batch:
+    """The global batch of a step, on the CPU. With `order.draws` K it has a K-th of the rows, each with K orders."""
+    optimizer, order = recipe.optimizer, recipe.order
+    batch_size = optimizer.batch_size // order.draws
+    index = row_indices(len(rows), step=step, batch_size=batch_size, seed=recipe.seed)
     batch = Rows(rows.x[index], rows.lengths[index])
     generator = step_generator(recipe.seed, step)
     draws = torch.rand((2, len(batch)), generator=generator)
     is_prompted = draws[0] < recipe.prompts.share
-    is_uniform = draws[1] < uniform_share(recipe.order, optimizer, step)
+    is_uniform = draws[1] < uniform_share(order, optimizer, step)
     seed = int(torch.randint(2**62, (), generator=generator))
     known = known_sets(batch, seed=seed) & is_prompted[:, None]
-    prefixes = draw_prefixes(
-        log_w.cpu(),
-        known=known | batch.padding,
+    shown = prefix_draws(
+        known | batch.padding,
         prompted=known.any(-1),
         uniform_rows=is_uniform,
         generator=generator,
+        num_draws=order.draws,
     )
-    return Batch(batch, prefixes)
+    return Batch(batch, shown)
 
 
 def marginal_logprobs(rows: Rows, vocabulary_sizes: tuple[int, ...]) -> Tensor:

@@ -1,9 +1,10 @@
 """The model card: an artifact's README.md. Knows figures and words, no network and no file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from training.config import Recipe
+from training.figures import ORDER_HEADER, notes, order_rows
 
 ORDER_PICTURE = "order.svg"
 
@@ -58,24 +59,23 @@ def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
     lines = [
         f"On {figures['rows']:,} rows of the {figures['split']} split, in nats a row (± one standard error).",
         "",
-        "| order | NELBO | exact log-likelihood, likeliest order |",
-        "| --- | --- | --- |",
+        *_table(ORDER_HEADER, order_rows(figures, digits=3)),
+        "",
+        *notes(figures, digits=3),
     ]
-    for name in ("learned", "uniform", "reversed", "left_to_right"):
-        cells = (_estimate(figures[kind].get(name)) for kind in ("nelbo", "log_likelihood"))
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
-    conditional = _estimate(figures["conditional"])
-    lines += ["", f"With a random part of the row known, in nats a hidden position: {conditional}."]
     if "imputation" in figures:
         lines += ["", "Share of cells guessed right when one column is hidden:", ""]
-        lines += ["| column | likeliest value | commonest value |", "| --- | --- | --- |"]
-        for name, row in figures["imputation"].items():
-            lines.append(f"| {name} | {row['accuracy']:.3f} | {row['commonest_level']:.3f} |")
+        found = [
+            (name, f"{row['accuracy']:.3f}", f"{row['commonest_level']:.3f}")
+            for name, row in figures["imputation"].items()
+        ]
+        lines += _table(("column", "likeliest value", "commonest value"), found)
     return lines
 
 
-def _estimate(value: Mapping[str, float] | None) -> str:
-    return "" if value is None else f"{value['mean']:.3f} ± {value['standard_error']:.3f}"
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    cells = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(row)} |" for row in cells]
 
 
 def _training_line(training: Mapping[str, Any]) -> str:

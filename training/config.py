@@ -45,6 +45,9 @@ class OrderConfig(_Frozen):
 
     The order's weights rest while all rows follow uniform orders (`warmup`), so that the denoiser has met what makes an
     order good before one is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`.
+    `draws` 1: a running baseline for each prefix length, no forward beyond one a row. K > 1: leave-one-out over K
+    orders of the same row; `optimizer.batch_size` still counts forwards, so a batch has a K-th of the rows.
+    `posterior_layers`, contextual orders only: depth of the network that proposes orders in training.
     """
 
     kind: OrderKind = "global"
@@ -54,12 +57,14 @@ class OrderConfig(_Frozen):
     anneal: Share = 0.15
     exploration: Share = 0.1
     baseline_window: int = Field(default=256, ge=1)
+    draws: int = Field(default=1, ge=1)
+    posterior_layers: int = Field(default=1, ge=1)
     learn_from_prompted: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.kind == "contextual":
-            raise ValueError("kind: this version trains uniform, fixed and global orders")
+        if self.draws > 1 and self.kind not in ("global", "contextual"):
+            raise ValueError("draws: goes with learned orders, kind global or contextual")
         if (self.kind == "fixed") != (self.fixed is not None):
             raise ValueError("fixed: lists every position if kind is fixed, and is left out otherwise")
         return self
@@ -69,6 +74,23 @@ class PromptConfig(_Frozen):
     """`share` of the training rows carry a random known set, uniform in size and in place."""
 
     share: Share = 0.25
+
+
+class StartConfig(_Frozen):
+    """`artifact`: start from its weights instead of fresh ones; the network is then the artifact's.
+
+    `freeze_denoiser` keeps them as they are and learns an order for them alone: no warm-up and no exploration then,
+    unless the recipe asks for them, since only rows of the law teach an order.
+    """
+
+    artifact: Path | None = None
+    freeze_denoiser: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.freeze_denoiser and self.artifact is None:
+            raise ValueError("freeze_denoiser: takes an artifact to freeze")
+        return self
 
 
 class OptimizerConfig(_Frozen):
@@ -103,11 +125,15 @@ class OptimizerConfig(_Frozen):
 
 
 class RunConfig(_Frozen):
-    """Where and how it runs. Nothing here changes what is learned but for rounding, so a resumed run may change it."""
+    """Where and how it runs. Nothing here changes what is learned but for rounding, so a resumed run may change it.
+
+    `precision` auto is bf16-mixed where the processor has bfloat16 arithmetic, float32 elsewhere: a CPU that only
+    imitates it is many times slower.
+    """
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     compile: bool = False
     log_every: int = Field(default=20, ge=1)
@@ -129,8 +155,15 @@ class Recipe(_Frozen):
     model: ModelConfig = ModelConfig()
     order: OrderConfig = OrderConfig()
     prompts: PromptConfig = PromptConfig()
+    start: StartConfig = StartConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> Self:
+        if self.start.freeze_denoiser and self.order.kind not in ("global", "contextual"):
+            raise ValueError("start.freeze_denoiser: goes with learned orders, order.kind global or contextual")
+        return self
 
     def fingerprint(self) -> str:
         """sha256 of all that decides what is learned: everything but `run`, the description and the licence."""
@@ -139,11 +172,15 @@ class Recipe(_Frozen):
 
 
 def settle(recipe: Recipe, *, num_rows: int) -> Recipe:
-    """The recipe with everything decided that was left to the number of training rows."""
-    if recipe.optimizer.steps is not None:
-        return recipe
-    steps = min(max(EPOCHS * num_rows // recipe.optimizer.batch_size, FEWEST_STEPS), MOST_STEPS)
-    return recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update={"steps": steps})})
+    """The recipe with everything decided that was left to the data or to other keys."""
+    updates: dict[str, Any] = {}
+    if recipe.optimizer.steps is None:
+        steps = min(max(EPOCHS * num_rows // recipe.optimizer.batch_size, FEWEST_STEPS), MOST_STEPS)
+        updates["optimizer"] = recipe.optimizer.model_copy(update={"steps": steps})
+    if recipe.start.freeze_denoiser:
+        rests = {"warmup", "anneal", "exploration"} - recipe.order.model_fields_set
+        updates["order"] = recipe.order.model_copy(update=dict.fromkeys(rests, 0.0))
+    return recipe.model_copy(update=updates)
 
 
 def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:

@@ -2,74 +2,62 @@
 
 Every figure is a mean over rows of one split with its standard error, in nats a row. Two models, or two orders, are
 compared on the same rows with the same noise, so their difference is paired.
+
+All of it is one walk: a row's hidden positions become known one by one, each at the cost of its own true value given
+what is known by then, in an order that a law of keys chooses (smallest first, ties to the lowest position). A law may
+look at what the model says of the row, which has seen revealed values only, so every walk is a factorisation of the
+row: without noise its cost is minus the exact log-likelihood, with noise it is one unbiased draw of the NELBO.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from model.denoiser import Denoiser, cross_entropy
-from model.orders import deterministic_order, gumbel_noise, plackett_luce_order
+from model.canvas import MAX_SEED
+from model.denoiser import Denoiser, Prediction, cross_entropy
+from model.noise import gumbel, uniforms
+from model.orders import gumbel_noise
+from model.policies import confidence_of
+from training.rows import Estimate, Rows, as_rows, known_sets
 
-BATCH_ROWS = 512
+__all__ = [
+    "Estimate",
+    "Rows",
+    "Walk",
+    "as_rows",
+    "imputation_accuracy",
+    "known_sets",
+    "log_likelihood",
+    "nelbo",
+    "num_forwards",
+    "policy_log_likelihood",
+    "policy_nelbo",
+    "policy_walk",
+]
 Advance = Callable[[int], None]
+Policy = Literal["learned", "confidence", "margin", "entropy"]
+Keys = Callable[[Prediction, Tensor], Tensor]  # what the model says and the step's noise [B, L] -> keys [B, L]
+Noise = Callable[[int], Tensor]  # the step -> [B, L] float64
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Clean canvases: ids [N, L] and lengths [N]; positions from a row's length on are padding."""
+class Walk:
+    """Each row's cost in nats [N] float64 and the positions in the order they were revealed [N, L], -1 past its end."""
 
-    x: Tensor
-    lengths: Tensor
-
-    def __len__(self) -> int:
-        return len(self.x)
+    nats: Tensor
+    order: Tensor
 
     @property
-    def padding(self) -> Tensor:
-        return torch.arange(self.x.shape[1], device=self.x.device) >= self.lengths[:, None]
-
-    def batches(self, *others: Tensor, size: int = BATCH_ROWS) -> Iterator[tuple["Rows", tuple[Tensor, ...]]]:
-        for start in range(0, len(self), size):
-            cut = slice(start, start + size)
-            yield Rows(self.x[cut], self.lengths[cut]), tuple(other[cut] for other in others)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over rows and its standard error."""
-
-    mean: float
-    standard_error: float
-
-    @classmethod
-    def of(cls, values: Tensor) -> "Estimate":
-        values = values.double()
-        error = values.std() / len(values) ** 0.5 if len(values) > 1 else torch.tensor(float("nan"))
-        return cls(float(values.mean()), float(error))
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} ± {self.standard_error:.4f}"
-
-
-def as_rows(ids: NDArray[np.int64], lengths: NDArray[np.int64] | None = None, *, limit: int | None = None) -> Rows:
-    """A split of a dataset as tensors; the first `limit` rows of it."""
-    x = torch.from_numpy(np.ascontiguousarray(ids[:limit]))
-    full = torch.full((len(x),), x.shape[1])
-    return Rows(x, full if lengths is None else torch.from_numpy(np.ascontiguousarray(lengths[:limit])))
-
-
-def known_sets(rows: Rows, *, seed: int) -> Tensor:
-    """A random known set a row, |C| ~ U{0..n-1} and C uniform given its size: [N, L] bool, padding not in it."""
-    generator = torch.Generator().manual_seed(seed)
-    n = rows.lengths
-    sizes = (torch.rand(len(rows), generator=generator, dtype=torch.float64) * n).long().clamp(max=n.max())
-    scores = torch.rand(rows.x.shape, generator=generator).masked_fill(rows.padding, 2.0)
-    return scores.argsort(-1).argsort(-1) < sizes[:, None]
+    def steps(self) -> Tensor:
+        """The step in which each position was revealed, counted from 0, or -1 where it was known: [N, L]."""
+        was_hidden = self.order >= 0
+        rows, steps = was_hidden.nonzero(as_tuple=True)
+        found = torch.full_like(self.order, -1)
+        found[rows, self.order[was_hidden]] = steps
+        return found
 
 
 @torch.inference_mode()
@@ -89,24 +77,83 @@ def nelbo(
     random number of times instead of once.) The order depends on `seed` alone through its noise, so two laws share
     their random numbers. With `known` [N, L] the bound is of the rest given what is known.
     """
-    noise = gumbel_noise(rows.x.shape, torch.Generator().manual_seed(seed))
-    known = torch.zeros_like(rows.padding) if known is None else known
-    values = [
-        _along_order(denoise, batch, plackett_luce_order(log_w, z, given), given.sum(-1), advance)
-        for batch, (z, given) in rows.batches(noise, known | rows.padding)
+    noise = gumbel_noise(rows.x.shape, torch.Generator().manual_seed(seed)).to(rows.x.device)
+
+    def keys(_: Prediction, z: Tensor) -> Tensor:
+        return -(log_w.double() + z)
+
+    walks = [
+        _walk(denoise, batch, ~given, keys, _constant(z), advance)
+        for batch, (z, given) in rows.batches(noise, _given(rows, known))
     ]
-    return torch.cat(values)
+    return _joined(walks).nats
 
 
 @torch.inference_mode()
-def log_likelihood(denoise: Denoiser, rows: Rows, order: Sequence[int], *, advance: Advance | None = None) -> Tensor:
+def log_likelihood(
+    denoise: Denoiser,
+    rows: Rows,
+    order: Sequence[int],
+    *,
+    known: Tensor | None = None,
+    advance: Advance | None = None,
+) -> Tensor:
     """Each row's exact log-likelihood when positions are revealed in this very order: [N] float64, nats, L forwards."""
-    log_w = torch.empty(len(order)).index_copy_(0, torch.tensor(order), -torch.arange(len(order)).float())
-    values = [
-        -_along_order(denoise, batch, deterministic_order(log_w.expand(batch.x.shape), batch.padding), given, advance)
-        for batch, (given,) in rows.batches(rows.padding.sum(-1))
+    ranks = torch.empty(len(order), dtype=torch.float64, device=rows.x.device)
+    ranks[list(order)] = torch.arange(len(order), dtype=torch.float64, device=rows.x.device)
+    return -_noiseless(denoise, rows, lambda _, z: ranks + z, known, advance).nats
+
+
+def policy_nelbo(
+    denoise: Denoiser, rows: Rows, *, seed: int, known: Tensor | None = None, advance: Advance | None = None
+) -> Tensor:
+    """As `nelbo`, under the model's own policy `order_logits`, which may depend on what is revealed: [N] float64.
+
+    One rollout a row that follows the row's true values. The race is run afresh at every step: noise kept by position
+    would favour, at the second step, positions that lost the first one narrowly, and so be biased.
+    """
+    return policy_walk(denoise, rows, "learned", seed=seed, known=known, advance=advance).nats
+
+
+def policy_log_likelihood(
+    denoise: Denoiser,
+    rows: Rows,
+    policy: Policy,
+    *,
+    known: Tensor | None = None,
+    advance: Advance | None = None,
+) -> Tensor:
+    """Each row's exact log-likelihood along the order that a policy takes when it is deployed: [N] float64, nats.
+
+    `learned` is the policy's likeliest next position at every step; the others are the sampler's heuristics.
+    """
+    return -policy_walk(denoise, rows, policy, known=known, advance=advance).nats
+
+
+@torch.inference_mode()
+def policy_walk(
+    denoise: Denoiser,
+    rows: Rows,
+    policy: Policy,
+    *,
+    seed: int | None = None,
+    known: Tensor | None = None,
+    advance: Advance | None = None,
+) -> Walk:
+    """Cost and order of each row along a policy. A `seed` draws from the learned one, and goes with no other.
+
+    A row's noise depends on the seed, its own number, the step and the position, as in the sampler.
+    """
+    keys = _KEYS[policy]
+    if seed is None:
+        return _noiseless(denoise, rows, keys, known, advance)
+    assert policy == "learned", f"{policy} draws nothing"
+    own_seeds = torch.randint(MAX_SEED, (len(rows),), generator=torch.Generator().manual_seed(seed))
+    walks = [
+        _walk(denoise, batch, ~given, keys, _fresh_noise(seeds, batch.x.shape[1]), advance)
+        for batch, (seeds, given) in rows.batches(own_seeds.to(rows.x.device), _given(rows, known))
     ]
-    return torch.cat(values)
+    return _joined(walks)
 
 
 @torch.inference_mode()
@@ -123,25 +170,74 @@ def imputation_accuracy(denoise: Denoiser, rows: Rows) -> Tensor:
 
 
 def num_forwards(rows: Rows, *, chains: int) -> int:
-    """Row-forwards that so many calls of `nelbo` or `log_likelihood` take, for a progress bar."""
+    """Row-forwards that so many calls of `nelbo`, `log_likelihood` or `policy_walk` take, for a progress bar."""
     return chains * len(rows) * rows.x.shape[1]
 
 
-def _along_order(denoise: Denoiser, batch: Rows, sigma: Tensor, num_given: Tensor, advance: Advance | None) -> Tensor:
-    """`sum_k CE(sigma_k | sigma_<k)` from the `num_given` [B] first positions of sigma [B, L] on: [B] float64."""
-    ranks = sigma.argsort(-1)  # [B, L]
-    total = torch.zeros(len(batch), dtype=torch.float64)
-    for k in range(batch.x.shape[1]):
-        active = num_given + k < batch.x.shape[1]
-        if bool(active.any()):
-            part = Rows(batch.x[active], batch.lengths[active])
-            visible = (num_given + k)[active, None]
-            loss = _losses(denoise, part, ranks[active] >= visible)
-            total[active] += loss.gather(1, sigma[active].gather(1, visible)).squeeze(-1).double()
+def _learned_keys(prediction: Prediction, z: Tensor) -> Tensor:
+    return -(prediction.order_logits.double() + z)
+
+
+_KEYS: dict[Policy, Keys] = {
+    "learned": _learned_keys,
+    "confidence": lambda prediction, z: z - confidence_of(prediction.token_logits).confidence,
+    "margin": lambda prediction, z: z - confidence_of(prediction.token_logits).margin,
+    "entropy": lambda prediction, z: z + confidence_of(prediction.token_logits).entropy,
+}
+
+
+def _given(rows: Rows, known: Tensor | None) -> Tensor:
+    return rows.padding if known is None else rows.padding | known
+
+
+def _constant(z: Tensor) -> Noise:
+    return lambda _: z
+
+
+def _fresh_noise(seeds: Tensor, L: int) -> Noise:
+    """Gumbel noise of its own for each of these rows at each step."""
+    positions = torch.arange(L, device=seeds.device)
+
+    def noise(step: int) -> Tensor:
+        steps = torch.full_like(seeds, step)
+        return gumbel(uniforms(seeds[:, None], steps[:, None], positions, purpose="order")[0])
+
+    return noise
+
+
+def _noiseless(denoise: Denoiser, rows: Rows, keys: Keys, known: Tensor | None, advance: Advance | None) -> Walk:
+    walks = []
+    for batch, (given,) in rows.batches(_given(rows, known)):
+        zero = torch.zeros(given.shape, dtype=torch.float64, device=given.device)
+        walks.append(_walk(denoise, batch, ~given, keys, _constant(zero), advance))
+    return _joined(walks)
+
+
+def _joined(walks: Sequence[Walk]) -> Walk:
+    return Walk(torch.cat([walk.nats for walk in walks]), torch.cat([walk.order for walk in walks]))
+
+
+def _walk(denoise: Denoiser, batch: Rows, hidden: Tensor, keys: Keys, noise: Noise, advance: Advance | None) -> Walk:
+    """Reveals `hidden` [B, L] one position a step. The denoiser gets zeros where it must not look."""
+    hidden = hidden.clone()
+    nats = torch.zeros(len(batch), dtype=torch.float64, device=hidden.device)
+    order = torch.full_like(batch.x, -1)
+    for step in range(hidden.shape[1]):
+        active = hidden.any(-1).nonzero().squeeze(-1)  # [A]
+        if len(active):
+            x, unseen = batch.x[active], hidden[active]
+            prediction = denoise(x.masked_fill(unseen, 0), unseen, batch.lengths[active])
+            ranked = keys(prediction, noise(step)[active]).masked_fill(~unseen, torch.inf)
+            chosen = ranked.argmin(-1, keepdim=True)  # [A, 1], the first of equals
+            nats[active] += _loss_at(prediction, x, chosen).double()
+            order[active, step] = chosen.squeeze(-1)
+            hidden[active, chosen.squeeze(-1)] = False
         if advance is not None:
             advance(len(batch))
-    return total
+    return Walk(nats, order)
 
 
-def _losses(denoise: Denoiser, rows: Rows, hidden: Tensor) -> Tensor:
-    return cross_entropy(denoise(rows.x, hidden, rows.lengths).token_logits, rows.x)
+def _loss_at(prediction: Prediction, x: Tensor, chosen: Tensor) -> Tensor:
+    """`CE` of one position a row: [B, L, V] logits, [B, L] ids, [B, 1] positions -> [B]."""
+    logits = prediction.token_logits.take_along_dim(chosen[..., None], dim=1)  # [B, 1, V]
+    return cross_entropy(logits, x.gather(1, chosen)).squeeze(-1)

@@ -1,19 +1,19 @@
-"""A learned order in words and as a picture. Knows log-weights and names, no network."""
+"""A learned order in words and as a picture. Knows log-weights and names, no network.
 
-import io
+Context-dependent orders have no log-weights: see `training/policy_report.py`.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from model.orders import gumbel_noise, order_entropy, plackett_luce_order
+from training.picture import ACCENT, new_figure, svg
 
 _DRAWS = 4096
-_ACCENT = "#3b6ea8"
 
 
 @dataclass(frozen=True)
@@ -79,18 +79,15 @@ def as_json(kind: str, log_w: Tensor, names: Sequence[str | None]) -> dict[str, 
 def chart(log_w: Tensor, names: Sequence[str | None], *, title: str) -> bytes:
     """A ranked chart as SVG: each position's mean place and its 10-90 % range under the law."""
     ranked = places(log_w, names)
-    figure = Figure(figsize=(7.5, 1.2 + 0.3 * len(ranked)), layout="constrained")
+    figure = new_figure(7.5, 1.2 + 0.3 * len(ranked))
     axes = figure.add_subplot()
     heights = range(len(ranked), 0, -1)
-    axes.hlines(heights, [p.low for p in ranked], [p.high for p in ranked], color=_ACCENT, alpha=0.35, linewidth=7)
-    axes.plot([p.mean for p in ranked], list(heights), "o", color=_ACCENT)
+    axes.hlines(heights, [p.low for p in ranked], [p.high for p in ranked], color=ACCENT, alpha=0.35, linewidth=7)
+    axes.plot([p.mean for p in ranked], list(heights), "o", color=ACCENT)
     axes.set_yticks(list(heights), [p.name for p in ranked])
     axes.set_xlim(0.5, len(ranked) + 0.5)
     axes.set_xlabel("place in the order (1 = revealed first); dot: mean, bar: 10-90 % of orders")
     axes.set_title(title, loc="left")
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    picture = io.BytesIO()
-    with rc_context({"svg.hashsalt": "unveil"}):  # ids from the content, so that equal charts are equal files
-        figure.savefig(picture, format="svg", metadata={"Date": None})
-    return picture.getvalue()
+    return svg(figure)

@@ -1,5 +1,6 @@
 """From a finished run to an artifact: figures, card, picture, folder. Knows no command line."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,45 @@ import pydantic_core
 
 from model.artifact import save_artifact
 from model.manifest import Manifest
+from model.tokenizers.base import Tokenizer
+from model.transformer import Transformer
+from training import order_report, policy_report
 from training.card import ORDER_PICTURE, write_card
 from training.config import Recipe
 from training.data.dataset import Dataset
 from training.evaluate import Advance
-from training.order_report import chart, in_words
+from training.policy_picture import heat_map
 from training.report import evaluate_model
 from training.trainer import Trained
+
+
+@dataclass(frozen=True)
+class OrderAccount:
+    """An order for a reader: in words, as JSON and as an SVG picture."""
+
+    words: str
+    value: dict[str, Any]
+    picture: bytes
+
+
+def describe_order(denoiser: Transformer, tokenizer: Tokenizer, *, name: str) -> OrderAccount:
+    """The learned order of a model; a contextual one is seen in rows that the model generates for it."""
+    kind = denoiser.order.kind
+    title = f"{name}: {kind} order"
+    if kind == "contextual":
+        order = policy_report.look_at_policy(denoiser, tokenizer)
+        return OrderAccount(
+            policy_report.in_words(order, tokenizer),
+            policy_report.as_json(order, tokenizer),
+            heat_map(order, policy_report.example_words(order, tokenizer), title=title),
+        )
+    log_w = denoiser.order_head.global_log_w().detach()
+    names = [tokenizer.name(position) for position in range(len(log_w))]
+    return OrderAccount(
+        order_report.in_words(kind, log_w, names),
+        order_report.as_json(kind, log_w, names),
+        order_report.chart(log_w, names, title=title),
+    )
 
 
 def publish(
@@ -21,7 +54,7 @@ def publish(
 ) -> Manifest:
     """Evaluates on the test split and writes the artifact to `out`. Raises ArtifactError if it cannot stand there."""
     denoiser = trained.denoiser
-    log_w = denoiser.order_head.global_log_w().detach()
+    order = describe_order(denoiser, dataset.tokenizer, name=recipe.name)
     figures = evaluate_model(denoiser, dataset, limit=recipe.run.evaluate_rows, advance=advance)
     training = {
         **trained.summary,
@@ -35,11 +68,10 @@ def publish(
         data=dataset.summary,
         figures=figures,
         training=training,
-        order_words=in_words(recipe.order.kind, log_w, dataset.names),
+        order_words=order.words,
         num_parameters=denoiser.num_parameters,
         recipe_text=recipe_text,
     )
-    picture = chart(log_w, dataset.names, title=f"{recipe.name}: {recipe.order.kind} order")
     return save_artifact(
         out,
         denoiser=denoiser,
@@ -47,7 +79,7 @@ def publish(
         training=training,
         figures=figures,
         card=card,
-        extra_files={ORDER_PICTURE: picture},
+        extra_files={ORDER_PICTURE: order.picture},
     )
 
 

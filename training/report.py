@@ -1,32 +1,70 @@
 """The figures of a trained model on one split: what `unveil evaluate` prints and the model card shows. Knows no file.
 
-Controls always stand beside the learned order: the uniform and the reversed law on the same net, and the exact
-log-likelihood under the likeliest learned order, its reverse and left to right.
+Controls always stand beside the learned order, on the same net and the same rows: uniform orders, the reversed law,
+left to right, right to left, the heuristics, and the best and the worst order of all where there are few enough. The
+network of another artifact, trained under uniform orders, tells a better model from an order that suits its own net.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.denoiser import Denoiser
-from model.orders import deterministic_order
+from model.manifest import OrderKind
 from model.transformer import Transformer
-from training.data.dataset import Dataset
-from training.evaluate import (
-    Advance,
-    Estimate,
-    Rows,
-    as_rows,
-    imputation_accuracy,
-    known_sets,
-    log_likelihood,
-    nelbo,
+from training.controls import (
+    Law,
+    best_and_worst,
+    choosing_rows,
+    mean_order,
+    mean_order_rows,
+    why_not_enumerable,
 )
+from training.data.dataset import Dataset
+from training.evaluate import Advance, Policy, imputation_accuracy, log_likelihood, nelbo, policy_log_likelihood
+from training.rows import Estimate, Rows, as_rows, known_sets
 
 EVALUATION_SEED = 2_511
-CHAINS = 7  # what `evaluate_model` runs besides imputation, for a progress bar
+HEURISTICS: tuple[Policy, ...] = ("confidence", "margin")
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Costs of one denoiser on one split's rows along each control: [N] nats a row, lower is better."""
+
+    denoise: Denoiser
+    rows: Rows
+    validation: Rows
+    advance: Advance | None
+
+    @property
+    def _zero(self) -> Tensor:
+        return torch.zeros(self.rows.x.shape[1], device=self.rows.x.device)
+
+    def uniform(self) -> Tensor:
+        return nelbo(self.denoise, self.rows, self._zero, seed=EVALUATION_SEED, advance=self.advance)
+
+    def along(self, order: list[int]) -> Tensor:
+        return -log_likelihood(self.denoise, self.rows, order, advance=self.advance)
+
+    def by(self, policy: Policy) -> Tensor:
+        return -policy_log_likelihood(self.denoise, self.rows, policy, advance=self.advance)
+
+    def conditional(self) -> Tensor:
+        """Given a random known set, under uniform orders, a hidden position."""
+        known = known_sets(self.rows, seed=EVALUATION_SEED)
+        return conditional_losses(self.denoise, self.rows, known, advance=self.advance)
+
+    def extremes(self) -> dict[str, list[int]]:
+        """Best and worst order, chosen on validation rows; nothing where they are not to be found."""
+        if why_not_enumerable(self.rows) is not None:
+            return {}
+        best, worst = best_and_worst(self.denoise, self.validation, advance=self.advance)
+        return {"best": best, "worst": worst}
 
 
 def evaluate_model(
@@ -35,54 +73,123 @@ def evaluate_model(
     *,
     split: str = "test",
     limit: int | None = None,
+    reference: Transformer | None = None,
     advance: Advance | None = None,
-) -> dict[str, Any]:
-    """All figures of a split's first `limit` rows, as JSON: nats a row, each with its standard error."""
-    rows = as_rows(getattr(dataset, split), dataset.lengths.get(split), limit=limit)
-    log_w = denoiser.order_head.global_log_w().detach()
-    zero = torch.zeros_like(log_w)
-    likeliest = deterministic_order(log_w).tolist()
-    known = known_sets(rows, seed=EVALUATION_SEED)
+) -> Figures:
+    """All figures of a split's first `limit` rows, as JSON: nats a row, each with its standard error.
 
-    def bound(weights: torch.Tensor) -> dict[str, float]:
-        return asdict(Estimate.of(nelbo(denoiser, rows, weights, seed=EVALUATION_SEED, advance=advance)))
-
-    def exact(order: list[int]) -> dict[str, float]:
-        return asdict(Estimate.of(log_likelihood(denoiser, rows, order, advance=advance)))
-
-    return {
+    `reference` is a network of the same data, trained under uniform orders; it is scored on the same rows, and what the
+    model costs less or more is paired, row by row.
+    """
+    scorer = _scorer(denoiser, dataset, split, limit, advance)
+    law, rows = Law(denoiser), scorer.rows
+    learned = law.nelbo(denoiser, rows, seed=EVALUATION_SEED, advance=advance)
+    reversed_law = law.reversed_nelbo(denoiser, rows, seed=EVALUATION_SEED, advance=advance)
+    bounds = {"learned": learned, "uniform": scorer.uniform(), "reversed": reversed_law}
+    orders = _explicit_orders(scorer, law)
+    deployed = law.deployed(denoiser, rows, advance=advance)
+    exact: dict[str, Tensor] = {
+        "learned": deployed,
+        "reversed": law.reversed_deployed(denoiser, rows, advance=advance),
+        **{name: scorer.along(order) for name, order in orders.items()},
+        **{policy: scorer.by(policy) for policy in HEURISTICS},
+    }
+    conditional = scorer.conditional()
+    figures: Figures = {
         "split": split,
         "rows": len(rows),
         "seed": EVALUATION_SEED,
-        "nelbo": {"learned": bound(log_w), "uniform": bound(zero), "reversed": bound(-log_w)},
-        "log_likelihood": {
-            "learned": exact(likeliest),
-            "reversed": exact(likeliest[::-1]),
-            "left_to_right": exact(sorted(likeliest)),
-        },
-        "conditional": conditional_loss(denoiser, rows, known, advance=advance),
+        "order_kind": denoiser.order.kind,
+        "nelbo": {name: _estimate(cost) for name, cost in bounds.items()},
+        "log_likelihood": {name: _estimate(-cost) for name, cost in exact.items()},
+        "orders": orders if law.is_contextual else {"learned": law.order(), **orders},
+        "left_out": _left_out(rows),
+        "conditional": _estimate(conditional),
         **(_imputation(denoiser, dataset, rows) if dataset.tokenizer.domain == "table" else {}),
+    }
+    if reference is not None:
+        own = {"bound": learned, "deployed": deployed, "conditional": conditional}
+        figures["reference"] = _against(_scorer(reference, dataset, split, limit, advance), law, own)
+    return figures
+
+
+def conditional_losses(denoise: Denoiser, rows: Rows, known: Tensor, *, advance: Advance | None = None) -> Tensor:
+    """Each row's NELBO of the rest given what is known, under uniform orders, in nats a hidden position: [N]."""
+    zero = torch.zeros(rows.x.shape[1], device=rows.x.device)
+    values = nelbo(denoise, rows, zero, seed=EVALUATION_SEED, known=known, advance=advance)
+    return values / (rows.lengths - known.sum(-1))
+
+
+def num_row_forwards(
+    dataset: Dataset, *, split: str, limit: int | None, kind: OrderKind, has_reference: bool = False
+) -> int:
+    """What `advance` will be told in all."""
+    rows, validation = _rows(dataset, split, limit), _rows(dataset, "validation", None)
+    L = rows.x.shape[1]
+    is_enumerable = why_not_enumerable(rows) is None
+    choice = len(choosing_rows(validation)) * 2**L if is_enumerable else 0
+    # Learned, reversed, uniform; deployed, reversed, both directions; random prompts.
+    chains = 3 + 4 + 1 + len(HEURISTICS) + (2 if is_enumerable else 0)
+    total = chains * len(rows) * L + choice
+    if kind == "contextual":
+        total += (len(rows) + len(mean_order_rows(validation))) * L
+    if has_reference:  # two orders of the model, random ones, the margin's, random prompts, and its own best
+        total += (5 + is_enumerable) * len(rows) * L + choice
+    return total
+
+
+def _explicit_orders(scorer: _Scorer, law: Law) -> dict[str, list[int]]:
+    """The orders of the controls, each a list of all positions; what is chosen is chosen on validation rows."""
+    left_to_right = list(range(scorer.rows.x.shape[1]))
+    orders = {"left_to_right": left_to_right, "right_to_left": left_to_right[::-1], **scorer.extremes()}
+    if law.is_contextual:
+        orders["mean_order"] = mean_order(scorer.denoise, scorer.validation, advance=scorer.advance)
+    return orders
+
+
+def _against(reference: _Scorer, law: Law, own: dict[str, Tensor]) -> Figures:
+    """The model's costs `own` beside those of the reference, paired: a negative difference is for the model."""
+    denoise, rows, advance = reference.denoise, reference.rows, reference.advance
+    pairs = {
+        "learned_law": (own["bound"], law.nelbo(denoise, rows, seed=EVALUATION_SEED, advance=advance)),
+        "random_orders": (own["deployed"], reference.uniform()),
+        "learned_order": (own["deployed"], law.deployed(denoise, rows, advance=advance)),
+        "margin": (own["deployed"], reference.by("margin")),
+        "conditional": (own["conditional"], reference.conditional()),
+    }
+    orders = reference.extremes()
+    if orders:
+        pairs["own_best_order"] = (own["deployed"], reference.along(orders["best"]))
+    return {
+        "pairs": {
+            name: {"model": _estimate(a), "reference": _estimate(b), "difference": _estimate(a - b)}
+            for name, (a, b) in pairs.items()
+        },
+        "orders": {"own_best_order": orders["best"]} if orders else {},
+        "left_out": _left_out(rows),
     }
 
 
-def conditional_loss(
-    denoise: Denoiser, rows: Rows, known: torch.Tensor, *, advance: Advance | None = None
-) -> dict[str, float]:
-    """NELBO of the rest given a random known set, under uniform orders, in nats a hidden position."""
-    zero = torch.zeros(rows.x.shape[1])
-    values = nelbo(denoise, rows, zero, seed=EVALUATION_SEED, known=known, advance=advance)
-    return asdict(Estimate.of(values / (rows.lengths - known.sum(-1))))
+def _left_out(rows: Rows) -> dict[str, str]:
+    reason = why_not_enumerable(rows)
+    return {} if reason is None else {"best_and_worst": reason}
 
 
-def _imputation(denoise: Denoiser, dataset: Dataset, rows: Rows) -> dict[str, Any]:
+def _scorer(denoiser: Transformer, dataset: Dataset, split: str, limit: int | None, advance: Advance | None) -> _Scorer:
+    return _Scorer(denoiser, _rows(dataset, split, limit), _rows(dataset, "validation", None), advance)
+
+
+def _rows(dataset: Dataset, split: str, limit: int | None) -> Rows:
+    return as_rows(getattr(dataset, split), dataset.lengths.get(split), limit=limit)
+
+
+def _estimate(values: Tensor) -> dict[str, float]:
+    return asdict(Estimate.of(values))
+
+
+def _imputation(denoise: Denoiser, dataset: Dataset, rows: Rows) -> Figures:
     accuracy = imputation_accuracy(denoise, rows).tolist()
     commonest = [int(np.bincount(column).argmax()) for column in dataset.train.T]
     by_mode = (rows.x == torch.tensor(commonest)).double().mean(0).tolist()
     columns = zip(dataset.names, accuracy, by_mode, strict=True)
     return {"imputation": {name: {"accuracy": a, "commonest_level": m} for name, a, m in columns}}
-
-
-def num_row_forwards(dataset: Dataset, *, split: str, limit: int | None) -> int:
-    """What `advance` will be told in all."""
-    num_rows = len(getattr(dataset, split)[:limit])
-    return CHAINS * num_rows * int(dataset.train.shape[1])

@@ -6,26 +6,37 @@ takes its own rows of it, so their gradients and baselines add up to those of on
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from model.baseline import leave_one_out
 from model.denoiser import cross_entropy
 from model.objective import Loss, order_form
-from training.arm import Arm, whole
-from training.batches import Batch, draw_batch
+from model.prefixes import Prefixes
+from training.arm import ORDER_GROUPS, Arm, Shown, whole
+from training.batches import Batch, draw_batch, uniform_share
 from training.config import Recipe
-from training.evaluate import Rows
+from training.rows import Rows
 
 _DROPOUT_STRIDE = 7_919_999
-REPORTED = ("nelbo", "uniform_nelbo", "conditional_nelbo")
+_ORDER_PARTS = ("policy_entropy", "posterior_entropy", "choice_divergence")
+REPORTED = ("nelbo", "uniform_nelbo", "conditional_nelbo", *_ORDER_PARTS)
 
 
 class TrainingError(RuntimeError):
     """Training that cannot go on; one line."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One forward's worth of a step."""
+
+    loss: Loss
+    prefixes: Prefixes
 
 
 class Stepper:
@@ -44,29 +55,30 @@ class Stepper:
         self._fabric, self._recipe, self._rows = fabric, recipe, rows
         self._arm, self._module, self._optimizer = arm, module, optimizer
         self._accumulate = recipe.optimizer.accumulate
-        self._share, rest = divmod(recipe.optimizer.batch_size, fabric.world_size * self._accumulate)
+        parts = fabric.world_size * self._accumulate * recipe.order.draws
+        self._share, rest = divmod(recipe.optimizer.batch_size, parts)
         if rest:
             raise TrainingError(
                 f"optimizer.batch_size: {recipe.optimizer.batch_size} does not divide by {fabric.world_size} processes"
-                f" x accumulate {self._accumulate}"
+                f" x accumulate {self._accumulate} x order.draws {recipe.order.draws}"
             )
 
     def take(self, step: int) -> Mapping[str, Tensor]:
         """Makes update number `step`; gives this process's part of what `figures` sums up. Raises TrainingError."""
         self._arm.train()
         self._set_rates(step)
-        batch = draw_batch(self._rows, self._recipe, step=step, log_w=self._arm.log_w())
+        batch = draw_batch(self._rows, self._recipe, step=step)
         losses, sums = [], torch.zeros(2, *self._arm.baseline.mean.shape, dtype=torch.float64, device=self._device)
-        for part in range(self._accumulate):
-            start = (part * self._fabric.world_size + self._fabric.global_rank) * self._share
+        for number in range(self._accumulate):
+            start = (number * self._fabric.world_size + self._fabric.global_rank) * self._share
             mine = batch.cut(slice(start, start + self._share), self._device)
             torch.manual_seed((self._recipe.seed + 1) * _DROPOUT_STRIDE + step * len(batch.rows) + start)
-            with self._fabric.no_backward_sync(self._module, enabled=part + 1 < self._accumulate):  # type: ignore[arg-type]
-                loss = self._loss(mine)
-                self._refuse_nonfinite(loss.total, "loss", step)
-                self._fabric.backward(loss.total / self._accumulate)
-            losses.append(loss)
-            sums += torch.stack(self._arm.baseline.statistics(mine.prefixes, loss.row_signals))
+            with self._fabric.no_backward_sync(self._module, enabled=number + 1 < self._accumulate):  # type: ignore[arg-type]
+                part = self._part(mine, step)
+                self._refuse_nonfinite(part.loss.total, "loss", step)
+                self._fabric.backward(part.loss.total / self._accumulate)
+            losses.append(part.loss)
+            sums += torch.stack(self._arm.baseline.statistics(part.prefixes, part.loss.row_signals))
         norm = self._clip(step)
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -78,6 +90,8 @@ class Stepper:
         """Means over the global batch of what `take` gave. A collective. NELBOs are of the rows of their kind alone."""
         figures = {"loss": float(self._sum(taken["loss"])) / self._fabric.world_size}
         for name in REPORTED:
+            if name not in taken:
+                continue
             total, count = self._sum(torch.stack([taken[name], taken[f"num_{name}"]])).tolist()
             if count:
                 figures[name] = total / count
@@ -87,25 +101,38 @@ class Stepper:
     def _device(self) -> torch.device:
         return self._fabric.device
 
-    def _loss(self, batch: Batch) -> Loss:
-        rows, prefixes = batch.rows, batch.prefixes
-        prediction, log_w = self._module(rows.x, prefixes.hidden, rows.lengths)
+    def _part(self, batch: Batch, step: int) -> _Part:
+        rows, draws, order = batch.rows, batch.draws, self._recipe.order
+        rests = uniform_share(order, self._recipe.optimizer, step) == 1.0
+        shown: Shown = self._module(rows.x, ~draws.known, rows.lengths, show=draws.under, rests=rests)
+        x = rows.x.repeat(order.draws, 1)
+        losses, control = cross_entropy(shown.prediction.token_logits, x), self._arm.control(x)
         loss = order_form(
-            cross_entropy(prediction.token_logits, rows.x),
-            prefixes,
-            log_w=log_w,
-            baseline=self._arm.baseline.read(prefixes),
-            control=self._arm.control(rows.x),
-            learn_order_from_prompted=self._recipe.order.learn_from_prompted,
+            losses,
+            shown.prefixes,
+            log_w=shown.log_w,
+            policy=shown.policy,
+            baseline=self._baseline(losses, shown, control),
+            control=control,
+            learn_order_from_prompted=order.learn_from_prompted,
         )
         # DDP wants every parameter in the graph, also while no row teaches the order.
-        return replace(loss, total=loss.total + 0.0 * log_w.sum())
+        idle = shown.log_w.sum() if shown.policy is None else shown.log_w.sum() + shown.policy.sum()
+        return _Part(replace(loss, total=loss.total + 0.0 * idle), shown.prefixes)
+
+    def _baseline(self, losses: Tensor, shown: Shown, control: Tensor) -> Tensor:
+        num_draws = self._recipe.order.draws
+        if num_draws == 1:
+            return self._arm.baseline.read(shown.prefixes)
+        return leave_one_out(
+            losses, shown.prefixes, log_w=shown.log_w, num_draws=num_draws, control=control, policy=shown.policy
+        )
 
     def _clip(self, step: int) -> Tensor:
         """Clips network and order apart: the order's gradient is a noisy score, and must not shrink the network's."""
         norms = []
         for is_order in (False, True):
-            groups = [g["params"] for g in self._optimizer.param_groups if (g["name"] == "order") == is_order]
+            groups = [g["params"] for g in self._optimizer.param_groups if (g["name"] in ORDER_GROUPS) == is_order]
             parameters = [p for group in groups for p in group]
             if parameters:
                 norms.append(whole(torch.nn.utils.clip_grad_norm_(parameters, self._recipe.optimizer.clip)))
@@ -128,14 +155,14 @@ class Stepper:
         progress = step / config.num_steps
         cosine = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in self._optimizer.param_groups:
-            is_resting = group["name"] == "order" and progress < order.warmup
+            is_resting = group["name"] in ORDER_GROUPS and progress < order.warmup
             group["lr"] = 0.0 if is_resting else group["peak"] * warm * cosine
 
 
 def _collected(losses: Sequence[Loss]) -> dict[str, Tensor]:
     """The mean loss, and for each reported bound its sum over rows and their number."""
     collected = {"loss": torch.stack([loss.total.detach().double() for loss in losses]).mean()}
-    for name in REPORTED:
+    for name in [name for name in REPORTED if name in losses[0].parts]:
         counts = torch.stack([loss.parts[f"num_{name}"] for loss in losses]).double()
         collected[name] = (torch.stack([loss.parts[name] for loss in losses]).double() * counts).sum()
         collected[f"num_{name}"] = counts.sum()

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -21,17 +21,19 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
-from model.manifest import Architecture, OrderSpec
-from model.orders import deterministic_order, order_entropy
+from model.manifest import Architecture
+from model.posterior import Posterior
 from model.transformer import Block, Transformer
-from training.arm import Arm, whole
+from training.arm import ORDER_GROUPS, Arm, whole
 from training.batches import marginal_logprobs, uniform_share
 from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
 from training.config import Recipe, RunConfig
 from training.data.dataset import Dataset
-from training.evaluate import Estimate, Rows, as_rows, log_likelihood, nelbo
 from training.journal import Journal
+from training.rows import Rows, as_rows
+from training.start import load_start, make_denoiser
 from training.stepper import Stepper, TrainingError
+from training.watch import gradient_noise, law_figures, validation_figures
 
 VALIDATION_SEED = 20_251_119
 
@@ -51,7 +53,7 @@ def train(recipe: Recipe, dataset: Dataset, *, work: Path) -> Trained | None:
     """
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
-    fabric = make_fabric(recipe.run)
+    fabric = make_fabric(recipe.run, find_unused=recipe.order.kind == "contextual")
     try:
         return _trained(fabric, recipe, dataset, work)
     finally:
@@ -72,7 +74,22 @@ def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Tr
     return run.finish()
 
 
-def make_fabric(config: RunConfig) -> Fabric:
+def posterior_forwards(recipe: Recipe) -> int:
+    """Rows that the posterior of a contextual order sees in a whole run; it rests during the warm-up."""
+    if recipe.order.kind != "contextual":
+        return 0
+    optimizer = recipe.optimizer
+    asked = sum(uniform_share(recipe.order, optimizer, step) < 1.0 for step in range(optimizer.num_steps))
+    return asked * optimizer.batch_size // recipe.order.draws
+
+
+def _posterior(recipe: Recipe, architecture: Architecture) -> Posterior | None:
+    if recipe.order.kind != "contextual":
+        return None
+    return Posterior(architecture.model_copy(update={"layers": recipe.order.posterior_layers}))
+
+
+def make_fabric(config: RunConfig, *, find_unused: bool = False) -> Fabric:
     """One process, or under `torchrun` as many as it started. Raises TrainingError for what this machine lacks."""
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise TrainingError("run.accelerator: cuda is asked for, and this machine has no CUDA device")
@@ -88,8 +105,23 @@ def make_fabric(config: RunConfig) -> Fabric:
             parallelize_fn=_shard, data_parallel_size=num_processes, tensor_parallel_size=1
         )
     elif num_processes > 1:
-        strategy = DDPStrategy(broadcast_buffers=False)
+        # The posterior of a contextual order rests during the warm-up.
+        strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=find_unused)
     return _launched(config, strategy, num_processes // num_nodes, num_nodes)
+
+
+def pick_precision(config: RunConfig) -> Literal["32-true", "bf16-mixed"]:
+    """What `auto` comes to on this machine."""
+    if config.precision != "auto":
+        return config.precision
+    on_cuda = config.accelerator != "cpu" and torch.cuda.is_available()
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else _cpu_has_bf16()
+    return "bf16-mixed" if has_bf16 else "32-true"
+
+
+def _cpu_has_bf16() -> bool:
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _leave() -> None:
@@ -105,7 +137,7 @@ def _launched(config: RunConfig, strategy: str | Strategy, devices: int, num_nod
         devices=devices,
         num_nodes=num_nodes,
         strategy=strategy,
-        precision=config.precision,
+        precision=pick_precision(config),
     )
     fabric.launch()
     return fabric
@@ -127,13 +159,16 @@ class _Run:
         self.step = 0
         self.rows = as_rows(dataset.train, dataset.lengths.get("train"))
         torch.manual_seed(recipe.seed)
-        L = dataset.train.shape[1]
-        architecture = Architecture(
-            length=L, vocabulary_sizes=tuple(dataset.tokenizer.vocabulary_sizes), **recipe.model.model_dump()
+        self.start = load_start(recipe, dataset)
+        denoiser = make_denoiser(recipe, dataset, self.start)
+        architecture = denoiser.architecture
+        self.arm = Arm(
+            denoiser,
+            marginals=marginal_logprobs(self.rows, architecture.vocabulary_sizes),
+            baseline_window=recipe.order.baseline_window,
+            posterior=_posterior(recipe, architecture),
+            is_frozen=recipe.start.freeze_denoiser,
         )
-        denoiser = Transformer(architecture, OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed))
-        marginals = marginal_logprobs(self.rows, architecture.vocabulary_sizes)
-        self.arm = Arm(denoiser, marginals=marginals, baseline_window=recipe.order.baseline_window)
         if recipe.run.compile:  # block by block: quick to compile, and it leaves names and sharding as they are
             for block in denoiser.blocks:
                 block.compile()
@@ -158,7 +193,8 @@ class _Run:
     @property
     def identity(self) -> dict[str, str]:
         """What a checkpoint must agree with to be resumed."""
-        return {"recipe": self.recipe.fingerprint(), "data": self.dataset.fingerprint}
+        start = {} if self.start is None else {"start.artifact": self.start.manifest.weights_sha256}
+        return {"recipe": self.recipe.fingerprint(), "data": self.dataset.fingerprint, **start}
 
     def resume(self) -> None:
         checkpoint = find_checkpoint(self.work / "checkpoints")
@@ -199,39 +235,45 @@ class _Run:
             return None
         denoiser = Transformer(self.arm.denoiser.architecture, self.arm.denoiser.order)
         denoiser.load_state_dict(weights)
-        forwards = self.recipe.optimizer.num_steps * self.recipe.optimizer.batch_size
-        summary = {"steps": self.step, "row_forwards": forwards, "world_size": self.fabric.world_size}
-        return Trained(denoiser.eval(), {**summary, "torch": torch.__version__, "device": self.fabric.device.type})
+        summary = {
+            "steps": self.step,
+            "row_forwards": self.step * self.recipe.optimizer.batch_size,
+            "posterior_forwards": posterior_forwards(self.recipe),
+            "world_size": self.fabric.world_size,
+            "torch": torch.__version__,
+            "device": self.fabric.device.type,
+            "precision": pick_precision(self.recipe.run),
+        }
+        return Trained(denoiser.eval(), summary)
 
     def _train_figures(self, taken: Mapping[str, Tensor]) -> dict[str, float]:
         step, then = self._last_log
         now = time.monotonic()
         self._last_log = (self.step, now)
-        log_w = self.arm.log_w()
+        figures = self.stepper.figures(taken)
+        noise = gradient_noise(self.optimizer, groups=ORDER_GROUPS)
         return {
-            **self.stepper.figures(taken),
+            **figures,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "uniform_share": uniform_share(self.recipe.order, self.recipe.optimizer, self.step),
-            "order_entropy": float(order_entropy(log_w)),
-            "log_w_span": float(log_w.max() - log_w.min()),
+            **law_figures(self.arm.log_w().cpu(), policy_nats=figures.get("policy_entropy")),
+            **({} if noise is None else {"order_gradient_noise": noise}),
             "steps_per_second": (self.step - step) / max(now - then, 1e-9),
         }
 
     def _validate(self, journal: Journal | None) -> None:
-        """NELBO of the averaged weights under the law and exactly under its likeliest order, on validation rows."""
+        """Figures of the averaged weights on validation rows."""
         self.arm.eval()
         limit = self.recipe.run.validate_rows
         rows = as_rows(self.dataset.validation, self.dataset.lengths.get("validation"), limit=limit)
-        rows = Rows(rows.x.to(self.fabric.device), rows.lengths.to(self.fabric.device))
-        log_w = self.arm.log_w(average=True)
-
-        def denoise(tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Any:
-            return self.module(tokens, hidden, lengths, average=True)[0]
-
-        bound = Estimate.of(nelbo(denoise, rows, log_w, seed=VALIDATION_SEED))
-        exact = Estimate.of(-log_likelihood(denoise, rows, deterministic_order(log_w).tolist()))
+        figures = validation_figures(
+            self.module,
+            Rows(rows.x.to(self.fabric.device), rows.lengths.to(self.fabric.device)),
+            log_w=self.arm.log_w(average=True),
+            is_contextual=self.recipe.order.kind == "contextual",
+            seed=VALIDATION_SEED,
+        )
         if journal is not None:
-            figures = {"nelbo": bound.mean, "nelbo_se": bound.standard_error, "negative_log_likelihood": exact.mean}
             journal.log("validation", self.step, figures)
 
     def _save(self) -> None:

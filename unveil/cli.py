@@ -44,6 +44,9 @@ def _root(
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe in TOML.", show_default=False)] = None,
     table: Annotated[Path | None, typer.Option(help="A CSV or Parquet file: no recipe needed.")] = None,
+    freeze_denoiser: Annotated[
+        Path | None, typer.Option(metavar="ARTIFACT", help="Keep its denoiser as it is; learn an order for it alone.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the artifact goes; default runs/NAME.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
 ) -> None:
@@ -53,9 +56,11 @@ def train(
     """
     from unveil import training_commands
 
-    if (recipe is None) == (table is None):
+    if recipe is not None and table is not None:
         raise UsageError("train takes a recipe or --table FILE, one of the two")
-    training_commands.train(recipe=recipe, table=table, out=out, overrides=overrides or [])
+    if recipe is None and table is None and freeze_denoiser is None:
+        raise UsageError("train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT")
+    training_commands.train(recipe=recipe, table=table, frozen=freeze_denoiser, out=out, overrides=overrides or [])
 
 
 @app.command()
@@ -64,14 +69,22 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     rows: Annotated[int | None, typer.Option(min=2, help="Only the first so many rows.")] = None,
     table: Annotated[Path | None, typer.Option(help="Where the training table is now, if it has moved.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="An artifact of the same data, trained under uniform orders, to compare with.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """NELBO and exact log-likelihood under learned, uniform and reversed orders, with standard errors."""
+    """NELBO and exact log-likelihood under the learned order and every control, with standard errors.
+
+    Controls: uniform and reversed orders, left to right, right to left, confidence, margin, and the best and the worst
+    of all orders for up to 10 positions. A learned order proves little against its own network, which it was trained
+    with; --reference puts a uniform model beside it, under the learned order too, with paired differences.
+    """
     from unveil import training_commands
 
     if split not in ("train", "validation", "test"):
         raise UsageError("--split takes train, validation or test")
-    training_commands.evaluate(artifact, split=split, rows=rows, table=table, as_json=as_json)
+    training_commands.evaluate(artifact, split=split, rows=rows, table=table, reference=reference, as_json=as_json)
 
 
 @app.command()

@@ -2,24 +2,24 @@
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from model.artifact import Artifact, load_artifact
 from model.errors import ArtifactError, DataError
-from training.config import Recipe, RecipeError, load_recipe, settle, table_recipe
+from training.config import Recipe, RecipeError, build_recipe, load_recipe, settle, table_recipe
 from training.data.config import DataConfig, TableData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
 from training.evaluate import Advance
-from training.order_report import as_json as order_as_json
-from training.order_report import chart, in_words
-from training.publish import describe_data, publish
+from training.figures import ORDER_HEADER, PAIR_HEADER, PAIR_NOTE, notes, order_rows, pair_rows
+from training.publish import describe_data, describe_order, publish
 from training.report import evaluate_model, num_row_forwards
 from training.trainer import train as run_training
 from unveil.output import print_json
@@ -32,10 +32,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("UNVEIL_CACHE") or "~/.cache/unveil").expanduser()
 
 
-def train(*, recipe: Path | None, table: Path | None, out: Path | None, overrides: list[str]) -> None:
-    """Trains a recipe, or a table by default settings, and writes the artifact."""
+def train(
+    *, recipe: Path | None, table: Path | None, frozen: Path | None, out: Path | None, overrides: list[str]
+) -> None:
+    """Trains a recipe, or a table by default settings, or an order alone for the denoiser of an artifact; writes the
+    artifact."""
     is_main = int(os.environ.get("RANK", "0")) == 0
-    loaded = _recipe(recipe, table, out, overrides)
+    loaded = _recipe(recipe, table, frozen, out, overrides)
     folder = out or Path("runs") / loaded.name
     dataset = load_dataset(loaded.data, cache=cache_folder())
     loaded = settle(loaded, num_rows=len(dataset.train))
@@ -44,19 +47,26 @@ def train(*, recipe: Path | None, table: Path | None, out: Path | None, override
     trained = run_training(loaded, dataset, work=folder.with_name(folder.name + ".run"))
     if trained is None:
         return
-    total = num_row_forwards(dataset, split="test", limit=loaded.run.evaluate_rows)
+    total = num_row_forwards(dataset, split="test", limit=loaded.run.evaluate_rows, kind=loaded.order.kind)
     with _Bar("evaluating on the test split", total) as advance:
         publish(trained, loaded, dataset, out=folder, recipe_text=_recipe_text(loaded), advance=advance)
     _stderr.print(f"wrote {folder}; serve it with: unveil serve {folder}", soft_wrap=True)
 
 
-def evaluate(artifact: Path, *, split: str, rows: int | None, table: Path | None, as_json: bool) -> None:
-    """Evaluates an artifact on a split of the data it was trained on."""
+def evaluate(
+    artifact: Path, *, split: str, rows: int | None, table: Path | None, reference: Path | None, as_json: bool
+) -> None:
+    """Evaluates an artifact on a split of the data it was trained on, beside a uniform model of the same data if given.
+
+    Raises ArtifactError, DataError, RecipeError.
+    """
     loaded = load_artifact(artifact)
+    other = None if reference is None else _reference(reference, loaded, artifact).denoiser
     dataset = _dataset_of(artifact, loaded, table)
-    total = num_row_forwards(dataset, split=split, limit=rows)
+    kind = loaded.manifest.order.kind
+    total = num_row_forwards(dataset, split=split, limit=rows, kind=kind, has_reference=other is not None)
     with _Bar(f"evaluating on the {split} split", total) as advance:
-        figures = evaluate_model(loaded.denoiser, dataset, split=split, limit=rows, advance=advance)
+        figures = evaluate_model(loaded.denoiser, dataset, split=split, limit=rows, reference=other, advance=advance)
     if as_json:
         print_json(figures)
     else:
@@ -64,24 +74,39 @@ def evaluate(artifact: Path, *, split: str, rows: int | None, table: Path | None
 
 
 def order(artifact: Path, *, plot: Path | None, as_json: bool) -> None:
-    """Prints the learned order, and draws it where a file is given."""
+    """Prints the learned order, and draws it where a file is given. Needs no data."""
     loaded = load_artifact(artifact)
-    log_w = loaded.denoiser.order_head.global_log_w().detach()
-    names = [loaded.tokenizer.name(i) for i in range(loaded.manifest.length)]
-    kind = loaded.manifest.order.kind
+    account = describe_order(loaded.denoiser, loaded.tokenizer, name=artifact.resolve().name)
     if plot is not None:
-        plot.write_bytes(chart(log_w, names, title=f"{artifact.resolve().name}: {kind} order"))
+        plot.write_bytes(account.picture)
     if as_json:
-        print_json(order_as_json(kind, log_w, names))
+        print_json(account.value)
     else:
-        print(in_words(kind, log_w, names))
+        print(account.words)
 
 
-def _recipe(recipe: Path | None, table: Path | None, out: Path | None, overrides: list[str]) -> Recipe:
+def _recipe(
+    recipe: Path | None, table: Path | None, frozen: Path | None, out: Path | None, overrides: list[str]
+) -> Recipe:
+    if frozen is not None:
+        overrides = [f"start.artifact={json.dumps(str(frozen))}", "start.freeze_denoiser=true", *overrides]
     if recipe is not None:
         return load_recipe(recipe, overrides=overrides)
-    assert table is not None
-    return table_recipe(table, name=out.resolve().name if out is not None else table.stem, overrides=overrides)
+    if table is not None:
+        return table_recipe(table, name=out.resolve().name if out is not None else table.stem, overrides=overrides)
+    assert frozen is not None
+    fields = _recipe_fields(frozen, load_artifact(frozen))
+    kept = {part: fields[part] for part in ("data", "prompts", "optimizer", "seed") if part in fields}
+    name = out.resolve().name if out is not None else f"{frozen.resolve().name}-order"
+    return build_recipe({"name": name, **kept}, overrides=overrides, source="--freeze-denoiser")
+
+
+def _recipe_fields(folder: Path, artifact: Artifact) -> dict[str, Any]:
+    """The recipe that an artifact was trained by."""
+    fields = artifact.manifest.training.get("recipe")
+    if not isinstance(fields, dict) or "data" not in fields:
+        raise ArtifactError(f"{folder}: does not say what data it was trained on")
+    return fields
 
 
 def _recipe_text(recipe: Recipe) -> str:
@@ -105,8 +130,8 @@ def _toml(value: Any) -> str:
 def _dataset_of(folder: Path, artifact: Artifact, table: Path | None) -> Dataset:
     """The data the artifact was trained on, read anew and recognised by its fingerprint."""
     try:
-        config = TypeAdapter[Any](DataConfig).validate_python(artifact.manifest.training["recipe"]["data"])
-    except (KeyError, TypeError, ValueError):
+        config = TypeAdapter[Any](DataConfig).validate_python(_recipe_fields(folder, artifact)["data"])
+    except ValidationError:
         raise ArtifactError(f"{folder}: does not say what data it was trained on") from None
     if table is not None:
         if not isinstance(config, TableData):
@@ -118,22 +143,39 @@ def _dataset_of(folder: Path, artifact: Artifact, table: Path | None) -> Dataset
     return dataset
 
 
+def _reference(folder: Path, artifact: Artifact, of: Path) -> Artifact:
+    """The model to compare with, once it is known to be one of the same data under uniform orders."""
+    reference = load_artifact(folder)
+    fingerprints = [a.manifest.training.get("data_sha256") for a in (artifact, reference)]
+    if fingerprints[0] is None or fingerprints[0] != fingerprints[1]:
+        raise DataError(f"--reference {folder}: not trained on the data of {of} (the fingerprints differ)")
+    if (kind := reference.manifest.order.kind) != "uniform":
+        raise ArtifactError(f"--reference {folder}: takes a model of uniform orders, and this one's are {kind}")
+    return reference
+
+
 def _show_figures(figures: dict[str, Any]) -> None:
     print(f"{figures['rows']:,} rows of the {figures['split']} split, nats a row ± one standard error")
-    table = Table("order", "NELBO", "exact log-likelihood of the likeliest order")
-    for name in ("learned", "uniform", "reversed", "left_to_right"):
-        cells = [figures[kind].get(name) for kind in ("nelbo", "log_likelihood")]
-        table.add_row(name, *("" if c is None else f"{c['mean']:.4f} ± {c['standard_error']:.4f}" for c in cells))
     console = Console()
-    console.print(table)
-    conditional = figures["conditional"]
-    shown = f"{conditional['mean']:.4f} ± {conditional['standard_error']:.4f}"
-    print(f"with a random part of the row known: {shown} nats a hidden position")
+    console.print(_table(ORDER_HEADER, order_rows(figures, digits=4)))
+    for note in notes(figures, digits=4):
+        print(note)
+    if "reference" in figures:
+        print(f"\nBeside the uniform model. {PAIR_NOTE}")
+        console.print(_table(PAIR_HEADER, pair_rows(figures, digits=4)))
     if "imputation" in figures:
-        table = Table("one column hidden", "likeliest value right", "commonest value right")
-        for name, row in figures["imputation"].items():
-            table.add_row(name, f"{row['accuracy']:.3f}", f"{row['commonest_level']:.3f}")
-        console.print(table)
+        rows = [
+            (name, f"{row['accuracy']:.3f}", f"{row['commonest_level']:.3f}")
+            for name, row in figures["imputation"].items()
+        ]
+        console.print(_table(("one column hidden", "likeliest value right", "commonest value right"), rows))
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 class _Bar:

@@ -64,7 +64,10 @@ def test_an_unvisited_cell_falls_back_to_the_mean_a_position_over_everything_see
 def test_statistics_of_two_processes_add_up_to_those_of_one() -> None:
     running, prefixes, v = RunningBaseline(L), draw(), values()
     whole = running.statistics(prefixes, v)
-    halves = [running.statistics(prefixes.rows(half), v[half]) for half in (slice(0, 20), slice(20, 40))]
+    halves = [
+        running.statistics(Prefixes(*(part[half] for part in prefixes)), v[half])
+        for half in (slice(0, 20), slice(20, 40))
+    ]
     for together, left, right in zip(whole, *halves, strict=True):
         assert torch.allclose(together, left + right)
 

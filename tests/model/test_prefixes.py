@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.prefixes import Prefixes, draw_prefixes
+from model.prefixes import Prefixes, draw_prefixes, prefix_draws
 
 L = 5
 LOG_W = torch.tensor([0.0, 256.0, 64.0, 192.0, 128.0])  # certain order: 1, 3, 4, 2, 0
@@ -93,11 +93,18 @@ def test_each_row_may_have_weights_of_its_own() -> None:
 
 def test_the_same_generator_state_gives_the_same_prefixes_and_rows_can_be_taken_out() -> None:
     known = known_rows([], [1], [2], [])
-    prefixes, again = (draw_prefixes(torch.zeros(L), known=known, generator=generator(4)) for _ in range(2))
-    assert torch.equal(prefixes.sigma, again.sigma)
-    half = prefixes.rows(slice(2, 4))
+    first, again = (prefix_draws(known, generator=generator(4)) for _ in range(2))
+    prefixes = first.under(torch.zeros(L))
+    assert torch.equal(prefixes.sigma, again.under(torch.zeros(L)).sigma)
+    half = first.cut(slice(2, 4)).under(torch.zeros(L))
     assert torch.equal(half.sigma, prefixes.sigma[2:])
     assert torch.equal(half.hidden, prefixes.hidden[2:])
+
+
+def test_a_law_of_each_rows_own_orders_each_row_by_its_own_weights() -> None:
+    own = torch.stack([LOG_W, -LOG_W])
+    prefixes = prefix_draws(known_rows([], []), generator=generator(), num_draws=2).under(own)
+    assert prefixes.sigma.tolist() == [[1, 3, 4, 2, 0], [0, 2, 4, 3, 1]] * 2
 
 
 def test_a_row_with_everything_known_is_refused() -> None:

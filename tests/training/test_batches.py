@@ -26,12 +26,12 @@ def test_a_batch_may_be_larger_than_the_table() -> None:
 
 def test_a_step_is_a_function_of_seed_and_step() -> None:
     recipe, log_w = small_recipe(), torch.zeros(5)
-    first, again = (draw_batch(_rows(), recipe, step=5, log_w=log_w) for _ in range(2))
+    first, again = (draw_batch(_rows(), recipe, step=5) for _ in range(2))
     assert torch.equal(first.rows.x, again.rows.x)
-    assert torch.equal(first.prefixes.hidden, again.prefixes.hidden)
-    other = draw_batch(_rows(), recipe, step=6, log_w=log_w)
-    assert not torch.equal(first.prefixes.hidden, other.prefixes.hidden)
-    reseeded = draw_batch(_rows(), small_recipe("seed=1"), step=5, log_w=log_w)
+    assert torch.equal(first.draws.under(log_w).hidden, again.draws.under(log_w).hidden)
+    other = draw_batch(_rows(), recipe, step=6)
+    assert not torch.equal(first.draws.under(log_w).hidden, other.draws.under(log_w).hidden)
+    reseeded = draw_batch(_rows(), small_recipe("seed=1"), step=5)
     assert not torch.equal(first.rows.x, reseeded.rows.x)
 
 
@@ -54,7 +54,7 @@ def test_prompted_and_uniform_rows_have_the_shares_of_the_recipe() -> None:
         "order.anneal=0.0",
         "order.exploration=0.2",
     )
-    prefixes = draw_batch(_rows(), recipe, step=0, log_w=torch.zeros(5)).prefixes
+    prefixes = draw_batch(_rows(), recipe, step=0).draws.under(torch.zeros(5))
     # An empty known set is drawn with probability 1/5, and is then no prompt.
     assert abs(float(prefixes.prompted.float().mean()) - 0.3 * 4 / 5) < 0.03
     assert abs(float((~prefixes.follows_law).float().mean()) - 0.2) < 0.03
@@ -73,10 +73,19 @@ def test_known_sets_are_uniform_in_size_and_place_and_never_whole() -> None:
 
 def test_padding_is_known_and_no_prompt() -> None:
     rows = Rows(torch.zeros(40, 5, dtype=torch.int64), torch.full((40,), 3))
-    batch = draw_batch(rows, small_recipe("prompts.share=0.0"), step=0, log_w=torch.zeros(5))
-    assert not batch.prefixes.prompted.any()
-    assert not batch.prefixes.hidden[:, 3:].any()
-    assert (batch.prefixes.num_known == 2).all()
+    prefixes = draw_batch(rows, small_recipe("prompts.share=0.0"), step=0).draws.under(torch.zeros(5))
+    assert not prefixes.prompted.any()
+    assert not prefixes.hidden[:, 3:].any()
+    assert (prefixes.num_known == 2).all()
+
+
+def test_leave_one_out_shows_a_part_of_the_rows_each_in_several_orders() -> None:
+    recipe = small_recipe("optimizer.batch_size=32", "order.draws=4", "order.warmup=0.0", "order.anneal=0.0")
+    batch = draw_batch(_rows(), recipe, step=0)
+    assert len(batch.rows) == 8
+    prefixes = batch.draws.under(torch.zeros(5))
+    assert prefixes.sigma.shape == (32, 5)
+    assert torch.equal(prefixes.num_revealed.view(4, 8), prefixes.num_revealed[:8].expand(4, 8))
 
 
 def test_marginals_count_every_position_or_all_of_them_together_without_the_padding() -> None:

@@ -64,7 +64,7 @@ def test_the_figures_are_those_of_the_evaluation(artifact: Path) -> None:
     figures = evaluate_model(loaded.denoiser, DATASET, advance=told.append)
     # Training computes these in the same float32, but with weights that never went through a file.
     assert figures == loaded.manifest.figures
-    assert sum(told) == num_row_forwards(DATASET, split="test", limit=None)
+    assert sum(told) == num_row_forwards(DATASET, split="test", limit=None, kind="global")
     log_likelihood = figures["log_likelihood"]["learned"]["mean"]
     assert -figures["nelbo"]["learned"]["mean"] == pytest.approx(log_likelihood, abs=1.0)
     assert set(figures["imputation"]) == set(NAMES)

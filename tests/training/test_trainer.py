@@ -135,9 +135,10 @@ def test_the_log_has_what_order_learning_must_be_watched_by(tmp_path: Path) -> N
     lines = _log(tmp_path)
     train_lines = [line for line in lines if line["kind"] == "train"]
     assert [line["step"] for line in train_lines] == list(range(1, 13))
-    for name in ("loss", "order_entropy", "log_w_span", "uniform_share", "gradient_norm", "learning_rate"):
+    for name in ("loss", "order_entropy", "log_w_span", "uniform_share", "gradient_norm", "effective_orders_log10"):
         assert all(isinstance(line[name], float) for line in train_lines), name
     assert train_lines[-1]["log_w_span"] > 0  # type: ignore[operator]
+    assert train_lines[-1]["order_gradient_noise"] > 0  # type: ignore[operator]
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [6, 12]
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
@@ -149,7 +150,16 @@ def test_the_orders_weights_rest_during_the_warm_up(tmp_path: Path) -> None:
     assert all(span > 0 for span in spans[6:])  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("override", ["order.kind=uniform", "order.fixed=[3,1,0,2]", "order.learn_from_prompted=true"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "order.kind=uniform",
+        "order.fixed=[3,1,0,2]",
+        "order.learn_from_prompted=true",
+        "order.draws=4",
+        "order.kind=contextual",
+    ],
+)
 def test_every_arm_trains(tmp_path: Path, override: str) -> None:
     extra = ("order.kind=fixed",) if "fixed" in override else ()
     trained = _train(small_recipe(override, *extra), tmp_path)

@@ -70,6 +70,7 @@ def test_the_whole_road_from_a_csv_file_to_rows(tmp_path: Path, run: Any) -> Non
     rows = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
     assert len(rows) == 5
     assert all(row["a"] == "a1" and row["b"] in ("b0", "b1") and 0 <= int(row["d"]) <= 34 for row in rows)
+    _compare_with_a_uniform_model(tmp_path, out, small, run)
     write_csv(table, num_rows=300)
     code, _, err = run("evaluate", out)
     assert code == 1
@@ -77,6 +78,51 @@ def test_the_whole_road_from_a_csv_file_to_rows(tmp_path: Path, run: Any) -> Non
     code, _, err = run("evaluate", out, "--table", tmp_path / "none.csv")
     assert code == 1
     assert "none.csv" in err
+
+
+def _compare_with_a_uniform_model(tmp_path: Path, out: Path, small: list[str], run: Any) -> None:
+    """`--reference`: paired figures, and refusals of what cannot be compared."""
+    table, uniform, other = tmp_path / "mine.csv", tmp_path / "uniform", tmp_path / "other"
+    settings = [part for setting in small for part in ("--set", setting)]
+    assert run("train", "--table", table, "--out", uniform, *settings, "--set", "order.kind=uniform")[0] == 0
+    code, printed, err = run("evaluate", out, "--rows", "20", "--reference", uniform, "--json")
+    assert code == 0, err
+    pairs = json.loads(printed)["reference"]["pairs"]
+    for pair in pairs.values():
+        expected = pair["model"]["mean"] - pair["reference"]["mean"]
+        assert pair["difference"]["mean"] == pytest.approx(expected)
+    assert {"learned_law", "learned_order", "random_orders", "own_best_order", "margin", "conditional"} == set(pairs)
+    code, printed, _ = run("evaluate", out, "--rows", "20", "--reference", uniform)
+    assert code == 0
+    assert "Beside the uniform model. Costs on the same rows" in printed
+    code, printed, err = run("evaluate", out, "--reference", out)
+    assert (code, printed) == (1, "")
+    assert f"--reference {out}: takes a model of uniform orders, and this one's are global" in err
+    write_artifact(other, kind="uniform")
+    code, printed, err = run("evaluate", out, "--reference", other)
+    assert (code, printed) == (1, "")
+    assert f"--reference {other}: not trained on the data of {out}" in err
+    assert err.count("\n") == 1
+
+
+def test_a_contextual_order_is_told_and_drawn_without_data(tmp_path: Path, run: Any) -> None:
+    write_artifact(tmp_path / "people", kind="contextual")
+    code, words, _ = run("order", tmp_path / "people", "--plot", tmp_path / "order.svg")
+    assert code == 0
+    assert words.startswith("The contextual order may depend on what has been revealed")
+    assert "Rows of the least alike orders" in words
+    assert ElementTree.fromstring((tmp_path / "order.svg").read_bytes()).tag.endswith("svg")
+    code, printed, _ = run("order", tmp_path / "people", "--json")
+    assert code == 0
+    value = json.loads(printed)
+    assert value["kind"] == "contextual"
+    assert sorted(position["name"] for position in value["positions"]) == [
+        "age",
+        "hours",
+        "income",
+        "rate",
+        "workclass",
+    ]
 
 
 def test_generate_gives_the_same_for_the_same_seed_and_keeps_what_is_known(artifact: Path, run: Any) -> None:

@@ -71,4 +71,15 @@ class TextData(_Part):
         return self
 
 
-DataConfig = Annotated[AdultData | TableData | TextData, Field(discriminator="kind")]
+class NetworkData(_Part):
+    """Rows drawn from a Bayesian network whose tables are known; `seed` shuffles its columns and draws the rows."""
+
+    kind: Literal["network"] = "network"
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    rows: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
+    validation_rows: Annotated[int, Field(ge=1, le=10_000_000)] = 2_000
+    test_rows: Annotated[int, Field(ge=1, le=10_000_000)] = 2_000
+    seed: int = Field(default=0, ge=0)
+
+
+DataConfig = Annotated[AdultData | TableData | TextData | NetworkData, Field(discriminator="kind")]

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from training.data.adult import load_adult
-from training.data.config import AdultData, DataConfig, TableData
+from training.data.config import AdultData, DataConfig, NetworkData, TableData
 from training.data.dataset import Dataset
+from training.data.network import load_network
 from training.data.table import load_table
 from training.data.text import load_text
 
@@ -13,4 +14,6 @@ def load_dataset(config: DataConfig, *, cache: Path) -> Dataset:
     """`cache` keeps fetched packages. Raises DataError."""
     if isinstance(config, AdultData):
         return load_adult(config, cache=cache)
+    if isinstance(config, NetworkData):
+        return load_network(config, cache=cache)
     return load_table(config) if isinstance(config, TableData) else load_text(config)

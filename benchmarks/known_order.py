@@ -1,0 +1,140 @@
+"""Does training find a known order? Latents and observations in shuffled positions: `benchmarks/problems/latent.py`.
+
+    python -m benchmarks.known_order [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--scales 1,3]
+
+For each scale (1: 8 latents, 12 observations; 3: three times as many) and seed, three arms of the same net, first
+weights and number of forwards: `uniform` orders, `best` (latents first, given), and `global`, which learns its order
+with the shipped settings and is told nothing. Every seed is another problem. On held-out draws, in nats a row:
+`gap_closed = (L_uniform - L_learned) / (L_uniform - L_best)`, L the NELBO under the arm's own law, and Kendall's tau of
+the learned order over (observation, own parent) pairs. Budgets were chosen on seed 100's validation rows.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.problems.latent import LatentProblem, kendall_tau
+from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from model.orders import deterministic_order, order_entropy
+from training.config import Recipe
+from training.evaluate import Estimate, as_rows, log_likelihood, nelbo
+from training.trainer import train
+
+ARMS = {"uniform": "uniform", "learned": "global", "best": "fixed"}
+MODEL = {"width": 64, "layers": 3, "heads": 4, "mlp_width": 192, "dropout": 0.0}
+BUDGETS: dict[int, Fields] = {1: {"steps": 2500, "batch_size": 128}, 3: {"steps": 4000, "batch_size": 128}}
+QUICK: Fields = {"steps": 40, "batch_size": 32, "warmup_steps": 5}
+TEST_ROWS, EVALUATION_SEED = 4000, 1
+
+
+def main() -> None:
+    parser = arguments(__doc__, work="runs/known_order", seeds=5)
+    parser.add_argument("--scales", default="1,3", help="1, 3 or both")
+    given = parser.parse_args()
+    scales = [1] if given.quick else [int(scale) for scale in given.scales.split(",")]
+    tasks = [
+        {"problem": f"latent{scale}", "arm": arm, "seed": seed, "scale": scale, **settings(scale, quick=given.quick)}
+        for scale in scales
+        for seed in range(given.seeds)
+        for arm in ARMS
+    ]
+    runs = f"{given.work}/runs"
+    results = run_all(measure, [{**task, "runs": runs} for task in tasks], folder=given.work, jobs=given.jobs)
+    reports = {scale: report([r for r in results if r["scale"] == scale]) for scale in scales}
+    first = reports.pop(scales[0])
+    full = {**first, "longer": {str(scale): longer for scale, longer in reports.items()}}
+    print(json.dumps(full, indent=2) if given.json else as_text(full))
+
+
+def settings(scale: int, *, quick: bool) -> Fields:
+    """What a task depends on besides its seed."""
+    if quick:
+        return {"optimizer": QUICK, "rows": 2000, "test_rows": 200}
+    budget = BUDGETS[scale]
+    return {"optimizer": budget, "rows": budget["steps"] * budget["batch_size"], "test_rows": TEST_ROWS}
+
+
+def measure(task: Fields) -> Fields:
+    """Trains one arm and scores it on held-out draws."""
+    problem = LatentProblem(seed=task["seed"], scale=task["scale"])
+    dataset = problem.dataset(train=task["rows"], validation=512, test=task["test_rows"])
+    kind = ARMS[task["arm"]]
+    recipe = Recipe.model_validate(
+        {
+            "name": f"{task['problem']}-{task['arm']}-{task['seed']}",
+            "seed": task["seed"],
+            "data": {"kind": "table", "path": "drawn-by-the-benchmark"},
+            "model": MODEL,
+            "order": {"kind": kind, "fixed": problem.best_order if kind == "fixed" else None},
+            "prompts": {"share": 0.0},
+            "optimizer": task["optimizer"],
+            "run": {"threads": 1, "validate_rows": 512, "validate_every": 500, "log_every": 50},
+        }
+    )
+    trained = train(recipe, dataset, work=Path(task["runs"]) / recipe.name)
+    assert trained is not None, "run in one process"
+    log_w = trained.denoiser.order_head.global_log_w().detach()
+    order = deterministic_order(log_w).tolist()
+    rows = as_rows(dataset.test)
+    return {
+        **{name: task[name] for name in ("problem", "arm", "seed", "scale")},
+        "nelbo": asdict(Estimate.of(nelbo(trained.denoiser, rows, log_w, seed=EVALUATION_SEED))),
+        "deployed": asdict(Estimate.of(-log_likelihood(trained.denoiser, rows, order))),
+        "kendall_tau": kendall_tau(order, problem.pairs),
+        "order_entropy": float(order_entropy(log_w)),
+        "mean_log_w": {
+            "latents": float(log_w[problem.places[: problem.num_latents]].mean()),
+            "observations": float(log_w[problem.places[problem.num_latents :]].mean()),
+        },
+        "entropy": problem.entropy,
+        "optimizer": task["optimizer"],
+        "row_forwards": trained.summary["row_forwards"],
+    }
+
+
+def report(results: Sequence[Fields]) -> Fields:
+    """The three arms of each seed side by side."""
+    seeds = []
+    for seed in sorted({result["seed"] for result in results}):
+        arms = {result["arm"]: result for result in results if result["seed"] == seed}
+        loss = {arm: arms[arm]["nelbo"]["mean"] for arm in ARMS}
+        learned = arms["learned"]
+        seeds.append(
+            {
+                "seed": seed,
+                "gap_closed": (loss["uniform"] - loss["learned"]) / (loss["uniform"] - loss["best"]),
+                "kendall_tau": learned["kendall_tau"],
+                "nelbo": {arm: arms[arm]["nelbo"] for arm in ARMS},
+                "deployed": learned["deployed"],
+                "order_entropy": learned["order_entropy"],
+                "mean_log_w": learned["mean_log_w"],
+            }
+        )
+    gaps = [seed["gap_closed"] for seed in seeds]
+    return {
+        "seeds": seeds,
+        "gap_closed_min": min(gaps),
+        "gap_closed": interval(gaps),
+        "kendall_tau_min": min(seed["kendall_tau"] for seed in seeds),
+        "entropy": results[0]["entropy"],
+        "optimizer": results[0]["optimizer"],
+        "row_forwards": results[0]["row_forwards"],
+    }
+
+
+def as_text(full: Fields) -> str:
+    """The same for a reader."""
+    lines = []
+    for part in (full, *full["longer"].values()):
+        lines.append(f"truth {part['entropy']:.2f} nats, {part['row_forwards']:,} row-forwards an arm")
+        for seed in part["seeds"]:
+            losses = "  ".join(f"{arm} {value['mean']:.3f}" for arm, value in seed["nelbo"].items())
+            found = f"gap closed {seed['gap_closed']:.4f}  tau {seed['kendall_tau']:.3f}"
+            lines.append(f"  seed {seed['seed']}: {losses}  {found}")
+        lines.append(f"  smallest gap closed {part['gap_closed_min']:.4f}, smallest tau {part['kendall_tau_min']:.3f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

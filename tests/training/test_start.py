@@ -1,0 +1,67 @@
+"""Starting from an artifact: its network, its tokenizer, and with a frozen denoiser its very weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.artifact import load_artifact, save_artifact
+from model.errors import ArtifactError
+from tests.training.small import small_dataset, small_recipe
+from training.config import RecipeError, settle
+from training.start import load_start
+from training.trainer import train
+
+DATASET = small_dataset()
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    trained = train(small_recipe("order.kind=uniform"), DATASET, work=folder / "run")
+    assert trained is not None
+    out = folder / "uniform"
+    save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, figures={}, card="")
+    return out
+
+
+@pytest.mark.parametrize("kind", ["global", "contextual"])
+def test_a_frozen_denoiser_stays_as_it_is_and_gets_an_order(artifact: Path, tmp_path: Path, kind: str) -> None:
+    fields = small_recipe(f"order.kind={kind}", f"start.artifact={artifact}", "start.freeze_denoiser=true")
+    recipe = settle(fields, num_rows=len(DATASET.train))
+    assert (recipe.order.warmup, recipe.order.anneal, recipe.order.exploration) == (0.0, 0.0, 0.0)
+    trained = train(recipe, DATASET, work=tmp_path)
+    assert trained is not None
+    before, after = load_artifact(artifact).denoiser.state_dict(), trained.denoiser.state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor), name
+    assert trained.denoiser.order_head.log_w.abs().sum() > 0
+
+
+def test_all_of_it_trains_on_unless_it_is_frozen(artifact: Path, tmp_path: Path) -> None:
+    trained = train(small_recipe(f"start.artifact={artifact}"), DATASET, work=tmp_path)
+    assert trained is not None
+    before = load_artifact(artifact).denoiser.state_dict()
+    assert any(not torch.equal(trained.denoiser.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_what_the_recipe_says_of_rest_and_exploration_holds_for_a_frozen_denoiser_too(artifact: Path) -> None:
+    start = (f"start.artifact={artifact}", "start.freeze_denoiser=true")
+    recipe = settle(small_recipe(*start, "order.exploration=0.2"), num_rows=400)
+    assert (recipe.order.warmup, recipe.order.exploration) == (0.0, 0.2)
+
+
+def test_another_network_or_another_table_is_refused_by_name(artifact: Path) -> None:
+    with pytest.raises(RecipeError, match=r"model.width: 32, but start.artifact has 16; leave it out"):
+        load_start(small_recipe(f"start.artifact={artifact}", "model.width=32"), DATASET)
+    with pytest.raises(ArtifactError, match="its tokenizer is not that of small"):
+        load_start(small_recipe(f"start.artifact={artifact}"), small_dataset(60))
+    with pytest.raises(ArtifactError, match="no such artifact folder"):
+        load_start(small_recipe(f"start.artifact={artifact}-not"), DATASET)
+
+
+def test_a_frozen_denoiser_needs_an_artifact_and_an_order_to_learn(artifact: Path) -> None:
+    with pytest.raises(RecipeError, match="freeze_denoiser: takes an artifact"):
+        small_recipe("start.freeze_denoiser=true")
+    with pytest.raises(RecipeError, match="goes with learned orders"):
+        small_recipe(f"start.artifact={artifact}", "start.freeze_denoiser=true", "order.kind=uniform")

@@ -1,0 +1,75 @@
+"""Figures in words: the rows of the tables that `unveil evaluate` prints and the model card holds. Knows no network.
+
+Every name is looked for and none is required, so figures of older artifacts show too.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+ORDERS = {
+    "learned": "learned",
+    "mean_order": "learned, its mean order",
+    "uniform": "uniform (random)",
+    "reversed": "learned, reversed",
+    "left_to_right": "left to right",
+    "right_to_left": "right to left",
+    "confidence": "surest first (confidence)",
+    "margin": "surest first (margin)",
+    "best": "best (found on validation)",
+    "worst": "worst (found on validation)",
+}
+PAIRS = {  # what the uniform model is scored along; this model, its likeliest order but for the first and the last
+    "learned_law": "learned law (NELBO)",
+    "learned_order": "learned order",
+    "random_orders": "random orders",
+    "own_best_order": "its own best order",
+    "margin": "margin",
+    "conditional": "random prompts",
+}
+ORDER_HEADER = ("order", "NELBO", "exact log-likelihood")
+PAIR_HEADER = ("uniform model along", "this model", "uniform model", "difference")
+PAIR_NOTE = (
+    "Costs on the same rows; a negative difference is for this model, which takes its likeliest order, but the learned "
+    "law in the first line. With random prompts both take random orders: nats a hidden position."
+)
+
+
+def order_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str, str]]:
+    """Label, NELBO and exact log-likelihood of each order that the figures have; "" where there is none."""
+    for name, label in ORDERS.items():
+        cells = [figures[kind].get(name) for kind in ("nelbo", "log_likelihood")]
+        if any(cell is not None for cell in cells):
+            bound, exact = (estimate(cell, digits=digits) for cell in cells)
+            yield label, bound, exact
+
+
+def pair_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str, str, str]]:
+    """Label, the model's cost, the reference's and their paired difference: what `--reference` adds."""
+    pairs = figures.get("reference", {}).get("pairs", {})
+    for name, label in PAIRS.items():
+        if name in pairs:
+            model, other = (estimate(pairs[name][side], digits=digits) for side in ("model", "reference"))
+            yield label, model, other, estimate(pairs[name]["difference"], digits=digits, is_signed=True)
+
+
+def notes(figures: Mapping[str, Any], *, digits: int) -> list[str]:
+    """Sentences that go with the table: what is exact, what was chosen where, what is left out, random prompts."""
+    conditional = estimate(figures["conditional"], digits=digits)
+    said = ["The exact log-likelihood is that of the one order named; of the learned law, its likeliest order."]
+    if figures.get("order_kind") == "contextual":
+        said.append(
+            "The learned order may depend on what is revealed: each row has its own, and the mean order is one for all."
+        )
+    if "best" in figures.get("orders", {}) and figures["split"] == "validation":
+        said.append("Best and worst order were chosen on these very rows.")
+    if (reason := figures.get("left_out", {}).get("best_and_worst")) is not None:
+        said.append(f"Best and worst order are left out: {reason}.")
+    return [*said, f"With a random part of the row known: {conditional} nats a hidden position."]
+
+
+def estimate(value: Mapping[str, float] | None, *, digits: int, is_signed: bool = False) -> str:
+    """`mean ± standard error`, or nothing."""
+    if value is None:
+        return ""
+    sign = "+" if is_signed else ""
+    return f"{value['mean']:{sign}.{digits}f} ± {value['standard_error']:.{digits}f}"

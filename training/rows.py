@@ -1,0 +1,67 @@
+"""Clean canvases of one split as tensors, random known sets for them, and means over rows. Knows no model.
+
+The evaluation, the batches and the benchmarks share these.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BATCH_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Clean canvases: ids [N, L] and lengths [N]; positions from a row's length on are padding."""
+
+    x: Tensor
+    lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def padding(self) -> Tensor:
+        return torch.arange(self.x.shape[1], device=self.x.device) >= self.lengths[:, None]
+
+    def batches(self, *others: Tensor, size: int = BATCH_ROWS) -> Iterator[tuple["Rows", tuple[Tensor, ...]]]:
+        for start in range(0, len(self), size):
+            cut = slice(start, start + size)
+            yield Rows(self.x[cut], self.lengths[cut]), tuple(other[cut] for other in others)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over rows and its standard error."""
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Estimate":
+        values = values.double()
+        error = values.std() / len(values) ** 0.5 if len(values) > 1 else torch.tensor(float("nan"))
+        return cls(float(values.mean()), float(error))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} ± {self.standard_error:.4f}"
+
+
+def as_rows(ids: NDArray[np.int64], lengths: NDArray[np.int64] | None = None, *, limit: int | None = None) -> Rows:
+    """A split of a dataset as tensors; the first `limit` rows of it."""
+    x = torch.from_numpy(np.ascontiguousarray(ids[:limit]))
+    full = torch.full((len(x),), x.shape[1])
+    return Rows(x, full if lengths is None else torch.from_numpy(np.ascontiguousarray(lengths[:limit])))
+
+
+def known_sets(rows: Rows, *, seed: int) -> Tensor:
+    """A random known set a row, |C| ~ U{0..n-1} and C uniform given its size: [N, L] bool, padding not in it."""
+    generator = torch.Generator().manual_seed(seed)
+    n = rows.lengths
+    sizes = (torch.rand(len(rows), generator=generator, dtype=torch.float64) * n).long().clamp(max=n.max())
+    scores = torch.rand(rows.x.shape, generator=generator).masked_fill(rows.padding, 2.0)
+    return scores.argsort(-1).argsort(-1) < sizes[:, None]

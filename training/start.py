@@ -1,0 +1,74 @@
+"""Where training starts from: fresh weights, or those of an artifact. Knows no loop."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from torch import nn
+
+from model.artifact import Artifact, load_artifact
+from model.errors import ArtifactError
+from model.manifest import TOKENIZER, Architecture, OrderSpec
+from model.tokenizers.base import Tokenizer
+from model.transformer import Transformer
+from training.config import Recipe, RecipeError
+from training.data.dataset import Dataset
+
+_ORDER_HEAD = "order_head."
+
+
+def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
+    """The artifact that the recipe starts from, None for fresh weights.
+
+    Raises ArtifactError for a damaged artifact or one with another tokenizer, RecipeError for a recipe that wants
+    another network.
+    """
+    if recipe.start.artifact is None:
+        return None
+    artifact = load_artifact(recipe.start.artifact)
+    if _sha256(dataset.tokenizer) != artifact.manifest.files[TOKENIZER]:
+        raise ArtifactError(f"{recipe.start.artifact}: its tokenizer is not that of {dataset.name}, so it cannot start")
+    wanted, own = recipe.model.model_dump(), artifact.manifest.architecture.model_dump()
+    for name in recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
+        if wanted[name] != own[name]:
+            raise RecipeError(f"model.{name}: {wanted[name]}, but start.artifact has {own[name]}; leave it out")
+    return artifact
+
+
+def _sha256(tokenizer: Tokenizer) -> str:
+    """Of the file it would be saved as: it alone holds all that ids mean, the ends of bins too."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / TOKENIZER
+        tokenizer.save(path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> Transformer:
+    """The network as training finds it: all of it trains, or with a frozen denoiser its order head alone.
+
+    An order head comes along from the artifact if it is of the recipe's kind; otherwise the order is learned anew.
+    """
+    architecture = start.manifest.architecture if start is not None else fresh_architecture(recipe, dataset)
+    denoiser = Transformer(architecture, OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed))
+    if start is None:
+        return denoiser
+    keeps_order = start.manifest.order.kind == recipe.order.kind
+    weights = start.denoiser.state_dict().items()
+    denoiser.load_state_dict({n: w for n, w in weights if keeps_order or not n.startswith(_ORDER_HEAD)}, strict=False)
+    if recipe.start.freeze_denoiser:
+        _freeze_all_but(denoiser, _ORDER_HEAD)
+    return denoiser
+
+
+def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
+    """The recipe's network at the data's length and vocabulary."""
+    return Architecture(
+        length=dataset.train.shape[1],
+        vocabulary_sizes=tuple(dataset.tokenizer.vocabulary_sizes),
+        **recipe.model.model_dump(),
+    )
+
+
+def _freeze_all_but(module: nn.Module, prefix: str) -> None:
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name.startswith(prefix))

@@ -1,0 +1,115 @@
+"""What order learning must be watched by: bounds, entropy, effective number of orders, gradient noise, regret.
+
+Knows no file and no recipe. An order that collapses early, or runs toward a local optimum before the denoiser has
+learnt what makes an order good, shows here first.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from model.denoiser import Denoiser, cross_entropy
+from model.exact import order_table, subset_table
+from model.orders import deterministic_order, gumbel_noise, next_log_probs, order_entropy
+from model.regret import regret
+from training.arm import whole
+from training.evaluate import log_likelihood, nelbo, policy_log_likelihood, policy_nelbo
+from training.rows import Estimate, Rows
+
+MAX_REGRET_LENGTH, REGRET_ROWS = 8, 256
+_ENTROPY_DRAWS = 16
+
+
+def law_figures(log_w: Tensor, *, policy_nats: float | None = None) -> dict[str, float]:
+    """Of a law without context, log_w [L]; or of a policy, where the entropy of its orders is known in nats.
+
+    `order_entropy` is 1 for uniform orders and 0 for a single one; `effective_orders_log10` the logarithm of the number
+    of equally likely orders that would have this entropy.
+    """
+    most = math.lgamma(len(log_w) + 1)
+    if policy_nats is None:
+        noise = gumbel_noise((_ENTROPY_DRAWS, len(log_w)), torch.Generator().manual_seed(0))
+        policy_nats = float(order_entropy(log_w, noise)) * most
+    return {
+        "order_entropy": policy_nats / max(most, 1e-300),
+        "effective_orders_log10": policy_nats / math.log(10),
+        "log_w_span": float(log_w.max() - log_w.min()),
+    }
+
+
+def gradient_noise(optimizer: torch.optim.Optimizer, *, groups: Sequence[str]) -> float | None:
+    """Variance over squared mean of these parameter groups' gradients, summed over weights; None before there are any.
+
+    Read off AdamW's moments, so it costs nothing: with `v` the mean square and `m` the running mean of decay `b`,
+    `m` still holds `(1 - b) / (1 + b)` of a single gradient's variance.
+    """
+    variance, signal = 0.0, 0.0
+    for group in optimizer.param_groups:
+        if group["name"] not in groups:
+            continue
+        b1, b2 = group["betas"]
+        left = (1 - b1) / (1 + b1)
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter)
+            if not state or not float(state["step"]):
+                continue
+            step = float(state["step"])
+            square = float(whole(state["exp_avg"]).double().square().sum()) / (1 - b1**step) ** 2
+            total = float(whole(state["exp_avg_sq"]).double().sum()) / (1 - b2**step)
+            variance += max(total - square, 0.0) / (1 - left)
+            signal += square - left * max(total - square, 0.0) / (1 - left)
+    return variance / signal if signal > 0 else None
+
+
+def validation_figures(
+    denoise: Denoiser, rows: Rows, *, log_w: Tensor, is_contextual: bool, seed: int
+) -> Mapping[str, float]:
+    """NELBO under the law and exact loss along its likeliest order; for short rows also the regret on this very net.
+
+    That last one flatters a law that the net was trained along: a fair one takes a net trained under uniform orders
+    (`benchmarks/regret.py`). It shows whether the order still has somewhere to go.
+    """
+    if is_contextual:
+        bound = Estimate.of(policy_nelbo(denoise, rows, seed=seed))
+        exact = Estimate.of(-policy_log_likelihood(denoise, rows, "learned"))
+    else:
+        bound = Estimate.of(nelbo(denoise, rows, log_w, seed=seed))
+        exact = Estimate.of(-log_likelihood(denoise, rows, deterministic_order(log_w).tolist()))
+    figures = {"nelbo": bound.mean, "nelbo_se": bound.standard_error, "negative_log_likelihood": exact.mean}
+    own = own_regret(denoise, rows, log_w=log_w, is_contextual=is_contextual)
+    return figures if own is None else {**figures, "own_regret": own}
+
+
+@torch.inference_mode()
+def own_regret(denoise: Denoiser, rows: Rows, *, log_w: Tensor, is_contextual: bool) -> float | None:
+    """Order regret on the net itself, the best order chosen on one half of the rows and scored on the other.
+
+    None for rows that are long or differ in length, and where orders hardly differ.
+    """
+    x, L = rows.x[:REGRET_ROWS], rows.x.shape[1]
+    if L > MAX_REGRET_LENGTH or len(x) < 4 or bool(rows.padding.any()):
+        return None
+
+    def table(read: int) -> Tensor:
+        """What the net says of every subset: token losses (0) or log-weights of the next position (1)."""
+
+        def ask(tokens: Tensor, hidden: Tensor) -> Tensor:
+            lengths = torch.full((len(tokens),), L, device=tokens.device)
+            prediction = denoise(tokens.masked_fill(hidden, 0), hidden, lengths)
+            return next_log_probs(prediction.order_logits, hidden) if read else cross_entropy(prediction[0], tokens)
+
+        return subset_table(ask, x)
+
+    losses, half = table(0), len(x) // 2
+    law = order_table(log_w.to(x.device))
+    if is_contextual:
+        law = _impossible_inside(table(1)[half:])
+    return regret(law, validation=losses[:half], test=losses[half:]).ratio
+
+
+def _impossible_inside(table: Tensor) -> Tensor:
+    """A table [..., 2**L, L] of log-probabilities with minus infinity at positions that are revealed already."""
+    inside = torch.isinf(order_table(torch.zeros(table.shape[-1], device=table.device)))
+    return table.masked_fill(inside, -torch.inf)
