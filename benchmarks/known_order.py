@@ -23,7 +23,7 @@ from training.trainer import train
 
 ARMS = {"uniform": "uniform", "learned": "global", "best": "fixed"}
 MODEL = {"width": 64, "layers": 3, "heads": 4, "mlp_width": 192, "dropout": 0.0}
-BUDGETS: dict[int, Fields] = {1: {"steps": 2500, "batch_size": 128}, 3: {"steps": 4000, "batch_size": 128}}
+BUDGETS: dict[int, Fields] = {1: {"steps": 2000, "batch_size": 128}, 3: {"steps": 4000, "batch_size": 128}}
 QUICK: Fields = {"steps": 40, "batch_size": 32, "warmup_steps": 5}
 TEST_ROWS, EVALUATION_SEED = 4000, 1
 

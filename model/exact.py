@@ -111,6 +111,36 @@ def worst_order(ce: Tensor) -> tuple[Tensor, Tensor]:
     return -value, sigma
 
 
+def best_policy(ce: Tensor, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """The contextual optimum `V*({})` in nats, and the choice that attains it at every subset of every row.
+
+    V*(x_S) = min_{l not in S} E_{x_l | x_S}[CE(l | x_S) + V*(x_{S + l})] under the true law: `x` [N, L] is all of its
+    support, without repeats, `p` [N] its probabilities, `ce` [N, 2**L, L] their tables. Rows that agree on S share one
+    choice, so no policy is clairvoyant. -> scalar and choices [N, 2**L] int64, -1 where nothing is hidden. Ties go to
+    the lowest position.
+    """
+    N, L = x.shape
+    ce, p = ce.double(), p.double() / p.sum()
+    value = ce.new_zeros(N, 2**L)
+    choice = torch.full((N, 2**L), -1, dtype=torch.int64, device=ce.device)
+    for subsets, revealed, hidden in reversed(list(_layers(L, ce.device))):
+        for S, inside, outside in zip(subsets.tolist(), revealed, hidden, strict=True):
+            if len(outside) == 0:
+                continue
+            group = _same_context(x[:, inside])
+            costs = ce[:, S, outside] + value[:, S | (1 << outside)]  # [N, L - k]
+            sums = costs.new_zeros(N, len(outside)).index_add(0, group, p[:, None] * costs)
+            mass = p.new_zeros(N).index_add(0, group, p).clamp(min=1e-300)
+            least, index = (sums / mass[:, None]).min(-1)  # a value a group
+            value[:, S], choice[:, S] = least[group], outside[index[group]]
+    return value[0, 0], choice
+
+
+def policy_cost(ce: Tensor, choice: Tensor) -> Tensor:
+    """Each row's nats along the order that its choices [N, 2**L] lead to: tables [N, 2**L, L] -> [N]."""
+    return order_nelbo(ce, _follow(choice, ce.shape[-1]))
+
+
 def continuous_nelbo(log_w: Tensor, ce: Tensor, *, num_nodes: int = 256) -> Tensor:
     """Eq. 8, `int_0^1 E[sum_{i masked} (w_i / t) CE_i] dt`, by quadrature: [L], [..., 2**L, L] -> [...], in nats.
 
@@ -157,6 +187,14 @@ def _log_path_sums(step: Tensor) -> Tensor:
         before = subsets[:, None] ^ (1 << revealed)  # [C, k]
         paths = paths.index_copy(-1, subsets, (paths[..., before] + step[..., before, revealed]).logsumexp(-1))
     return paths
+
+
+def _same_context(visible: Tensor) -> Tensor:
+    """The same number for rows [N, k] that are equal: [N]."""
+    if visible.shape[1] == 0:
+        return torch.zeros(len(visible), dtype=torch.int64, device=visible.device)
+    numbers: Tensor = torch.unique(visible, dim=0, return_inverse=True)[1]
+    return numbers
 
 
 def _follow(choice: Tensor, L: int) -> Tensor:

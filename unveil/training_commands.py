@@ -95,8 +95,8 @@ def _recipe(
     if table is not None:
         return table_recipe(table, name=out.resolve().name if out is not None else table.stem, overrides=overrides)
     assert frozen is not None
-    fields = _recipe_fields(frozen, load_artifact(frozen))
-    kept = {part: fields[part] for part in ("data", "prompts", "optimizer", "seed") if part in fields}
+    fields: dict[str, Any] = _recipe_fields(frozen, load_artifact(frozen))
+    kept: dict[str, Any] = {part: fields[part] for part in ("data", "prompts", "optimizer", "seed") if part in fields}
     name = out.resolve().name if out is not None else f"{frozen.resolve().name}-order"
     return build_recipe({"name": name, **kept}, overrides=overrides, source="--freeze-denoiser")
 

@@ -30,7 +30,7 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
         ("optimizer.accumulate=3", "small: optimizer: Value error, batch_size 32 is not a multiple of accumulate 3"),
         ("model.heads=3", "small: model: Value error, width 16 is not a multiple of heads 3"),
         ("prompts.share=1.5", "small: prompts.share: Input should be less than or equal to 1"),
-        ("order.kind=contextual", "small: order: Value error, kind: this version trains uniform, fixed and global"),
+        ("order.posterior_layers=0", "small: order.posterior_layers: Input should be greater than or equal to 1"),
         ("order.kind=fixed", "small: order: Value error, fixed: lists every position if kind is fixed"),
         ("name=../up", "small: name: String should match pattern"),
         ("data.kind=opera", "small: data: Input tag 'opera'"),

@@ -1,0 +1,74 @@
+"""A mixture in which one column decides which order is good. Small enough for its whole law to be written out.
+
+If the selector is 0, group A is free (uniform) and each member of group B is a random function of three of A's; if it
+is 1, the other way round. With the selector known, the free group first is easy; no single order suits both halves.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.tokenizers.columns import CategoricalColumn
+from model.tokenizers.table import TableTokenizer
+from training.data.dataset import Dataset, Rows
+
+V, GROUP, PARENTS = 3, 4, 3
+
+
+@dataclass(frozen=True)
+class SelectorProblem:
+    """A selector of two values and two groups of four of three values, in positions that the seed shuffles."""
+
+    seed: int
+
+    @property
+    def entropy(self) -> float:
+        """Nats a row under the true law, which is uniform over its support."""
+        return math.log(2) + GROUP * math.log(V)
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """Where the selector, group A and group B stand: [9]."""
+        return np.random.default_rng([self.seed, 0]).permutation(1 + 2 * GROUP)
+
+    @cached_property
+    def support(self) -> Rows:
+        """Every possible row, equally likely: [162, 9] ids."""
+        draws = np.random.default_rng([self.seed, 1])
+        free = np.array(list(itertools.product(range(V), repeat=GROUP)))  # [81, 4]
+        halves = []
+        for selector in (0, 1):
+            parents = np.stack([draws.choice(GROUP, PARENTS, replace=False) for _ in range(GROUP)])
+            functions = draws.integers(0, V, (GROUP, *(V,) * PARENTS))
+            chosen = free[:, parents]  # [81, 4, 3]
+            bound = functions[np.arange(GROUP), chosen[..., 0], chosen[..., 1], chosen[..., 2]]
+            groups = [free, bound] if selector == 0 else [bound, free]
+            halves.append(np.concatenate([np.full((len(free), 1), selector), *groups], axis=1))
+        x = np.empty((2 * len(free), 1 + 2 * GROUP), dtype=np.int64)
+        x[:, self.places] = np.concatenate(halves)
+        return x
+
+    def sample(self, num_rows: int, *, stream: int) -> Rows:
+        """[N, 9] ids."""
+        draws = np.random.default_rng([self.seed, 2 + stream])
+        rows: Rows = self.support[draws.integers(0, len(self.support), num_rows)]
+        return rows
+
+    def dataset(self, *, train: int, validation: int, test: int) -> Dataset:
+        """Three independent samples."""
+        sizes = np.full(1 + 2 * GROUP, V)
+        sizes[self.places[0]] = 2
+        columns = [
+            CategoricalColumn(name=f"x{i}", levels=tuple(f"v{v}" for v in range(size))) for i, size in enumerate(sizes)
+        ]
+        return Dataset(
+            name=f"selector-{self.seed}",
+            tokenizer=TableTokenizer(columns, example={"x0": "v0"}),
+            train=self.sample(train, stream=0),
+            validation=self.sample(validation, stream=1),
+            test=self.sample(test, stream=2),
+        )

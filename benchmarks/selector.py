@@ -1,0 +1,178 @@
+"""Does context matter? A mixture in which one column decides which order is good: `benchmarks/problems/selector.py`.
+
+    python -m benchmarks.selector [--quick] [--seeds N] [--json] [--work DIR] [--jobs N]
+
+For each seed (another mixture) a reference net is trained under uniform orders. On it, under the true law, every
+expectation is exact: the NELBO of uniform orders, the best single order there is, and the contextual optimum
+`V*(x_S) = min_l E[CE(l | x_S) + V*(x_S + l)]`. Then orders are learned, by nets of the same size at equal forwards (the
+posterior's passes counted), with the shipped settings: a global one and a contextual one jointly with their denoisers,
+and a contextual one for the reference itself, frozen. Each is scored on the reference along its deployed argmax order:
+`context_gained = (best single order - policy) / (best single order - contextual optimum)`. Net and budget were chosen
+on seed 100 such that there is something to gain.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from benchmarks.problems.selector import SelectorProblem
+from model.artifact import save_artifact
+from model.denoiser import cross_entropy
+from model.exact import (
+    best_order,
+    best_policy,
+    exact_nelbo,
+    order_nelbo,
+    policy_cost,
+    subset_masks,
+    subset_table,
+    table_nelbo,
+)
+from model.orders import deterministic_order, next_log_probs
+from model.transformer import Transformer
+from training.config import Recipe, settle
+from training.data.dataset import Dataset
+from training.evaluate import as_rows
+from training.trainer import posterior_forwards, train
+
+MODEL = {"width": 32, "layers": 1, "heads": 2, "mlp_width": 64, "dropout": 0.0}
+OPTIMIZER: Fields = {"batch_size": 128, "warmup_steps": 100}
+STEPS, QUICK_STEPS = 1500, 40
+REFERENCE = 1000  # added to the seed: the reference shares neither first weights nor batches with the other arms
+
+
+def main() -> None:
+    given = arguments(__doc__, work="runs/selector", seeds=5).parse_args()
+    steps = QUICK_STEPS if given.quick else STEPS
+    folder = str(given.work / "runs")
+    tasks = [{"problem": "selector", "seed": seed, "steps": steps, "runs": folder} for seed in range(given.seeds)]
+    report = summary(run_all(measure, tasks, folder=given.work, jobs=given.jobs))
+    print(json.dumps(report, indent=2) if given.json else as_text(report))
+
+
+def measure(task: Fields) -> Fields:
+    """All arms of one seed."""
+    problem = SelectorProblem(seed=task["seed"])
+    dataset = problem.dataset(train=200_000, validation=512, test=512)
+    work = Path(task["runs"]) / f"{task['seed']}-{task['steps']}"
+
+    def arm(name: str, **fields: Any) -> Transformer:
+        return trained(dataset, name=name, steps=task["steps"], work=work, **fields)
+
+    reference = arm("reference", kind="uniform", seed=task["seed"] + REFERENCE)
+    frozen = work / "reference"
+    save_artifact(frozen, denoiser=reference, tokenizer=dataset.tokenizer, training={}, figures={}, card="")
+    x = as_rows(problem.support).x
+    ce, p = tables(reference, x)[0], torch.full((len(x),), 1 / len(x), dtype=torch.float64)
+    mean = ce.mean(0)
+    best, sigma = best_order(mean)
+    optimum, choice = best_policy(ce, x, p)
+    single = arm("global", kind="global", seed=task["seed"])
+    policies = {
+        "contextual": arm("contextual", kind="contextual", seed=task["seed"]),
+        "contextual, frozen denoiser": arm("frozen", kind="contextual", seed=task["seed"], frozen=frozen),
+    }
+    order = deterministic_order(single.order_head.global_log_w().detach())
+    nats = {
+        "uniform orders": float(exact_nelbo(torch.zeros(x.shape[1]), mean)),
+        "best single order": float(best),
+        "global, learned": float(order_nelbo(mean, order)),
+        **{name: float(policy_cost(ce, choices(net, x)).mean()) for name, net in policies.items()},
+        "contextual optimum": float(optimum),
+    }
+    own = {name: own_nats(net, x) for name, net in {"global": single, **policies}.items()}
+    gains = {name: (nats["best single order"] - nats[name]) / float(best - optimum) for name in policies}
+    return {
+        "seed": task["seed"],
+        "entropy": problem.entropy,
+        "nats": nats,
+        "context_gained": gains,
+        "own_nats": own,
+        "selector_first": {
+            "best single order": bool(sigma[0] == int(problem.places[0])),
+            "contextual optimum": bool(choice[0, 0] == int(problem.places[0])),
+            **{name: bool(choices(net, x)[0, 0] == int(problem.places[0])) for name, net in policies.items()},
+        },
+    }
+
+
+def trained(
+    dataset: Dataset, *, name: str, kind: str, seed: int, steps: int, work: Path, frozen: Path | None = None
+) -> Transformer:
+    """One arm, with as many steps as its forwards allow."""
+    fields: Fields = {
+        "name": name,
+        "seed": seed,
+        "data": {"kind": "table", "path": "drawn-by-the-benchmark"},
+        "order": {"kind": kind},
+        "prompts": {"share": 0.0},
+        "optimizer": {**OPTIMIZER, "steps": steps},
+        "run": {"threads": 1, "validate_rows": 256, "validate_every": steps, "log_every": 100},
+    }
+    fields |= {"model": MODEL} if frozen is None else {"start": {"artifact": str(frozen), "freeze_denoiser": True}}
+    recipe = settle(Recipe.model_validate(fields), num_rows=len(dataset.train))
+    budget = steps * recipe.optimizer.batch_size
+    asked = budget + posterior_forwards(recipe)
+    affordable = recipe.optimizer.model_copy(update={"steps": steps * budget // asked})
+    result = train(recipe.model_copy(update={"optimizer": affordable}), dataset, work=work / f"{name}.run")
+    assert result is not None, "run in one process"
+    return result.denoiser
+
+
+@torch.inference_mode()
+def tables(net: Transformer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of every subset of every row: token losses, and log pi (minus infinity inside the subset): [N, 2**L, L] each."""
+    lengths = torch.full((1,), x.shape[1])
+
+    def losses(tokens: Tensor, hidden: Tensor) -> Tensor:
+        return cross_entropy(net(tokens.masked_fill(hidden, 0), hidden, lengths.expand(len(tokens)))[0], tokens)
+
+    def order(tokens: Tensor, hidden: Tensor) -> Tensor:
+        logits = net(tokens.masked_fill(hidden, 0), hidden, lengths.expand(len(tokens))).order_logits
+        return next_log_probs(logits, hidden)
+
+    law = subset_table(order, x)
+    return subset_table(losses, x), law.masked_fill(subset_masks(x.shape[1]), -torch.inf)
+
+
+def choices(net: Transformer, x: Tensor) -> Tensor:
+    """The net's likeliest next position at every subset of every row: [N, 2**L]."""
+    return tables(net, x)[1].argmax(-1)
+
+
+def own_nats(net: Transformer, x: Tensor) -> Fields:
+    """What the net itself gives the law's rows: under its policy's law, and along its argmax order."""
+    ce, law = tables(net, x)
+    return {"nelbo": float(table_nelbo(law, ce).mean()), "deployed": float(policy_cost(ce, law.argmax(-1)).mean())}
+
+
+def summary(results: Sequence[Fields]) -> Fields:
+    """All seeds, and the smallest gain of each policy."""
+    names = list(results[0]["context_gained"])
+    gained = {name: [result["context_gained"][name] for result in results] for name in names}
+    return {
+        "seeds": list(results),
+        "context_gained_min": {name: min(values) for name, values in gained.items()},
+        "context_gained": {name: interval(values) for name, values in gained.items()},
+        "model": MODEL,
+        "optimizer": OPTIMIZER,
+    }
+
+
+def as_text(report: Fields) -> str:
+    """The same for a reader."""
+    lines = []
+    for seed in report["seeds"]:
+        lines.append(f"seed {seed['seed']}: nats on the reference (truth {seed['entropy']:.3f})")
+        lines += [f"  {name:<30}{value:8.4f}" for name, value in seed["nats"].items()]
+        lines += [f"  gained by {name:<28}{value:6.3f}" for name, value in seed["context_gained"].items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
