@@ -120,8 +120,9 @@ def _signed(value: dict[str, float]) -> str:
 def _arm(recipe: Recipe, dataset: Dataset, *, kind: str, seed: int, work: Path) -> Transformer:
     fields = recipe.model_dump(mode="json")
     fields["seed"], fields["order"]["kind"] = seed, kind
-    if kind == "fixed":
-        fields["order"]["fixed"] = list(range(dataset.train.shape[1]))  # left to right
+    if kind == "fixed":  # left to right from the first step on, as an autoregressive model is trained
+        left_to_right = list(range(dataset.train.shape[1]))
+        fields["order"] |= {"fixed": left_to_right, "warmup": 0.0, "anneal": 0.0, "exploration": 0.0}
     trained = train(Recipe.model_validate(fields), dataset, work=work / f"adult-{kind}-{seed}.run")
     assert trained is not None, "run in one process"
     return trained.denoiser

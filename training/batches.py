@@ -61,8 +61,6 @@ def uniform_share(order: OrderConfig, optimizer: OptimizerConfig, step: int) -> 
     """
     if order.kind == "uniform":
         return 1.0
-    if order.kind == "fixed":
-        return 0.0
     progress = step / optimizer.num_steps
     if progress < order.warmup:
         return 1.0

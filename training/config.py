@@ -45,6 +45,8 @@ class OrderConfig(_Frozen):
 
     The order's weights rest while all rows follow uniform orders (`warmup`), so that the denoiser has met what makes an
     order good before one is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`.
+    The same holds for a fixed order, so that it is a fair control (a row of a decided order trains one position, a row
+    of a uniform one all that are hidden); a plain left-to-right model sets all three to 0.
     `draws` 1: a running baseline for each prefix length, no forward beyond one a row. K > 1: leave-one-out over K
     orders of the same row; `optimizer.batch_size` still counts forwards, so a batch has a K-th of the rows.
     `posterior_layers`, contextual orders only: depth of the network that proposes orders in training.
