@@ -102,7 +102,7 @@ def _refusal(problem: ErrorDetails, schema: type[BaseModel]) -> ServiceError:
     name = _short(str(problem["loc"][0])) if problem["loc"] else None
     if problem["type"] == "extra_forbidden":
         assert name is not None
-        close = get_close_matches(name, schema.model_fields, n=1)
+        close = get_close_matches(name, schema.model_fields, n=1, cutoff=0.65)  # "order" is no "model"
         hint = f'did you mean "{close[0]}"?' if close else f"known are {', '.join(schema.model_fields)}"
         return ServiceError("invalid_request", f'unknown field "{name}"; {hint}', param=name)
     if problem["type"] == "missing":

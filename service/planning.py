@@ -12,6 +12,9 @@ from service.errors import ServiceError
 from service.schemas import GenerateRequest, OrderRequest
 from service.settings import Settings
 
+_MAX_STEPS = 1_000  # unless more positions are hidden
+_LARGEST_TOP_K = 2**31 - 1  # beyond every vocabulary, and what a tensor can hold
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -102,6 +105,7 @@ def _encode(model: Model, prompt: Any, length: int | None, place: str) -> Templa
 
 
 def _params(request: GenerateRequest, template: Template, place: str) -> SamplingParams:
+    _check_steps(request.steps, template.hidden.count(True))
     order: OrderPolicy = "explicit"
     explicit: tuple[int, ...] | None = None
     if isinstance(request.order, str):
@@ -123,9 +127,16 @@ def _params(request: GenerateRequest, template: Template, place: str) -> Samplin
         steps=request.steps,
         threshold=request.threshold,
         temperature=request.temperature,
-        top_k=request.top_k,
+        top_k=None if request.top_k is None else min(request.top_k, _LARGEST_TOP_K),
         top_p=request.top_p,
     )
+
+
+def _check_steps(steps: int | None, num_hidden: int) -> None:
+    """The sampler passes over idle time steps within one forward, during which nobody else is served."""
+    most = max(_MAX_STEPS, num_hidden)
+    if steps is not None and steps > most:
+        raise ServiceError("invalid_request", f"steps is at most {most} here", param="steps")
 
 
 def _listed(positions: list[int]) -> str:

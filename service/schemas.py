@@ -49,7 +49,9 @@ class GenerateRequest(_Request):
         default=None, ge=0, description="With `learned` only; null = 1, 0 = always the likeliest next position."
     )
     tokens_per_step: int | None = Field(default=None, ge=1, description="Positions revealed together at each step.")
-    steps: int | None = Field(default=None, ge=1, le=100_000, description="Time steps of the schedule.")
+    steps: int | None = Field(
+        default=None, ge=1, description="Time steps of the schedule: at most 1000, or as many as positions are hidden."
+    )
     threshold: float | None = Field(
         default=None,
         ge=0,

@@ -5,6 +5,7 @@ or are answered when the time is up; then the process ends with 0. A second sign
 """
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -96,10 +97,15 @@ def serve(settings: Settings) -> int:
     """
     configure(level=settings.log_level, log_format=settings.log_format)
     sources = find_sources(settings.artifacts, checkpoints=settings.checkpoints)
-    app = create_app(settings, engine=build_engine(sources, settings), catalog=load_catalog(sources))
+    engine = build_engine(sources, settings)
+    app = create_app(settings, engine=engine, catalog=load_catalog(sources))
     server = Server(app, settings)
     with open_socket(settings.host, settings.port) as listening:
         server.run(sockets=[listening])
+    if engine.is_alive():  # still in a step: torch aborts a process that is left by the ordinary way around it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(server.exit_code)
     return server.exit_code
 
 

@@ -19,6 +19,7 @@ from service.logs import get_logger
 from service.messages import Finished, RequestEvent, Revealed, SampleDone
 from service.replies import Composer
 
+_WRITE_BYTES = 65_536
 KEEP_ALIVE = b": keep-alive\n\n"
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # a proxy's buffer would hold reveals back
 
@@ -60,8 +61,11 @@ class EventStream(Response):
             self._on_end(is_slow)
 
     async def _send(self, send: Send, chunk: bytes, *, more_body: bool) -> None:
-        async with asyncio.timeout(self._write_timeout_seconds):
-            await send({"type": "http.response.body", "body": chunk, "more_body": more_body})
+        """In pieces: the time is up for a client that takes nothing, not for one that takes a large chunk slowly."""
+        for begin in range(0, len(chunk) or 1, _WRITE_BYTES):
+            piece = chunk[begin : begin + _WRITE_BYTES]
+            async with asyncio.timeout(self._write_timeout_seconds):
+                await send({"type": "http.response.body", "body": piece, "more_body": more_body})
 
 
 async def stream_chunks(

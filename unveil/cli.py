@@ -5,7 +5,7 @@ Exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -173,6 +173,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that is not there
+            _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, code=1)
         if not _is_the_users(error):
             raise
         _fail(str(error), code=1)
@@ -190,7 +192,7 @@ def _is_the_users(error: Exception) -> bool:
     return isinstance(error, ours)
 
 
-def _fail(message: str, *, code: int) -> None:
+def _fail(message: str, *, code: int) -> NoReturn:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)
 

@@ -4,7 +4,6 @@ A seed therefore gives here what it gives over HTTP with the same thread count.
 """
 
 import csv as csv_files
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 from rich.live import Live
 
+from service.bodies import parse_json, validate
 from service.catalog import Model, Source, load_catalog
 from service.engine_models import Runner, load_models
 from service.errors import ServiceError
@@ -70,11 +70,9 @@ def prepare(
     }
     limits = Settings(max_num_samples=_MAX_SAMPLES, queue_capacity=_MAX_SAMPLES)
     try:
-        plan = plan_generation(GenerateRequest.model_validate(fields), model, limits)
+        plan = plan_generation(validate(fields, GenerateRequest), model, limits)
     except ServiceError as error:
         raise UsageError(str(error)) from None
-    except ValueError as error:
-        raise UsageError(_first_reason(error)) from None
     _, runner = next(iter(load_models([source], max_batch=_MAX_BATCH, device="auto", threads=1)))
     return Job(model, runner, plan)
 
@@ -145,7 +143,7 @@ def _write_csv(job: Job, composer: Composer, path: Path) -> None:
 
 def _order(text: str) -> str | list[int]:
     parts = [part.strip() for part in text.split(",")]
-    return [int(part) for part in parts] if all(part.isdigit() for part in parts) else text
+    return [int(part) for part in parts] if all(part.isdecimal() and len(part) < 10 for part in parts) else text
 
 
 def _prompt(text: str | None, model: Model) -> Any:
@@ -154,15 +152,7 @@ def _prompt(text: str | None, model: Model) -> Any:
     if text is None:
         return {}
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise UsageError('prompt: takes JSON, as in \'{"age": 39, "income": null}\'') from None
-
-
-def _first_reason(error: ValueError) -> str:
-    """The first of pydantic's errors, with the field's name."""
-    errors = getattr(error, "errors", None)
-    if errors is None:
-        return str(error)
-    first = errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'][:1])) or 'request'}: {first['msg'].removeprefix('Value error, ')}"
+        return parse_json(text.encode("utf-8", "surrogateescape"))
+    except ServiceError as error:
+        reason = error.message.removeprefix("the body is not JSON: ").replace("the body", "it")
+        raise UsageError(f'prompt: takes JSON, as in \'{{"age": 39, "income": null}}\': {reason}') from None

@@ -26,6 +26,14 @@ from service.server import serve
 from service.settings import load_settings
 sys.exit(serve(load_settings({"artifacts": sys.argv[1:], "port": 0})))
 """
+STUCK = f"""
+import torch
+from service import engine_models
+def step(self, canvases):
+    while True:
+        torch.ones(64, 64).softmax(-1)
+engine_models.Runner.step = step
+{PROGRAM}"""
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +43,17 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+def _start(*arguments: str, program: str = PROGRAM, **environment: str) -> "subprocess.Popen[str]":
     variables = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), **environment}
-    command = [sys.executable, "-c", PROGRAM, *arguments]
+    command = [sys.executable, "-c", program, *arguments]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables)
 
 
 @contextmanager
-def _serving(artifact: Path, **environment: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    process = _start(str(artifact), UNVEIL_LOG_LEVEL="info", UNVEIL_MAX_BATCH="4", **environment)
+def _serving(
+    artifact: Path, program: str = PROGRAM, **environment: str
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    process = _start(str(artifact), program=program, UNVEIL_LOG_LEVEL="info", UNVEIL_MAX_BATCH="4", **environment)
     assert process.stderr is not None
     rest = threading.Thread(target=process.stderr.read, daemon=True)
     try:
@@ -86,6 +96,17 @@ def test_what_is_not_finished_when_the_drain_is_over_is_answered_and_the_exit_co
         with httpx.stream(
             "POST", f"{url}/generate", json={"prompt": "", "stream": True, "num_samples": 64}
         ) as response:
+            events = events_of(response.iter_lines())
+            assert next(events)[0] == "start"
+            process.send_signal(signal.SIGTERM)
+            kind, data = list(events)[-1]
+        assert (kind, data["error"]["type"]) == ("error", "draining")
+        assert process.wait(WAIT_SECONDS) == 0
+
+
+def test_the_exit_code_is_0_even_if_the_engine_is_in_a_step_that_does_not_end(artifact: Path) -> None:
+    with _serving(artifact, program=STUCK, UNVEIL_DRAIN_TIMEOUT_SECONDS="0") as (process, url):
+        with httpx.stream("POST", f"{url}/generate", json={"prompt": "", "stream": True}) as response:
             events = events_of(response.iter_lines())
             assert next(events)[0] == "start"
             process.send_signal(signal.SIGTERM)

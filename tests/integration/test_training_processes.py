@@ -79,11 +79,13 @@ def test_killed_with_minus_nine_and_started_again_it_ends_in_the_same_weights(tm
         assert torch.equal(tensor, b[name]), name
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_see_the_loss_that_one_sees_on_the_same_global_batch(tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize(("strategy", "kind"), [("ddp", "global"), ("fsdp", "global"), ("ddp", "contextual")])
+def test_two_processes_see_the_loss_that_one_sees_on_the_same_global_batch(
+    tmp_path: Path, strategy: str, kind: str
+) -> None:
     table = write_csv(tmp_path / "small.csv")
     schedule = ("optimizer.steps=8", "order.warmup=0.25", "order.anneal=0.25", "run.checkpoint_every=4")
-    overrides = (*schedule, "model.dropout=0.0")  # dropout's masks are drawn a process
+    overrides = (*schedule, f"order.kind={kind}", "model.dropout=0.0")  # dropout's masks are drawn a process
     one = _run(_command(table, tmp_path / "one", *overrides))
     assert one.returncode == 0, one.stderr
     two = _run(_command(table, tmp_path / "two", *overrides, f"run.strategy={strategy}", processes=2))

@@ -159,6 +159,19 @@ def test_steps_and_tokens_per_step_count_forwards_in_usage(server: Running) -> N
     assert usage == {"prompt_tokens": 0, "generated_tokens": 10, "denoising_steps": 6}
 
 
+def test_numbers_beyond_all_bounds_mean_no_bound(server: Running) -> None:
+    expected = _samples(server.generate(prompt={}, seed=1))
+    assert _samples(server.generate(prompt={}, seed=1, top_k=10**30)) == expected
+    assert len(_samples(server.generate(prompt={}, seed=1, tokens_per_step=10**30))) == 1
+
+
+def test_as_many_steps_as_hidden_positions_are_taken_whatever_their_number() -> None:
+    with run_toy(model=toy_model(tokenizer=text_tokenizer(length=1100))) as server:
+        prompt = "[MASK:1001]"
+        assert server.generate(prompt=prompt, steps=1001, order="left_to_right").status_code == 200
+        assert server.error(server.generate(prompt=prompt, steps=1002)) == (422, "invalid_request", "steps")
+
+
 def test_text_takes_holes_or_a_length_and_the_output_is_the_text() -> None:
     with run_toy(model=toy_model(tokenizer=text_tokenizer())) as server:
         (sample,) = _samples(server.generate(prompt="ab[MASK:3]c[MASK]", seed=2))

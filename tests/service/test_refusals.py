@@ -54,6 +54,7 @@ BODIES: dict[str, bytes | dict[str, Any] | list[Any] | str | None] = {
     "steps and threshold": {**OK, "threshold": 0.5, "steps": 2},
     "tokens_per_step of zero": {**OK, "tokens_per_step": 0},
     "steps of zero": {**OK, "steps": 0},
+    "steps beyond what one forward can pass over": {**OK, "steps": 1001},
     "threshold above one": {**OK, "order": "margin", "threshold": 1.5},
     "threshold below zero": {**OK, "threshold": -0.5},
     "temperature below zero": {**OK, "temperature": -1},
@@ -132,6 +133,11 @@ def test_refusals_are_counted_as_validation_and_admit_nothing(server: Running) -
     _answer(server, {"prompt": [{}, {"age": "old"}]})
     server.wait_for("unveil_request_failures_total", before + 1, {"reason": "validation"})
     server.wait_for("unveil_denoising_steps_total", steps)
+
+
+def test_a_hint_names_only_a_field_that_is_close(server: Running) -> None:
+    message = server.client.post("/order", json={"prompt": {}, "order": "learned"}).json()["error"]["message"]
+    assert message == 'unknown field "order"; known are model, prompt, length, timeout_seconds'
 
 
 def test_a_stream_that_is_refused_is_a_plain_http_error(server: Running) -> None:

@@ -1,15 +1,17 @@
 """Streams: every reveal in the step in which it happened, one ending, and no place held for a reader who is gone."""
 
+import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
-from service.streaming import frame
+from service.streaming import EventStream, frame
 from tests.service.mocks import Gate, toy_model, toy_runner
 from tests.service.servers import Running, events_of, run_toy
 
@@ -210,6 +212,29 @@ def test_a_reader_who_takes_nothing_at_all_is_hung_up_on() -> None:
         assert server.service.dispatcher.num_running == 0
         assert b"event: done" not in _read_all(connection)
         assert server.generate(prompt={}).status_code == 200
+
+
+def test_a_large_chunk_is_written_in_pieces_so_that_only_a_reader_who_takes_nothing_is_hung_up_on() -> None:
+    """Each piece is taken well within the time, all together are not."""
+    taken: list[bytes] = []
+    ends: list[bool] = []
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield b"x" * 2**20
+        yield b"y"
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(0.02)
+        taken.append(message.get("body", b""))
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    stream = EventStream(chunks(), write_timeout_seconds=0.2, on_end=ends.append)
+    asyncio.run(stream({"type": "http"}, receive, send))
+    assert b"".join(taken) == b"x" * 2**20 + b"y"
+    assert max(map(len, taken)) <= 2**16
+    assert ends == [False]
 
 
 def test_a_reader_who_reads_is_never_cut_off_however_small_the_buffer() -> None:

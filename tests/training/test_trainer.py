@@ -52,8 +52,9 @@ def test_training_learns_what_the_columns_have_to_do_with_each_other(tmp_path: P
     assert trained.summary["row_forwards"] == 300 * 32
 
 
-def test_n_steps_are_k_steps_and_a_resume_bit_for_bit(tmp_path: Path) -> None:
-    order = ("order.warmup=0.2", "order.anneal=0.2", "optimizer.accumulate=2")
+@pytest.mark.parametrize("kind", ["global", "contextual"])
+def test_n_steps_are_k_steps_and_a_resume_bit_for_bit(tmp_path: Path, kind: str) -> None:
+    order = (f"order.kind={kind}", "order.warmup=0.2", "order.anneal=0.2", "optimizer.accumulate=2")
     whole = _train(small_recipe(*order), tmp_path / "whole")
     _train(small_recipe(*order), tmp_path / "parts")
     shutil.rmtree(tmp_path / "parts" / "checkpoints" / "step-00000012")  # as if killed between step 8 and 12
