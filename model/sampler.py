@@ -18,6 +18,7 @@ from model.denoiser import Denoiser, Prediction
 from model.noise import uniforms
 
 _LANES = 16  # rows padded to whole vector registers: a remainder takes another code path, which may round differently
+_STEPS_AT_ONCE = 64  # idle time steps tried together
 
 
 class StepResult(NamedTuple):
@@ -199,20 +200,34 @@ def _race(
     canvases: Sequence[Canvas], rates: Tensor, hidden: Tensor, steps: Tensor, drawn: Tensor
 ) -> tuple[_Race, Tensor]:
     """Runs the race of every row. A time step in which nothing arrives changes nothing, so the row goes on to its next
-    one within the same forward."""
-    limits = [c.params.steps or 0 for c in canvases]
-    total = torch.tensor(limits, device=rates.device)
-    timed = drawn & (total > 0)
-    while True:
-        keys = policies.race_keys(canvases, rates, steps)
-        if not any(limits):
-            return _Race(keys, torch.zeros_like(total)), steps
-        end = policies.time_step(rates, hidden, (total - steps).clamp(min=1))
-        arrivals = (hidden & (keys < end[:, None])).sum(-1).masked_fill(~timed, 0)
-        idle = timed & (arrivals == 0)
-        if not bool(idle.any()):
-            return _Race(keys, arrivals), steps
-        steps = steps + idle.long()
+    one within the same forward; such steps are tried many at once."""
+    total = torch.tensor([c.params.steps or 0 for c in canvases], device=rates.device)
+    keys, counts, steps = policies.race_keys(canvases, rates, steps), torch.zeros_like(total), steps.clone()
+    waiting = (drawn & (total > 0)).nonzero().squeeze(-1)  # [R]
+    ahead = 1
+    while len(waiting):
+        tried = steps[waiting, None] + torch.arange(ahead, device=rates.device)  # [R, K]
+        left = (total[waiting, None] - tried).clamp(min=1)
+        times, arrivals = _arrivals(
+            [canvases[i] for i in waiting.tolist()], rates[waiting], hidden[waiting], tried, left
+        )
+        has_any, first = (arrivals > 0).any(1), (arrivals > 0).int().argmax(1)
+        rows = has_any.nonzero().squeeze(-1)
+        keys[waiting[rows]], counts[waiting[rows]] = times[rows, first[rows]], arrivals[rows, first[rows]]
+        steps[waiting] += torch.where(has_any, first, ahead)
+        waiting, ahead = waiting[~has_any], _STEPS_AT_ONCE
+    return _Race(keys, counts), steps
+
+
+def _arrivals(
+    canvases: Sequence[Canvas], rates: Tensor, hidden: Tensor, tried: Tensor, left: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log arrival times [R, K, L] at each of K time steps `tried` [R, K], and how many fall into each [R, K]."""
+    R, K = tried.shape
+    rates, hidden = rates.repeat_interleave(K, 0), hidden.repeat_interleave(K, 0)  # [R * K, L]
+    times = policies.race_keys([c for c in canvases for _ in range(K)], rates, tried.flatten())
+    end = policies.time_step(rates, hidden, left.flatten())
+    return times.view(R, K, -1), (hidden & (times < end[:, None])).sum(-1).view(R, K)
 
 
 def _order_logprobs(

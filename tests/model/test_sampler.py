@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import model.sampler
 from model.canvas import Canvas, OrderPolicy, Reveal, SamplingParams
 from model.denoiser import Prediction
 from model.exact import log_likelihood, order_table
@@ -217,6 +218,17 @@ def test_time_steps_share_the_positions_out_evenly_when_the_weights_are_far_apar
     counts = Counter(reveal.step for own in reveals for reveal in own)
     for index in range(4):
         assert counts[index] / 500 == pytest.approx(2.0, abs=0.4)
+
+
+def test_idle_time_steps_are_passed_over_in_blocks_without_changing_a_reveal(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = Fixed([[0.0, 0.3]] * 6, [0.5 * i for i in range(6)])
+    canvases = [blank(6, seed=seed, params=SamplingParams(steps=300 + seed)) for seed in range(12)]
+    final, reveals = _finish(denoiser, canvases)
+    assert all(canvas.num_forwards <= 6 for canvas in final)  # an idle step costs no forward
+    assert max(reveal.step for own in reveals for reveal in own) > 200
+    monkeypatch.setattr(model.sampler, "_STEPS_AT_ONCE", 1)
+    assert _finish(denoiser, canvases) == (final, reveals)
+    assert _finish(denoiser, canvases[5:6]) == (final[5:6], reveals[5:6])
 
 
 def test_threshold_reveals_the_head_of_the_order_that_is_sure_enough_and_at_least_one() -> None:
