@@ -4,35 +4,29 @@ A step is a function of (recipe, data, step): see `training.batches`. So n steps
 for bit on one CPU thread count, and two processes see the loss that one would see on the same global batch.
 """
 
-import os
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
-from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
-from lightning_fabric.strategies.strategy import Strategy
-from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch import Tensor
 
 from model.manifest import Architecture
 from model.posterior import Posterior
-from model.transformer import Block, Transformer
+from model.transformer import Transformer
 from training.arm import ORDER_GROUPS, Arm, whole
 from training.batches import marginal_logprobs, uniform_share
 from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
-from training.config import Recipe, RunConfig
+from training.config import Recipe
 from training.data.dataset import Dataset
+from training.devices import leave, make_fabric, pick_precision
 from training.journal import Journal
 from training.rows import Rows, as_rows
 from training.start import load_start, make_denoiser
-from training.stepper import Stepper, TrainingError
+from training.stepper import Stepper
 from training.watch import gradient_noise, law_figures, validation_figures
 
 VALIDATION_SEED = 20_251_119
@@ -57,7 +51,7 @@ def train(recipe: Recipe, dataset: Dataset, *, work: Path) -> Trained | None:
     try:
         return _trained(fabric, recipe, dataset, work)
     finally:
-        _leave()
+        leave()
 
 
 def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Trained | None:
@@ -87,68 +81,6 @@ def _posterior(recipe: Recipe, architecture: Architecture) -> Posterior | None:
     if recipe.order.kind != "contextual":
         return None
     return Posterior(architecture.model_copy(update={"layers": recipe.order.posterior_layers}))
-
-
-def make_fabric(config: RunConfig, *, find_unused: bool = False) -> Fabric:
-    """One process, or under `torchrun` as many as it started. Raises TrainingError for what this machine lacks."""
-    if config.accelerator == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("run.accelerator: cuda is asked for, and this machine has no CUDA device")
-    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    num_nodes = max(num_processes // int(os.environ.get("LOCAL_WORLD_SIZE", num_processes)), 1)
-    if config.strategy == "fsdp" and num_processes == 1:
-        raise TrainingError("run.strategy: fsdp takes several processes: start it with torchrun")
-    strategy: str | Strategy = "auto"
-    if config.strategy == "fsdp":
-        # It warns of views because one might be written to in place; nothing here is.
-        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-        strategy = ModelParallelStrategy(
-            parallelize_fn=_shard, data_parallel_size=num_processes, tensor_parallel_size=1
-        )
-    elif num_processes > 1:
-        # The posterior of a contextual order rests during the warm-up.
-        strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=find_unused)
-    return _launched(config, strategy, num_processes // num_nodes, num_nodes)
-
-
-def pick_precision(config: RunConfig) -> Literal["32-true", "bf16-mixed"]:
-    """What `auto` comes to on this machine."""
-    if config.precision != "auto":
-        return config.precision
-    on_cuda = config.accelerator != "cpu" and torch.cuda.is_available()
-    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else _cpu_has_bf16()
-    return "bf16-mixed" if has_bf16 else "32-true"
-
-
-def _cpu_has_bf16() -> bool:
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def _leave() -> None:
-    """Ends the processes' connection. Left to the interpreter's exit, Gloo's threads may outlive what they work for and
-    abort the process (Fabric ends the connection by itself for NCCL only)."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def _launched(config: RunConfig, strategy: str | Strategy, devices: int, num_nodes: int) -> Fabric:
-    fabric = Fabric(
-        accelerator=config.accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        strategy=strategy,
-        precision=pick_precision(config),
-    )
-    fabric.launch()
-    return fabric
-
-
-def _shard(arm: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    for module in arm.modules():
-        if isinstance(module, Block):
-            fully_shard(module, mesh=mesh["data_parallel"])
-    fully_shard(arm, mesh=mesh["data_parallel"])
-    return arm
 
 
 class _Run:

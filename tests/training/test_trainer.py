@@ -14,9 +14,10 @@ from tests.training.small import small_dataset, small_recipe
 from training.arm import Arm
 from training.checkpoint import CheckpointError, find_checkpoint
 from training.config import Recipe
+from training.devices import make_fabric
 from training.evaluate import as_rows, log_likelihood
 from training.stepper import TrainingError
-from training.trainer import Trained, make_fabric, train
+from training.trainer import Trained, train
 
 DATASET = small_dataset()
 
