@@ -21,7 +21,7 @@ help:
 	@echo "make install  only set .venv up"
 	@echo "make format   format and mend what can be mended"
 	@echo "make train    train the bundled model anew (RECIPE=training/recipes/adult.toml)"
-	@echo "make bench    print the figures of docs/results.md (QUICK=1 for a minute's version)"
+	@echo "make bench    print the figures of docs/results.md (BENCHMARKS=adult: one of them; QUICK=1: minutes)"
 
 install: $(STAMP)
 
@@ -62,8 +62,9 @@ RECIPE ?= training/recipes/adult.toml
 train: install
 	$(BIN)/unveil train $(RECIPE)
 
+BENCHMARKS ?= attention adult known_order regret selector
 bench: install
-	$(BIN)/python -m benchmarks.adult $(if $(QUICK),--quick)
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(if $(QUICK),--quick) || exit 1; done
 
 clean:
 	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
