@@ -12,8 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from model.tokenizers.columns import CategoricalColumn
-from model.tokenizers.table import TableTokenizer
+from benchmarks.problems.columns import made_up_dataset
 from training.data.dataset import Dataset, Rows
 
 V, PARENTS = 3, 3
@@ -66,7 +65,7 @@ class LatentProblem:
         behind = self.places[self.num_latents :]
         return [(int(self.places[p]), int(place)) for place, own in zip(behind, self.parents, strict=True) for p in own]
 
-    def sample(self, num_rows: int, *, stream: int) -> Rows:
+    def sample(self, num_rows: int, stream: int) -> Rows:
         """[N, L] ids; each stream is another sample."""
         latents = self._generator(3 + stream).integers(0, V, (num_rows, self.num_latents))
         chosen = latents[:, self.parents]  # [N, observations, 3]
@@ -78,14 +77,8 @@ class LatentProblem:
 
     def dataset(self, *, train: int, validation: int, test: int) -> Dataset:
         """Three independent samples."""
-        levels = tuple(f"v{v}" for v in range(V))
-        columns = [CategoricalColumn(name=f"x{i}", levels=levels) for i in range(len(self.places))]
-        return Dataset(
-            name=f"latent-{self.scale}-{self.seed}",
-            tokenizer=TableTokenizer(columns, example={"x0": "v0"}),
-            train=self.sample(train, stream=0),
-            validation=self.sample(validation, stream=1),
-            test=self.sample(test, stream=2),
+        return made_up_dataset(
+            f"latent-{self.scale}-{self.seed}", [V] * len(self.places), self.sample, splits=(train, validation, test)
         )
 
     def _generator(self, stream: int) -> np.random.Generator:

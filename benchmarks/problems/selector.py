@@ -12,8 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from model.tokenizers.columns import CategoricalColumn
-from model.tokenizers.table import TableTokenizer
+from benchmarks.problems.columns import made_up_dataset
 from training.data.dataset import Dataset, Rows
 
 V, GROUP, PARENTS = 3, 4, 3
@@ -52,7 +51,7 @@ class SelectorProblem:
         x[:, self.places] = np.concatenate(halves)
         return x
 
-    def sample(self, num_rows: int, *, stream: int) -> Rows:
+    def sample(self, num_rows: int, stream: int) -> Rows:
         """[N, 9] ids."""
         draws = np.random.default_rng([self.seed, 2 + stream])
         rows: Rows = self.support[draws.integers(0, len(self.support), num_rows)]
@@ -60,15 +59,6 @@ class SelectorProblem:
 
     def dataset(self, *, train: int, validation: int, test: int) -> Dataset:
         """Three independent samples."""
-        sizes = np.full(1 + 2 * GROUP, V)
-        sizes[self.places[0]] = 2
-        columns = [
-            CategoricalColumn(name=f"x{i}", levels=tuple(f"v{v}" for v in range(size))) for i, size in enumerate(sizes)
-        ]
-        return Dataset(
-            name=f"selector-{self.seed}",
-            tokenizer=TableTokenizer(columns, example={"x0": "v0"}),
-            train=self.sample(train, stream=0),
-            validation=self.sample(validation, stream=1),
-            test=self.sample(test, stream=2),
-        )
+        sizes = [V] * (1 + 2 * GROUP)
+        sizes[int(self.places[0])] = 2
+        return made_up_dataset(f"selector-{self.seed}", sizes, self.sample, splits=(train, validation, test))
