@@ -24,10 +24,10 @@ class Architecture(_Frozen):
 
     length: int = Field(ge=1)
     vocabulary_sizes: tuple[int, ...] = Field(min_length=1)
-    width: int = Field(default=64, ge=8)
+    width: int = Field(default=64, ge=2)
     layers: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
-    mlp_width: int = Field(default=256, ge=8)
+    mlp_width: int = Field(default=256, ge=2)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")

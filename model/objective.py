@@ -67,6 +67,7 @@ def order_form(
     baseline: Tensor | None = None,
     control: Tensor | None = None,
     learn_order_from_prompted: bool = False,
+    spread: float = 0.0,
 ) -> Loss:
     """The order-form loss: mean over rows of `L_hat + log P(ordered prefix) * stopgrad(L_hat - b)`.
 
@@ -79,6 +80,10 @@ def order_form(
     variate `c_i(x)`, any function of the clean row and the position, but not of what is visible: as every order pays
     `sum_i c_i` exactly once, taking `CE_i - c_i` and adding the sum back changes no expectation, and takes what a
     position costs in any order out of the noise. `-log p(x_i)` under the marginals is a good one.
+
+    A decided law has one position to train at each prefix. With `spread` the token head is trained there by
+    `(1 - spread) q_i + spread / |hidden|` instead of `q_i`: every hidden position learns from every row, which moves
+    neither a value that is reported nor the gradient for `log_w`, and no single conditional's optimum.
 
     Every row trains the token head, every row of the law the policy. Only rows of the law without a prompt teach
     `log_w`, prompted ones too if the recipe says so; so its gradient is that of the NELBO times their share of the
@@ -104,7 +109,7 @@ def order_form(
     if policy is not None:
         for name, value in _choices(log_w, policy, prefixes).items():
             parts |= _mean_over(name, value, law & ~prompted)
-    return _loss(values, score, parts, signals)
+    return _loss(values, score + spread * _spreading(cross_entropy, prefixes, log_w), parts, signals)
 
 
 def eq8(cross_entropy: Tensor, masks: Masks, *, schedule: PolynomialSchedule, baseline: Tensor | None = None) -> Loss:
@@ -138,6 +143,14 @@ def _choices(log_w: Tensor, policy: Tensor, prefixes: Prefixes) -> dict[str, Ten
     }
 
 
+def _spreading(cross_entropy: Tensor, prefixes: Prefixes, log_w: Tensor) -> Tensor:
+    """What taking 1 / |hidden| in place of q_i adds to a row's loss, for the token head alone: [B]."""
+    hidden = prefixes.hidden
+    q = next_log_probs(_row_log_w(prefixes, log_w.detach()), hidden).exp()
+    even = hidden / hidden.sum(-1, keepdim=True)
+    return prefixes.num_free * ((even - q) * cross_entropy.double()).masked_fill(~hidden, 0.0).sum(-1)
+
+
 def _row_log_w(prefixes: Prefixes, log_w: Tensor) -> Tensor:
     return torch.where(prefixes.follows_law[:, None], log_w, torch.zeros_like(log_w))  # [B, L]
 
@@ -153,9 +166,9 @@ def _free_sum(control: Tensor, prefixes: Prefixes) -> Tensor:
     return control.detach().double().masked_fill(~free, 0.0).sum(-1)
 
 
-def _loss(values: Tensor, score: Tensor, parts: Mapping[str, Tensor], signals: Tensor) -> Loss:
-    # The score term's value means nothing: subtracted, so that `total` reads as nats.
-    total = (values + score - score.detach()).mean()
+def _loss(values: Tensor, steering: Tensor, parts: Mapping[str, Tensor], signals: Tensor) -> Loss:
+    # The steering terms [B] are there for their gradients: subtracted, so that `total` reads as nats.
+    total = (values + steering - steering.detach()).mean()
     return Loss(total=total, parts=parts, row_nelbos=values.detach(), row_signals=signals.detach())
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from model.baseline import RunningBaseline
+from model.critic import Critic, simulated_nelbo
 from model.denoiser import Prediction
 from model.posterior import Posterior
 from model.prefixes import Prefixes
@@ -23,12 +24,15 @@ ORDER_GROUPS = ("order", "posterior")  # parameter groups whose gradients are no
 
 class Shown(NamedTuple):
     """What a training forward gives: the law's weights `log_w` [L] or [B, L], the prefixes drawn from it, what the
-    denoiser says of them, and the policy's log-weights [B, L], None unless the order is contextual."""
+    denoiser says of them, and the policy's log-weights [B, L], None unless the order is contextual. With a critic, the
+    losses that it expects at these prefixes [B, L], and what the law costs by it, a scalar that moves the law."""
 
     log_w: Tensor
     prefixes: Prefixes
     prediction: Prediction
     policy: Tensor | None
+    expected: Tensor | None
+    simulated: Tensor | None
 
 
 class Arm(nn.Module):
@@ -41,6 +45,7 @@ class Arm(nn.Module):
         marginals: Tensor,
         baseline_window: int,
         posterior: Posterior | None = None,
+        critic: Critic | None = None,
         is_frozen: bool = False,
     ) -> None:
         """`marginals` [L or 1, V]: log p(x_i) under the training rows' marginals. A denoiser that `is_frozen` drops
@@ -48,7 +53,7 @@ class Arm(nn.Module):
         super().__init__()
         self.denoiser = denoiser
         self.average = copy.deepcopy(denoiser).requires_grad_(False)
-        self.posterior = posterior
+        self.posterior, self.critic = posterior, critic
         self.is_frozen = is_frozen
         self.baseline = RunningBaseline(denoiser.architecture.length, window=baseline_window)
         self.register_buffer("marginals", marginals, persistent=False)
@@ -60,23 +65,36 @@ class Arm(nn.Module):
         return self
 
     def forward(
-        self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, show: Show | None = None, rests: bool = False
+        self,
+        tokens: Tensor,
+        hidden: Tensor,
+        lengths: Tensor,
+        *,
+        show: Show | None = None,
+        noise: Tensor | None = None,
+        rests: bool = False,
     ) -> Prediction | Shown:
         """Tokens, hidden [B, L], lengths [B]. Without `show`, what the averaged weights predict.
 
         With it, a training step: `hidden` is what is hidden at the start, and `show` draws each row's prefix from the
-        law's weights. While the law `rests` no row follows it, and the posterior is not asked.
+        law's weights. While the law `rests` no row follows it, and the posterior is not asked. A critic tries the law
+        on the orders of Gumbel `noise` [M, L].
         """
         if show is None:
             return self.average(tokens, hidden, lengths)  # type: ignore[no-any-return]
-        log_w = self.denoiser.order_head.global_log_w()[: tokens.shape[1]]
+        law = log_w = self.denoiser.order_head.global_log_w()[: tokens.shape[1]]
         if self.posterior is not None and not rests:
             log_w = self.posterior(tokens, ~hidden, lengths)  # [B, L]
         prefixes = show(log_w)
         draws = len(prefixes.sigma) // len(tokens)
         log_w = log_w.repeat(draws, 1) if log_w.ndim == 2 else log_w
         prediction = self.denoiser(tokens.repeat(draws, 1), prefixes.hidden, lengths.repeat(draws))
-        return Shown(log_w, prefixes, prediction, prediction.order_logits if self.posterior is not None else None)
+        policy = prediction.order_logits if self.posterior is not None else None
+        expected = simulated = None
+        if self.critic is not None and noise is not None:
+            expected, simulated = self.critic(prefixes.hidden), simulated_nelbo(law, self.critic, noise)
+            log_w = log_w.detach()  # the critic alone moves the law
+        return Shown(log_w, prefixes, prediction, policy, expected, simulated)
 
     def control(self, x: Tensor) -> Tensor:
         """The control variate of `model.objective.order_form`: -log p(x_i) under the marginals, [B, L]."""
@@ -97,10 +115,16 @@ class Arm(nn.Module):
         torch._foreach_lerp_(list(averaged), list(trained), 1.0 - decay)
 
     def parameter_groups(
-        self, *, learning_rate: float, order_rate: float, weight_decay: float
+        self, *, learning_rate: float, order_rate: float, critic_rate: float, weight_decay: float
     ) -> list[dict[str, object]]:
         """Matrices decay; embeddings, gains and biases do not; the orders' weights have a rate of their own."""
-        groups: dict[str, list[nn.Parameter]] = {"matrices": [], "others": [], "order": [], "posterior": []}
+        groups: dict[str, list[nn.Parameter]] = {
+            "matrices": [],
+            "others": [],
+            "order": [],
+            "posterior": [],
+            "critic": [],
+        }
         for name, parameter in self._trained():
             groups[_group(name, parameter)].append(parameter)
         settings = {
@@ -108,6 +132,7 @@ class Arm(nn.Module):
             "others": {"lr": learning_rate, "weight_decay": 0.0},
             "order": {"lr": order_rate, "weight_decay": 0.0},
             "posterior": {"lr": learning_rate, "weight_decay": 0.0},
+            "critic": {"lr": critic_rate, "weight_decay": 0.0},
         }
         return [{"name": g, "params": p, **settings[g], "peak": settings[g]["lr"]} for g, p in groups.items() if p]
 
@@ -124,7 +149,7 @@ def _group(name: str, parameter: nn.Parameter) -> str:
     owner, _, rest = name.partition(".")
     if rest == "order_head.log_w":
         return "order"
-    if owner == "posterior":
-        return "posterior"
+    if owner in ("posterior", "critic"):
+        return owner
     is_matrix = parameter.ndim == 2 and "embedding" not in rest and rest != "position"
     return "matrices" if is_matrix else "others"

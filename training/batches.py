@@ -10,12 +10,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from model.orders import gumbel_noise
 from model.prefixes import PrefixDraws, prefix_draws
 from training.config import OptimizerConfig, OrderConfig, Recipe
 from training.rows import Rows, known_sets
 
 _STEP_STRIDE = 1_000_003  # keeps the streams of neighbouring seeds and steps apart
-_EPOCH_STREAM = 2**40
+_EPOCH_STREAM, _ORDER_STREAM = 2**40, 2**41
+_MOST_ORDERS, _MOST_PREFIXES = 128, 2**13  # that a critic is asked about in one step
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,12 @@ def draw_batch(rows: Rows, recipe: Recipe, *, step: int) -> Batch:
         num_draws=order.draws,
     )
     return Batch(batch, shown)
+
+
+def simulated_noise(length: int, recipe: Recipe, *, step: int) -> Tensor:
+    """Gumbel noise of the orders that a step tries on the critic: [M, L] float64, the longer the fewer."""
+    num_orders = min(max(_MOST_PREFIXES // length, 4), _MOST_ORDERS)
+    return gumbel_noise((num_orders, length), step_generator(recipe.seed, _ORDER_STREAM + step))
 
 
 def marginal_logprobs(rows: Rows, vocabulary_sizes: tuple[int, ...]) -> Tensor:

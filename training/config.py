@@ -13,6 +13,7 @@ from model.manifest import OrderKind
 from training.data.config import DataConfig, TableData
 
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
+OrderSignal = Literal["critic", "score"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -27,10 +28,10 @@ class _Frozen(BaseModel):
 class ModelConfig(_Frozen):
     """The denoiser's shape, as in `model.manifest.Architecture`; length and vocabulary follow from the data."""
 
-    width: int = Field(default=64, ge=8)
+    width: int = Field(default=64, ge=2)
     layers: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
-    mlp_width: int = Field(default=192, ge=8)
+    mlp_width: int = Field(default=192, ge=2)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
@@ -47,26 +48,44 @@ class OrderConfig(_Frozen):
     order good before one is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`.
     The same holds for a fixed order, so that it is a fair control (a row of a decided order trains one position, a row
     of a uniform one all that are hidden); a plain left-to-right model sets all three to 0.
-    `draws` 1: a running baseline for each prefix length, no forward beyond one a row. K > 1: leave-one-out over K
-    orders of the same row; `optimizer.batch_size` still counts forwards, so a batch has a K-th of the rows.
+    `signal`, what moves a learned order: `critic` (global orders, the default for them) learns from every forward which
+    losses to expect where, and moves the order by orders simulated on it (`model/critic.py`); `score` is the score
+    function of the rows' own orders. With `score`, `draws` 1: a running baseline for each prefix length, no forward
+    beyond one a row. K > 1: leave-one-out over K orders of the same row; `optimizer.batch_size` still counts forwards,
+    so a batch has a K-th of the rows.
     `posterior_layers`, contextual orders only: depth of the network that proposes orders in training.
     """
 
     kind: OrderKind = "global"
     fixed: tuple[int, ...] | None = None
+    signal: OrderSignal | None = None
     learning_rate: float = Field(default=0.1, gt=0.0)
+    critic_learning_rate: float = Field(default=3e-3, gt=0.0)
     warmup: Share = 0.25
     anneal: Share = 0.15
     exploration: Share = 0.1
+    spread: Share = 0.5
     baseline_window: int = Field(default=256, ge=1)
     draws: int = Field(default=1, ge=1)
     posterior_layers: int = Field(default=1, ge=1)
     learn_from_prompted: bool = False
 
+    @property
+    def has_critic(self) -> bool:
+        """Whether the order is moved by a critic."""
+        return self.kind == "global" and self.signal != "score"
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.draws > 1 and self.kind not in ("global", "contextual"):
             raise ValueError("draws: goes with learned orders, kind global or contextual")
+        if self.signal is not None and self.kind not in ("global", "contextual"):
+            raise ValueError("signal: goes with learned orders, kind global or contextual")
+        if self.signal == "critic" and self.kind == "contextual":
+            raise ValueError("signal: critic goes with kind global")
+        if self.has_critic and (self.draws > 1 or self.learn_from_prompted):
+            key = "draws" if self.draws > 1 else "learn_from_prompted"
+            raise ValueError(f'{key}: goes with signal = "score"')
         if (self.kind == "fixed") != (self.fixed is not None):
             raise ValueError("fixed: lists every position if kind is fixed, and is left out otherwise")
         return self
@@ -81,8 +100,8 @@ class PromptConfig(_Frozen):
 class StartConfig(_Frozen):
     """`artifact`: start from its weights instead of fresh ones; the network is then the artifact's.
 
-    `freeze_denoiser` keeps them as they are and learns an order for them alone: no warm-up and no exploration then,
-    unless the recipe asks for them, since only rows of the law teach an order.
+    `freeze_denoiser` keeps them as they are and learns an order for them alone: without a critic no warm-up and no
+    exploration then, unless the recipe asks for them, since only rows of the law teach an order.
     """
 
     artifact: Path | None = None
@@ -179,7 +198,7 @@ def settle(recipe: Recipe, *, num_rows: int) -> Recipe:
     if recipe.optimizer.steps is None:
         steps = min(max(EPOCHS * num_rows // recipe.optimizer.batch_size, FEWEST_STEPS), MOST_STEPS)
         updates["optimizer"] = recipe.optimizer.model_copy(update={"steps": steps})
-    if recipe.start.freeze_denoiser:
+    if recipe.start.freeze_denoiser and not recipe.order.has_critic:
         rests = {"warmup", "anneal", "exploration"} - recipe.order.model_fields_set
         updates["order"] = recipe.order.model_copy(update=dict.fromkeys(rests, 0.0))
     return recipe.model_copy(update=updates)

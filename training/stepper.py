@@ -14,17 +14,21 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from model.baseline import leave_one_out
+from model.critic import critic_error
 from model.denoiser import cross_entropy
 from model.objective import Loss, order_form
 from model.prefixes import Prefixes
 from training.arm import ORDER_GROUPS, Arm, Shown, whole
-from training.batches import Batch, draw_batch, uniform_share
+from training.batches import Batch, draw_batch, simulated_noise, uniform_share
 from training.config import Recipe
 from training.rows import Rows
 
 _DROPOUT_STRIDE = 7_919_999
 _ORDER_PARTS = ("policy_entropy", "posterior_entropy", "choice_divergence")
-REPORTED = ("nelbo", "uniform_nelbo", "conditional_nelbo", *_ORDER_PARTS)
+_CRITIC_PARTS = ("critic_error",)
+REPORTED = ("nelbo", "uniform_nelbo", "conditional_nelbo", *_ORDER_PARTS, *_CRITIC_PARTS)
+
+_OWNERS = {**dict.fromkeys(ORDER_GROUPS, "order's "), "critic": "critic's "}
 
 
 class TrainingError(RuntimeError):
@@ -104,7 +108,8 @@ class Stepper:
     def _part(self, batch: Batch, step: int) -> _Part:
         rows, draws, order = batch.rows, batch.draws, self._recipe.order
         rests = uniform_share(order, self._recipe.optimizer, step) == 1.0
-        shown: Shown = self._module(rows.x, ~draws.known, rows.lengths, show=draws.under, rests=rests)
+        noise = simulated_noise(rows.x.shape[1], self._recipe, step=step).to(self._device) if order.has_critic else None
+        shown: Shown = self._module(rows.x, ~draws.known, rows.lengths, show=draws.under, noise=noise, rests=rests)
         x = rows.x.repeat(order.draws, 1)
         losses, control = cross_entropy(shown.prediction.token_logits, x), self._arm.control(x)
         loss = order_form(
@@ -115,7 +120,11 @@ class Stepper:
             baseline=self._baseline(losses, shown, control),
             control=control,
             learn_order_from_prompted=order.learn_from_prompted,
+            spread=order.spread,
         )
+        if shown.expected is not None and shown.simulated is not None:
+            error = critic_error(shown.expected, losses, shown.prefixes.hidden, control=control)
+            loss = _with_critic(loss, error, shown.simulated)
         # DDP wants every parameter in the graph, also while no row teaches the order.
         idle = shown.log_w.sum() if shown.policy is None else shown.log_w.sum() + shown.policy.sum()
         return _Part(replace(loss, total=loss.total + 0.0 * idle), shown.prefixes)
@@ -129,15 +138,15 @@ class Stepper:
         )
 
     def _clip(self, step: int) -> Tensor:
-        """Clips network and order apart: the order's gradient is a noisy score, and must not shrink the network's."""
-        norms = []
-        for is_order in (False, True):
-            groups = [g["params"] for g in self._optimizer.param_groups if (g["name"] in ORDER_GROUPS) == is_order]
+        """Clips network, order and critic apart: none may shrink another's gradient. Gives the network's norm."""
+        norms = {}
+        for owner in ("", "order's ", "critic's "):
+            groups = [g["params"] for g in self._optimizer.param_groups if _OWNERS.get(g["name"], "") == owner]
             parameters = [p for group in groups for p in group]
             if parameters:
-                norms.append(whole(torch.nn.utils.clip_grad_norm_(parameters, self._recipe.optimizer.clip)))
-                self._refuse_nonfinite(norms[-1], "order's gradient" if is_order else "gradient", step)
-        return norms[0]
+                norms[owner] = whole(torch.nn.utils.clip_grad_norm_(parameters, self._recipe.optimizer.clip))
+                self._refuse_nonfinite(norms[owner], f"{owner}gradient", step)
+        return next(iter(norms.values()))
 
     def _refuse_nonfinite(self, value: Tensor, what: str, step: int) -> None:
         """All processes agree, and stop before the update: the weights stay as they were."""
@@ -157,6 +166,13 @@ class Stepper:
         for group in self._optimizer.param_groups:
             is_resting = group["name"] in ORDER_GROUPS and progress < order.warmup
             group["lr"] = 0.0 if is_resting else group["peak"] * warm * cosine
+
+
+def _with_critic(loss: Loss, error: Tensor, simulated: Tensor) -> Loss:
+    """The critic's error [B] and what the law costs by it move their own weights; `total` reads as before."""
+    extra = error.mean() + simulated
+    parts = {"critic_error": error.detach().mean(), "num_critic_error": torch.tensor(len(error), device=error.device)}
+    return replace(loss, total=loss.total + extra - extra.detach(), parts={**loss.parts, **parts})
 
 
 def _collected(losses: Sequence[Loss]) -> dict[str, Tensor]:

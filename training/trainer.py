@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from model.critic import Critic
 from model.manifest import Architecture
 from model.posterior import Posterior
 from model.transformer import Transformer
@@ -99,6 +100,7 @@ class _Run:
             marginals=marginal_logprobs(self.rows, architecture.vocabulary_sizes),
             baseline_window=recipe.order.baseline_window,
             posterior=_posterior(recipe, architecture),
+            critic=Critic(architecture.length) if recipe.order.has_critic else None,
             is_frozen=recipe.start.freeze_denoiser,
         )
         if recipe.run.compile:  # block by block: quick to compile, and it leaves names and sharding as they are
@@ -108,6 +110,7 @@ class _Run:
         groups = self.arm.parameter_groups(
             learning_rate=recipe.optimizer.learning_rate,
             order_rate=recipe.order.learning_rate,
+            critic_rate=recipe.order.critic_learning_rate,
             weight_decay=recipe.optimizer.weight_decay,
         )
         optimizer = torch.optim.AdamW(groups, betas=recipe.optimizer.betas)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.baseline import RunningBaseline, leave_one_out
-from model.exact import exact_nelbo
+from model.exact import exact_nelbo, order_table, prefix_probabilities
 from model.objective import Loss, eq8, order_form
 from model.prefixes import Prefixes, draw_prefixes
 from model.schedule import PolynomialSchedule
@@ -153,6 +153,21 @@ def test_an_estimator_of_the_learned_law_has_the_oracles_value_and_gradients(
 ) -> None:
     truth = differentiate(exact_nelbo(LOG_W, WORLD.mean_table()))
     assert_unbiased(run(make_step(), num_batches=num_batches, num_skipped=1), truth)
+
+
+def test_spreading_trains_every_hidden_position_and_changes_neither_the_value_nor_the_order_s_gradient() -> None:
+    spread = 0.4
+    exact = differentiate(exact_nelbo(LOG_W, WORLD.mean_table()))
+    law, even = order_table(LOG_W).exp(), order_table(UNIFORM).exp()
+    chances = (prefix_probabilities(LOG_W)[:, None] * ((1 - spread) * law + spread * even)).detach()
+    trained = differentiate((chances * WORLD.mean_table()).sum()).denoiser
+
+    def step(generator: torch.Generator) -> Loss:
+        prefixes, ce, control = draw(generator)
+        return order_form(ce, prefixes, log_w=LOG_W, control=control, spread=spread)
+
+    assert (trained - exact.denoiser).norm() > 0.05 * exact.denoiser.norm()  # or nothing would be shown
+    assert_unbiased(run(step, num_batches=150), Moments(exact.value, exact.order, trained))
 
 
 def test_uniform_rows_train_the_denoiser_under_uniform_orders_and_leave_the_order_to_the_others() -> None:

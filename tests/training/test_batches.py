@@ -80,7 +80,9 @@ def test_padding_is_known_and_no_prompt() -> None:
 
 
 def test_leave_one_out_shows_a_part_of_the_rows_each_in_several_orders() -> None:
-    recipe = small_recipe("optimizer.batch_size=32", "order.draws=4", "order.warmup=0.0", "order.anneal=0.0")
+    recipe = small_recipe(
+        "optimizer.batch_size=32", "order.draws=4", "order.signal=score", "order.warmup=0.0", "order.anneal=0.0"
+    )
     batch = draw_batch(_rows(), recipe, step=0)
     assert len(batch.rows) == 8
     prefixes = batch.draws.under(torch.zeros(5))

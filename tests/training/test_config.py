@@ -31,6 +31,11 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
         ("model.heads=3", "small: model: Value error, width 16 is not a multiple of heads 3"),
         ("prompts.share=1.5", "small: prompts.share: Input should be less than or equal to 1"),
         ("order.posterior_layers=0", "small: order.posterior_layers: Input should be greater than or equal to 1"),
+        ("order.draws=2", 'small: order: Value error, draws: goes with signal = "score"'),
+        (
+            "order.learn_from_prompted=true",
+            'small: order: Value error, learn_from_prompted: goes with signal = "score"',
+        ),
         ("order.kind=fixed", "small: order: Value error, fixed: lists every position if kind is fixed"),
         ("name=../up", "small: name: String should match pattern"),
         ("data.kind=opera", "small: data: Input tag 'opera'"),

@@ -157,6 +157,8 @@ def test_the_orders_weights_rest_during_the_warm_up(tmp_path: Path) -> None:
     [
         "order.kind=uniform",
         "order.fixed=[3,1,0,2]",
+        "order.signal=critic",
+        "order.signal=score",
         "order.learn_from_prompted=true",
         "order.draws=4",
         "order.kind=contextual",
@@ -164,6 +166,8 @@ def test_the_orders_weights_rest_during_the_warm_up(tmp_path: Path) -> None:
 )
 def test_every_arm_trains(tmp_path: Path, override: str) -> None:
     extra = ("order.kind=fixed",) if "fixed" in override else ()
+    if "draws" in override or "prompted" in override:
+        extra = ("order.signal=score",)
     trained = _train(small_recipe(override, *extra), tmp_path)
     log_w = trained.denoiser.order_head.global_log_w()
     if "fixed" in override:
