@@ -8,11 +8,6 @@ from typing import Any
 
 import pytest
 
-from model.errors import DataError
-from training.config import load_recipe
-from training.data.load import load_dataset
-from unveil.training_commands import cache_folder
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -50,20 +45,3 @@ def test_selector_sets_every_policy_between_its_exact_optima(tmp_path: Path) -> 
     for name, gained in seed["context_gained"].items():
         assert nats[name] >= optimum - 1e-9
         assert gained == pytest.approx((best - nats[name]) / (best - optimum))
-
-
-def test_adult_compares_the_arms_on_the_same_rows(tmp_path: Path) -> None:
-    try:
-        load_dataset(load_recipe(ROOT / "training" / "recipes" / "adult.toml").data, cache=cache_folder())
-    except DataError as error:
-        pytest.skip(f"the Adult data cannot be had here: {error}")
-    report = _run("adult", "--seeds", "1", "--threads", "1", "--work", str(tmp_path))
-    (seed,) = report["seeds"]
-    assert seed["rows"] == 256
-    assert len(seed["order"]) == 15
-    own = "uniform arm, random orders (NELBO)"
-    assert seed["nats"][own]["mean"] > 0
-    for name, difference in seed["minus_uniform"].items():
-        expected = seed["nats"][name]["mean"] - seed["nats"][own]["mean"]
-        assert difference["mean"] == pytest.approx(expected, abs=1e-6), name
-        assert difference["standard_error"] < seed["nats"][name]["standard_error"] + seed["nats"][own]["standard_error"]

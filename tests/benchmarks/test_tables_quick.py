@@ -1,0 +1,179 @@
+"""The quick variants of the benchmarks on real tables, which share their arms: what they print fits together."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.capacity import SIZES, plot
+from benchmarks.problems.fidelity import decoded, real_rows, sample
+from benchmarks.problems.order_search import Costs, greedy_order, search_order
+from benchmarks.problems.tables import affordable, arm, arm_name, arm_recipe, as_architecture, load, table_data
+from benchmarks.tables import BOUND, LEARNED, RIVALS
+from model.denoiser import Prediction
+from model.errors import DataError
+from model.manifest import OrderSpec
+from model.transformer import Transformer
+from tests.training.small import small_dataset, write_csv
+from training.data.config import AdultData
+from training.data.load import load_dataset
+from training.evaluate import as_rows, log_likelihood
+from training.trainer import posterior_forwards
+from unveil.training_commands import cache_folder
+
+ROOT = Path(__file__).parents[2]
+FIDELITY = [] if find_spec("sdmetrics") else ["--no-fidelity"]
+BUDGET = {"steps": 20, "batch_size": 64}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all benchmarks, so that arms are found again."""
+    try:
+        load_dataset(AdultData(), cache=cache_folder())
+    except DataError as error:
+        pytest.skip(f"the data cannot be had here: {error}")
+    return tmp_path_factory.mktemp("tables")
+
+
+def call(name: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+def run(name: str, work: Path, *arguments: str) -> Any:
+    result = call(name, ["--quick", "--json", "--seeds", "1", "--work", str(work), *arguments])
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_tables_compares_the_arms_on_the_same_rows_of_adult_and_of_a_file(work: Path, tmp_path: Path) -> None:
+    own = write_csv(tmp_path / "own.csv")
+    arguments = ("--table", f"{own}=1", "--drop", "c", "--categorical", "d", "--also", "own:contextual=0", *FIDELITY)
+    report = run("tables", work, *arguments)
+    assert [table["name"] for table in report["tables"]] == ["adult", "own"]
+    assert list(report["tables"][1]["ids"]) == ["a", "b", "d"]
+    for table in report["tables"]:
+        (seed,) = table["seeds"]
+        assert ("contextual" in seed["parameters"]) == (table["name"] == "adult")
+        assert set(RIVALS) < set(seed["nats"])
+        assert sorted(seed["orders"]["learned"]) == sorted(seed["orders"]["searched for the uniform net"])
+        for learned in (LEARNED, BOUND):
+            for rival, difference in seed["learned_minus"][learned].items():
+                expected = seed["nats"][learned]["mean"] - seed["nats"][rival]["mean"]
+                assert difference["mean"] == pytest.approx(expected, abs=1e-6), rival
+        assert not table["learned_beats_all"]  # one seed has no interval
+        assert (table["fidelity"] is None) == bool(FIDELITY)
+        for found in (table["fidelity"] or {}).values():
+            assert 0 < found["shape"] <= 1
+            assert 0 < found["trend"] <= 1
+    assert run("tables", work, *arguments) == report  # found again
+
+
+def test_prompts_prices_the_same_arms(work: Path) -> None:
+    report = run("prompts", work)
+    assert [point["share"] for point in report["curve"]] == [0.0, 0.1, 0.25, 0.5]
+    (table,) = report["tables"]
+    (seed,) = table["seeds"]
+    nats, accuracy = seed["nats_a_hidden_column"], seed["accuracy"]
+    price = nats["global"]["mean"] - nats["uniform"]["mean"]
+    assert seed["lost"]["uniform orders, nats a hidden column"]["mean"] == pytest.approx(price, abs=1e-6)
+    lost = 100 * (accuracy["uniform"] - accuracy["global"])
+    assert seed["lost"]["accuracy lost, points"]["mean"] == pytest.approx(lost, abs=1e-6)
+
+
+def test_capacity_gains_are_what_one_arm_has_over_the_other(work: Path, tmp_path: Path) -> None:
+    report = run("capacity", work)
+    assert len(report["sizes"]) == len(SIZES) >= 4
+    for result in report["results"]:
+        assert abs(result["parameters"] / result["size"] - 1) < 0.15
+        for name, gain in result["gain"].items():
+            expected = result["uniform"]["mean"] - result["learned"][name]["mean"]
+            assert gain["mean"] == pytest.approx(expected, abs=1e-6)
+    plot(report, tmp_path / "gain.png")
+    assert (tmp_path / "gain.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--table", "nowhere.csv"], "nowhere.csv"),
+        (["--also", "adult:global=1"], "--also adult:global=1: takes TABLE:KIND=SEEDS"),
+        (["--table", "{own}", "--drop", "z"], '--drop z: no --table has a column "z"'),
+        (["--table", "{own}", "--categorical", "a", "--drop", "a"], 'column "a" is in data.drop and in data.columns'),
+    ],
+)
+def test_a_mistake_in_a_table_is_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+    own = write_csv(tmp_path / "own.csv")
+    result = call("tables", ["--no-fidelity", *(text.format(own=own) for text in arguments)])
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_arm_is_named_by_all_that_it_is_and_by_the_rows_not_by_where_they_lie(tmp_path: Path) -> None:
+    names = set()
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (data,) = table_data([write_csv(tmp_path / place / "own.csv")])
+        names.add(arm_name(arm("global", data=data, seed=0, budget=BUDGET), load(data)))
+    assert len(names) == 1
+    changed = [
+        arm("uniform", data=data, seed=0, budget=BUDGET),
+        arm("global", data=data, seed=1, budget=BUDGET),
+        arm("global", data=data, seed=0, share=0.5, budget=BUDGET),
+        arm("global", data=data, seed=0, size=8_000, budget=BUDGET),
+    ]
+    assert len(names | {arm_name(spec, load(data)) for spec in changed}) == 5
+
+
+def test_a_contextual_arm_pays_for_its_posterior() -> None:
+    data = {"kind": "table", "path": "small.csv"}
+    spec = arm("contextual", data=data, seed=0, budget={"steps": 100, "batch_size": 10})
+    recipe = affordable(arm_recipe(spec, small_dataset()))
+    spent = recipe.optimizer.num_steps * 10 + posterior_forwards(recipe)
+    assert 900 < spent <= 1000
+
+
+def small_net() -> Transformer:
+    torch.manual_seed(0)
+    spec = arm("uniform", data={"kind": "table", "path": "small.csv"}, seed=0, size=8_000, budget=BUDGET)
+    return Transformer(as_architecture(spec, small_dataset()), OrderSpec(kind="uniform")).eval()
+
+
+def test_the_search_never_ends_above_its_starts() -> None:
+    net, rows = small_net(), as_rows(small_dataset().validation)
+    costs = Costs(net, rows)
+    starts = [[0, 1, 2, 3], [3, 2, 1, 0]]
+    order, cost = search_order(net, rows, starts=starts, max_sets=16, seed=0)
+    assert cost == pytest.approx(float(-log_likelihood(net, rows, order).mean()), abs=1e-5)
+    assert cost <= min(costs.of(start) for start in [*starts, greedy_order(costs)]) + 1e-9
+
+
+def test_samples_follow_the_net_and_decode_to_values_of_the_table(tmp_path: Path) -> None:
+    (data,) = table_data([write_csv(tmp_path / "own.csv")])
+    dataset = load(data)
+    sizes = dataset.tokenizer.vocabulary_sizes
+
+    def always_last(tokens: torch.Tensor, hidden: torch.Tensor, lengths: torch.Tensor) -> Prediction:
+        logits = torch.full((*tokens.shape, max(sizes)), -torch.inf)
+        for position, size in enumerate(sizes):
+            logits[:, position, size - 1] = 0.0
+        return Prediction(logits, torch.zeros(tokens.shape))
+
+    ids = sample(always_last, order=[2, 0, 3, 1], rows=5, seed=0)
+    assert (ids == np.array(sizes) - 1).all()
+    tokenizer: Any = dataset.tokenizer
+    cells = decoded(ids, tokenizer, seed=0)
+    assert cells["a"].tolist() == ["a3"] * 5
+    real = real_rows(data, tokenizer)
+    assert len(real["train"]["a"]) == len(dataset.train)
+    assert tokenizer.encode_rows(real["test"]).tokens.tolist() == dataset.test.tolist()
