@@ -130,7 +130,7 @@ def test_an_arm_is_named_by_all_that_it_is_and_by_the_rows_not_by_where_they_lie
         arm("uniform", data=data, seed=0, budget=BUDGET),
         arm("global", data=data, seed=1, budget=BUDGET),
         arm("global", data=data, seed=0, share=0.5, budget=BUDGET),
-        arm("global", data=data, seed=0, size=8_000, budget=BUDGET),
+        arm("global", data=data, seed=0, size=10_000, budget=BUDGET),
     ]
     assert len(names | {arm_name(spec, load(data)) for spec in changed}) == 5
 
@@ -145,7 +145,7 @@ def test_a_contextual_arm_pays_for_its_posterior() -> None:
 
 def small_net() -> Transformer:
     torch.manual_seed(0)
-    spec = arm("uniform", data={"kind": "table", "path": "small.csv"}, seed=0, size=8_000, budget=BUDGET)
+    spec = arm("uniform", data={"kind": "table", "path": "small.csv"}, seed=0, size=10_000, budget=BUDGET)
     return Transformer(as_architecture(spec, small_dataset()), OrderSpec(kind="uniform")).eval()
 
 
