@@ -20,15 +20,16 @@ from pathlib import Path
 from benchmarks.problems.latent import LatentProblem, kendall_tau
 from benchmarks.problems.runs import Fields, arguments, interval, run_all
 from model.orders import deterministic_order, order_entropy
+from model.transformer import Transformer
 from training.config import Recipe
-from training.evaluate import Estimate, as_rows, log_likelihood, nelbo
+from training.evaluate import Estimate, Rows, as_rows, log_likelihood, nelbo
 from training.trainer import train
 
 ARMS = {"uniform": "uniform", "learned": "global", "best": "fixed"}
 MODEL = {"width": 64, "layers": 3, "heads": 4, "mlp_width": 192, "dropout": 0.0}
 BUDGETS: dict[int, Fields] = {1: {"steps": 2000, "batch_size": 128}, 3: {"steps": 4000, "batch_size": 128}}
 QUICK: Fields = {"steps": 40, "batch_size": 32, "warmup_steps": 5}
-TEST_ROWS, EVALUATION_SEED = 4000, 1
+TEST_ROWS, VALIDATION_ROWS, EVALUATION_SEED = 4000, 512, 1
 
 
 def main() -> None:
@@ -53,47 +54,62 @@ def main() -> None:
 def settings(scale: int, *, quick: bool) -> Fields:
     """What a task depends on besides its seed."""
     if quick:
-        return {"optimizer": QUICK, "rows": 2000, "test_rows": 200}
+        return {"optimizer": QUICK, "rows": 2000, "test_rows": 64, "validation_rows": 16}
     budget = BUDGETS[scale]
-    return {"optimizer": budget, "rows": budget["steps"] * budget["batch_size"], "test_rows": TEST_ROWS}
+    return {
+        "optimizer": budget,
+        "rows": budget["steps"] * budget["batch_size"],
+        "test_rows": TEST_ROWS,
+        "validation_rows": VALIDATION_ROWS,
+    }
 
 
 def measure(task: Fields) -> Fields:
     """Trains one arm and scores it on held-out draws."""
     problem = LatentProblem(seed=task["seed"], scale=task["scale"])
-    dataset = problem.dataset(train=task["rows"], validation=512, test=task["test_rows"])
+    dataset = problem.dataset(train=task["rows"], validation=task["validation_rows"], test=task["test_rows"])
     kind = ARMS[task["arm"]]
-    recipe = Recipe.model_validate(
-        {
-            "name": f"{task['problem']}-{task['arm']}-{task['seed']}",
-            "seed": task["seed"],
-            "data": {"kind": "table", "path": "drawn-by-the-benchmark"},
-            "model": MODEL,
-            "order": {"kind": kind, "fixed": problem.best_order if kind == "fixed" else None},
-            "prompts": {"share": 0.0},
-            "optimizer": task["optimizer"],
-            "run": {"threads": 1, "validate_rows": 512, "validate_every": 500, "log_every": 50},
-        }
-    )
+    order = {"kind": kind, "fixed": problem.best_order if kind == "fixed" else None}
+    recipe = make_recipe(f"{task['problem']}-{task['arm']}-{task['seed']}", task, order=order)
     trained = train(recipe, dataset, work=Path(task["runs"]) / recipe.name)
     assert trained is not None, "run in one process"
-    log_w = trained.denoiser.order_head.global_log_w().detach()
-    order = deterministic_order(log_w).tolist()
-    rows = as_rows(dataset.test)
     return {
         **{name: task[name] for name in ("problem", "arm", "seed", "scale")},
-        "nelbo": asdict(Estimate.of(nelbo(trained.denoiser, rows, log_w, seed=EVALUATION_SEED))),
-        "deployed": asdict(Estimate.of(-log_likelihood(trained.denoiser, rows, order))),
-        "kendall_tau": kendall_tau(order, problem.pairs),
-        "order_entropy": float(order_entropy(log_w)),
-        "mean_log_w": {
-            "latents": float(log_w[problem.places[: problem.num_latents]].mean()),
-            "observations": float(log_w[problem.places[problem.num_latents :]].mean()),
-        },
+        **score(trained.denoiser, problem, as_rows(dataset.test)),
         "entropy": problem.entropy,
         "optimizer": task["optimizer"],
         "row_forwards": trained.summary["row_forwards"],
     }
+
+
+def score(net: Transformer, problem: LatentProblem, rows: Rows) -> Fields:
+    """A net under its own law on held-out draws, and how near its order is to latents first."""
+    log_w = net.order_head.global_log_w().detach()
+    order = deterministic_order(log_w).tolist()
+    latents, observations = problem.places[: problem.num_latents], problem.places[problem.num_latents :]
+    return {
+        "nelbo": asdict(Estimate.of(nelbo(net, rows, log_w, seed=EVALUATION_SEED))),
+        "deployed": asdict(Estimate.of(-log_likelihood(net, rows, order))),
+        "kendall_tau": kendall_tau(order, problem.pairs),
+        "order_entropy": float(order_entropy(log_w)),
+        "mean_log_w": {"latents": float(log_w[latents].mean()), "observations": float(log_w[observations].mean())},
+    }
+
+
+def make_recipe(name: str, task: Fields, *, order: Fields) -> Recipe:
+    """The recipe of an arm: shipped settings but for the net, the budget and the prompts, of which there are none."""
+    return Recipe.model_validate(
+        {
+            "name": name,
+            "seed": task["seed"],
+            "data": {"kind": "table", "path": "drawn-by-the-benchmark"},
+            "model": MODEL,
+            "order": order,
+            "prompts": {"share": 0.0},
+            "optimizer": task["optimizer"],
+            "run": {"threads": 1, "validate_rows": task["validation_rows"], "validate_every": 250, "log_every": 50},
+        }
+    )
 
 
 def report(results: Sequence[Fields]) -> Fields:
