@@ -21,7 +21,7 @@ help:
 	@echo "make install  only set .venv up"
 	@echo "make format   format and mend what can be mended"
 	@echo "make train    train the bundled model anew (RECIPE=training/recipes/adult.toml)"
-	@echo "make bench    print the figures of docs/results.md (BENCHMARKS=adult: one of them; QUICK=1: minutes)"
+	@echo "make bench    print the figures of docs/results.md (BENCHMARKS=tables: one of them; QUICK=1: minutes)"
 
 install: $(STAMP)
 
@@ -62,7 +62,7 @@ RECIPE ?= training/recipes/adult.toml
 train: install
 	$(BIN)/unveil train $(RECIPE)
 
-BENCHMARKS ?= attention adult known_order regret selector
+BENCHMARKS ?= attention tables prompts capacity known_order ablation estimators parallel regret selector
 bench: install
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(if $(QUICK),--quick) || exit 1; done
 
