@@ -81,14 +81,13 @@ def order_form(
     `sum_i c_i` exactly once, taking `CE_i - c_i` and adding the sum back changes no expectation, and takes what a
     position costs in any order out of the noise. `-log p(x_i)` under the marginals is a good one.
 
-    A decided law has one position to train at each prefix. With `spread` the token head is trained there by
-    `(1 - spread) q_i + spread / |hidden|` instead of `q_i`: every hidden position learns from every row, which moves
-    neither a value that is reported nor the gradient for `log_w`, and no single conditional's optimum.
+    With `spread` the token head is trained by `(1 - spread) q_i + spread / |hidden|`: no reported value and no gradient
+    for `log_w` contains it.
 
     Every row trains the token head, every row of the law the policy. Only rows of the law without a prompt teach
-    `log_w`, prompted ones too if the recipe says so; so its gradient is that of the NELBO times their share of the
-    batch. Parts: mean `nelbo` (law, no
-    prompt), `conditional_nelbo` (law, prompted), `uniform_nelbo` (uniform order, no prompt) and `score`, the mean size
+    `log_w`, prompted ones too if the recipe says so (so its gradient is the NELBO's times their share). Parts: mean
+    `nelbo` (law, no prompt), `conditional_nelbo` (law, prompted), `uniform_nelbo` (uniform order, no prompt) and `score`, the mean
+    size
     of the score term, each 0 where its count of rows (`num_...`) is 0. With a policy also, in nats a whole order along
     the posterior's prefixes: `policy_entropy`, `posterior_entropy` and `choice_divergence`, KL(q || pi).
     """
