@@ -85,11 +85,10 @@ def order_form(
     for `log_w` contains it.
 
     Every row trains the token head, every row of the law the policy. Only rows of the law without a prompt teach
-    `log_w`, prompted ones too if the recipe says so (so its gradient is the NELBO's times their share). Parts: mean
-    `nelbo` (law, no prompt), `conditional_nelbo` (law, prompted), `uniform_nelbo` (uniform order, no prompt) and `score`, the mean
-    size
-    of the score term, each 0 where its count of rows (`num_...`) is 0. With a policy also, in nats a whole order along
-    the posterior's prefixes: `policy_entropy`, `posterior_entropy` and `choice_divergence`, KL(q || pi).
+    `log_w`, prompted ones too if the recipe says so. Parts: mean `nelbo` (law, no prompt), `conditional_nelbo` (law,
+    prompted), `uniform_nelbo` (uniform order, no prompt) and `score`, the mean size of the score term, each 0 where its
+    count of rows (`num_...`) is 0. With a policy also, in nats a whole order along the posterior's prefixes:
+    `policy_entropy`, `posterior_entropy` and `choice_divergence`, KL(q || pi).
     """
     law, prompted = prefixes.follows_law, prefixes.prompted
     teaches = law if learn_order_from_prompted else law & ~prompted
