@@ -4,8 +4,8 @@
 
 For each scale (1: 8 latents, 12 observations; 3: three times as many) and seed, three arms of the same net, first
 weights and number of forwards: `uniform` orders; `learned`, a global order found with the shipped settings and told
-nothing; and `best`, which is given an order with the latents first, with the learned arm's share of uniform rows (a row
-of a decided order trains one position, a row of a uniform one all that are hidden). Every seed is another problem.
+nothing; and `best`, which is given an order with the latents first, with the learned arm's share of uniform rows and
+spread. Every seed is another problem.
 
 On held-out draws, in nats a row: `gap_closed = (L_uniform - L_learned) / (L_uniform - L_best)`, L the NELBO under the
 arm's own law, and Kendall's tau of the learned order over (observation, own parent) pairs. The budget of scale 1 was
@@ -22,8 +22,9 @@ from benchmarks.problems.runs import Fields, arguments, interval, run_all
 from model.orders import deterministic_order, order_entropy
 from model.transformer import Transformer
 from training.config import Recipe
+from training.data.dataset import Dataset
 from training.evaluate import Estimate, Rows, as_rows, log_likelihood, nelbo
-from training.trainer import train
+from training.trainer import Trained, train
 
 ARMS = {"uniform": "uniform", "learned": "global", "best": "fixed"}
 MODEL = {"width": 64, "layers": 3, "heads": 4, "mlp_width": 192, "dropout": 0.0}
@@ -68,11 +69,7 @@ def measure(task: Fields) -> Fields:
     """Trains one arm and scores it on held-out draws."""
     problem = LatentProblem(seed=task["seed"], scale=task["scale"])
     dataset = problem.dataset(train=task["rows"], validation=task["validation_rows"], test=task["test_rows"])
-    kind = ARMS[task["arm"]]
-    order = {"kind": kind, "fixed": problem.best_order if kind == "fixed" else None}
-    recipe = make_recipe(f"{task['problem']}-{task['arm']}-{task['seed']}", task, order=order)
-    trained = train(recipe, dataset, work=Path(task["runs"]) / recipe.name)
-    assert trained is not None, "run in one process"
+    trained = train_arm(task["arm"], problem, dataset, task)
     return {
         **{name: task[name] for name in ("problem", "arm", "seed", "scale")},
         **score(trained.denoiser, problem, as_rows(dataset.test)),
@@ -80,6 +77,16 @@ def measure(task: Fields) -> Fields:
         "optimizer": task["optimizer"],
         "row_forwards": trained.summary["row_forwards"],
     }
+
+
+def train_arm(arm: str, problem: LatentProblem, dataset: Dataset, task: Fields) -> Trained:
+    """An arm of a problem, found in `task["runs"]` or trained into it."""
+    kind = ARMS[arm]
+    order = {"kind": kind, "fixed": problem.best_order if kind == "fixed" else None}
+    recipe = make_recipe(f"{task['problem']}-{arm}-{task['seed']}", task, order=order)
+    trained = train(recipe, dataset, work=Path(task["runs"]) / recipe.name)
+    assert trained is not None, "run in one process"
+    return trained
 
 
 def score(net: Transformer, problem: LatentProblem, rows: Rows) -> Fields:

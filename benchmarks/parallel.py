@@ -29,8 +29,7 @@ import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from benchmarks.known_order import ARMS, BUDGETS, MODEL, TEST_ROWS
-from benchmarks.known_order import QUICK as QUICK_BUDGET
+from benchmarks.known_order import ARMS, settings, train_arm
 from benchmarks.problems.latent import LatentProblem, V
 from benchmarks.problems.runs import Fields, arguments, interval, run_all
 from benchmarks.problems.tables import ADULT, SHARE, budget, load, pair
@@ -40,10 +39,8 @@ from model.errors import DataError
 from model.sampler import decode
 from model.seeds import derive_seed
 from model.transformer import Transformer
-from training.config import Recipe
 from training.data.dataset import Dataset, Rows
 from training.picture import new_figure, png
-from training.trainer import train
 
 SAMPLES, ADULT_SAMPLES, QUICK_SAMPLES = 300, 1000, 8
 WIDTHS = {"latent1": (1, 2, 3, 4, 5, 8, 10, 20), "adult": (1, 2, 3, 5, 8, 15)}
@@ -101,32 +98,12 @@ def measure(task: Fields) -> Fields:
 
 def _latent(task: Fields) -> Fields:
     problem = LatentProblem(seed=task["seed"])
-    optimizer = QUICK_BUDGET if task["quick"] else BUDGETS[1]
-    splits = (2000, 200) if task["quick"] else (optimizer["steps"] * optimizer["batch_size"], TEST_ROWS)
-    dataset = problem.dataset(train=splits[0], validation=512, test=splits[1])
-    nets = {arm: _latent_net(problem, dataset, arm, optimizer, task) for arm in ARMS}
+    task = {**task, **settings(1, quick=task["quick"])}
+    dataset = problem.dataset(train=task["rows"], validation=task["validation_rows"], test=task["test_rows"])
+    nets = {arm: train_arm(arm, problem, dataset, task).denoiser for arm in ARMS}
     score = against_law(problem)
     points = _points(nets, problem.num_latents + problem.num_observations, score, task, seed=task["seed"])
     return {"points": points, "real": score(dataset.test[: task["samples"]])}
-
-
-def _latent_net(problem: LatentProblem, dataset: Dataset, arm: str, optimizer: Fields, task: Fields) -> Transformer:
-    kind = ARMS[arm]
-    recipe = Recipe.model_validate(
-        {
-            "name": f"{task['problem']}-{arm}-{task['seed']}",
-            "seed": task["seed"],
-            "data": {"kind": "table", "path": "drawn-by-the-benchmark"},
-            "model": MODEL,
-            "order": {"kind": kind, "fixed": problem.best_order if kind == "fixed" else None},
-            "prompts": {"share": 0.0},
-            "optimizer": optimizer,
-            "run": {"threads": 1, "validate_rows": 512, "validate_every": 500, "log_every": 50},
-        }
-    )
-    trained = train(recipe, dataset, work=Path(task["runs"]) / recipe.name)
-    assert trained is not None, "run in one process"
-    return trained.denoiser
 
 
 def _adult(task: Fields) -> Fields:

@@ -15,6 +15,7 @@ from model.orders import hidden_after, next_log_probs, plackett_luce_order
 
 Cost = Callable[[Tensor], Tensor]
 MIN_WIDTH = 64
+MAX_LENGTH = 1024  # the orders tried in a step take memory that grows with the square of it
 
 
 class Critic(nn.Module):

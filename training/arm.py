@@ -118,15 +118,6 @@ class Arm(nn.Module):
         self, *, learning_rate: float, order_rate: float, critic_rate: float, weight_decay: float
     ) -> list[dict[str, object]]:
         """Matrices decay; embeddings, gains and biases do not; the orders' weights have a rate of their own."""
-        groups: dict[str, list[nn.Parameter]] = {
-            "matrices": [],
-            "others": [],
-            "order": [],
-            "posterior": [],
-            "critic": [],
-        }
-        for name, parameter in self._trained():
-            groups[_group(name, parameter)].append(parameter)
         settings = {
             "matrices": {"lr": learning_rate, "weight_decay": weight_decay},
             "others": {"lr": learning_rate, "weight_decay": 0.0},
@@ -134,6 +125,9 @@ class Arm(nn.Module):
             "posterior": {"lr": learning_rate, "weight_decay": 0.0},
             "critic": {"lr": critic_rate, "weight_decay": 0.0},
         }
+        groups: dict[str, list[nn.Parameter]] = {group: [] for group in settings}
+        for name, parameter in self._trained():
+            groups[_group(name, parameter)].append(parameter)
         return [{"name": g, "params": p, **settings[g], "peak": settings[g]["lr"]} for g, p in groups.items() if p]
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -46,10 +46,12 @@ class OrderConfig(_Frozen):
 
     The order's weights rest while all rows follow uniform orders (`warmup`), so that the denoiser has met what makes an
     order good before one is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`.
-    The same holds for a fixed order, so that it is a fair control (a row of a decided order trains one position, a row
-    of a uniform one all that are hidden); a plain left-to-right model sets all three to 0.
+    `spread`: this share of a row's weight goes evenly to all hidden positions, not to the law's next one alone, so that
+    every row of a decided order trains them all (`model.objective.order_form`). All of this holds for a fixed order
+    too, so that it is a fair control; a plain left-to-right model sets all four to 0.
     `signal`, what moves a learned order: `critic` (global orders, the default for them) learns from every forward which
-    losses to expect where, and moves the order by orders simulated on it (`model/critic.py`); `score` is the score
+    losses to expect where, at `critic_learning_rate`, and moves the order by orders simulated on it
+    (`model/critic.py`; rows of at most 1,024 positions); `score` is the score
     function of the rows' own orders. With `score`, `draws` 1: a running baseline for each prefix length, no forward
     beyond one a row. K > 1: leave-one-out over K orders of the same row; `optimizer.batch_size` still counts forwards,
     so a batch has a K-th of the rows.

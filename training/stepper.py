@@ -25,9 +25,7 @@ from training.rows import Rows
 
 _DROPOUT_STRIDE = 7_919_999
 _ORDER_PARTS = ("policy_entropy", "posterior_entropy", "choice_divergence")
-_CRITIC_PARTS = ("critic_error",)
-REPORTED = ("nelbo", "uniform_nelbo", "conditional_nelbo", *_ORDER_PARTS, *_CRITIC_PARTS)
-
+REPORTED = ("nelbo", "uniform_nelbo", "conditional_nelbo", *_ORDER_PARTS, "critic_error")
 _OWNERS = {**dict.fromkeys(ORDER_GROUPS, "order's "), "critic": "critic's "}
 
 

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from model.critic import Critic
+from model.critic import MAX_LENGTH, Critic
 from model.manifest import Architecture
 from model.posterior import Posterior
 from model.transformer import Transformer
@@ -27,7 +27,7 @@ from training.devices import leave, make_fabric, pick_precision
 from training.journal import Journal
 from training.rows import Rows, as_rows
 from training.start import load_start, make_denoiser
-from training.stepper import Stepper
+from training.stepper import Stepper, TrainingError
 from training.watch import gradient_noise, law_figures, validation_figures
 
 VALIDATION_SEED = 20_251_119
@@ -84,6 +84,16 @@ def _posterior(recipe: Recipe, architecture: Architecture) -> Posterior | None:
     return Posterior(architecture.model_copy(update={"layers": recipe.order.posterior_layers}))
 
 
+def _critic(recipe: Recipe, architecture: Architecture) -> Critic | None:
+    """None where no critic moves the order. Raises TrainingError for rows that are too long for one."""
+    if not recipe.order.has_critic:
+        return None
+    length = architecture.length
+    if length > MAX_LENGTH:
+        raise TrainingError(f'order.signal: a critic takes at most {MAX_LENGTH} positions, not {length}; set "score"')
+    return Critic(length)
+
+
 class _Run:
     """One run's moving parts; `step` is the number of updates done."""
 
@@ -100,7 +110,7 @@ class _Run:
             marginals=marginal_logprobs(self.rows, architecture.vocabulary_sizes),
             baseline_window=recipe.order.baseline_window,
             posterior=_posterior(recipe, architecture),
-            critic=Critic(architecture.length) if recipe.order.has_critic else None,
+            critic=_critic(recipe, architecture),
             is_frozen=recipe.start.freeze_denoiser,
         )
         if recipe.run.compile:  # block by block: quick to compile, and it leaves names and sharding as they are

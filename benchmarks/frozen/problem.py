@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.problems.latent import LatentProblem
 from benchmarks.problems.runs import Fields
-from benchmarks.regret import cut
+from benchmarks.regret import ADULT_COLUMNS, cut
 from model.exact import best_order, exact_nelbo
 from training.batches import marginal_logprobs
 from training.config import Recipe
@@ -29,7 +29,6 @@ from training.rows import as_rows
 from training.trainer import train
 from unveil.training_commands import cache_folder
 
-ADULT_COLUMNS = ("age", "education", "education-num", "marital-status", "occupation", "relationship", "sex", "income")
 NETS: dict[str, Fields] = {
     "latents": {"width": 32, "layers": 2, "heads": 2, "mlp_width": 64, "dropout": 0.0},
     "adult": {"width": 8, "layers": 1, "heads": 1, "mlp_width": 8, "dropout": 0.0},

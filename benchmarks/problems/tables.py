@@ -134,8 +134,7 @@ def arm_name(spec: Fields, dataset: Dataset) -> str:
 def arm_recipe(spec: Fields, dataset: Dataset) -> Recipe:
     """The recipe of an arm: shipped settings, but for its size and budget.
 
-    A fixed order goes left to right. It keeps the learned arms' warm-up and share of uniform rows: a row of a decided
-    order trains one position, a row of a uniform one all that are hidden.
+    A fixed order goes left to right, with the learned arms' warm-up, share of uniform rows and spread.
     """
     L = dataset.train.shape[1]
     steps = spec["steps"]

@@ -1,10 +1,6 @@
 """The quick variant of benchmarks/estimators.py prints what it says it prints; a frozen problem is looked up right."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,11 +10,11 @@ from benchmarks.frozen.problem import FewLatents, Frozen
 from model.errors import DataError
 from model.exact import exact_nelbo
 from model.orders import fix_gauge
+from tests.benchmarks.quick import run_one_seed
 from training.data.config import AdultData
 from training.data.load import load_dataset
 from unveil.training_commands import cache_folder
 
-ROOT = Path(__file__).parents[2]
 L, N = 4, 6
 
 
@@ -72,7 +68,7 @@ def test_every_arm_is_measured_on_both_problems_and_found_again(tmp_path: Path) 
     except DataError as error:
         pytest.skip(f"the Adult data cannot be had here: {error}")
     plot = tmp_path / "plot.png"
-    report = run(tmp_path, "--plot", str(plot))
+    report = run_one_seed("estimators", tmp_path, "--plot", str(plot))
     assert set(report["problems"]) == {"latents", "adult"}
     for problem in report["problems"].values():
         assert problem["headroom"] == [problem["uniform"][0] - problem["best"][0]]
@@ -87,11 +83,4 @@ def test_every_arm_is_measured_on_both_problems_and_found_again(tmp_path: Path) 
                 for level in arm["levels"].values():
                     assert (level["forwards"] is None) == (level["failed"] == 1)
     assert plot.read_bytes().startswith(b"\x89PNG")
-    assert run(tmp_path) == report
-
-
-def run(work: Path, *arguments: str) -> Any:
-    command = [sys.executable, "-m", "benchmarks.estimators", "--quick", "--json", "--seeds", "1", "--work", str(work)]
-    result = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    assert run_one_seed("estimators", tmp_path) == report

@@ -1,10 +1,6 @@
 """The quick variant of benchmarks/parallel.py prints what it says it prints; its scores know right rows."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +13,8 @@ from benchmarks.problems.tables import ADULT, load
 from model.canvas import SamplingParams
 from model.denoiser import Prediction
 from model.errors import DataError
+from tests.benchmarks.quick import run_one_seed
 from tests.training.small import small_dataset
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_true_rows_are_possible_and_one_wrong_observation_is_found() -> None:
@@ -70,7 +65,7 @@ def test_every_side_is_measured_at_every_pace_and_found_again(tmp_path: Path) ->
     except DataError as error:
         pytest.skip(f"the Adult data cannot be had here: {error}")
     plot = tmp_path / "plot.png"
-    report = run(tmp_path, "--plot", str(plot))
+    report = run_one_seed("parallel", tmp_path, "--plot", str(plot))
     for name, problem in report["problems"].items():
         sides = [side for side in SIDES.values() if name == "latent1" or side.arm != "best"]
         timed = sum(side.is_timed for side in sides)
@@ -81,11 +76,4 @@ def test_every_side_is_measured_at_every_pace_and_found_again(tmp_path: Path) ->
             assert 1 <= point["forwards"]["mean"] <= expected
     assert report["problems"]["latent1"]["real"]["possible"]["mean"] == 1.0
     assert plot.read_bytes().startswith(b"\x89PNG")
-    assert run(tmp_path) == report
-
-
-def run(work: Path, *arguments: str) -> Any:
-    command = [sys.executable, "-m", "benchmarks.parallel", "--quick", "--json", "--seeds", "1", "--work", str(work)]
-    result = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    assert run_one_seed("parallel", tmp_path) == report

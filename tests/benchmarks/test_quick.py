@@ -1,42 +1,31 @@
 """Every benchmark's quick variant runs and prints what docs/results.md says it prints."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-def _run(name: str, *arguments: str) -> Any:
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+from tests.benchmarks.quick import run, run_one_seed
 
 
 def test_attention_compares_both_sides_at_every_shape_and_precision() -> None:
-    rows = _run("attention", "--threads", "1")["rows"]
+    rows = run("attention", "--threads", "1")["rows"]
     assert len(rows) == 4
     assert all(row["fused_ms"] > 0 and row["written_ms"] > 0 for row in rows)
 
 
 def test_known_order_sets_what_was_learned_between_uniform_and_best(tmp_path: Path) -> None:
-    report = _run("known_order", "--seeds", "1", "--work", str(tmp_path))
+    report = run_one_seed("known_order", tmp_path)
     (seed,) = report["seeds"]
     losses = {arm: value["mean"] for arm, value in seed["nelbo"].items()}
     gap = (losses["uniform"] - losses["learned"]) / (losses["uniform"] - losses["best"])
     assert seed["gap_closed"] == report["gap_closed_min"] == pytest.approx(gap)
     assert all(loss > report["entropy"] for loss in losses.values())  # no order goes below the truth
     assert -1 <= seed["kendall_tau"] <= 1
-    assert _run("known_order", "--seeds", "1", "--work", str(tmp_path)) == report  # found again, not trained again
+    assert run_one_seed("known_order", tmp_path) == report  # found again, not trained again
 
 
 def test_selector_sets_every_policy_between_its_exact_optima(tmp_path: Path) -> None:
-    report = _run("selector", "--seeds", "1", "--work", str(tmp_path))
+    report = run_one_seed("selector", tmp_path)
     (seed,) = report["seeds"]
     nats = seed["nats"]
     optimum, best = nats["contextual optimum"], nats["best single order"]

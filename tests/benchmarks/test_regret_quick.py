@@ -1,8 +1,5 @@
 """The quick variant of benchmarks/regret.py prints what it says it prints, and its figures fit together."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +7,11 @@ import pytest
 
 from benchmarks.regret import ADULT_COLUMNS, FULL, cut
 from model.errors import DataError
+from tests.benchmarks.quick import run_watched
 from tests.training.small import small_dataset, write_csv
 from training.data.config import AdultData, NetworkData
 from training.data.load import load_dataset
 from unveil.training_commands import cache_folder
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(work: Path, *arguments: str) -> tuple[Any, str]:
-    command = [sys.executable, "-m", "benchmarks.regret", "--quick", "--json", "--seeds", "1", "--work", str(work)]
-    result = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout), result.stderr
 
 
 def check(result: dict[str, Any]) -> None:
@@ -50,7 +39,8 @@ def test_networks_and_tables_are_measured_and_what_is_done_is_not_done_again(tmp
     except DataError as error:
         pytest.skip(f"the data cannot be had here: {error}")
     table = write_csv(tmp_path / "own.csv")
-    report, progress = run(tmp_path / "work", "--table", str(table))
+    arguments = ("--seeds", "1", "--work", str(tmp_path / "work"), "--table", str(table))
+    report, progress = run_watched("regret", *arguments)
     assert [result["name"] for result in report["networks"]] == ["cancer", "asia"]
     assert [result["name"] for result in report["tables"]] == ["adult", "own"]
     for result in [*report["networks"], *report["tables"]]:
@@ -64,7 +54,7 @@ def test_networks_and_tables_are_measured_and_what_is_done_is_not_done_again(tmp
         shares = result["parents_first"]
         assert shares["learned"] + shares["reversed"] == pytest.approx(1.0)
     assert "training learner" in progress
-    again, progress = run(tmp_path / "work", "--table", str(table))
+    again, progress = run_watched("regret", *arguments)
     assert again == report
     assert "training" not in progress
     assert not list((tmp_path / "work").glob("*/*.run"))

@@ -1,9 +1,5 @@
 """The quick variants of the benchmarks on real tables, which share their arms: what they print fits together."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from model.denoiser import Prediction
 from model.errors import DataError
 from model.manifest import OrderSpec
 from model.transformer import Transformer
+from tests.benchmarks.quick import call, run_one_seed
 from tests.training.small import small_dataset, write_csv
 from training.data.config import AdultData
 from training.data.load import load_dataset
@@ -28,7 +25,6 @@ from training.evaluate import as_rows, log_likelihood
 from training.trainer import posterior_forwards
 from unveil.training_commands import cache_folder
 
-ROOT = Path(__file__).parents[2]
 FIDELITY = [] if find_spec("sdmetrics") else ["--no-fidelity"]
 BUDGET = {"steps": 20, "batch_size": 64}
 
@@ -43,21 +39,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tables")
 
 
-def call(name: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-
-
-def run(name: str, work: Path, *arguments: str) -> Any:
-    result = call(name, ["--quick", "--json", "--seeds", "1", "--work", str(work), *arguments])
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
-
-
 def test_tables_compares_the_arms_on_the_same_rows_of_adult_and_of_a_file(work: Path, tmp_path: Path) -> None:
     own = write_csv(tmp_path / "own.csv")
     arguments = ("--table", f"{own}=1", "--drop", "c", "--categorical", "d", "--also", "own:contextual=0", *FIDELITY)
-    report = run("tables", work, *arguments)
+    report = run_one_seed("tables", work, *arguments)
     assert [table["name"] for table in report["tables"]] == ["adult", "own"]
     assert list(report["tables"][1]["ids"]) == ["a", "b", "d"]
     for table in report["tables"]:
@@ -74,11 +59,11 @@ def test_tables_compares_the_arms_on_the_same_rows_of_adult_and_of_a_file(work: 
         for found in (table["fidelity"] or {}).values():
             assert 0 < found["shape"] <= 1
             assert 0 < found["trend"] <= 1
-    assert run("tables", work, *arguments) == report  # found again
+    assert run_one_seed("tables", work, *arguments) == report  # found again
 
 
 def test_prompts_prices_the_same_arms(work: Path) -> None:
-    report = run("prompts", work)
+    report = run_one_seed("prompts", work)
     assert [point["share"] for point in report["curve"]] == [0.0, 0.1, 0.25, 0.5]
     (table,) = report["tables"]
     (seed,) = table["seeds"]
@@ -90,7 +75,7 @@ def test_prompts_prices_the_same_arms(work: Path) -> None:
 
 
 def test_capacity_gains_are_what_one_arm_has_over_the_other(work: Path, tmp_path: Path) -> None:
-    report = run("capacity", work)
+    report = run_one_seed("capacity", work)
     assert len(report["sizes"]) == len(SIZES) >= 4
     for result in report["results"]:
         assert abs(result["parameters"] / result["size"] - 1) < 0.15
@@ -112,7 +97,7 @@ def test_capacity_gains_are_what_one_arm_has_over_the_other(work: Path, tmp_path
 )
 def test_a_mistake_in_a_table_is_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
     own = write_csv(tmp_path / "own.csv")
-    result = call("tables", ["--no-fidelity", *(text.format(own=own) for text in arguments)])
+    result = call("tables", "--no-fidelity", *(text.format(own=own) for text in arguments))
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
     assert says in result.stderr

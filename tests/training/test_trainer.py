@@ -206,6 +206,13 @@ def test_the_averaged_weights_follow_the_trained_ones() -> None:
         torch.testing.assert_close(new, old + 0.25)
 
 
+def test_rows_too_long_for_a_critic_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.trainer, "MAX_LENGTH", 3)
+    with pytest.raises(TrainingError, match=r'order.signal: a critic takes at most 3 positions, not 4; set "score"'):
+        train(small_recipe(), DATASET, work=tmp_path)
+    assert train(small_recipe("order.signal=score"), DATASET, work=tmp_path) is not None
+
+
 def test_what_this_machine_does_not_have_is_refused(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(TrainingError, match="this machine has no CUDA device"):

@@ -1,0 +1,31 @@
+"""Runs a benchmark's quick variant as a user does, in a process of its own. Knows no figure."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+def run(name: str, *arguments: str) -> Any:
+    """What it printed with `--quick --json`."""
+    return run_watched(name, *arguments)[0]
+
+
+def run_watched(name: str, *arguments: str) -> tuple[Any, str]:
+    """As `run`, and what it said of its progress."""
+    result = call(name, "--quick", "--json", *arguments)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout), result.stderr
+
+
+def run_one_seed(name: str, work: Path, *arguments: str) -> Any:
+    """As `run`, seed 0 alone, with its results kept in `work`."""
+    return run(name, "--seeds", "1", "--work", str(work), *arguments)
