@@ -43,8 +43,7 @@ def needs_confidence(canvases: Sequence[Canvas]) -> bool:
 
 def is_stochastic(canvas: Canvas) -> bool:
     """Whether the order is drawn, so that a reveal has an order log-probability."""
-    params = canvas.params
-    return params.order == "uniform" or (params.order == "learned" and params.order_temperature > 0)
+    return canvas.params.is_order_drawn
 
 
 def log_rates(canvases: Sequence[Canvas], order_logits: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from model.canvas import Canvas, Reveal
 from model.denoiser import Denoiser, Prediction
 from model.noise import uniforms
 
-_LANES = 16  # rows padded to whole vector registers: a remainder takes another code path, which may round differently
+LANES = 16  # rows padded to whole vector registers: a remainder takes another code path, which may round differently
 _STEPS_AT_ONCE = 64  # idle time steps tried together
 
 
@@ -54,7 +54,7 @@ def step(denoise: Denoiser, canvases: Sequence[Canvas], *, device: torch.device 
     assert canvases
     assert not any(canvas.is_complete for canvas in canvases)
     tokens, hidden, lengths = collate(canvases, device)
-    prediction = _checked(denoise(tokens, hidden, lengths), tokens)
+    prediction = checked(denoise(tokens, hidden, lengths), tokens)
     plan = _plan(canvases, prediction, hidden)
     reveals = _draw(canvases, prediction, plan)
     return [StepResult(apply(c, r), tuple(r)) for c, r in zip(canvases, reveals, strict=True)]
@@ -118,7 +118,7 @@ def order_probabilities(
 ) -> list[tuple[int, float]]:
     """The model's own probability of each hidden position to be revealed next, by position."""
     tokens, hidden, lengths = collate([canvas], device)
-    prediction = _checked(denoise(tokens, hidden, lengths), tokens)
+    prediction = checked(denoise(tokens, hidden, lengths), tokens)
     positions = hidden[0].nonzero().squeeze(-1)
     law = prediction.order_logits[0, positions].to(torch.float64).softmax(-1)
     return list(zip(positions.tolist(), law.tolist(), strict=True))
@@ -151,7 +151,7 @@ def draw_tokens(
     go to the lowest id. The log-probability is the unmodified model's.
     """
     V = logits.shape[-1]
-    padded = torch.nn.functional.pad(logits.to(torch.float64), (0, -V % _LANES), value=-torch.inf)  # [R, V']
+    padded = torch.nn.functional.pad(logits.to(torch.float64), (0, -V % LANES), value=-torch.inf)  # [R, V']
     log_p = padded.log_softmax(-1)
     heat = torch.tensor(temperature, dtype=torch.float64, device=logits.device)[:, None]
     k = torch.tensor([1 if t == 0 else (k or V) for k, t in zip(top_k, temperature, strict=True)], device=logits.device)
@@ -170,11 +170,11 @@ def draw_tokens(
 def _plan(canvases: Sequence[Canvas], prediction: Prediction, hidden: Tensor) -> _Plan:
     """Ranks each canvas's hidden positions by its order and says how many of them its next step reveals."""
     L = hidden.shape[1]
-    order_logits = torch.nn.functional.pad(prediction.order_logits, (0, -L % _LANES))  # [B, L']
-    wide = torch.nn.functional.pad(hidden, (0, -L % _LANES))
+    order_logits = torch.nn.functional.pad(prediction.order_logits, (0, -L % LANES))  # [B, L']
+    wide = torch.nn.functional.pad(hidden, (0, -L % LANES))
     sure = policies.confidence_of(prediction.token_logits) if policies.needs_confidence(canvases) else None
     if sure is not None:
-        sure = policies.Confidence(*(torch.nn.functional.pad(x, (0, -L % _LANES)) for x in sure))
+        sure = policies.Confidence(*(torch.nn.functional.pad(x, (0, -L % LANES)) for x in sure))
     rates = policies.log_rates(canvases, order_logits)
     drawn = torch.tensor([policies.is_stochastic(c) for c in canvases], device=hidden.device)
     steps = torch.tensor([c.step for c in canvases], device=hidden.device)
@@ -241,7 +241,7 @@ def _order_logprobs(
     return torch.where(drawn[:, None], ranked - remaining, torch.nan)
 
 
-def _checked(prediction: Prediction, tokens: Tensor) -> Prediction:
+def checked(prediction: Prediction, tokens: Tensor) -> Prediction:
     logits, order_logits = prediction
     if logits.shape[:2] != tokens.shape or order_logits.shape != tokens.shape:
         shapes = f"{tuple(logits.shape)} and {tuple(order_logits.shape)}"
