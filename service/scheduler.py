@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Literal
 
-Kind = Literal["generate", "rank"]
+Kind = Literal["generate", "rank", "score"]
 
 
 @dataclass(frozen=True, slots=True)
