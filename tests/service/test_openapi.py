@@ -72,8 +72,9 @@ def test_the_body_of_a_score_is_declared_and_closed(document: Any) -> None:
 def test_what_is_answered_is_what_is_declared(server: Running) -> None:
     for fields in ({}, {"logprobs": False}, {"order": "margin", "num_samples": 2}):
         GenerateReply.model_validate(server.generate(prompt={"age": 39}, **fields).json())
-    for fields in ({}, {"order": "margin"}, {"num_orders": 1}):
-        ScoreReply.model_validate(server.client.post("/score", json={"prompt": {"age": 39}, **fields}).json())
+    bodies: list[dict[str, Any]] = [{}, {"order": "margin"}, {"num_orders": 1}]
+    for body in bodies:
+        ScoreReply.model_validate(server.client.post("/score", json={"prompt": {"age": 39}, **body}).json())
     OrderReply.model_validate(server.client.post("/order", json={"prompt": {}}).json())
 
 
