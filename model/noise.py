@@ -65,7 +65,7 @@ def uniforms(seeds: Tensor, steps: Tensor, positions: Tensor, *, purpose: Purpos
 def _uniforms_on_cpu(seeds: Tensor, steps: Tensor, positions: Tensor, kind: int) -> tuple[Tensor, Tensor]:
     s, t, i = (x.numpy().astype(np.uint64) for x in (seeds, steps, positions))
     low, shift = np.uint64(_LOW), np.uint64(32)
-    words = philox_on_cpu((i & low, t & low, t >> shift, np.uint64([kind])), (s & low, s >> shift))
+    words = philox_on_cpu((i & low, t & low, t >> shift, np.array([kind], dtype=np.uint64)), (s & low, s >> shift))
     a, b, c, d = (torch.from_numpy(np.atleast_1d(word).astype(np.int64)) for word in words)
     return _to_unit(a, b), _to_unit(c, d)
 
