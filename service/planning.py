@@ -49,7 +49,7 @@ def plan_generation(request: GenerateRequest, model: Model, settings: Settings) 
         place = f"prompt.{prompt_index}" if isinstance(request.prompt, list) else "prompt"
         template = _encode(model, prompt, request.length, place)
         params = _params(request, template, place)
-        num_prompt_tokens += template.hidden.count(False)
+        num_prompt_tokens += template.num_given
         for sample_index in range(request.num_samples):
             own_seed = derive_seed(seed, prompt_index, sample_index)
             canvas = Canvas.start(template.tokens, template.hidden, seed=own_seed, params=params)
