@@ -18,8 +18,8 @@ _BLOCK_ROWS = 65_536  # of ids widened at once
 
 @dataclass(frozen=True)
 class Dataset:
-    """`train`, `validation` and `test` hold ids [N, L], in bytes where there are many rows; `lengths` the [N] lengths of each split where rows are padded,
-    and nothing where every row has all L positions.
+    """`train`, `validation` and `test` hold ids [N, L], in bytes where rows are many; `lengths` the [N] lengths of each
+    split where rows are padded, and nothing where every row has all L positions.
 
     `summary` is JSON for the model card: source, licence, sha256, rows, dropped columns, rows left out, notices.
     """
