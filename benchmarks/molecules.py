@@ -135,9 +135,7 @@ def trained(recipe: Recipe, dataset: Dataset, task: Fields) -> Transformer:
     return result.denoiser
 
 
-def sample(
-    net: Transformer, dataset: Dataset, prompts: list[str], params: SamplingParams, task: Fields
-) -> list[str]:
+def sample(net: Transformer, dataset: Dataset, prompts: list[str], params: SamplingParams, task: Fields) -> list[str]:
     tokenizer = dataset.tokenizer
     assert isinstance(tokenizer, SmilesTokenizer)
     return make(net, tokenizer, prompts, params=params, seed=SEED + task["seed"])

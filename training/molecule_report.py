@@ -1,4 +1,4 @@
-"""Molecules that a trained model makes, for a judge to look at: a part of the figures. Knows no chemistry of its own."""
+"""Molecules that a trained model makes, and what the judge says of them: a part of the figures. Knows no chemistry."""
 
 from typing import Any
 

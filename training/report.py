@@ -188,9 +188,7 @@ def _estimate(values: Tensor) -> dict[str, float]:
     return asdict(Estimate.of(values))
 
 
-def _of_domain(
-    denoise: Denoiser, dataset: Dataset, rows: Rows, limit: int | None, advance: Advance | None
-) -> Figures:
+def _of_domain(denoise: Denoiser, dataset: Dataset, rows: Rows, limit: int | None, advance: Advance | None) -> Figures:
     """What goes with tables alone, or with molecules alone."""
     if dataset.tokenizer.domain == "table":
         return _imputation(denoise, dataset, rows)

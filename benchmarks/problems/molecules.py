@@ -69,7 +69,8 @@ def _template(tokens: Sequence[str], hidden: Sequence[bool]) -> str:
         if is_hidden:
             size += 1
             continue
-        parts += [f"[MASK:{size}]"] * (size > 0) + [token]
+        hole = "[MASK]" if size == 1 else f"[MASK:{size}]"
+        parts += [hole] * (size > 0) + [token]
         size = 0
     return "".join(parts)
 

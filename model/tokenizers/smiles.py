@@ -49,8 +49,9 @@ def first_foreign(text: str) -> tuple[str, int] | None:
 class SmilesTokenizer:
     """A `Tokenizer` whose prompts are SMILES with holes. Every position has the same vocabulary; id 0 is the end token.
 
-    A hole inside hides exactly its size. After the last known token everything is open: new tokens where the prompt has
-    no hole or ends in one, of which the model may leave some empty, and the end where the prompt says how it ends.
+    A canvas has all positions, always. A hole between known tokens is filled by its number of tokens. New tokens after a
+    prompt, and a hole at its end, may come back in part as end tokens: the model decides how many it needs. What lies
+    beyond is known to be the end, so that the model closes what is open before it.
     """
 
     domain: ClassVar[Literal["smiles"]] = "smiles"
@@ -61,7 +62,7 @@ class SmilesTokenizer:
         self._length = length
         self._default_length = length if default_length is None else default_length
         assert 1 <= self._default_length <= length
-        assert self._tokens[1:] and len(set(self._tokens)) == len(self._tokens)
+        assert len(set(self._tokens)) == len(self._tokens) > 1
         assert all(_WRITTEN.fullmatch(token) for token in tokens), "tokens are what a SMILES is made of"
         self._ids = {token: i for i, token in enumerate(self._tokens)}
 

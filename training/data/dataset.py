@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.tokenizers.base import Tokenizer
 
-Rows = NDArray[np.int64] | NDArray[np.uint8]
+Rows = NDArray[Any]  # whole numbers of any width
 _BLOCK_ROWS = 65_536  # of ids widened at once
 
 

@@ -192,7 +192,10 @@ def _dataset(
 
 def _notices(fates: Mapping[str, Mapping[str, int]], length: int) -> list[str]:
     """One line for each split from which rows had to be left out."""
-    reasons = {"too_long": f"are longer than {length} tokens", "unknown_tokens": "hold a token that no training row has"}
+    reasons = {
+        "too_long": f"are longer than {length} tokens",
+        "unknown_tokens": "hold a token that no training row has",
+    }
     return [
         f"{fate[key]} of {sum(fate.values())} {part} rows {reason}: left out"
         for part, fate in fates.items()
