@@ -1,4 +1,4 @@
-"""Molecules as SMILES, atom by atom, kept in the `tokenizers` library's own file format. Knows no chemistry, no network.
+"""Molecules as SMILES, atom by atom, in the `tokenizers` library's own file format. Knows no chemistry, no network.
 
 A token is what a SMILES is made of: an atom (`C`, `Cl`, `[nH]`), a bond, a bracket of a branch, a ring number. A canvas
 always has all of the model's positions: those that a molecule does not need hold the end token, which shows as nothing.
@@ -49,9 +49,9 @@ def first_foreign(text: str) -> tuple[str, int] | None:
 class SmilesTokenizer:
     """A `Tokenizer` whose prompts are SMILES with holes. Every position has the same vocabulary; id 0 is the end token.
 
-    A canvas has all positions, always. A hole between known tokens is filled by its number of tokens. New tokens after a
-    prompt, and a hole at its end, may come back in part as end tokens: the model decides how many it needs. What lies
-    beyond is known to be the end, so that the model closes what is open before it.
+    A canvas has all positions, always. A hole between known tokens is filled by its number of tokens. New tokens after
+    a prompt, and a hole at its end, may come back in part as end tokens: the model decides how many it needs. What
+    lies beyond is known to be the end, so that the model closes what is open before it.
     """
 
     domain: ClassVar[Literal["smiles"]] = "smiles"
