@@ -75,7 +75,7 @@ def draw_batch(rows: Rows, recipe: Recipe, *, step: int) -> Batch:
     optimizer, order = recipe.optimizer, recipe.order
     batch_size = optimizer.batch_size // order.draws
     index = row_indices(len(rows), step=step, batch_size=batch_size, seed=recipe.seed)
-    batch = Rows(rows.x[index], rows.lengths[index])
+    batch = Rows(rows.x[index].long(), rows.lengths[index])
     generator = step_generator(recipe.seed, step)
     draws = torch.rand((2, len(batch)), generator=generator)
     is_prompted = draws[0] < recipe.prompts.share

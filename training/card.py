@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from training.config import Recipe
-from training.figures import ORDER_HEADER, notes, order_rows
+from training.figures import ORDER_HEADER, molecule_lines, notes, order_rows
 
 ORDER_PICTURE = "order.svg"
 
@@ -63,6 +63,8 @@ def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
         "",
         *notes(figures, digits=3),
     ]
+    if "molecules" in figures:
+        lines += ["", *molecule_lines(figures, digits=3)]
     if "imputation" in figures:
         lines += ["", "Share of cells guessed right when one column is hidden:", ""]
         found = [
@@ -91,6 +93,12 @@ def _limits(recipe: Recipe) -> list[str]:
     ]
     if recipe.data.kind == "text":
         return ["- A small model of one text: it writes in its manner, and knows nothing."]
+    if recipe.data.kind in ("moses", "smiles"):
+        return [
+            "- Nothing is known of what a molecule does, whether it can be made or whether it is safe.",
+            "- Not every output is a molecule: see the figures, and check with RDKit.",
+            "- A hole inside a prompt is filled by exactly its number of tokens.",
+        ]
     if recipe.data.kind == "adult":
         lines.append("- A census of one country in 1994, with its categories of that time.")
     return lines

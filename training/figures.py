@@ -52,6 +52,20 @@ def pair_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str,
             yield label, model, other, estimate(pairs[name]["difference"], digits=digits, is_signed=True)
 
 
+def molecule_lines(figures: Mapping[str, Any], *, digits: int) -> list[str]:
+    """What the judge says of generated molecules, or that there is none."""
+    found = figures["molecules"]
+    if "left_out" in found:
+        return [f"Validity, uniqueness and novelty of molecules are left out: {found['left_out']}."]
+    unique, novel = ("none" if found[k] is None else f"{found[k]:.{digits}f}" for k in ("unique", "novel"))
+    valid = estimate(found["valid"], digits=digits)
+    return [
+        f"Of {found['samples']:,} molecules generated along the learned law, as RDKit sees them: valid {valid}, "
+        f"unique among the valid {unique}, novel among the unique {novel} "
+        f"(beside {found['training_molecules']:,} training and validation molecules)."
+    ]
+
+
 def notes(figures: Mapping[str, Any], *, digits: int) -> list[str]:
     """Sentences that go with the table: what is exact, what was chosen where, what is left out, random prompts."""
     conditional = estimate(figures["conditional"], digits=digits)

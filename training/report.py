@@ -25,6 +25,7 @@ from training.controls import (
 )
 from training.data.dataset import Dataset
 from training.evaluate import Advance, Policy, imputation_accuracy, log_likelihood, nelbo, policy_log_likelihood
+from training.molecule_report import molecule_figures, num_samples
 from training.rows import Estimate, Rows, as_rows, known_sets
 
 EVALUATION_SEED = 2_511
@@ -105,7 +106,7 @@ def evaluate_model(
         "orders": orders if law.is_contextual else {"learned": law.order(), **orders},
         "left_out": _left_out(rows),
         "conditional": _estimate(conditional),
-        **(_imputation(denoiser, dataset, rows) if dataset.tokenizer.domain == "table" else {}),
+        **_of_domain(denoiser, dataset, rows, limit, advance),
     }
     if reference is not None:
         own = {"bound": learned, "deployed": deployed, "conditional": conditional}
@@ -130,7 +131,7 @@ def num_row_forwards(
     choice = len(choosing_rows(validation)) * 2**L if is_enumerable else 0
     # Learned, reversed, uniform; deployed, reversed, both directions; random prompts.
     chains = 3 + 4 + 1 + len(HEURISTICS) + (2 if is_enumerable else 0)
-    total = chains * len(rows) * L + choice
+    total = chains * len(rows) * L + choice + num_samples(dataset, limit) * L
     if kind == "contextual":
         total += (len(rows) + len(mean_order_rows(validation))) * L
     if has_reference:  # two orders of the model, random ones, the margin's, random prompts, and its own best
@@ -185,6 +186,15 @@ def _rows(dataset: Dataset, split: str, limit: int | None) -> Rows:
 
 def _estimate(values: Tensor) -> dict[str, float]:
     return asdict(Estimate.of(values))
+
+
+def _of_domain(denoise: Denoiser, dataset: Dataset, rows: Rows, limit: int | None, advance: Advance | None) -> Figures:
+    """What goes with tables alone, or with molecules alone."""
+    if dataset.tokenizer.domain == "table":
+        return _imputation(denoise, dataset, rows)
+    if dataset.tokenizer.domain == "smiles":
+        return {"molecules": molecule_figures(denoise, dataset, limit=limit, advance=advance)}
+    return {}
 
 
 def _imputation(denoise: Denoiser, dataset: Dataset, rows: Rows) -> Figures:

@@ -5,6 +5,7 @@ The evaluation, the batches and the benchmarks share these.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,9 +52,12 @@ class Estimate:
         return f"{self.mean:.4f} ± {self.standard_error:.4f}"
 
 
-def as_rows(ids: NDArray[np.int64], lengths: NDArray[np.int64] | None = None, *, limit: int | None = None) -> Rows:
-    """A split of a dataset as tensors; the first `limit` rows of it."""
+def as_rows(
+    ids: NDArray[Any], lengths: NDArray[np.int64] | None = None, *, limit: int | None = None, is_packed: bool = False
+) -> Rows:
+    """A split of a dataset as tensors; the first `limit` rows of it. Packed, ids stay as narrow as they are kept."""
     x = torch.from_numpy(np.ascontiguousarray(ids[:limit]))
+    x = x if is_packed else x.long()
     full = torch.full((len(x),), x.shape[1])
     return Rows(x, full if lengths is None else torch.from_numpy(np.ascontiguousarray(lengths[:limit])))
 

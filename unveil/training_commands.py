@@ -18,7 +18,7 @@ from training.data.config import DataConfig, TableData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
 from training.evaluate import Advance
-from training.figures import ORDER_HEADER, PAIR_HEADER, PAIR_NOTE, notes, order_rows, pair_rows
+from training.figures import ORDER_HEADER, PAIR_HEADER, PAIR_NOTE, molecule_lines, notes, order_rows, pair_rows
 from training.publish import describe_data, describe_order, publish
 from training.report import evaluate_model, num_row_forwards
 from training.trainer import train as run_training
@@ -163,6 +163,8 @@ def _show_figures(figures: dict[str, Any]) -> None:
     if "reference" in figures:
         print(f"\nBeside the uniform model. {PAIR_NOTE}")
         console.print(_table(PAIR_HEADER, pair_rows(figures, digits=4)))
+    for line in molecule_lines(figures, digits=4) if "molecules" in figures else []:
+        print(line)
     if "imputation" in figures:
         rows = [
             (name, f"{row['accuracy']:.3f}", f"{row['commonest_level']:.3f}")

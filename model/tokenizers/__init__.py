@@ -4,6 +4,7 @@ from pathlib import Path
 
 from model.errors import ArtifactError
 from model.tokenizers.base import Domain, Tokenizer
+from model.tokenizers.smiles import SmilesTokenizer
 from model.tokenizers.table import TableTokenizer
 from model.tokenizers.text import TextTokenizer
 
@@ -29,4 +30,8 @@ def _load_text(path: Path, length: int, default_length: int) -> Tokenizer:
     return TextTokenizer.load(path, length=length, default_length=default_length)
 
 
-_LOADERS = {"table": _load_table, "text": _load_text}
+def _load_smiles(path: Path, length: int, default_length: int) -> Tokenizer:
+    return SmilesTokenizer.load(path, length=length, default_length=default_length)
+
+
+_LOADERS = {"table": _load_table, "text": _load_text, "smiles": _load_smiles}

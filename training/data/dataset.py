@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from model.tokenizers.base import Tokenizer
 
-Rows = NDArray[np.int64]
+Rows = NDArray[Any]  # whole numbers of any width
+_BLOCK_ROWS = 65_536  # of ids widened at once
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """`train`, `validation` and `test` hold ids [N, L]; `lengths` the [N] lengths of each split where rows are padded,
-    and nothing where every row has all L positions.
+    """`train`, `validation` and `test` hold ids [N, L], in bytes where rows are many; `lengths` the [N] lengths of each
+    split where rows are padded, and nothing where every row has all L positions.
 
     `summary` is JSON for the model card: source, licence, sha256, rows, dropped columns, rows left out, notices.
     """
@@ -43,5 +44,6 @@ class Dataset:
         arrays = {"train": self.train, "validation": self.validation, "test": self.test, **self.lengths}
         for name, array in arrays.items():
             digest.update(f"{name} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+            for start in range(0, len(array), _BLOCK_ROWS):
+                digest.update(np.ascontiguousarray(array[start : start + _BLOCK_ROWS], dtype="<i8").tobytes())
         return digest.hexdigest()

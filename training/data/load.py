@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from training.data.adult import load_adult
-from training.data.config import AdultData, DataConfig, NetworkData, TableData
+from training.data.config import AdultData, DataConfig, MosesData, NetworkData, SmilesData, TableData
 from training.data.dataset import Dataset
+from training.data.molecules import load_moses, load_smiles
 from training.data.network import load_network
 from training.data.table import load_table
 from training.data.text import load_text
@@ -16,4 +17,8 @@ def load_dataset(config: DataConfig, *, cache: Path) -> Dataset:
         return load_adult(config, cache=cache)
     if isinstance(config, NetworkData):
         return load_network(config, cache=cache)
+    if isinstance(config, MosesData):
+        return load_moses(config, cache=cache)
+    if isinstance(config, SmilesData):
+        return load_smiles(config)
     return load_table(config) if isinstance(config, TableData) else load_text(config)
