@@ -112,8 +112,9 @@ class SmilesTokenizer:
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return (len(self._tokens),)
 
-    def encode(self, prompt: object, *, length: int | None = None) -> Template:
-        """Raises PromptError; `param` is "length" where that is to blame."""
+    def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:
+        """Raises PromptError; `param` is "length" where that is to blame. Not appended to, a prompt without holes is a
+        whole molecule, its end included."""
         if not isinstance(prompt, str):
             raise PromptError(f"a SMILES prompt is a string, not {quoted(prompt)}")
         parts = parse_holes(prompt, longest=self.length)
@@ -121,7 +122,7 @@ class SmilesTokenizer:
         if length is not None:
             self._check_length(length, has_holes=has_holes)
         ids = [i for part in parts for i in self._part_ids(part)]
-        if not has_holes:
+        if not has_holes and (append or length is not None):
             ids += [None] * self._num_new(len(ids), length)
         self._check_fit(ids)
         canvas = [*ids, *[0] * (self.length - len(ids))]

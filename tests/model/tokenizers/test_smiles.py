@@ -88,6 +88,14 @@ def test_an_empty_prompt_is_all_new_and_a_full_one_is_complete() -> None:
     assert TOKENIZER.encode("C" * 32).hidden == (False,) * 32
 
 
+def test_what_is_scored_is_the_whole_molecule_its_end_included() -> None:
+    template = TOKENIZER.encode("CCO", append=False)
+    assert not any(template.hidden)
+    assert len(template.tokens) == TOKENIZER.length
+    assert set(template.tokens[3:]) == {0}
+    assert sum(TOKENIZER.encode("CCO", length=2, append=False).hidden) == 2
+
+
 def test_a_hole_at_the_end_may_be_left_empty() -> None:
     template = TOKENIZER.encode("CCO[MASK:4]")
     assert template.hidden == tuple(3 <= i < 7 for i in range(32))
