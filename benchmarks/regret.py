@@ -35,10 +35,10 @@ from torch import Tensor
 from model.errors import DataError
 from model.exact import best_order, exact_nelbo, order_table
 from model.exact import log_likelihood as exact_log_likelihood
+from model.network import Network
 from model.orders import deterministic_order, order_entropy
 from model.regret import Regret, regret
 from model.tokenizers.table import TableTokenizer
-from model.transformer import Transformer
 from training.config import Recipe
 from training.data.config import NetworkData
 from training.data.dataset import Dataset
@@ -205,13 +205,13 @@ def measure(problem: Problem, recipe: Recipe, *, seed: int, work: Path) -> Field
     }
 
 
-def regrets(problem: Problem, reference: Transformer, laws: list[Tensor]) -> list[Regret]:
+def regrets(problem: Problem, reference: Network, laws: list[Tensor]) -> list[Regret]:
     """Of each log-weights [L], on the same tables."""
     validation, test = (token_table(reference, _rows(problem, split)) for split in ("validation", "test"))
     return [regret(order_table(log_w), validation=validation, test=test) for log_w in laws]
 
 
-def uniform_losses(net: Transformer, x: Tensor) -> dict[str, Tensor]:
+def uniform_losses(net: Network, x: Tensor) -> dict[str, Tensor]:
     """Minus the exact log-likelihood of the uniform model, orders summed out, and its NELBO: [N] each."""
     table = token_table(net, x)
     zero = torch.zeros(x.shape[1])
@@ -280,7 +280,7 @@ def _law_of(order: Tensor) -> Tensor:
 
 def _arm(
     recipe: Recipe, dataset: Dataset, name: str, *, kind: str, seed: int, work: Path, fixed: list[int] | None = None
-) -> Transformer:
+) -> Network:
     fields = recipe.model_dump(mode="json")
     fields["seed"] = seed
     fields["order"] |= {"kind": kind, "fixed": fixed}

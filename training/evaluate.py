@@ -187,7 +187,7 @@ _KEYS: dict[Policy, Keys] = {
 
 
 def _given(rows: Rows, known: Tensor | None) -> Tensor:
-    return rows.padding if known is None else rows.padding | known
+    return rows.given if known is None else rows.given | known
 
 
 def _constant(z: Tensor) -> Noise:

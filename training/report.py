@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.denoiser import Denoiser
 from model.manifest import OrderKind
-from model.transformer import Transformer
+from model.network import Network
 from training.controls import (
     Law,
     best_and_worst,
@@ -25,7 +25,7 @@ from training.controls import (
 )
 from training.data.dataset import Dataset
 from training.evaluate import Advance, Policy, imputation_accuracy, log_likelihood, nelbo, policy_log_likelihood
-from training.rows import Estimate, Rows, as_rows, known_sets
+from training.rows import Estimate, Rows, known_sets, split_rows
 
 EVALUATION_SEED = 2_511
 HEURISTICS: tuple[Policy, ...] = ("confidence", "margin")
@@ -68,12 +68,12 @@ class _Scorer:
 
 
 def evaluate_model(
-    denoiser: Transformer,
+    denoiser: Network,
     dataset: Dataset,
     *,
     split: str = "test",
     limit: int | None = None,
-    reference: Transformer | None = None,
+    reference: Network | None = None,
     advance: Advance | None = None,
 ) -> Figures:
     """All figures of a split's first `limit` rows, as JSON: nats a row, each with its standard error.
@@ -117,7 +117,7 @@ def conditional_losses(denoise: Denoiser, rows: Rows, known: Tensor, *, advance:
     """Each row's NELBO of the rest given what is known, under uniform orders, in nats a hidden position: [N]."""
     zero = torch.zeros(rows.x.shape[1], device=rows.x.device)
     values = nelbo(denoise, rows, zero, seed=EVALUATION_SEED, known=known, advance=advance)
-    return values / (rows.lengths - known.sum(-1))
+    return values / (~(rows.given | known)).sum(-1)
 
 
 def num_row_forwards(
@@ -175,12 +175,12 @@ def _left_out(rows: Rows) -> dict[str, str]:
     return {} if reason is None else {"best_and_worst": reason}
 
 
-def _scorer(denoiser: Transformer, dataset: Dataset, split: str, limit: int | None, advance: Advance | None) -> _Scorer:
+def _scorer(denoiser: Network, dataset: Dataset, split: str, limit: int | None, advance: Advance | None) -> _Scorer:
     return _Scorer(denoiser, _rows(dataset, split, limit), _rows(dataset, "validation", None), advance)
 
 
 def _rows(dataset: Dataset, split: str, limit: int | None) -> Rows:
-    return as_rows(getattr(dataset, split), dataset.lengths.get(split), limit=limit)
+    return split_rows(dataset, split, limit=limit)
 
 
 def _estimate(values: Tensor) -> dict[str, float]:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from model.critic import MAX_LENGTH, Critic
 from model.manifest import Architecture
+from model.network import Network
+from model.networks import build_network
 from model.posterior import Posterior
-from model.transformer import Transformer
 from training.arm import ORDER_GROUPS, Arm, whole
 from training.batches import marginal_logprobs, uniform_share
 from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
@@ -25,7 +26,7 @@ from training.config import Recipe
 from training.data.dataset import Dataset
 from training.devices import leave, make_fabric, pick_precision
 from training.journal import Journal
-from training.rows import Rows, as_rows
+from training.rows import split_rows
 from training.start import load_start, make_denoiser
 from training.stepper import Stepper, TrainingError
 from training.watch import gradient_noise, law_figures, validation_figures
@@ -37,7 +38,7 @@ VALIDATION_SEED = 20_251_119
 class Trained:
     """What training gives: the averaged network on the CPU, and how it was come by. Only on the main process."""
 
-    denoiser: Transformer
+    denoiser: Network
     summary: Mapping[str, Any]
 
 
@@ -100,7 +101,7 @@ class _Run:
     def __init__(self, fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> None:
         self.fabric, self.recipe, self.dataset, self.work = fabric, recipe, dataset, work
         self.step = 0
-        self.rows = as_rows(dataset.train, dataset.lengths.get("train"))
+        self.rows = split_rows(dataset, "train")
         torch.manual_seed(recipe.seed)
         self.start = load_start(recipe, dataset)
         denoiser = make_denoiser(recipe, dataset, self.start)
@@ -132,6 +133,7 @@ class _Run:
             module=self.module,
             optimizer=self.optimizer,
             rows=self.rows,
+            symmetries=dataset.symmetries,
         )
         self._last_log = (0, time.monotonic())
 
@@ -178,7 +180,7 @@ class _Run:
         self.fabric.barrier()  # nobody leaves while another still gathers
         if not self.fabric.is_global_zero:
             return None
-        denoiser = Transformer(self.arm.denoiser.architecture, self.arm.denoiser.order)
+        denoiser = build_network(self.arm.denoiser.architecture, self.arm.denoiser.order)
         denoiser.load_state_dict(weights)
         summary = {
             "steps": self.step,
@@ -210,10 +212,10 @@ class _Run:
         """Figures of the averaged weights on validation rows."""
         self.arm.eval()
         limit = self.recipe.run.validate_rows
-        rows = as_rows(self.dataset.validation, self.dataset.lengths.get("validation"), limit=limit)
+        rows = split_rows(self.dataset, "validation", limit=limit)
         figures = validation_figures(
             self.module,
-            Rows(rows.x.to(self.fabric.device), rows.lengths.to(self.fabric.device)),
+            rows.to(self.fabric.device),
             log_w=self.arm.log_w(average=True),
             is_contextual=self.recipe.order.kind == "contextual",
             seed=VALIDATION_SEED,

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from training.data.adult import load_adult
-from training.data.config import AdultData, DataConfig, NetworkData, TableData
+from training.data.config import AdultData, DataConfig, NetworkData, SudokuData, TableData
 from training.data.dataset import Dataset
 from training.data.network import load_network
+from training.data.sudoku import load_sudoku
 from training.data.table import load_table
 from training.data.text import load_text
 
@@ -16,4 +17,6 @@ def load_dataset(config: DataConfig, *, cache: Path) -> Dataset:
         return load_adult(config, cache=cache)
     if isinstance(config, NetworkData):
         return load_network(config, cache=cache)
+    if isinstance(config, SudokuData):
+        return load_sudoku(config, cache=cache)
     return load_table(config) if isinstance(config, TableData) else load_text(config)
