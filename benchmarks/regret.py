@@ -43,7 +43,8 @@ from training.config import Recipe
 from training.data.config import NetworkData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
-from training.data.network import Network, read_network
+from training.data.network import Network as BayesianNetwork
+from training.data.network import read_network
 from training.enumeration import token_table
 from training.evaluate import Estimate, as_rows, log_likelihood
 from training.trainer import train
@@ -82,7 +83,7 @@ class Problem:
     data: Fields
     dataset: Dataset
     rows: int
-    network: Network | None = None
+    network: BayesianNetwork | None = None
 
 
 def main() -> None:
@@ -218,7 +219,7 @@ def uniform_losses(net: Network, x: Tensor) -> dict[str, Tensor]:
     return {"uniform": -exact_log_likelihood(-table, order_table(zero)), "uniform_nelbo": exact_nelbo(zero, table)}
 
 
-def truth(network: Network, orders: Mapping[str, list[int]], losses: Mapping[str, Tensor], x: Tensor) -> Fields:
+def truth(network: BayesianNetwork, orders: Mapping[str, list[int]], losses: Mapping[str, Tensor], x: Tensor) -> Fields:
     """Nats above the true law on the same rows, and the share of edges whose parent comes first."""
     true = -torch.from_numpy(network.log_prob(x.numpy()))
     return {
@@ -228,7 +229,7 @@ def truth(network: Network, orders: Mapping[str, list[int]], losses: Mapping[str
     }
 
 
-def parents_first(network: Network, order: list[int]) -> float:
+def parents_first(network: BayesianNetwork, order: list[int]) -> float:
     """Share of (parent, child) edges with the parent revealed first."""
     return sum(order.index(parent) < order.index(child) for parent, child in network.edges) / len(network.edges)
 

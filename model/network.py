@@ -19,6 +19,13 @@ class Depths(NamedTuple):
     earlier: tuple[Tensor, ...]
 
 
+class Reading(NamedTuple):
+    """What the heads read: a state a position [B, L, D], and what the token head made of it [B, L, V]."""
+
+    states: Tensor
+    token_logits: Tensor
+
+
 class Network(nn.Module):
     """A denoiser in the sense of `model.denoiser.Denoiser` with a token head and an order head on one trunk."""
 
@@ -29,6 +36,10 @@ class Network(nn.Module):
 
     def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
         """What each loop of the trunk would say, for training all of them."""
+        raise NotImplementedError
+
+    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
+        """All that the order head is given."""
         raise NotImplementedError
 
     @property

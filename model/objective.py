@@ -111,7 +111,7 @@ def order_form(
 
 
 def even_loss(cross_entropy: Tensor, prefixes: Prefixes) -> Tensor:
-    """`n` times the mean loss of the hidden positions, in nats: [B, L] -> [B]. What `order_form` has for uniform rows."""
+    """`n` times the mean loss of what is hidden, in nats, as `order_form` has it for uniform rows: [B, L] -> [B]."""
     hidden = prefixes.hidden
     return prefixes.num_free * cross_entropy.double().masked_fill(~hidden, 0.0).sum(-1) / hidden.sum(-1)
 

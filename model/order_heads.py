@@ -1,4 +1,4 @@
-"""Order heads: log-weights of the next position to reveal, read off the trunk. Know no trunk, no loss and no sampler."""
+"""Order heads: log-weights of the next position to reveal, read off the trunk. Know no loss and no sampler."""
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class OrderHead(nn.Module):
         """[L] float32 with mean zero: the context-free part of the law, all of it unless the kind is contextual."""
         return self.log_w - self.log_w.mean()
 
-    def forward(self, x: Tensor, token_logits: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, token_logits: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Trunk states [B, L, D] -> log-weights [B, L]. This head does not look at the token logits [B, L, V]."""
         log_w = self.global_log_w()[: x.shape[1]].expand(x.shape[:2])
         if self.kind != "contextual":
@@ -70,14 +70,18 @@ class ForesightHead(OrderHead):
     def forward(self, x: Tensor, token_logits: Tensor | None = None) -> Tensor:
         """Trunk states [B, L, D] and token logits [B, L, V] -> log-weights [B, L]."""
         assert token_logits is not None
-        return -SHARPNESS * self.log_loss(x, token_logits).exp()
+        return self.log_weights(self.log_loss(x, token_logits))
+
+    def log_weights(self, log_loss: Tensor) -> Tensor:
+        """Of the next position: minus the expected loss, in units of 1 / `SHARPNESS` nats."""
+        return -SHARPNESS * log_loss.exp()
 
 
 _NUM_FEATURES = 4
 
 
 def _features(token_logits: Tensor) -> Tensor:
-    """Logarithms of the entropy, of the doubt in the likeliest id, of its lead over the second; and the doubt itself."""
+    """Logarithms of the entropy, of the doubt in the likeliest id and of its lead over the second; the doubt itself."""
     sure = confidence_of(token_logits)
     doubt = 1 - sure.confidence
     logs = [torch.log(value.clamp(min=0) + _FLOOR) for value in (sure.entropy, doubt, sure.margin)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from model.denoiser import Prediction
 from model.manifest import GRID_CELLS, GRID_SIDE, Architecture, OrderSpec
-from model.network import Depths, Network, initialise
+from model.network import Depths, Network, Reading, initialise
 from model.order_heads import make_order_head
 
 _HIDDEN, _IS, _IS_NOT = range(3)  # what a plane knows of a cell
@@ -69,18 +69,29 @@ class PlaneNetwork(Network):
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. Grids are never padded, so `lengths` says nothing."""
-        return self._read(self._trunk(tokens, hidden)[-1])
+        states, logits = self.read(tokens, hidden, lengths)
+        return Prediction(logits, self.order_head(states, logits))
 
-    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
+    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:  # noqa: ARG002
+        """See `Network.read`. A cell's state is the mean of its digits' states, each as likely as it is: an order
+        belongs to cells."""
+        x = self._trunk(tokens, hidden)[-1]
+        logits = self._logits(x)
+        return Reading(_of_cells(x, logits), logits)
+
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:  # noqa: ARG002
         """See `Network.depths`."""
-        *earlier, last = self._trunk(tokens, hidden)
-        return Depths(self._read(last), tuple(self._logits(x) for x in earlier))
+        *earlier, x = self._trunk(tokens, hidden)
+        logits = self._logits(x)
+        prediction = Prediction(logits, self.order_head(_of_cells(x, logits), logits))
+        return Depths(prediction, tuple(map(self._logits, earlier)))
 
     def _trunk(self, tokens: Tensor, hidden: Tensor) -> Sequence[Tensor]:
         """[B, 81] ids and bools -> [B, 9, 9, 9, D] states after each loop."""
         digits = torch.arange(_SIDE, device=tokens.device)
         known = torch.where(tokens[..., None] == digits, _IS, _IS_NOT)  # [B, 81, 9]
-        x = self.knowledge[known.masked_fill(hidden[..., None], _HIDDEN)].unflatten(1, (_SIDE, _SIDE))
+        x = self.knowledge[known.masked_fill(hidden[..., None], _HIDDEN)]
+        x = x.view(-1, _SIDE, _SIDE, _SIDE, x.shape[-1])
         states = []
         for _ in range(self.architecture.loops):
             for block in self.blocks:
@@ -92,17 +103,13 @@ class PlaneNetwork(Network):
         """States -> float32 logits [B, 81, 9]."""
         return self.score(self.norm(x)).float().reshape(-1, GRID_CELLS, _SIDE)  # type: ignore[no-any-return]
 
-    def _read(self, x: Tensor) -> Prediction:
-        logits = self._logits(x)
-        of_cells = (x.detach().reshape(-1, GRID_CELLS, _SIDE, x.shape[-1]) * _chances(logits)).sum(2)  # [B, 81, D]
-        return Prediction(logits, self.order_head(of_cells, logits))
 
-
-def _chances(logits: Tensor) -> Tensor:
-    """The probability of each digit, as a weight of its plane's state: an order belongs to cells, not to digits."""
-    return logits.detach().softmax(-1)[..., None]
+def _of_cells(x: Tensor, logits: Tensor) -> Tensor:
+    """[B, 9, 9, 9, D] and [B, 81, 9] -> [B, 81, D]."""
+    states = x.detach().reshape(-1, GRID_CELLS, _SIDE, x.shape[-1])
+    return (states * logits.detach().softmax(-1)[..., None].to(x.dtype)).sum(2)
 
 
 def _boxes(x: Tensor) -> Tensor:
     """[B, 9, 9, 9, D] -> [B, 3, 3, 3, 3, 9, D]: bands, rows within, stacks, columns within."""
-    return x.unflatten(2, (3, 3)).unflatten(1, (3, 3))
+    return x.view(len(x), 3, 3, 3, 3, *x.shape[3:])

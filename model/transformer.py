@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.denoiser import Prediction
 from model.manifest import Architecture, OrderSpec
-from model.network import Depths, Network, initialise
+from model.network import Depths, Network, Reading, initialise
 from model.order_heads import make_order_head
 
 
@@ -145,13 +145,19 @@ class Transformer(Trunk, Network):
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""
-        return self._read(self.trunk(tokens, hidden, lengths)[-1])
+        states, logits = self.read(tokens, hidden, lengths)
+        return Prediction(logits, self.order_head(states, logits))
+
+    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
+        """See `Network.read`."""
+        x = self.trunk(tokens, hidden, lengths)[-1]
+        return Reading(x, self._logits(x))
 
     def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
         """See `Network.depths`."""
-        *earlier, last = self.trunk(tokens, hidden, lengths)
-        return Depths(self._read(last), tuple(self.token_head(x, self.embedding.weight) for x in earlier))
+        *earlier, x = self.trunk(tokens, hidden, lengths)
+        logits = self._logits(x)
+        return Depths(Prediction(logits, self.order_head(x, logits)), tuple(map(self._logits, earlier)))
 
-    def _read(self, x: Tensor) -> Prediction:
-        logits = self.token_head(x, self.embedding.weight)
-        return Prediction(logits, self.order_head(x, logits))
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
 OrderSignal = Literal["critic", "score", "foresight"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # Younger than some checkpoints: left at their defaults, they change no fingerprint.
-_LATER_KEYS = {"model": ("trunk", "loops"), "order": ("head",)}
+_LATER_KEYS = {"model": ("trunk", "loops"), "order": ("head", "stride")}
 
 
 class RecipeError(ValueError):
@@ -63,7 +63,8 @@ class OrderConfig(_Frozen):
     beyond one a row. K > 1: leave-one-out over K orders of the same row; `optimizer.batch_size` still counts forwards,
     so a batch has a K-th of the rows.
     `signal` and `head` `foresight` go together, with contextual orders for a frozen denoiser: rows are walked along the
-    order's own choices, and the head learns what each reveal would have cost (`training/foresight.py`).
+    order's own choices, `stride` positions a forward, and the head learns what each reveal would have cost
+    (`training/foresight.py`).
     `posterior_layers`, other contextual orders only: depth of the network that proposes orders in training.
     """
 
@@ -80,6 +81,7 @@ class OrderConfig(_Frozen):
     baseline_window: int = Field(default=256, ge=1)
     draws: int = Field(default=1, ge=1)
     posterior_layers: int = Field(default=1, ge=1)
+    stride: int = Field(default=1, ge=1)
     learn_from_prompted: bool = False
 
     @property

@@ -18,8 +18,8 @@ BATCH_ROWS = 512
 
 @dataclass(frozen=True)
 class Rows:
-    """Clean canvases: ids [N, L] and lengths [N]; positions from a row's length on are padding. `clues` [N, L] bool: what
-    each row always shows, because its prompt belongs to the data; None where nothing is."""
+    """Clean canvases: ids [N, L] and lengths [N]; positions from a row's length on are padding. `clues` [N, L] bool is
+    what each row always shows, because its prompt belongs to the data; None where nothing is."""
 
     x: Tensor
     lengths: Tensor

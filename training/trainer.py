@@ -25,6 +25,7 @@ from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoin
 from training.config import Recipe
 from training.data.dataset import Dataset
 from training.devices import leave, make_fabric, pick_precision
+from training.foresight import ForesightStepper
 from training.journal import Journal
 from training.rows import split_rows
 from training.start import load_start, make_denoiser
@@ -72,7 +73,7 @@ def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Tr
 
 def posterior_forwards(recipe: Recipe) -> int:
     """Rows that the posterior of a contextual order sees in a whole run; it rests during the warm-up."""
-    if recipe.order.kind != "contextual":
+    if recipe.order.kind != "contextual" or recipe.order.signal == "foresight":
         return 0
     optimizer = recipe.optimizer
     asked = sum(uniform_share(recipe.order, optimizer, step) < 1.0 for step in range(optimizer.num_steps))
@@ -80,7 +81,7 @@ def posterior_forwards(recipe: Recipe) -> int:
 
 
 def _posterior(recipe: Recipe, architecture: Architecture) -> Posterior | None:
-    if recipe.order.kind != "contextual":
+    if recipe.order.kind != "contextual" or recipe.order.signal == "foresight":
         return None
     return Posterior(architecture.model_copy(update={"layers": recipe.order.posterior_layers}))
 
@@ -126,7 +127,7 @@ class _Run:
         )
         optimizer = torch.optim.AdamW(groups, betas=recipe.optimizer.betas)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
-        self.stepper = Stepper(
+        self.stepper = (ForesightStepper if recipe.order.signal == "foresight" else Stepper)(
             fabric,
             recipe=recipe,
             arm=self.arm,

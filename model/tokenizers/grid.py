@@ -77,13 +77,13 @@ class GridTokenizer:
         tokens = tuple(int(known[i]) - 1 if i in known else 0 for i in range(CELLS))
         return Template(tokens, tuple(i not in known for i in range(CELLS)), known)
 
-    def token(self, position: int, token_id: int) -> str:
+    def token(self, position: int, token_id: int) -> str:  # noqa: ARG002
         return _DIGITS[token_id]
 
-    def value(self, position: int, token_id: int, uniform: float) -> Value:
+    def value(self, position: int, token_id: int, uniform: float) -> Value:  # noqa: ARG002
         return _DIGITS[token_id]
 
-    def name(self, position: int) -> str | None:
+    def name(self, position: int) -> str | None:  # noqa: ARG002
         return None
 
     def output(self, values: Sequence[Value]) -> tuple[str, str]:

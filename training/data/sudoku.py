@@ -42,7 +42,9 @@ def load_sudoku(config: SudokuData, *, cache: Path) -> Dataset:
     return Dataset(
         name="sudoku",
         tokenizer=GridTokenizer(),
-        **rows,
+        train=rows["train"],
+        validation=rows["validation"],
+        test=rows["test"],
         known=known,
         symmetries=shuffle_puzzles,
         summary=_summary(config, known, left_out),

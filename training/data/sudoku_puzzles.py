@@ -39,7 +39,8 @@ def refilled(clues: Flags, extra: NDArray[np.int64], generator: np.random.Genera
     """The clues and `extra` [N] more of each grid's cells, at random."""
     scores = np.where(clues, -1.0, generator.random(clues.shape))
     ranks = scores.argsort(1).argsort(1)
-    return ranks < (clues.sum(1) + extra)[:, None]
+    is_clue: Flags = ranks < (clues.sum(1) + extra)[:, None]
+    return is_clue
 
 
 def shuffled(grids: Grids, generator: np.random.Generator) -> Grids:
@@ -100,7 +101,7 @@ _PAIRS = ((0, 1), (0, 2), (1, 2))
 
 
 def _cycle_code(step: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """The cycle lengths of a permutation of nine as a number: how many digits return after 2, 3, 4, 5, 6 and 7 steps."""
+    """The cycle lengths of a permutation of nine as a number: how many digits return after 2 to 7 steps."""
     digits, now = np.arange(9), step
     code = np.zeros(len(step), dtype=np.uint64)
     for _ in range(6):

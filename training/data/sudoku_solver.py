@@ -1,4 +1,4 @@
-"""Many sudoku grids solved at once by bit masks: singles to the fixpoint, then branching. Knows no generator and no file.
+"""Many sudoku grids solved at once by bit masks: singles to the fixpoint, then branching. Makes no puzzle.
 
 A state holds a mask of candidates a cell, bit d for digit d + 1: uint16 [9, 9, N], the grids last, so that every rule
 is a handful of whole-array operations. Digits are 1 to 9 and 0 is empty, in grids [N, 81] int8.
@@ -133,4 +133,5 @@ def _singles(cells: list[Masks]) -> Flags:
         hidden = cell & single
         np.copyto(cell, hidden, where=hidden != 0)
         is_sound &= cell != 0
-    return is_sound.reshape(-1, is_sound.shape[-1]).all(0)
+    all_units: Flags = is_sound.reshape(-1, is_sound.shape[-1]).all(0)
+    return all_units
