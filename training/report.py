@@ -25,6 +25,7 @@ from training.controls import (
 )
 from training.data.dataset import Dataset
 from training.evaluate import Advance, Policy, imputation_accuracy, log_likelihood, nelbo, policy_log_likelihood
+from training.grid_report import grid_figures, num_grid_walks
 from training.rows import Estimate, Rows, known_sets, split_rows
 
 EVALUATION_SEED = 2_511
@@ -81,6 +82,11 @@ def evaluate_model(
     `reference` is a network of the same data, trained under uniform orders; it is scored on the same rows, and what the
     model costs less or more is paired, row by row.
     """
+    if dataset.tokenizer.domain == "grid":
+        assert reference is None, "grids have no such figures"
+        rows = _rows(dataset, split, limit)
+        head = {"split": split, "rows": len(rows), "seed": EVALUATION_SEED, "order_kind": denoiser.order.kind}
+        return {**head, **grid_figures(denoiser, rows, advance=advance)}
     scorer = _scorer(denoiser, dataset, split, limit, advance)
     law, rows = Law(denoiser), scorer.rows
     learned = law.nelbo(denoiser, rows, seed=EVALUATION_SEED, advance=advance)
@@ -126,6 +132,8 @@ def num_row_forwards(
     """What `advance` will be told in all."""
     rows, validation = _rows(dataset, split, limit), _rows(dataset, "validation", None)
     L = rows.x.shape[1]
+    if dataset.tokenizer.domain == "grid":
+        return num_grid_walks(kind) * len(rows) * L
     is_enumerable = why_not_enumerable(rows) is None
     choice = len(choosing_rows(validation)) * 2**L if is_enumerable else 0
     # Learned, reversed, uniform; deployed, reversed, both directions; random prompts.
