@@ -2,7 +2,8 @@
 
 Cells talk along rows, columns and boxes, and a cell's nine digits among themselves, through sums: each sends a value,
 and each receives the mean of its row, its column, its box (in its own plane) and of its cell's digits. So renaming
-digits, or any symmetry of the grid, moves the answer with it, exactly. The blocks are gone through `loops` times.
+digits, or permuting rows, columns, bands and stacks, moves the answer with it (transposing does not: rows and columns
+have weights of their own). The blocks are gone through `loops` times.
 """
 
 from collections.abc import Sequence
@@ -36,14 +37,18 @@ class PlaneBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """One round of messages, behind a norm and a residual."""
         u = self.norm(x)
-        row, column, digit, box = F.relu(self.values(u)).chunk(4, dim=-1)
-        means = (row.mean(2, keepdim=True), column.mean(1, keepdim=True), digit.mean(3, keepdim=True))
+        row, column, digit, box = (
+            F.relu(F.linear(u, weight, bias), inplace=True)
+            for weight, bias in zip(self.values.weight.chunk(4), self.values.bias.chunk(4), strict=True)
+        )
+        to_row, to_column, to_digit, to_box = self.received
         heard = self.own(u)
-        for mean, layer in zip(means, self.received, strict=False):
-            heard = heard + layer(mean)  # at a ninth of the places: the mean is one for all
-        boxes = _boxes(box).mean((2, 4), keepdim=True)
-        heard = (_boxes(heard) + self.received[3](boxes)).view_as(heard)
-        return x + self.dropout(self.out(F.relu(heard)))  # type: ignore[no-any-return]
+        heard += to_row(row.mean(2, keepdim=True))  # a mean is one for all nine that hear it
+        heard += to_column(column.mean(1, keepdim=True))
+        heard += to_digit(digit.mean(3, keepdim=True))
+        in_boxes = _boxes(heard)
+        in_boxes += to_box(_boxes(box).mean((2, 4), keepdim=True))
+        return x + self.dropout(self.out(F.relu(heard, inplace=True)))  # type: ignore[no-any-return]
 
 
 class PlaneNetwork(Network):
