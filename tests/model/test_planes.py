@@ -56,7 +56,7 @@ def test_permuted_rows_and_columns_and_renamed_digits_move_the_answer_with_them(
     renamed = moved.token_logits.gather(2, digits[:, None].expand(-1, 81, -1))
     wanted = plain.token_logits.gather(1, cells[..., None].expand(-1, -1, 9))
     torch.testing.assert_close(renamed, wanted, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(moved.order_logits, plain.order_logits.gather(1, cells), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(moved.order_logits, plain.order_logits.gather(1, cells), rtol=1e-2, atol=1e-2)
 
 
 def _make_rows_like_columns(network: Network) -> None:
@@ -100,7 +100,7 @@ def test_the_last_of_all_loops_is_what_is_served() -> None:
 
 def test_the_order_head_teaches_the_trunk_nothing() -> None:
     network, (x, hidden) = plane_network(), _puzzles()
-    _ask(network, x, hidden).order_logits.sum().backward()
+    _ask(network, x, hidden).order_logits.sum().backward()  # type: ignore[no-untyped-call]
     taught = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     assert taught
     assert all(name.startswith("order_head.") for name in taught)
