@@ -19,6 +19,7 @@ from model.order_heads import make_order_head
 
 _HIDDEN, _IS, _IS_NOT = range(3)  # what a plane knows of a cell
 _SIDE = GRID_SIDE
+_CACHED_ROWS = 8  # whose states stay in a processor's cache: larger batches take half as long again a row
 
 
 class PlaneBlock(nn.Module):
@@ -80,6 +81,11 @@ class PlaneNetwork(Network):
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:  # noqa: ARG002
         """See `Network.read`. A cell's state is the mean of its digits' states, each as likely as it is: an order
         belongs to cells."""
+        size = _CACHED_ROWS if tokens.device.type == "cpu" and not torch.is_grad_enabled() else len(tokens)
+        parts = [self._read(x, unseen) for x, unseen in zip(tokens.split(size), hidden.split(size), strict=True)]
+        return Reading(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _read(self, tokens: Tensor, hidden: Tensor) -> Reading:
         x = self._trunk(tokens, hidden)[-1]
         logits = self._logits(x)
         return Reading(_of_cells(x, logits), logits)
