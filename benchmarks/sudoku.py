@@ -45,12 +45,13 @@ FEWEST = 17  # clues of the hardest puzzles there are
 def main() -> None:
     parser = arguments(__doc__, work="runs/sudoku-bench", seeds=1)
     parser.add_argument("--artifact", type=Path, default=Path("checkpoints/sudoku"))
-    parser.add_argument("--puzzles", type=int, default=64, help="of each set and seed")
+    parser.add_argument("--puzzles", type=int, default=32, help="of each set, for each seed")
     parser.add_argument("--hard", type=Path, help="a file of puzzles, one a line")
     given = parser.parse_args()
     try:
-        sets = puzzle_sets(2 if given.quick else given.puzzles, given.seeds, given.hard, is_quick=given.quick)
-        tasks = list_tasks(sets, given.artifact, is_quick=given.quick)
+        count = 2 if given.quick else given.puzzles
+        sets = puzzle_sets(count, given.seeds, given.hard, is_quick=given.quick)
+        tasks = list_tasks(sets, given.artifact, count=count, is_quick=given.quick)
         results = run_all(measure, tasks, folder=given.work, jobs=given.jobs)
         report = summary(tasks, results, sets, given.artifact)
         if not given.quick:
@@ -77,13 +78,16 @@ def puzzle_sets(count: int, seeds: int, hard: Path | None, *, is_quick: bool) ->
     return {name: puzzles for name, puzzles in sets.items() if puzzles}
 
 
-def list_tasks(sets: dict[str, list[str]], artifact: Path, *, is_quick: bool) -> list[Fields]:
-    """One task decodes one set along one order. Only the learned order depends on the order head's weights."""
-    tasks = [_task(name, puzzles, order, 1, artifact) for name, puzzles in sets.items() for order in ORDERS]
+def list_tasks(sets: dict[str, list[str]], artifact: Path, *, count: int, is_quick: bool) -> list[Fields]:
+    """One task decodes `count` puzzles of a set along one order, so that a run of more seeds finds those of fewer."""
+    lines = [(name, order, 1) for name in sets for order in ORDERS]
     for at_once in AT_ONCE[-1:] if is_quick else AT_ONCE:
-        for name in (f"qqwing {rating}" for rating in ORDINARY):
-            tasks += [_task(name, sets[name], order, at_once, artifact) for order in ("learned", "margin")]
-    return tasks
+        lines += [(f"qqwing {rating}", order, at_once) for rating in ORDINARY for order in ("learned", "margin")]
+    return [
+        _task(name, sets[name][start : start + count], order, at_once, artifact)
+        for name, order, at_once in lines
+        for start in range(0, len(sets[name]), count)
+    ]
 
 
 def _task(name: str, puzzles: list[str], order: str, at_once: int, artifact: Path) -> Fields:
@@ -131,10 +135,10 @@ def measure(task: Fields) -> Fields:
 
 def summary(tasks: Sequence[Fields], results: Sequence[Fields], sets: dict[str, list[str]], artifact: Path) -> Fields:
     """Shares solved with standard errors, learned less margin paired by puzzle, and what qqwing says of it all."""
-    solved = {
-        (t["set"], t["order"], t["at_once"]): [is_solution(g, p) for g, p in zip(r["grids"], t["puzzles"], strict=True)]
-        for t, r in zip(tasks, results, strict=True)
-    }
+    solved: Solved = {}
+    for task, result in zip(tasks, results, strict=True):
+        right = [is_solution(grid, puzzle) for grid, puzzle in zip(result["grids"], task["puzzles"], strict=True)]
+        solved.setdefault((task["set"], task["order"], task["at_once"]), []).extend(right)
     ordinary, every = [f"qqwing {rating}" for rating in ORDINARY], list(sets)
     return {
         "artifact": artifact.name,
@@ -154,7 +158,7 @@ def summary(tasks: Sequence[Fields], results: Sequence[Fields], sets: dict[str, 
             }
             for order in ("learned", "margin")
         },
-        "judge": judge(tasks, results, solved, sets),
+        "judge": judge(tasks, results),
     }
 
 
@@ -192,19 +196,16 @@ def difference(ours: Sequence[bool], theirs: Sequence[bool]) -> Fields:
     }
 
 
-def judge(tasks: Sequence[Fields], results: Sequence[Fields], solved: Solved, sets: dict[str, list[str]]) -> Fields:
+def judge(tasks: Sequence[Fields], results: Sequence[Fields]) -> Fields:
     """Whether qqwing calls the same grids solved: those that are its own solutions."""
-    answers = {name: qqwing_solutions(puzzles) for name, puzzles in sets.items()}
-    agrees = disagrees = 0
-    for task, result in zip(tasks, results, strict=True):
-        theirs = answers[task["set"]]
-        if theirs is None:
-            return {"qqwing": "not installed"}
-        ours = solved[task["set"], task["order"], task["at_once"]]
-        for is_solved, grid, answer in zip(ours, result["grids"], theirs, strict=True):
-            agrees += is_solved == (grid == answer)
-            disagrees += is_solved != (grid == answer)
-    return {"qqwing": "installed", "agrees": agrees, "disagrees": disagrees}
+    puzzles = [puzzle for task in tasks for puzzle in task["puzzles"]]
+    grids = [grid for result in results for grid in result["grids"]]
+    answers = qqwing_solutions(puzzles)
+    if answers is None:
+        return {"qqwing": "not installed"}
+    verdicts = zip(puzzles, grids, answers, strict=True)
+    agrees = sum(is_solution(grid, puzzle) == (grid == answer) for puzzle, grid, answer in verdicts)
+    return {"qqwing": "installed", "agrees": agrees, "disagrees": len(puzzles) - agrees}
 
 
 def as_text(report: Fields) -> str:

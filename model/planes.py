@@ -82,7 +82,10 @@ class PlaneNetwork(Network):
         """See `Network.read`. A cell's state is the mean of its digits' states, each as likely as it is: an order
         belongs to cells."""
         size = _CACHED_ROWS if tokens.device.type == "cpu" and not torch.is_grad_enabled() else len(tokens)
-        parts = [self._read(x, unseen) for x, unseen in zip(tokens.split(size), hidden.split(size), strict=True)]
+        parts = [
+            self._read(x, unseen)
+            for x, unseen in zip(torch.split(tokens, size), torch.split(hidden, size), strict=True)
+        ]
         return Reading(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def _read(self, tokens: Tensor, hidden: Tensor) -> Reading:
