@@ -26,8 +26,8 @@ import training
 from benchmarks.problems.molecules import FCD_NEEDED, ChemNet, has_fcd, require_rdkit, scaffold_prompt
 from benchmarks.problems.runs import Fields, arguments, interval, run_all
 from model.canvas import OrderPolicy, SamplingParams
+from model.network import Network
 from model.tokenizers.smiles import SmilesTokenizer
-from model.transformer import Transformer
 from training.chemistry import canonical, contains, judge, unique_share
 from training.config import Recipe, load_recipe, settle
 from training.data.dataset import Dataset
@@ -127,7 +127,7 @@ def _dataset(recipe: Recipe) -> Dataset:
     return _loaded(recipe.data.model_dump_json())
 
 
-def trained(recipe: Recipe, dataset: Dataset, task: Fields) -> Transformer:
+def trained(recipe: Recipe, dataset: Dataset, task: Fields) -> Network:
     """One arm; a killed one goes on."""
     work = Path(task["runs"]) / f"{recipe.name}-{recipe.seed}-{recipe.fingerprint()[:8]}"
     result = train(recipe, dataset, work=work)
@@ -135,7 +135,7 @@ def trained(recipe: Recipe, dataset: Dataset, task: Fields) -> Transformer:
     return result.denoiser
 
 
-def sample(net: Transformer, dataset: Dataset, prompts: list[str], params: SamplingParams, task: Fields) -> list[str]:
+def sample(net: Network, dataset: Dataset, prompts: list[str], params: SamplingParams, task: Fields) -> list[str]:
     tokenizer = dataset.tokenizer
     assert isinstance(tokenizer, SmilesTokenizer)
     return make(net, tokenizer, prompts, params=params, seed=SEED + task["seed"])

@@ -16,9 +16,10 @@ import safetensors.torch
 
 from model.errors import ArtifactError
 from model.manifest import CARD, CONFIG, TOKENIZER, WEIGHTS, Manifest, check_file, read_manifest
+from model.network import Network
+from model.networks import build_network
 from model.tokenizers import load_tokenizer
 from model.tokenizers.base import Tokenizer
-from model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class Artifact:
     """A loaded artifact; the denoiser is in evaluation mode, in float32, on the CPU."""
 
     manifest: Manifest
-    denoiser: Transformer
+    denoiser: Network
     tokenizer: Tokenizer
 
 
 def save_artifact(
     folder: Path,
     *,
-    denoiser: Transformer,
+    denoiser: Network,
     tokenizer: Tokenizer,
     training: dict[str, Any],
     figures: dict[str, Any],
@@ -66,7 +67,7 @@ def load_artifact(folder: Path) -> Artifact:
     if tuple(tokenizer.vocabulary_sizes) != manifest.architecture.vocabulary_sizes:
         raise ArtifactError(f"{folder}: {TOKENIZER} and {CONFIG} disagree about the vocabulary")
     try:
-        denoiser = Transformer(manifest.architecture, manifest.order)
+        denoiser = build_network(manifest.architecture, manifest.order)
         weights = safetensors.torch.load(check_file(folder, manifest, WEIGHTS))
         denoiser.load_state_dict(weights)
     except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
@@ -79,7 +80,7 @@ def load_artifact(folder: Path) -> Artifact:
 
 def _write(
     staging: Path,
-    denoiser: Transformer,
+    denoiser: Network,
     tokenizer: Tokenizer,
     training: dict[str, Any],
     figures: dict[str, Any],

@@ -4,7 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from training.config import Recipe
-from training.figures import ORDER_HEADER, molecule_lines, notes, order_rows
+from training.figures import (
+    ORDER_HEADER,
+    SOLVED_HEADER,
+    SOLVED_NOTE,
+    molecule_lines,
+    notes,
+    order_rows,
+    solved_rows,
+)
 
 ORDER_PICTURE = "order.svg"
 
@@ -65,6 +73,9 @@ def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
     ]
     if "molecules" in figures:
         lines += ["", *molecule_lines(figures, digits=3)]
+    if "solved" in figures:
+        lines += ["", f"{SOLVED_NOTE} On average {figures['clues']:.1f} clues a puzzle.", ""]
+        lines += _table(SOLVED_HEADER, solved_rows(figures, digits=3))
     if "imputation" in figures:
         lines += ["", "Share of cells guessed right when one column is hidden:", ""]
         found = [
@@ -91,6 +102,13 @@ def _limits(recipe: Recipe) -> list[str]:
         "- Not anonymous: the tokenizer holds levels, the ends of bins and up to 24 values a bin as the data has them.",
         "- Rows are samples, not people: do not use them for decisions about anyone, and expect the data's own biases.",
     ]
+    if recipe.data.kind == "sudoku":
+        return [
+            "- Not a solver: a digit once revealed stays, so a single wrong one loses the puzzle.",
+            "- Made for puzzles with one solution. One with several gets a grid that need not be any of them, and one",
+            "  with none gets a grid all the same: only clues that exclude each other outright are refused.",
+            "- The 9 x 9 grid alone.",
+        ]
     if recipe.data.kind == "text":
         return ["- A small model of one text: it writes in its manner, and knows nothing."]
     if recipe.data.kind in ("moses", "smiles"):

@@ -9,8 +9,9 @@ from torch import nn
 from model.artifact import Artifact, load_artifact
 from model.errors import ArtifactError
 from model.manifest import TOKENIZER, Architecture, OrderSpec
+from model.network import Network
+from model.networks import build_network
 from model.tokenizers.base import Tokenizer
-from model.transformer import Transformer
 from training.config import Recipe, RecipeError
 from training.data.dataset import Dataset
 
@@ -43,21 +44,26 @@ def _sha256(tokenizer: Tokenizer) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> Transformer:
+def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> Network:
     """The network as training finds it: all of it trains, or with a frozen denoiser its order head alone.
 
     An order head comes along from the artifact if it is of the recipe's kind; otherwise the order is learned anew.
     """
     architecture = start.manifest.architecture if start is not None else fresh_architecture(recipe, dataset)
-    denoiser = Transformer(architecture, OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed))
+    denoiser = build_network(architecture, _order(recipe))
     if start is None:
         return denoiser
-    keeps_order = start.manifest.order.kind == recipe.order.kind
+    order = start.manifest.order
+    keeps_order = (order.kind, order.head) == (recipe.order.kind, recipe.order.head)
     weights = start.denoiser.state_dict().items()
     denoiser.load_state_dict({n: w for n, w in weights if keeps_order or not n.startswith(_ORDER_HEAD)}, strict=False)
     if recipe.start.freeze_denoiser:
         _freeze_all_but(denoiser, _ORDER_HEAD)
     return denoiser
+
+
+def _order(recipe: Recipe) -> OrderSpec:
+    return OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed, head=recipe.order.head)
 
 
 def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Domain = Literal["table", "text", "smiles"]
+Domain = Literal["table", "text", "smiles", "grid"]
 Value = str | int | float
 
 

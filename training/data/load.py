@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from training.data.adult import load_adult
-from training.data.config import AdultData, DataConfig, MosesData, NetworkData, SmilesData, TableData
+from training.data.config import AdultData, DataConfig, MosesData, NetworkData, SmilesData, SudokuData, TableData
 from training.data.dataset import Dataset
 from training.data.molecules import load_moses, load_smiles
 from training.data.network import load_network
+from training.data.sudoku import load_sudoku
 from training.data.table import load_table
 from training.data.text import load_text
 
@@ -21,4 +22,6 @@ def load_dataset(config: DataConfig, *, cache: Path) -> Dataset:
         return load_moses(config, cache=cache)
     if isinstance(config, SmilesData):
         return load_smiles(config)
+    if isinstance(config, SudokuData):
+        return load_sudoku(config, cache=cache)
     return load_table(config) if isinstance(config, TableData) else load_text(config)
