@@ -8,7 +8,8 @@ position.
 from torch import Tensor
 
 from model.manifest import Architecture, OrderSpec
-from model.transformer import OrderHead, Trunk
+from model.order_heads import OrderHead
+from model.transformer import Trunk
 
 
 class Posterior(Trunk):

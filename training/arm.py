@@ -16,7 +16,7 @@ from model.critic import Critic, simulated_nelbo
 from model.denoiser import Prediction
 from model.posterior import Posterior
 from model.prefixes import Prefixes
-from model.transformer import Transformer
+from model.network import Network
 
 Show = Callable[[Tensor], Prefixes]
 ORDER_GROUPS = ("order", "posterior")  # parameter groups whose gradients are noisy scores
@@ -40,7 +40,7 @@ class Arm(nn.Module):
 
     def __init__(
         self,
-        denoiser: Transformer,
+        denoiser: Network,
         *,
         marginals: Tensor,
         baseline_window: int,

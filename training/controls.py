@@ -11,7 +11,7 @@ from torch import Tensor
 from model.denoiser import Denoiser, Prediction, cross_entropy
 from model.exact import best_order, subset_table, worst_order
 from model.orders import deterministic_order
-from model.transformer import Transformer
+from model.network import Network
 from training.evaluate import Advance, log_likelihood, nelbo, policy_log_likelihood, policy_nelbo, policy_walk
 from training.rows import Rows
 
@@ -27,7 +27,7 @@ class Law:
     The policy of a contextual law reads the model whose law it is, also where another denoiser guesses the values.
     """
 
-    owner: Transformer
+    owner: Network
 
     @property
     def is_contextual(self) -> bool:

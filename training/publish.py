@@ -9,7 +9,7 @@ import pydantic_core
 from model.artifact import save_artifact
 from model.manifest import Manifest
 from model.tokenizers.base import Tokenizer
-from model.transformer import Transformer
+from model.network import Network
 from training import order_report, policy_report
 from training.card import ORDER_PICTURE, write_card
 from training.config import Recipe
@@ -29,7 +29,7 @@ class OrderAccount:
     picture: bytes
 
 
-def describe_order(denoiser: Transformer, tokenizer: Tokenizer, *, name: str) -> OrderAccount:
+def describe_order(denoiser: Network, tokenizer: Tokenizer, *, name: str) -> OrderAccount:
     """The learned order of a model; a contextual one is seen in rows that the model generates for it."""
     kind = denoiser.order.kind
     title = f"{name}: {kind} order"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.denoiser import Denoiser
 from model.manifest import OrderKind
-from model.transformer import Transformer
+from model.network import Network
 from training.controls import (
     Law,
     best_and_worst,
@@ -68,12 +68,12 @@ class _Scorer:
 
 
 def evaluate_model(
-    denoiser: Transformer,
+    denoiser: Network,
     dataset: Dataset,
     *,
     split: str = "test",
     limit: int | None = None,
-    reference: Transformer | None = None,
+    reference: Network | None = None,
     advance: Advance | None = None,
 ) -> Figures:
     """All figures of a split's first `limit` rows, as JSON: nats a row, each with its standard error.
@@ -175,7 +175,7 @@ def _left_out(rows: Rows) -> dict[str, str]:
     return {} if reason is None else {"best_and_worst": reason}
 
 
-def _scorer(denoiser: Transformer, dataset: Dataset, split: str, limit: int | None, advance: Advance | None) -> _Scorer:
+def _scorer(denoiser: Network, dataset: Dataset, split: str, limit: int | None, advance: Advance | None) -> _Scorer:
     return _Scorer(denoiser, _rows(dataset, split, limit), _rows(dataset, "validation", None), advance)
 
 

@@ -10,7 +10,8 @@ from model.artifact import Artifact, load_artifact
 from model.errors import ArtifactError
 from model.manifest import TOKENIZER, Architecture, OrderSpec
 from model.tokenizers.base import Tokenizer
-from model.transformer import Transformer
+from model.network import Network
+from model.networks import build_network
 from training.config import Recipe, RecipeError
 from training.data.dataset import Dataset
 
@@ -43,13 +44,13 @@ def _sha256(tokenizer: Tokenizer) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> Transformer:
+def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> Network:
     """The network as training finds it: all of it trains, or with a frozen denoiser its order head alone.
 
     An order head comes along from the artifact if it is of the recipe's kind; otherwise the order is learned anew.
     """
     architecture = start.manifest.architecture if start is not None else fresh_architecture(recipe, dataset)
-    denoiser = Transformer(architecture, OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed))
+    denoiser = build_network(architecture, OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed))
     if start is None:
         return denoiser
     keeps_order = start.manifest.order.kind == recipe.order.kind

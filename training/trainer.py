@@ -17,7 +17,8 @@ from torch import Tensor
 from model.critic import MAX_LENGTH, Critic
 from model.manifest import Architecture
 from model.posterior import Posterior
-from model.transformer import Transformer
+from model.network import Network
+from model.networks import build_network
 from training.arm import ORDER_GROUPS, Arm, whole
 from training.batches import marginal_logprobs, uniform_share
 from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
@@ -37,7 +38,7 @@ VALIDATION_SEED = 20_251_119
 class Trained:
     """What training gives: the averaged network on the CPU, and how it was come by. Only on the main process."""
 
-    denoiser: Transformer
+    denoiser: Network
     summary: Mapping[str, Any]
 
 
@@ -178,7 +179,7 @@ class _Run:
         self.fabric.barrier()  # nobody leaves while another still gathers
         if not self.fabric.is_global_zero:
             return None
-        denoiser = Transformer(self.arm.denoiser.architecture, self.arm.denoiser.order)
+        denoiser = build_network(self.arm.denoiser.architecture, self.arm.denoiser.order)
         denoiser.load_state_dict(weights)
         summary = {
             "steps": self.step,
