@@ -18,10 +18,10 @@ from torch import Tensor
 
 from model.errors import ArtifactError
 from model.manifest import CARD, CONFIG, TOKENIZER, WEIGHTS, Manifest, check_file, read_manifest
-from model.tokenizers import load_tokenizer
-from model.tokenizers.base import Tokenizer
 from model.network import Network
 from model.networks import build_network
+from model.tokenizers import load_tokenizer
+from model.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def library_config(family: Family, fields: dict[str, Any]) -> Any:
 
 
 class Imported(Network):
-    """A denoiser in the sense of `model.denoiser.Denoiser`. `net` is the library's, weights and names as it has them."""
+    """A denoiser in the sense of `model.denoiser.Denoiser`. `net` is the library's, with its weights and names."""
 
     def __init__(self, architecture: ImportedArchitecture, order: OrderSpec) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Order heads: log-weights of the next position to reveal, read off the trunk. Know no trunk, no loss and no sampler."""
+"""Order heads: log-weights of the next position to reveal, read off the trunk. Know no trunk, no loss, no sampler."""
 
 import torch
 from torch import Tensor, nn

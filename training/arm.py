@@ -14,9 +14,9 @@ from torch.distributed.tensor import DTensor
 from model.baseline import RunningBaseline
 from model.critic import Critic, simulated_nelbo
 from model.denoiser import Prediction
+from model.network import Network
 from model.posterior import Posterior
 from model.prefixes import Prefixes
-from model.network import Network
 
 Show = Callable[[Tensor], Prefixes]
 ORDER_GROUPS = ("order", "posterior")  # parameter groups whose gradients are noisy scores

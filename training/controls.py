@@ -10,8 +10,8 @@ from torch import Tensor
 
 from model.denoiser import Denoiser, Prediction, cross_entropy
 from model.exact import best_order, subset_table, worst_order
-from model.orders import deterministic_order
 from model.network import Network
+from model.orders import deterministic_order
 from training.evaluate import Advance, log_likelihood, nelbo, policy_log_likelihood, policy_nelbo, policy_walk
 from training.rows import Rows
 

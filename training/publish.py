@@ -8,8 +8,8 @@ import pydantic_core
 
 from model.artifact import save_artifact
 from model.manifest import Manifest
-from model.tokenizers.base import Tokenizer
 from model.network import Network
+from model.tokenizers.base import Tokenizer
 from training import order_report, policy_report
 from training.card import ORDER_PICTURE, write_card
 from training.config import Recipe

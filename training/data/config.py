@@ -82,4 +82,36 @@ class NetworkData(_Part):
     seed: int = Field(default=0, ge=0)
 
 
-DataConfig = Annotated[AdultData | TableData | TextData | NetworkData, Field(discriminator="kind")]
+class LinesData(_Part):
+    """One text a line of UTF-8 files, in the pieces of the artifact that training starts from; blank lines are skipped.
+
+    `length` is that of the canvases, and of the model that comes out: at most the artifact's, which is the default.
+    """
+
+    kind: Literal["lines"] = "lines"
+    files: Annotated[tuple[Path, ...], Field(min_length=1)]
+    length: Annotated[int, Field(ge=2, le=8192)] | None = None
+    validation_share: Share = 0.05
+    test_share: Share = 0.05
+    seed: int = Field(default=0, ge=0)
+
+
+class MosesData(_Part):
+    """Molecules of the MOSES benchmark as SMILES, in the pieces of the artifact that training starts from.
+
+    `rows` and `validation_rows` are drawn from its training file, `test_rows` from its test file. `length` as in
+    `lines`.
+    """
+
+    kind: Literal["moses"] = "moses"
+    rows: Annotated[int, Field(ge=1, le=1_500_000)] = 100_000
+    validation_rows: Annotated[int, Field(ge=1, le=50_000)] = 2_000
+    test_rows: Annotated[int, Field(ge=1, le=176_074)] = 2_000
+    length: Annotated[int, Field(ge=2, le=8192)] | None = None
+    seed: int = Field(default=0, ge=0)
+
+
+DataConfig = Annotated[
+    AdultData | TableData | TextData | NetworkData | LinesData | MosesData, Field(discriminator="kind")
+]
+BORROWING = (LinesData, MosesData)  # the kinds whose tokenizer is that of the artifact that training starts from

@@ -26,9 +26,7 @@ _CONVERTED: dict[Family, tuple[str, tuple[str, ...]]] = {
     "dream": ("Qwen2Tokenizer", ("vocab.json", "merges.txt")),
 }
 # Schwaller et al. 2019, "Molecular Transformer": atoms in brackets, atoms, bonds, branches, rings, arrows.
-_SMILES = (
-    r"\[[^\]]+\]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|/|:|~|@|\?|>>?|\*|\$|%[0-9]{2}|[0-9]"
-)
+_SMILES = r"\[[^\]]+\]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|/|:|~|@|\?|>>?|\*|\$|%[0-9]{2}|[0-9]"
 _MASK, _UNKNOWN, _MARKS = "mask_token", "unk_token", ("cls_token", "sep_token")
 
 

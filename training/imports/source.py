@@ -23,7 +23,8 @@ from model.manifest import Family
 
 CONFIG, SAFE, INDEX, LEGACY = "config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 FAMILIES: dict[str, Family] = {
-    name: name for name in ("bert", "roberta", "albert", "modernbert", "llada", "dream")  # type: ignore[misc]
+    name: name
+    for name in ("bert", "roberta", "albert", "modernbert", "llada", "dream")  # type: ignore[misc]
 }
 _CAUSAL = re.compile(r"(ForCausalLM|LMHeadModel)$")
 _LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*(\S[^\n]*)\n(?:.*\n)*?---", re.MULTILINE)
