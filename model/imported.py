@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from model.denoiser import Prediction
 from model.errors import ArtifactError
 from model.manifest import Family, ImportedArchitecture, OrderSpec
-from model.network import Network
-from model.order_heads import OrderHead
+from model.network import Depths, Network, Reading
+from model.order_heads import make_order_head
 
 INSTALL = "pip install 'unveil[transformers]'"
 
@@ -91,7 +91,7 @@ class Imported(Network):
         self._parts = PARTS[architecture.family]
         config = library_config(architecture.family, architecture.config)
         self.net = getattr(library(), self._parts.network)(config)
-        self.order_head = OrderHead(architecture, order)
+        self.order_head = make_order_head(architecture, order)
         absent = torch.zeros(architecture.vocabulary_sizes[0], dtype=torch.bool)
         absent[list(architecture.absent)] = True
         self.register_buffer("absent", absent, persistent=False)  # [V]
@@ -102,13 +102,22 @@ class Imported(Network):
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""
+        states, logits = self.read(tokens, hidden, lengths)
+        return Prediction(logits, self.order_head(states, logits))
+
+    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
+        """See `Network.read`."""
         L, start = tokens.shape[1], len(self.architecture.before)
         states = self._states(*self._framed(tokens, hidden, lengths))  # [B, P + L + S, D]
         if self.architecture.is_shifted:
             states = torch.cat([states[:, :1], states[:, :-1]], 1)
         x = states[:, start : start + L]
         logits = self._parts.head(self.net, x)[..., : len(self.get_buffer("absent"))].float()
-        return Prediction(logits.masked_fill(self.get_buffer("absent"), -torch.inf), self.order_head(x))
+        return Reading(x, logits.masked_fill(self.get_buffer("absent"), -torch.inf))
+
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
+        """See `Network.depths`: there are no loops."""
+        return Depths(self(tokens, hidden, lengths), ())
 
     def _framed(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The ids that the library is shown [B, P + L + S], marks before and after each canvas, and which are seen."""

@@ -15,6 +15,9 @@ CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenize
 OrderKind = Literal["uniform", "fixed", "global", "contextual"]
 Family = Literal["bert", "roberta", "albert", "modernbert", "llada", "dream"]
 OWN, IMPORTED = "transformer", "hf_masked_lm"
+OrderHeadKind = Literal["trunk", "foresight"]
+TrunkKind = Literal["attention", "planes"]
+GRID_SIDE, GRID_CELLS = 9, 81
 
 
 class _Frozen(BaseModel):
@@ -22,7 +25,11 @@ class _Frozen(BaseModel):
 
 
 class Architecture(_Frozen):
-    """The denoiser's shape. `vocabulary_sizes`: one entry a position (tables), or a single one shared by all."""
+    """The denoiser's shape. `vocabulary_sizes`: one entry a position (tables), or a single one shared by all.
+
+    `loops`: how many times a canvas goes through the blocks, each time with the same weights. `trunk`: `attention`, or
+    `planes` (`model/planes.py`), for sudoku grids, which has no heads.
+    """
 
     length: int = Field(ge=1)
     vocabulary_sizes: tuple[int, ...] = Field(min_length=1)
@@ -31,11 +38,15 @@ class Architecture(_Frozen):
     heads: int = Field(default=4, ge=1)
     mlp_width: int = Field(default=256, ge=2)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    trunk: TrunkKind = "attention"
+    loops: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.trunk == "planes" and (self.length, self.vocabulary_sizes) != (GRID_CELLS, (GRID_SIDE,)):
+            raise ValueError(f"trunk planes is for grids of {GRID_CELLS} cells and {GRID_SIDE} digits")
         if len(self.vocabulary_sizes) not in (1, self.length) or min(self.vocabulary_sizes) < 1:
             raise ValueError("vocabulary_sizes takes one positive size, or one for each position")
         return self
@@ -72,6 +83,10 @@ class ImportedArchitecture(_Frozen):
         return False
 
     @property
+    def loops(self) -> Literal[1]:
+        return 1
+
+    @property
     def is_shifted(self) -> bool:
         """Whether a position's token is read off the state of the position before it, as Dream was trained."""
         return self.family == "dream"
@@ -95,13 +110,19 @@ AnyArchitecture = Annotated[
 
 
 class OrderSpec(_Frozen):
-    """How the model orders its positions; `fixed` lists them, and goes with the kind of that name only."""
+    """How the model orders its positions; `fixed` lists them, and goes with the kind of that name only.
+
+    `head` is what a contextual order reads: the `trunk` alone, or, with `foresight`, also the token head's confidence.
+    """
 
     kind: OrderKind
     fixed: tuple[int, ...] | None = None
+    head: OrderHeadKind = "trunk"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.head != "trunk" and self.kind != "contextual":
+            raise ValueError("an order's head goes with the kind contextual")
         if (self.kind == "fixed") != (self.fixed is not None):
             raise ValueError("an order lists its positions if and only if its kind is fixed")
         if self.fixed is not None and sorted(self.fixed) != list(range(len(self.fixed))):

@@ -1,13 +1,30 @@
 """What every denoiser network of this project is, whatever its inside. Knows no loss, no order and no file.
 
-`model/transformer.py` is Unveil's own, `model/imported.py` wraps those trained elsewhere; `model/networks.py` builds
-what an architecture asks for.
+`model/transformer.py`, `model/planes.py` and, for those trained elsewhere, `model/imported.py` are all there are;
+`model/networks.py` picks one by its architecture.
 """
 
-from torch import nn
+from typing import NamedTuple
 
+from torch import Tensor, nn
+
+from model.denoiser import Prediction
 from model.manifest import Architecture, ImportedArchitecture, OrderSpec
 from model.order_heads import OrderHead
+
+
+class Depths(NamedTuple):
+    """The last prediction, and the token logits of the loops before it, each [B, L, V]; none without loops."""
+
+    prediction: Prediction
+    earlier: tuple[Tensor, ...]
+
+
+class Reading(NamedTuple):
+    """What the heads read: a state a position [B, L, D], and what the token head made of it [B, L, V]."""
+
+    states: Tensor
+    token_logits: Tensor
 
 
 class Network(nn.Module):
@@ -17,6 +34,14 @@ class Network(nn.Module):
     order: OrderSpec
     order_head: OrderHead
     blocks: nn.ModuleList
+
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
+        """What each loop of the trunk would say, for training all of them."""
+        raise NotImplementedError
+
+    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
+        """All that the order head is given."""
+        raise NotImplementedError
 
     @property
     def num_parameters(self) -> int:

@@ -26,4 +26,4 @@ class Posterior(Trunk):
 
     def forward(self, tokens: Tensor, known: Tensor, lengths: Tensor) -> Tensor:
         """Clean ids and what is known from the start [B, L], lengths [B] -> float32 log-weights [B, L]."""
-        return self.order_head(self.trunk(tokens, known, lengths))  # type: ignore[no-any-return]
+        return self.order_head(self.trunk(tokens, known, lengths)[-1])  # type: ignore[no-any-return]

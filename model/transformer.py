@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from model.denoiser import Prediction
 from model.manifest import Architecture, OrderSpec
-from model.network import Network, initialise
-from model.order_heads import OrderHead
+from model.network import Depths, Network, Reading, initialise
+from model.order_heads import make_order_head
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -104,17 +104,21 @@ class Trunk(nn.Module):
         """[B, L] ids and bools -> [B, L, D], before positions: the mask's embedding stands for what is hidden."""
         return torch.where(hidden[..., None], self.mask, self.embedding(tokens + self.get_buffer("offsets")))
 
-    def trunk(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """[B, L] ids and bools -> [B, L, D] states. Padding is never attended to, so its content cannot matter."""
+    def trunk(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> list[Tensor]:
+        """[B, L] ids and bools -> [B, L, D] states after each loop. Padding is never attended to, so its content cannot
+        matter."""
         L = tokens.shape[1]
         x = self.embed(tokens, hidden) + self.position[:L]  # [B, L, D]
         bias = None
         if not self.architecture.has_own_vocabularies:  # a table's canvases are never padded
             padding = torch.arange(L, device=tokens.device) >= lengths[:, None]
             bias = torch.zeros_like(padding, dtype=x.dtype).masked_fill(padding, -torch.inf)[:, None, None]
-        for block in self.blocks:
-            x = block(x, bias)
-        return x
+        states: list[Tensor] = []
+        for _ in range(self.architecture.loops):
+            for block in self.blocks:
+                x = block(x, bias)
+            states.append(x)
+        return states
 
     def initialise(self) -> None:
         """To be called last by whoever adds the heads: residual branches start small, so that depth does not scale the
@@ -130,16 +134,30 @@ class Trunk(nn.Module):
 
 
 class Transformer(Trunk, Network):
-    """A denoiser in the sense of `model.denoiser.Denoiser`."""
+    """The network of tables and text."""
 
     def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
         super().__init__(architecture)
         self.order = order
         self.token_head = TokenHead(architecture)
-        self.order_head = OrderHead(architecture, order)
+        self.order_head = make_order_head(architecture, order)
         self.initialise()
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""
-        x = self.trunk(tokens, hidden, lengths)
-        return Prediction(self.token_head(x, self.embedding.weight), self.order_head(x))
+        states, logits = self.read(tokens, hidden, lengths)
+        return Prediction(logits, self.order_head(states, logits))
+
+    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
+        """See `Network.read`."""
+        x = self.trunk(tokens, hidden, lengths)[-1]
+        return Reading(x, self._logits(x))
+
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
+        """See `Network.depths`."""
+        *earlier, x = self.trunk(tokens, hidden, lengths)
+        logits = self._logits(x)
+        return Depths(Prediction(logits, self.order_head(x, logits)), tuple(map(self._logits, earlier)))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]

@@ -25,7 +25,7 @@ from training.controls import (
 )
 from training.data.dataset import Dataset
 from training.evaluate import Advance, Policy, imputation_accuracy, log_likelihood, nelbo, policy_log_likelihood
-from training.rows import Estimate, Rows, as_rows, known_sets
+from training.rows import Estimate, Rows, known_sets, split_rows
 
 EVALUATION_SEED = 2_511
 HEURISTICS: tuple[Policy, ...] = ("confidence", "margin")
@@ -117,7 +117,7 @@ def conditional_losses(denoise: Denoiser, rows: Rows, known: Tensor, *, advance:
     """Each row's NELBO of the rest given what is known, under uniform orders, in nats a hidden position: [N]."""
     zero = torch.zeros(rows.x.shape[1], device=rows.x.device)
     values = nelbo(denoise, rows, zero, seed=EVALUATION_SEED, known=known, advance=advance)
-    return values / (rows.lengths - known.sum(-1))
+    return values / (~(rows.given | known)).sum(-1)
 
 
 def num_row_forwards(
@@ -180,7 +180,7 @@ def _scorer(denoiser: Network, dataset: Dataset, split: str, limit: int | None, 
 
 
 def _rows(dataset: Dataset, split: str, limit: int | None) -> Rows:
-    return as_rows(getattr(dataset, split), dataset.lengths.get(split), limit=limit)
+    return split_rows(dataset, split, limit=limit)
 
 
 def _estimate(values: Tensor) -> dict[str, float]:

@@ -60,8 +60,8 @@ def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> N
         return build_network(fresh_architecture(recipe, dataset), _order(recipe))
     architecture = start.manifest.architecture.model_copy(update={"length": dataset.train.shape[1]})
     denoiser = build_network(architecture, _order(recipe))
-    same_length = architecture.length == start.manifest.length
-    keeps_order = same_length and start.manifest.order.kind == recipe.order.kind
+    old, new = start.manifest.order, denoiser.order
+    keeps_order = architecture.length == start.manifest.length and (old.kind, old.head) == (new.kind, new.head)
     weights = start.denoiser.state_dict().items()
     denoiser.load_state_dict({n: w for n, w in weights if keeps_order or not n.startswith(_ORDER_HEAD)}, strict=False)
     if recipe.start.freeze_denoiser:
@@ -70,7 +70,7 @@ def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> N
 
 
 def _order(recipe: Recipe) -> OrderSpec:
-    return OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed)
+    return OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed, head=recipe.order.head)
 
 
 def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:

@@ -25,8 +25,9 @@ from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoin
 from training.config import Recipe
 from training.data.dataset import Dataset
 from training.devices import leave, make_fabric, pick_precision
+from training.foresight import ForesightStepper
 from training.journal import Journal
-from training.rows import Rows, as_rows
+from training.rows import split_rows
 from training.start import fresh_architecture, load_start, make_denoiser
 from training.stepper import Stepper, TrainingError
 from training.watch import gradient_noise, law_figures, validation_figures
@@ -72,7 +73,7 @@ def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Tr
 
 def posterior_forwards(recipe: Recipe) -> int:
     """Rows that the posterior of a contextual order sees in a whole run; it rests during the warm-up."""
-    if recipe.order.kind != "contextual":
+    if recipe.order.kind != "contextual" or recipe.order.signal == "foresight":
         return 0
     optimizer = recipe.optimizer
     asked = sum(uniform_share(recipe.order, optimizer, step) < 1.0 for step in range(optimizer.num_steps))
@@ -80,7 +81,7 @@ def posterior_forwards(recipe: Recipe) -> int:
 
 
 def _posterior(recipe: Recipe, dataset: Dataset, architecture: Architecture | ImportedArchitecture) -> Posterior | None:
-    if recipe.order.kind != "contextual":
+    if recipe.order.kind != "contextual" or recipe.order.signal == "foresight":
         return None
     if isinstance(architecture, ImportedArchitecture):  # no shape of ours to copy: that of a recipe without a [model]
         architecture = fresh_architecture(recipe, dataset)
@@ -103,7 +104,7 @@ class _Run:
     def __init__(self, fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> None:
         self.fabric, self.recipe, self.dataset, self.work = fabric, recipe, dataset, work
         self.step = 0
-        self.rows = as_rows(dataset.train, dataset.lengths.get("train"))
+        self.rows = split_rows(dataset, "train")
         torch.manual_seed(recipe.seed)
         self.start = load_start(recipe, dataset)
         denoiser = make_denoiser(recipe, dataset, self.start)
@@ -128,13 +129,14 @@ class _Run:
         )
         optimizer = torch.optim.AdamW(groups, betas=recipe.optimizer.betas)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
-        self.stepper = Stepper(
+        self.stepper = (ForesightStepper if recipe.order.signal == "foresight" else Stepper)(
             fabric,
             recipe=recipe,
             arm=self.arm,
             module=self.module,
             optimizer=self.optimizer,
             rows=self.rows,
+            symmetries=dataset.symmetries,
         )
         self._last_log = (0, time.monotonic())
 
@@ -213,10 +215,10 @@ class _Run:
         """Figures of the averaged weights on validation rows."""
         self.arm.eval()
         limit = self.recipe.run.validate_rows
-        rows = as_rows(self.dataset.validation, self.dataset.lengths.get("validation"), limit=limit)
+        rows = split_rows(self.dataset, "validation", limit=limit)
         figures = validation_figures(
             self.module,
-            Rows(rows.x.to(self.fabric.device), rows.lengths.to(self.fabric.device)),
+            rows.to(self.fabric.device),
             log_w=self.arm.log_w(average=True),
             is_contextual=self.recipe.order.kind == "contextual",
             seed=VALIDATION_SEED,

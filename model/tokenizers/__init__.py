@@ -4,6 +4,7 @@ from pathlib import Path
 
 from model.errors import ArtifactError
 from model.tokenizers.base import Domain, Tokenizer
+from model.tokenizers.grid import GridTokenizer
 from model.tokenizers.pieces import PieceTokenizer
 from model.tokenizers.table import TableTokenizer
 from model.tokenizers.text import TextTokenizer
@@ -34,4 +35,11 @@ def _load_text(path: Path, length: int, default_length: int) -> Tokenizer:
     return TextTokenizer.load(path, length=length, default_length=default_length)
 
 
-_LOADERS = {"table": _load_table, "text": _load_text}
+def _load_grid(path: Path, length: int, default_length: int) -> Tokenizer:
+    tokenizer = GridTokenizer.load(path)
+    if not length == default_length == tokenizer.length:
+        raise ArtifactError(f"{path.name} has {tokenizer.length} cells, the artifact's config says {length}")
+    return tokenizer
+
+
+_LOADERS = {"table": _load_table, "text": _load_text, "grid": _load_grid}

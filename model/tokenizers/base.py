@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Domain = Literal["table", "text"]
+Domain = Literal["table", "text", "grid"]
 Value = str | int | float
 
 

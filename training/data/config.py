@@ -111,7 +111,23 @@ class MosesData(_Part):
     seed: int = Field(default=0, ge=0)
 
 
+class SudokuData(_Part):
+    """Sudoku puzzles with one solution each, made by this project; `seed` draws all of them.
+
+    A puzzle is dug until no clue can be spared, and is there in `versions` versions: as it is, and with up to
+    `extra_clues` clues more.
+    """
+
+    kind: Literal["sudoku"] = "sudoku"
+    puzzles: Annotated[int, Field(ge=1, le=10_000_000)] = 12_288
+    validation_puzzles: Annotated[int, Field(ge=1, le=1_000_000)] = 1_024
+    test_puzzles: Annotated[int, Field(ge=1, le=1_000_000)] = 2_048
+    versions: Annotated[int, Field(ge=1, le=64)] = 4
+    extra_clues: Annotated[int, Field(ge=0, le=40)] = 16
+    seed: int = Field(default=0, ge=0)
+
+
 DataConfig = Annotated[
-    AdultData | TableData | TextData | NetworkData | LinesData | MosesData, Field(discriminator="kind")
+    AdultData | TableData | TextData | NetworkData | LinesData | MosesData | SudokuData, Field(discriminator="kind")
 ]
 BORROWING = (LinesData, MosesData)  # the kinds whose tokenizer is that of the artifact that training starts from

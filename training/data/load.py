@@ -7,11 +7,12 @@ from model.tokenizers.base import Tokenizer
 from model.tokenizers.pieces import PieceTokenizer
 from model.tokenizers.text import TextTokenizer
 from training.data.adult import load_adult
-from training.data.config import AdultData, DataConfig, LinesData, MosesData, NetworkData, TableData
+from training.data.config import AdultData, DataConfig, LinesData, MosesData, NetworkData, SudokuData, TableData
 from training.data.dataset import Dataset
 from training.data.lines import load_lines
 from training.data.moses import load_moses
 from training.data.network import load_network
+from training.data.sudoku import load_sudoku
 from training.data.table import load_table
 from training.data.text import load_text
 
@@ -31,4 +32,6 @@ def load_dataset(config: DataConfig, *, cache: Path, tokenizer: Tokenizer | None
         return load_adult(config, cache=cache)
     if isinstance(config, NetworkData):
         return load_network(config, cache=cache)
+    if isinstance(config, SudokuData):
+        return load_sudoku(config, cache=cache)
     return load_table(config) if isinstance(config, TableData) else load_text(config)
