@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.manifest import OrderHeadKind, OrderKind, TrunkKind
-from training.data.config import BORROWING, DataConfig, TableData
+from training.data.config import DataConfig, LinesData, TableData
 
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
 OrderSignal = Literal["critic", "score", "foresight"]
@@ -202,8 +202,8 @@ class Recipe(_Frozen):
     def _learns_something(self) -> Self:
         if self.start.freeze_denoiser and self.order.kind not in ("global", "contextual"):
             raise ValueError("start.freeze_denoiser: goes with learned orders, order.kind global or contextual")
-        if isinstance(self.data, BORROWING) and self.start.artifact is None:
-            raise ValueError(f"start.artifact: data.kind {self.data.kind} takes its tokenizer, so one is needed")
+        if isinstance(self.data, LinesData) and self.start.artifact is None:
+            raise ValueError("start.artifact: data.kind lines takes its tokenizer, so one is needed")
         if self.order.signal == "foresight" and not self.start.freeze_denoiser:
             raise ValueError("order.signal: foresight takes a denoiser that stays as it is, start.freeze_denoiser")
         return self

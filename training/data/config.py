@@ -96,21 +96,6 @@ class LinesData(_Part):
     seed: int = Field(default=0, ge=0)
 
 
-class MosesData(_Part):
-    """Molecules of the MOSES benchmark as SMILES, in the pieces of the artifact that training starts from.
-
-    `rows` and `validation_rows` are drawn from its training file, `test_rows` from its test file. `length` as in
-    `lines`.
-    """
-
-    kind: Literal["moses"] = "moses"
-    rows: Annotated[int, Field(ge=1, le=1_500_000)] = 100_000
-    validation_rows: Annotated[int, Field(ge=1, le=50_000)] = 2_000
-    test_rows: Annotated[int, Field(ge=1, le=176_074)] = 2_000
-    length: Annotated[int, Field(ge=2, le=8192)] | None = None
-    seed: int = Field(default=0, ge=0)
-
-
 class SudokuData(_Part):
     """Sudoku puzzles with one solution each, made by this project; `seed` draws all of them.
 
@@ -128,6 +113,5 @@ class SudokuData(_Part):
 
 
 DataConfig = Annotated[
-    AdultData | TableData | TextData | NetworkData | LinesData | MosesData | SudokuData, Field(discriminator="kind")
+    AdultData | TableData | TextData | NetworkData | LinesData | SudokuData, Field(discriminator="kind")
 ]
-BORROWING = (LinesData, MosesData)  # the kinds whose tokenizer is that of the artifact that training starts from

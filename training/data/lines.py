@@ -38,45 +38,35 @@ def load_lines(config: LinesData, tokenizer: LineTokenizer) -> Dataset:
     lines = [line for path, content in raw.items() for line in _lines(path, content)]
     if len(lines) < len(SPLITS):
         raise DataError(f"{config.files[0]}: {len(lines)} lines; one for each of {', '.join(SPLITS)} is needed")
+    tokenizer = _resized(tokenizer, config.length)
     parts = draw_out(len(lines), shares=(config.validation_share, config.test_share), seed=config.seed)
-    return line_dataset(
-        config.files[0].stem,
-        {name: [lines[i] for i in part] for name, part in zip(SPLITS, parts, strict=True)},
-        tokenizer=resized(tokenizer, config.length),
+    ids = [_encode([lines[i] for i in part], tokenizer) for part in parts]
+    train, validation, test = (_padded(split, tokenizer.length) for split in ids)
+    return Dataset(
+        name=config.files[0].stem,
+        tokenizer=tokenizer,
+        train=train,
+        validation=validation,
+        test=test,
+        lengths={name: np.array([len(row) for row in split]) for name, split in zip(SPLITS, ids, strict=True)},
         summary={
             "source": ", ".join(path.name for path in config.files),
             "licence": "not stated",
             "sha256": {path.name: hashlib.sha256(content).hexdigest() for path, content in raw.items()},
+            **{name: {"rows": len(split)} for name, split in zip(SPLITS, ids, strict=True)},
         },
     )
 
 
-def resized(tokenizer: LineTokenizer, length: int | None) -> LineTokenizer:
+def _resized(tokenizer: LineTokenizer, length: int | None) -> LineTokenizer:
     """The tokenizer for canvases of `length`, None for its own. Raises DataError for more than that."""
     if length is not None and length > tokenizer.length:
         raise DataError(f"data.length: {length}, but the model of start.artifact takes at most {tokenizer.length}")
     return tokenizer if length is None else tokenizer.resized(length)
 
 
-def line_dataset(
-    name: str, lines: dict[str, list[Line]], *, tokenizer: LineTokenizer, summary: dict[str, object]
-) -> Dataset:
-    """Lines of the three splits as padded rows. Raises DataError naming the line that does not fit."""
-    encoded = {split: _encode(lines[split], tokenizer) for split in SPLITS}
-    rows = {split: _padded(ids, tokenizer.length) for split, ids in encoded.items()}
-    return Dataset(
-        name=name,
-        tokenizer=tokenizer,
-        train=rows["train"],
-        validation=rows["validation"],
-        test=rows["test"],
-        lengths={split: np.array([len(row) for row in ids], dtype=np.int64) for split, ids in encoded.items()},
-        summary={**summary, **{split: {"rows": len(ids)} for split, ids in encoded.items()}},
-    )
-
-
 def _lines(path: Path, content: bytes) -> list[Line]:
-    texts = decode(content, path).splitlines()
+    texts = [text.removesuffix("\r") for text in decode(content, path).split("\n")]
     return [Line(text, f"{path} line {number}") for number, text in enumerate(texts, start=1) if text.strip()]
 
 

@@ -7,10 +7,9 @@ from model.tokenizers.base import Tokenizer
 from model.tokenizers.pieces import PieceTokenizer
 from model.tokenizers.text import TextTokenizer
 from training.data.adult import load_adult
-from training.data.config import AdultData, DataConfig, LinesData, MosesData, NetworkData, SudokuData, TableData
+from training.data.config import AdultData, DataConfig, LinesData, NetworkData, SudokuData, TableData
 from training.data.dataset import Dataset
 from training.data.lines import load_lines
-from training.data.moses import load_moses
 from training.data.network import load_network
 from training.data.sudoku import load_sudoku
 from training.data.table import load_table
@@ -22,12 +21,10 @@ def load_dataset(config: DataConfig, *, cache: Path, tokenizer: Tokenizer | None
 
     Raises DataError.
     """
-    if isinstance(config, LinesData | MosesData):
+    if isinstance(config, LinesData):
         if not isinstance(tokenizer, TextTokenizer | PieceTokenizer):
-            raise DataError(f"data.kind {config.kind}: takes the tokenizer of a text model; name one in start.artifact")
-        if isinstance(config, LinesData):
-            return load_lines(config, tokenizer)
-        return load_moses(config, tokenizer, cache=cache)
+            raise DataError("data.kind lines: takes the tokenizer of a text model; name one in start.artifact")
+        return load_lines(config, tokenizer)
     if isinstance(config, AdultData):
         return load_adult(config, cache=cache)
     if isinstance(config, NetworkData):
