@@ -7,7 +7,7 @@ import torch
 from model.artifact import load_artifact
 from model.canvas import Canvas
 from model.denoiser import Denoiser
-from model.manifest import Architecture
+from model.manifest import Architecture, ImportedArchitecture
 from model.sampler import StepResult, order_probabilities, step
 from service.catalog import Source
 from service.engine_shapes import (
@@ -61,7 +61,7 @@ def load_models(
 
 
 def fixed_shapes(
-    network: Denoiser, architecture: Architecture, max_batch: int, device: torch.device
+    network: Denoiser, architecture: Architecture | ImportedArchitecture, max_batch: int, device: torch.device
 ) -> tuple[FixedShapes, bool]:
     """Runs every shape once, which is the warm-up, and keeps those that agree; False where nothing does."""
     buckets = length_buckets(architecture.length, is_padded=not architecture.has_own_vocabularies)

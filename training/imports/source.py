@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors
 import safetensors.torch
@@ -22,10 +22,7 @@ from model.errors import ArtifactError
 from model.manifest import Family
 
 CONFIG, SAFE, INDEX, LEGACY = "config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-FAMILIES: dict[str, Family] = {
-    name: name
-    for name in ("bert", "roberta", "albert", "modernbert", "llada", "dream")  # type: ignore[misc]
-}
+FAMILIES: dict[str, Family] = {name: name for name in get_args(Family)}
 _CAUSAL = re.compile(r"(ForCausalLM|LMHeadModel)$")
 _LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*(\S[^\n]*)\n(?:.*\n)*?---", re.MULTILINE)
 
