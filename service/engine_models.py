@@ -6,9 +6,11 @@ import torch
 
 from model.artifact import load_artifact
 from model.canvas import Canvas
+from model.chain import Chain
 from model.denoiser import Denoiser
 from model.manifest import Architecture, ImportedArchitecture
 from model.sampler import StepResult, order_probabilities, step
+from model.scoring import ScoreResult, score_step
 from service.catalog import Source
 from service.engine_shapes import (
     FixedShapes,
@@ -40,6 +42,9 @@ class Runner:
 
     def rank(self, canvas: Canvas) -> list[tuple[int, float]]:
         return order_probabilities(self._denoiser, canvas, device=self._device)
+
+    def score(self, chains: Sequence[Chain]) -> list[ScoreResult]:
+        return score_step(self._denoiser, chains, device=self._device)
 
 
 def load_models(

@@ -22,8 +22,11 @@ MAY_IMPORT = {
     "benchmarks": {"model", "training", "service", "unveil"},
 }
 # The mathematics takes a callable; it never knows the network.
-PURE = ("schedule", "orders", "prefixes", "draws", "objective", "baseline", "exact", "noise", "policies", "sampler")
-TORCH_FREE_IN_MODEL = ("canvas", "errors", "manifest", "seeds", "tokenizers")
+PURE = (
+    *("schedule", "orders", "prefixes", "draws", "objective", "baseline", "exact", "noise", "policies", "sampler"),
+    "scoring",
+)
+TORCH_FREE_IN_MODEL = ("canvas", "chain", "errors", "manifest", "seeds", "tokenizers")
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 50, 10
 
 

@@ -180,6 +180,36 @@ def generate(
 
 
 @app.command()
+def score(
+    artifact: ArtifactArgument,
+    prompt: Annotated[str | None, typer.Argument(help="JSON for a table, text for a text model.")] = None,
+    order_policy: Annotated[
+        str, typer.Option("--order", help="An order policy, or the known positions as in 3,0,1.")
+    ] = "learned",
+    order_temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest next.")] = None,
+    num_orders: Annotated[int | None, typer.Option(min=1, help="Orders to draw; default 16.")] = None,
+    length: Annotated[int | None, typer.Option(min=1, help="Hidden tokens after a text prompt without holes.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What the known part of a template costs, in nats; hidden positions are integrated out. Without a server.
+
+    Orders learned and uniform are drawn: the bound (NELBO) is a mean over them and has a standard error. Any other is
+    one order, and gives the exact log-likelihood.
+    """
+    from unveil import scoring
+
+    fields = {
+        "order": order_policy,
+        "order_temperature": order_temperature,
+        "num_orders": num_orders,
+        "length": length,
+        "seed": seed,
+    }
+    scoring.run(scoring.prepare(artifact, prompt, fields=fields), as_json=as_json)
+
+
+@app.command()
 def serve(
     artifacts: Annotated[
         list[str] | None, typer.Argument(help="FOLDER or NAME=FOLDER; none: the bundled ones.")

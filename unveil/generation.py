@@ -62,8 +62,8 @@ def prepare(
     model = next(iter(load_catalog([source])))
     fields = {
         **asdict(options),
-        "order": _order(options.order),
-        "prompt": _prompt(prompt, model),
+        "order": order_argument(options.order),
+        "prompt": prompt_argument(prompt, model),
         "num_samples": num_samples,
         "length": length,
         "seed": seed,
@@ -141,12 +141,14 @@ def _write_csv(job: Job, composer: Composer, path: Path) -> None:
             writer.writerow(sample["output"])
 
 
-def _order(text: str) -> str | list[int]:
+def order_argument(text: str) -> str | list[int]:
+    """`--order` as a request has it: `3,0,1` is a list of positions, whatever else is checked as a policy's name."""
     parts = [part.strip() for part in text.split(",")]
     return [int(part) for part in parts] if all(part.isdecimal() and len(part) < 10 for part in parts) else text
 
 
-def _prompt(text: str | None, model: Model) -> Any:
+def prompt_argument(text: str | None, model: Model) -> Any:
+    """PROMPT as a request has it. Raises UsageError where a table's is not JSON."""
     if model.manifest.domain != "table":
         return text or ""
     if text is None:

@@ -35,8 +35,11 @@ class Tokenizer(Protocol):
     @property
     def vocabulary_sizes(self) -> tuple[int, ...]: ...
 
-    def encode(self, prompt: object, *, length: int | None = None) -> Template:
-        """Raises PromptError, with `param` the column to blame where there is one; "length" names the length."""
+    def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:
+        """Raises PromptError, with `param` the column to blame where there is one; "length" names the length.
+
+        With `append` false a prompt without holes stays as it is, unless a `length` is given.
+        """
         ...
 
     def token(self, position: int, token_id: int) -> str:

@@ -120,7 +120,7 @@ class TableTokenizer:
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return tuple(column.vocabulary_size for column in self.columns)
 
-    def encode(self, prompt: object, *, length: int | None = None) -> Template:
+    def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:  # noqa: ARG002
         """Raises PromptError; `param` is the column to blame, or "length", which a table does not take."""
         if length is not None:
             raise PromptError("a table takes no length: its rows have all their columns", param="length")

@@ -101,7 +101,7 @@ class TextTokenizer:
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return (len(self._tokens),)
 
-    def encode(self, prompt: object, *, length: int | None = None) -> Template:
+    def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:
         """Raises PromptError; `param` is "length" where that is to blame. Text between two holes is split by itself."""
         if not isinstance(prompt, str):
             raise PromptError(f"a text prompt is a string, not {quoted(prompt)}")
@@ -109,7 +109,7 @@ class TextTokenizer:
         has_holes = any(isinstance(part, Hole) for part in parts)
         if length is not None:
             self._check_length(length, has_holes=has_holes)
-        if not has_holes:
+        if not has_holes and (append or length is not None):
             parts.append(Hole(length or self.default_length))
         ids = [None if i < 0 else i for part in parts for i in self._part_ids(part)]
         self._check_fit(ids, param=None if length is None else "length")

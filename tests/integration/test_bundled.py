@@ -130,3 +130,23 @@ def test_the_readme_shows_the_real_answer(client: httpx.Client) -> None:
     assert shown is not None
     reply = client.post("/generate", json={"prompt": PROMPT, "seed": 7}).json()
     assert json.loads(shown[1]) == reply["samples"][0]["output"]
+
+
+def test_the_readme_shows_the_real_score(client: httpx.Client) -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = re.search(r'"scores": (\[.*?\]\}\]),\n "usage": (\{.*?\})', text, flags=re.DOTALL)
+    assert shown is not None
+    (expected,) = json.loads(shown[1])
+    reply = client.post("/score", json={"prompt": PROMPT, "seed": 7}).json()
+    (found,) = reply["scores"]
+    for key in ("nelbo", "standard_error"):
+        assert found[key] == pytest.approx(expected[key], abs=1e-3)
+    for term, expected_term in zip(found["terms"], expected["terms"], strict=True):
+        numbers = {key: pytest.approx(expected_term[key], abs=1e-3) for key in ("nats", "standard_error", "mean_step")}
+        assert term == {**expected_term, **numbers}
+    assert json.loads(shown[2]) == reply["usage"]
+    exact = re.search(r'exact `"log_likelihood"`, here (-[0-9.]+)\.', text)
+    assert exact is not None
+    for order in ("left_to_right", [0, 9, 14]):
+        (found,) = client.post("/score", json={"prompt": PROMPT, "order": order}).json()["scores"]
+        assert found["log_likelihood"] == pytest.approx(float(exact[1]), abs=1e-3)
