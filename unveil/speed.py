@@ -83,14 +83,10 @@ def reference_batches(subject: Subject, canvases: Sequence[Canvas], *, rule: Rul
     generator = torch.Generator().manual_seed(0)
     for start in range(0, len(canvases), batch):
         inputs = collate(canvases[start : start + batch])
-        reference_decode(
-            subject.denoise, *inputs, rule=rule, temperature=TEMPERATURES[rule], generator=generator
-        )
+        reference_decode(subject.denoise, *inputs, rule=rule, temperature=TEMPERATURES[rule], generator=generator)
 
 
-def compare(
-    subject: Subject, *, rule: Rule, rounds: int, num: int = 64, holes: int | None = None
-) -> dict[str, Any]:
+def compare(subject: Subject, *, rule: Rule, rounds: int, num: int = 64, holes: int | None = None) -> dict[str, Any]:
     """Both sides in turns, the median of the rounds. `over_...` is how many times the engine's tokens a second."""
     canvases = mixed_canvases(subject, num=num, rule=rule, holes=holes)
     one = canvases[-1:]

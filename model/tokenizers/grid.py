@@ -66,7 +66,7 @@ class GridTokenizer:
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return (SIDE,)
 
-    def encode(self, prompt: object, *, length: int | None = None) -> Template:
+    def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:  # noqa: ARG002
         """Raises PromptError: a wrong length, a character that is none of these, two clues that exclude each other."""
         if length is not None:
             raise PromptError(f"a grid takes no length: it has {CELLS} cells", param="length")

@@ -87,7 +87,7 @@ class PieceTokenizer:
         """Ids below the vocabulary's size that have no token."""
         return frozenset(i for i in range(len(self._pieces)) if self._library.id_to_token(i) is None)
 
-    def encode(self, prompt: object, *, length: int | None = None) -> Template:
+    def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:
         """Raises PromptError; `param` is "length" where that is to blame."""
         if not isinstance(prompt, str):
             raise PromptError(f"a text prompt is a string, not {quoted(prompt)}")
@@ -95,7 +95,7 @@ class PieceTokenizer:
         has_holes = any(isinstance(part, Hole) for part in parts)
         if length is not None:
             self._check_length(length, has_holes=has_holes)
-        if not has_holes:
+        if not has_holes and (append or length is not None):
             parts.append(Hole(length or self.default_length))
         mask = self._pieces[self._mask_id]
         text = "".join(part.text if isinstance(part, Run) else mask * part.size for part in parts)

@@ -121,7 +121,7 @@ def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> N
     save_artifact(
         tmp_path / "wrong", denoiser=other, tokenizer=converted.tokenizer, training={}, figures={}, card="# x\n"
     )
-    with pytest.raises(ArtifactError, match="does not hold the network of config.json"):
+    with pytest.raises(ArtifactError, match=r"does not hold the network of config\.json"):
         load_artifact(tmp_path / "wrong")
     text = (tmp_path / "artifact" / CONFIG).read_text().replace('"num_attention_heads": 4', '"num_attention_heads": 5')
     (tmp_path / "artifact" / CONFIG).write_text(text)

@@ -10,6 +10,7 @@ import torch
 import training.trainer
 from model.denoiser import Prediction
 from model.network import Network
+from model.transformer import Transformer
 from tests.training.small import small_dataset, small_recipe
 from training.arm import Arm
 from training.checkpoint import CheckpointError, find_checkpoint
@@ -107,15 +108,15 @@ def test_checkpoints_of_another_recipe_are_refused_and_kept(tmp_path: Path) -> N
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward, calls = Network.forward, []
+    forward, calls = Transformer.forward, []
 
-    def breaks_at_the_tenth_step(self: Network, *args: torch.Tensor) -> Prediction:
+    def breaks_at_the_tenth_step(self: Transformer, *args: torch.Tensor) -> Prediction:
         prediction = forward(self, *args)
         if self.training:
             calls.append(1)
         return prediction._replace(token_logits=prediction.token_logits * (torch.nan if len(calls) == 10 else 1.0))
 
-    monkeypatch.setattr(Network, "forward", breaks_at_the_tenth_step)
+    monkeypatch.setattr(Transformer, "forward", breaks_at_the_tenth_step)
     with pytest.raises(TrainingError, match="the loss is not finite at step 9; the update was not made"):
         train(small_recipe(), DATASET, work=tmp_path)
     monkeypatch.undo()

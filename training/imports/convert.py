@@ -87,13 +87,15 @@ def _network(source: Source, config: Any) -> tuple[Any, list[str]]:
             state_dict=library_names(source.family, source.weights),
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # said below, by name
         )
     except Exception as error:  # whatever the library raises: the weights come from a file
         raise ArtifactError(f"{source.folder}: {' '.join(str(error).split())[:200]}") from None
     finally:
         logs.set_verbosity(verbosity)
         logs.enable_progress_bar()
-    lacking = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]))
+    mismatched = {name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]}
+    lacking = sorted({*report["missing_keys"], *mismatched})
     if lacking:
         names = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
         raise ArtifactError(
