@@ -35,10 +35,10 @@ from training.imports.convert import Wishes, import_folder
 from training.trainer import train
 from unveil.training_commands import cache_folder
 
-LENGTH = 64
+LENGTH = 54  # tokens of the longest molecule in MOSES
 HIDDEN_SHARE = 0.5
 ORDER: Fields = {"kind": "contextual", "head": "foresight", "signal": "foresight", "stride": 4}
-SIZES: Fields = {"train": 4000, "test": 200, "steps": 240, "batch_size": 16}
+SIZES: Fields = {"train": 2000, "test": 100, "steps": 80, "batch_size": 16}
 QUICK: Fields = {"train": 60, "test": 6, "steps": 2, "batch_size": 4}
 POLICIES: dict[str, OrderPolicy] = {
     "learned": "learned",
@@ -46,7 +46,7 @@ POLICIES: dict[str, OrderPolicy] = {
     "margin": "margin",
     "random": "uniform",
 }
-TEMPERATURES = (0.0, 1.0)
+TEMPERATURES = (1.0, 0.0)
 BATCH = 100  # canvases of one forward
 
 
@@ -58,7 +58,9 @@ def main() -> None:
     try:
         import_once(given.work)
         report = summary(
-            run_all(measure, [{**common, "seed": seed} for seed in range(given.seeds)], folder=given.work, jobs=1)
+            run_all(
+                measure, [{**common, "seed": seed} for seed in range(given.seeds)], folder=given.work, jobs=given.jobs
+            )
         )
     except (ArtifactError, DataError) as error:
         raise SystemExit(f"error: {error}") from None
