@@ -53,8 +53,8 @@ def moses(name: str, count: int, *, seed: int, cache: Path) -> list[str]:
 def are_valid(smiles: Sequence[str]) -> list[bool]:
     """Whether RDKit takes each text for a molecule. SystemExit, in one line, where RDKit is missing."""
     try:
-        from rdkit import Chem, RDLogger
+        from rdkit import Chem, rdBase
     except ImportError:
         raise SystemExit("error: this benchmark needs RDKit: pip install 'unveil[rdkit]'") from None
-    RDLogger.DisableLog("rdApp.*")
+    rdBase.DisableLog("rdApp.*")
     return [bool(text) and Chem.MolFromSmiles(text) is not None for text in smiles]

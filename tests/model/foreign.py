@@ -18,8 +18,15 @@ WORDS = [*"abcdefgh", "the", "cat", "sat", "on", "mat", "##s", "##ing", "."]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TOKENS = [*SPECIAL, *WORDS]
 POSITIONS, WIDTH = 40, 32
-_SIZES = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-_COMMON = {**_SIZES, "vocab_size": len(TOKENS) + 3, "pad_token_id": 0, "max_position_embeddings": POSITIONS}
+_COMMON: dict[str, Any] = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": len(TOKENS) + 3,
+    "pad_token_id": 0,
+    "max_position_embeddings": POSITIONS,
+}
 
 
 def word_tokenizer(*, marks: bool) -> Tokenizer:
@@ -86,7 +93,7 @@ def _bert() -> Any:
 
 
 def _roberta() -> Any:
-    fields = {**_COMMON, "pad_token_id": 0, "type_vocab_size": 1}
+    fields: dict[str, Any] = {**_COMMON, "pad_token_id": 0, "type_vocab_size": 1}
     return transformers.RobertaForMaskedLM(transformers.RobertaConfig(**fields))
 
 
@@ -96,17 +103,18 @@ def _albert() -> Any:
 
 def _modernbert() -> Any:
     marks = {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
-    fields = {**_COMMON, **marks, "num_hidden_layers": 3, "local_attention": 6, "global_attn_every_n_layers": 3}
+    local = {"num_hidden_layers": 3, "local_attention": 6, "global_attn_every_n_layers": 3}
+    fields: dict[str, Any] = {**_COMMON, **marks, **local}
     return transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**fields))
 
 
 def _llama() -> Any:
-    fields = {**_COMMON, "num_key_value_heads": 2, "eos_token_id": 3, "bos_token_id": None}
+    fields: dict[str, Any] = {**_COMMON, "num_key_value_heads": 2, "eos_token_id": 3, "bos_token_id": None}
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**fields))
 
 
 def _qwen2() -> Any:
-    fields = {**_COMMON, "num_key_value_heads": 2, "eos_token_id": 3, "bos_token_id": None}
+    fields: dict[str, Any] = {**_COMMON, "num_key_value_heads": 2, "eos_token_id": 3, "bos_token_id": None}
     return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**fields))
 
 

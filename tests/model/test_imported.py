@@ -1,12 +1,12 @@
 """Imported networks: logits equal to the library's own, marks, padding, order heads, and one name for each tensor."""
 
 import copy
+import importlib
 from pathlib import Path
 
 import pytest
 import torch
 
-from model import imported
 from model.artifact import load_artifact, save_artifact
 from model.errors import ArtifactError
 from model.imported import Imported
@@ -144,7 +144,7 @@ def test_without_the_library_one_line_says_how_to_install_it(tmp_path: Path, mon
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(imported.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     message = r"needs the package transformers: pip install 'unveil\[transformers\]'"
     with pytest.raises(ArtifactError, match=message):
         load_artifact(tmp_path / "artifact")

@@ -63,8 +63,8 @@ def convert(folder: Path, wishes: Wishes) -> Converted:
     fields = config_fields(source.family, source.config, folder / CONFIG)
     config = library_config(source.family, fields)
     pieces = read_pieces(folder, kind=wishes.tokenizer, family=source.family, config=source.config)
-    network, left_out = _network(source, config)
     architecture, default_length = _architecture(source, settled(config), pieces, wishes)
+    network, left_out = _network(source, config)
     denoiser = Imported(architecture, OrderSpec(kind="uniform"))
     denoiser.net.load_state_dict(network.state_dict())
     tokenizer = PieceTokenizer(
