@@ -1,6 +1,7 @@
 """What every denoiser network of this project is, whatever its inside. Knows no loss, no order and no file.
 
-`model/transformer.py` and `model/planes.py` are the two there are; `build_network` picks one by its architecture.
+`model/transformer.py`, `model/planes.py` and, for those trained elsewhere, `model/imported.py` are all there are;
+`model/networks.py` picks one by its architecture.
 """
 
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from model.denoiser import Prediction
-from model.manifest import Architecture, OrderSpec
+from model.manifest import Architecture, ImportedArchitecture, OrderSpec
 from model.order_heads import OrderHead
 
 
@@ -29,7 +30,7 @@ class Reading(NamedTuple):
 class Network(nn.Module):
     """A denoiser in the sense of `model.denoiser.Denoiser` with a token head and an order head on one trunk."""
 
-    architecture: Architecture
+    architecture: Architecture | ImportedArchitecture
     order: OrderSpec
     order_head: OrderHead
     blocks: nn.ModuleList

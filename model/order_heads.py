@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from model.manifest import Architecture, OrderKind, OrderSpec
+from model.manifest import Architecture, ImportedArchitecture, OrderKind, OrderSpec
 from model.policies import confidence_of
 
 FIXED_GAP = 64.0  # log-weights this far apart make Plackett-Luce deterministic: float64 Gumbel noise spans 40
@@ -18,7 +18,7 @@ class OrderHead(nn.Module):
     small head reads off the trunk, so that the next position may depend on what is revealed.
     """
 
-    def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
+    def __init__(self, architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> None:
         super().__init__()
         if order.fixed is not None and len(order.fixed) != architecture.length:
             raise ValueError(f"a fixed order of {len(order.fixed)} positions for a model of {architecture.length}")
@@ -54,7 +54,7 @@ class ForesightHead(OrderHead):
     fresh, it hardly does. Its log-weights are minus the expected loss, times `SHARPNESS`.
     """
 
-    def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
+    def __init__(self, architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> None:
         super().__init__(architecture, OrderSpec(kind="uniform"))
         self.kind = order.kind
         D = architecture.width
@@ -88,6 +88,6 @@ def _features(token_logits: Tensor) -> Tensor:
     return torch.stack([*logs, doubt], -1).float()
 
 
-def make_order_head(architecture: Architecture, order: OrderSpec) -> OrderHead:
+def make_order_head(architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> OrderHead:
     """The head that an order asks for. ValueError for a fixed order of another length."""
     return ForesightHead(architecture, order) if order.head == "foresight" else OrderHead(architecture, order)

@@ -136,6 +136,8 @@ class Trunk(nn.Module):
 class Transformer(Trunk, Network):
     """The network of tables and text."""
 
+    architecture: Architecture
+
     def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
         super().__init__(architecture)
         self.order = order

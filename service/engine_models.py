@@ -8,7 +8,7 @@ from model.artifact import load_artifact
 from model.canvas import Canvas
 from model.chain import Chain
 from model.denoiser import Denoiser
-from model.manifest import Architecture
+from model.manifest import Architecture, ImportedArchitecture
 from model.sampler import StepResult, order_probabilities, step
 from model.scoring import ScoreResult, score_step
 from service.catalog import Source
@@ -68,7 +68,7 @@ def load_models(
 
 
 def fixed_shapes(
-    network: Denoiser, architecture: Architecture, max_batch: int, device: torch.device
+    network: Denoiser, architecture: Architecture | ImportedArchitecture, max_batch: int, device: torch.device
 ) -> tuple[FixedShapes, bool]:
     """Runs every shape, which is the warm-up, and keeps those that agree; False where nothing does."""
     network = Traced(network)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.manifest import OrderHeadKind, OrderKind, TrunkKind
-from training.data.config import DataConfig, TableData
+from training.data.config import DataConfig, LinesData, TableData
 
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
 OrderSignal = Literal["critic", "score", "foresight"]
@@ -202,6 +202,8 @@ class Recipe(_Frozen):
     def _learns_something(self) -> Self:
         if self.start.freeze_denoiser and self.order.kind not in ("global", "contextual"):
             raise ValueError("start.freeze_denoiser: goes with learned orders, order.kind global or contextual")
+        if isinstance(self.data, LinesData) and self.start.artifact is None:
+            raise ValueError("start.artifact: data.kind lines takes its tokenizer, so one is needed")
         if self.order.signal == "foresight" and not self.start.freeze_denoiser:
             raise ValueError("order.signal: foresight takes a denoiser that stays as it is, start.freeze_denoiser")
         return self
@@ -245,6 +247,12 @@ def table_recipe(table: Path, *, name: str, overrides: Sequence[str] = ()) -> Re
     data = TableData(kind="table", path=table).model_dump(mode="json", exclude_defaults=True)
     fields = {"name": name, "data": {**data, "kind": "table"}}
     return build_recipe(fields, overrides=overrides, source="--table")
+
+
+def lines_recipe(lines: Path, *, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of `unveil train --lines`: everything by default, on a text a line."""
+    fields = {"name": name, "data": {"kind": "lines", "files": [str(lines)]}}
+    return build_recipe(fields, overrides=overrides, source="--lines")
 
 
 def build_recipe(fields: dict[str, Any], *, overrides: Sequence[str] = (), source: str) -> Recipe:

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from model.critic import MAX_LENGTH, Critic
-from model.manifest import Architecture
+from model.manifest import Architecture, ImportedArchitecture
 from model.network import Network
 from model.networks import build_network
 from model.posterior import Posterior
@@ -28,7 +28,7 @@ from training.devices import leave, make_fabric, pick_precision
 from training.foresight import ForesightStepper
 from training.journal import Journal
 from training.rows import split_rows
-from training.start import load_start, make_denoiser
+from training.start import fresh_architecture, load_start, make_denoiser
 from training.stepper import Stepper, TrainingError
 from training.watch import gradient_noise, law_figures, validation_figures
 
@@ -80,13 +80,15 @@ def posterior_forwards(recipe: Recipe) -> int:
     return asked * optimizer.batch_size // recipe.order.draws
 
 
-def _posterior(recipe: Recipe, architecture: Architecture) -> Posterior | None:
+def _posterior(recipe: Recipe, dataset: Dataset, architecture: Architecture | ImportedArchitecture) -> Posterior | None:
     if recipe.order.kind != "contextual" or recipe.order.signal == "foresight":
         return None
+    if isinstance(architecture, ImportedArchitecture):  # no shape of ours to copy: that of a recipe without a [model]
+        architecture = fresh_architecture(recipe, dataset)
     return Posterior(architecture.model_copy(update={"layers": recipe.order.posterior_layers}))
 
 
-def _critic(recipe: Recipe, architecture: Architecture) -> Critic | None:
+def _critic(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -> Critic | None:
     """None where no critic moves the order. Raises TrainingError for rows that are too long for one."""
     if not recipe.order.has_critic:
         return None
@@ -111,7 +113,7 @@ class _Run:
             denoiser,
             marginals=marginal_logprobs(self.rows, architecture.vocabulary_sizes),
             baseline_window=recipe.order.baseline_window,
-            posterior=_posterior(recipe, architecture),
+            posterior=_posterior(recipe, dataset, architecture),
             critic=_critic(recipe, architecture),
             is_frozen=recipe.start.freeze_denoiser,
         )

@@ -44,6 +44,9 @@ def _root(
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe in TOML.", show_default=False)] = None,
     table: Annotated[Path | None, typer.Option(help="A CSV or Parquet file: no recipe needed.")] = None,
+    lines: Annotated[
+        Path | None, typer.Option(help="A file with a text a line, for --freeze-denoiser: no recipe needed.")
+    ] = None,
     freeze_denoiser: Annotated[
         Path | None, typer.Option(metavar="ARTIFACT", help="Keep its denoiser as it is; learn an order for it alone.")
     ] = None,
@@ -56,11 +59,47 @@ def train(
     """
     from unveil import training_commands
 
-    if recipe is not None and table is not None:
-        raise UsageError("train takes a recipe or --table FILE, one of the two")
-    if recipe is None and table is None and freeze_denoiser is None:
+    num_given = sum(given is not None for given in (recipe, table, lines))
+    if num_given > 1:
+        raise UsageError("train takes a recipe, --table FILE or --lines FILE, one of them")
+    if num_given == 0 and freeze_denoiser is None:
         raise UsageError("train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT")
-    training_commands.train(recipe=recipe, table=table, frozen=freeze_denoiser, out=out, overrides=overrides or [])
+    training_commands.train(training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides or []))
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[str, typer.Argument(help="A Hugging Face folder: config.json, weights, tokenizer.")],
+    out: Annotated[Path, typer.Option(help="Where the artifact goes.")],
+    length: Annotated[
+        int | None, typer.Option(min=1, help="The longest canvas; default what fits, 512 at most.")
+    ] = None,
+    default_length: Annotated[int | None, typer.Option(min=1, help="New tokens where a prompt has no holes.")] = None,
+    tokenizer: Annotated[
+        str, typer.Option(help="auto, or smiles where vocab.txt lists tokens of SMILES and there is no tokenizer.json.")
+    ] = "auto",
+    licence: Annotated[str | None, typer.Option(help="For the model card; default what the folder's own says.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="FOLDER is a model's name on the Hugging Face hub.")] = False,
+) -> None:
+    """Turn a masked language model trained elsewhere into an artifact: BERT, RoBERTa, ALBERT, ModernBERT, LLaDA, Dream.
+
+    Needs the extra `transformers`. No code out of the folder is run, and nothing is fetched without --hub.
+    """
+    from unveil import importing
+
+    if tokenizer not in ("auto", "smiles"):
+        raise UsageError("--tokenizer takes auto or smiles")
+    importing.run(
+        folder,
+        out,
+        is_hub=hub,
+        wishes=importing.Wishes(
+            length=length,
+            default_length=default_length,
+            tokenizer="smiles" if tokenizer == "smiles" else "auto",
+            licence=licence,
+        ),
+    )
 
 
 @app.command()

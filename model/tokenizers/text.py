@@ -122,6 +122,14 @@ class TextTokenizer:
         parts = [np.array(self._library.encode(block).ids, dtype=np.int64) for block in blocks]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
+    def line_ids(self, text: str) -> list[int]:
+        """A whole text without holes -> its ids. Raises PromptError for what the model does not know."""
+        return self._part_ids(Run(text, 0))
+
+    def resized(self, length: int) -> "TextTokenizer":
+        """The same for canvases of another length."""
+        return TextTokenizer(self._library, length=length, default_length=min(self._default_length, length))
+
     def token(self, position: int, token_id: int) -> str:  # noqa: ARG002  (every position has the same vocabulary)
         return self._tokens[token_id]
 

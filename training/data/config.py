@@ -111,6 +111,20 @@ class SmilesData(_Part):
     seed: int = Field(default=0, ge=0)
 
 
+class LinesData(_Part):
+    """One text a line of UTF-8 files, in the pieces of the artifact that training starts from; blank lines are skipped.
+
+    `length` is that of the canvases, and of the model that comes out: at most the artifact's, which is the default.
+    """
+
+    kind: Literal["lines"] = "lines"
+    files: Annotated[tuple[Path, ...], Field(min_length=1)]
+    length: Annotated[int, Field(ge=2, le=8192)] | None = None
+    validation_share: Share = 0.05
+    test_share: Share = 0.05
+    seed: int = Field(default=0, ge=0)
+
+
 class SudokuData(_Part):
     """Sudoku puzzles with one solution each, made by this project; `seed` draws all of them.
 
@@ -128,5 +142,6 @@ class SudokuData(_Part):
 
 
 DataConfig = Annotated[
-    AdultData | TableData | TextData | NetworkData | MosesData | SmilesData | SudokuData, Field(discriminator="kind")
+    AdultData | TableData | TextData | NetworkData | LinesData | MosesData | SmilesData | SudokuData,
+    Field(discriminator="kind"),
 ]

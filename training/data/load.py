@@ -2,9 +2,23 @@
 
 from pathlib import Path
 
+from model.errors import DataError
+from model.tokenizers.base import Tokenizer
+from model.tokenizers.pieces import PieceTokenizer
+from model.tokenizers.text import TextTokenizer
 from training.data.adult import load_adult
-from training.data.config import AdultData, DataConfig, MosesData, NetworkData, SmilesData, SudokuData, TableData
+from training.data.config import (
+    AdultData,
+    DataConfig,
+    LinesData,
+    MosesData,
+    NetworkData,
+    SmilesData,
+    SudokuData,
+    TableData,
+)
 from training.data.dataset import Dataset
+from training.data.lines import load_lines
 from training.data.molecules import load_moses, load_smiles
 from training.data.network import load_network
 from training.data.sudoku import load_sudoku
@@ -12,8 +26,15 @@ from training.data.table import load_table
 from training.data.text import load_text
 
 
-def load_dataset(config: DataConfig, *, cache: Path) -> Dataset:
-    """`cache` keeps fetched packages. Raises DataError."""
+def load_dataset(config: DataConfig, *, cache: Path, tokenizer: Tokenizer | None = None) -> Dataset:
+    """`cache` keeps fetched packages; `tokenizer` is that of the artifact to start from, for kinds that borrow it.
+
+    Raises DataError.
+    """
+    if isinstance(config, LinesData):
+        if not isinstance(tokenizer, TextTokenizer | PieceTokenizer):
+            raise DataError("data.kind lines: takes the tokenizer of a text model; name one in start.artifact")
+        return load_lines(config, tokenizer)
     if isinstance(config, AdultData):
         return load_adult(config, cache=cache)
     if isinstance(config, NetworkData):
