@@ -54,6 +54,11 @@ class Architecture(_Frozen):
         """Whether each position has a vocabulary of its own, as a table's columns do."""
         return len(self.vocabulary_sizes) == self.length and self.length > 1
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether canvases may be shorter than `length`: text's are, rows of tables and grids never."""
+        return self.trunk != "planes" and not self.has_own_vocabularies
+
 
 class OrderSpec(_Frozen):
     """How the model orders its positions; `fixed` lists them, and goes with the kind of that name only.
