@@ -56,6 +56,11 @@ class Architecture(_Frozen):
         """Whether each position has a vocabulary of its own, as a table's columns do."""
         return len(self.vocabulary_sizes) == self.length and self.length > 1
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether canvases may be shorter than `length`: text's are, rows of tables and grids never."""
+        return self.trunk != "planes" and not self.has_own_vocabularies
+
 
 class ImportedArchitecture(_Frozen):
     """A masked LM trained elsewhere, in the words of the `transformers` library; `unveil import` writes it.

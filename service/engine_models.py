@@ -72,11 +72,11 @@ def fixed_shapes(
 ) -> tuple[FixedShapes, bool]:
     """Runs every shape, which is the warm-up, and keeps those that agree; False where nothing does."""
     network = Traced(network)
-    buckets = length_buckets(architecture.length, is_padded=not architecture.has_own_vocabularies)
+    buckets = length_buckets(architecture.length, is_padded=architecture.is_padded)
     sizes: dict[int, tuple[int, ...]] = {}
     is_deterministic = True
     for shortest, bucket in zip((0, *buckets), buckets, strict=False):
-        lowest = bucket if architecture.has_own_vocabularies else shortest + 1
+        lowest = shortest + 1 if architecture.is_padded else bucket
         inputs = random_inputs(
             max_batch, bucket, shortest=lowest, vocabulary_sizes=architecture.vocabulary_sizes, seed=bucket
         )

@@ -81,7 +81,7 @@ def batch_sizes(max_batch: int) -> tuple[int, ...]:
 
 
 def length_buckets(length: int, *, is_padded: bool) -> tuple[int, ...]:
-    """Powers of two from 16 below `length`, and `length`; that alone where canvases are never padded (tables)."""
+    """Powers of two from 16 below `length`, and `length`; that alone where canvases are never padded."""
     if not is_padded:
         return (length,)
     powers = (2**k for k in range(_SHORTEST_BUCKET.bit_length() - 1, length.bit_length() + 1))

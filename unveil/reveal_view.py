@@ -49,9 +49,12 @@ class RevealView:
         box = round(side**0.5)
         lines = []
         for row in range(side):
-            cells = [self._cell(index, side * row + column) for column in range(side)]
-            parts = [Text(" ").join(cells[i : i + box]) for i in range(0, side, box)]
-            lines.append(Text(" │ ", style="dim").join(parts))
+            line = Text()
+            for column in range(side):
+                line.append_text(self._cell(index, side * row + column))
+                is_edge = column % box == box - 1 and column + 1 < side
+                line.append(" │ " if is_edge else " ", style="dim")
+            lines.append(line)
             if row % box == box - 1 and row + 1 < side:
                 lines.append(Text("─┼─".join(["─" * (2 * box - 1)] * box), style="dim"))
         return Text("\n").join(lines)
