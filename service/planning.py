@@ -56,7 +56,7 @@ def plan_generation(request: GenerateRequest, model: Model, settings: Settings) 
     for prompt_index, (place, prompt) in enumerate(prompts):
         template = encode_prompt(model, prompt, request.length, place)
         params = _params(request, template, place)
-        num_prompt_tokens += template.hidden.count(False)
+        num_prompt_tokens += template.num_given
         for sample_index in range(request.num_samples):
             own_seed = derive_seed(seed, prompt_index, sample_index)
             canvas = Canvas.start(template.tokens, template.hidden, seed=own_seed, params=params)

@@ -77,7 +77,7 @@ def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries 
     optimizer, order = recipe.optimizer, recipe.order
     batch_size = optimizer.batch_size // order.draws
     index = row_indices(len(rows), step=step, batch_size=batch_size, seed=recipe.seed)
-    batch = rows.at(index)
+    batch = rows.at(index).widened()
     if symmetries is not None:
         batch = _changed(batch, symmetries, np.random.default_rng([_SYMMETRY_STREAM, recipe.seed, step]))
     generator = step_generator(recipe.seed, step)

@@ -30,6 +30,7 @@ __all__ = [
     "as_rows",
     "imputation_accuracy",
     "known_sets",
+    "law_walk",
     "log_likelihood",
     "nelbo",
     "num_forwards",
@@ -63,7 +64,6 @@ class Walk:
         return found
 
 
-@torch.inference_mode()
 def nelbo(
     denoise: Denoiser,
     rows: Rows,
@@ -80,6 +80,20 @@ def nelbo(
     random number of times instead of once.) The order depends on `seed` alone through its noise, so two laws share
     their random numbers. With `known` [N, L] the bound is of the rest given what is known.
     """
+    return law_walk(denoise, rows, log_w, seed=seed, known=known, advance=advance).nats
+
+
+@torch.inference_mode()
+def law_walk(
+    denoise: Denoiser,
+    rows: Rows,
+    log_w: Tensor,
+    *,
+    seed: int,
+    known: Tensor | None = None,
+    advance: Advance | None = None,
+) -> Walk:
+    """Cost and order of each row along an order of its own, drawn from Plackett-Luce(log_w): see `nelbo`."""
     noise = gumbel_noise(rows.x.shape, torch.Generator().manual_seed(seed)).to(rows.x.device)
 
     def keys(_: Prediction, z: Tensor) -> Tensor:
@@ -89,7 +103,7 @@ def nelbo(
         _walk(denoise, batch, ~given, keys, _constant(z), advance)
         for batch, (z, given) in rows.batches(noise, _given(rows, known))
     ]
-    return _joined(walks).nats
+    return _joined(walks)
 
 
 @torch.inference_mode()

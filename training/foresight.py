@@ -7,6 +7,7 @@ and y the true ones the loss is `m - y log m`, least where m is the mean of y; i
 """
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,18 +34,12 @@ class ForesightStepper(Stepper):
         batch = draw_batch(self._rows, self._recipe, step=step, symmetries=self._symmetries)
         batch = batch.cut(slice(None), self._device)
         generator = step_generator(self._recipe.seed, _WALK_STREAM + step)
-        foreseen = list(
-            walk(
-                self._arm.denoiser,
-                (batch.rows.x, ~batch.draws.known, batch.rows.lengths),
-                stride=self._recipe.order.stride,
-                generator=generator,
-                is_uniform=batch.draws.uniform_rows,
-            )
-        )
-        errors, nats, entropies = (torch.stack(parts).sum() for parts in zip(*foreseen, strict=True))
-        num_hidden, rows = (~batch.draws.known).sum(), torch.tensor(len(batch.rows), dtype=torch.float64)
-        loss = errors / num_hidden
+        network, stride = self._arm.denoiser, self._recipe.order.stride
+        canvases = Canvases(batch.rows.x, ~batch.draws.known, batch.rows.lengths)
+        states = walk(network, canvases, stride=stride, generator=generator, is_uniform=batch.draws.uniform_rows)
+        errors, nats, entropies = (torch.stack(parts).sum() for parts in zip(*states, strict=True))
+        rows = torch.tensor(len(batch.rows), dtype=torch.float64, device=self._device)
+        loss = errors / canvases.hidden.sum()
         self._refuse_nonfinite(loss, "loss", step)
         self._fabric.backward(loss)
         norm = self._clip(step)
@@ -55,41 +50,63 @@ class ForesightStepper(Stepper):
         return {**figures, "nelbo": nats, "num_nelbo": rows, "policy_entropy": entropies, "num_policy_entropy": rows}
 
 
-def walk(
-    network: Network,
-    canvases: tuple[Tensor, Tensor, Tensor],
-    *,
-    stride: int,
-    generator: torch.Generator,
-    is_uniform: Tensor,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Walks true rows, hidden [B, L] at the start, `stride` positions a forward, until nothing is hidden.
+class Canvases(NamedTuple):
+    """True rows [B, L], what is hidden of them [B, L] and their lengths [B]."""
 
-    Gives of each state, summed over rows: the head's error (a mean over what is hidden, times what is revealed), the
-    nats of what is revealed, and the entropy of the choice times their number. Rows that are `is_uniform` [B] take
-    random orders.
+    x: Tensor
+    hidden: Tensor
+    lengths: Tensor
+
+    def at(self, index: Tensor) -> "Canvases":
+        return Canvases(self.x[index], self.hidden[index], self.lengths[index])
+
+
+class State(NamedTuple):
+    """What one state of all walks adds up to: the head's error (its mean over what is hidden, for each position that is
+    revealed), the nats of what is revealed, and the entropy of the choice for each position that is."""
+
+    error: Tensor
+    nats: Tensor
+    entropy: Tensor
+
+
+def walk(
+    network: Network, canvases: Canvases, *, stride: int, generator: torch.Generator, is_uniform: Tensor
+) -> Iterator[State]:
+    """Walks true rows until nothing is hidden, `stride` positions a forward, by the law of the network's own order.
+
+    Rows that are `is_uniform` [B] take random orders. With a stride of 1 the nats of all states, summed, are an
+    unbiased estimate of the rows' NELBO under that law.
     """
-    x, hidden, lengths = canvases
-    head = network.order_head
-    assert isinstance(head, ForesightHead)
-    hidden = hidden.clone()
+    hidden = canvases.hidden.clone()
     while bool(hidden.any()):
         active = hidden.any(-1).nonzero().squeeze(-1)
-        clean, unseen = x[active], hidden[active]
-        with torch.no_grad():
-            states, logits = network.read(clean.masked_fill(unseen, 0), unseen, lengths[active])
-            losses = cross_entropy(logits, clean)
-        log_m = head.log_loss(states, logits)
-        rates = head.log_weights(log_m.detach()).masked_fill(is_uniform[active, None], 0.0).double()
-        noise = gumbel_noise(x.shape, generator).to(x.device)[active]
-        ranks = (rates + noise).masked_fill(~unseen, -torch.inf).argsort(-1, descending=True).argsort(-1)
-        taken = unseen & (ranks < stride)
-        error = (log_m.exp() - losses * log_m).masked_fill(~unseen, 0.0).sum(-1) / unseen.sum(-1)
-        log_pi = next_log_probs(rates, unseen).masked_fill(~unseen, 0.0)
-        entropy = -(log_pi.exp() * log_pi).masked_fill(~unseen, 0.0).sum(-1)
-        yield (
-            (error * taken.sum(-1)).sum(),
-            losses.masked_fill(~taken, 0.0).double().sum(),
-            (entropy * taken.sum(-1)).sum(),
-        )
-        hidden[active] = unseen & ~taken
+        noise = gumbel_noise(hidden.shape, generator).to(hidden.device)[active]
+        noise = noise.masked_fill(~hidden[active], -torch.inf)
+        part = Canvases(canvases.x, hidden, canvases.lengths).at(active)
+        taken, state = _look(network, part, noise, is_uniform[active], stride)
+        yield state
+        hidden[active] = part.hidden & ~taken
+
+
+def _look(network: Network, canvases: Canvases, noise: Tensor, is_uniform: Tensor, stride: int) -> tuple[Tensor, State]:
+    """One forward of every row: which positions [B, L] are revealed next, and what there is to learn."""
+    head = network.order_head
+    assert isinstance(head, ForesightHead)
+    x, hidden, lengths = canvases
+    with torch.no_grad():
+        states, logits = network.read(x.masked_fill(hidden, 0), hidden, lengths)
+        losses = cross_entropy(logits, x)
+    log_m = head.log_loss(states, logits)
+    rates = head.log_weights(log_m.detach()).masked_fill(is_uniform[:, None], 0.0).double()
+    taken = hidden & ((rates + noise).argsort(-1, descending=True).argsort(-1) < stride)
+    log_pi = next_log_probs(rates, hidden).masked_fill(~hidden, 0.0)
+    error = (foresight_error(log_m, losses) * hidden).sum(-1) / hidden.sum(-1)
+    entropy = -(log_pi.exp() * log_pi * hidden).sum(-1)
+    count = taken.sum(-1)
+    return taken, State((error * count).sum(), (losses * taken).double().sum(), (entropy * count).sum())
+
+
+def foresight_error(log_m: Tensor, nats: Tensor) -> Tensor:
+    """`m - y log m`: least, in the mean over y, where m is the mean of y."""
+    return log_m.exp() - nats * log_m

@@ -25,6 +25,8 @@ from training.controls import (
 )
 from training.data.dataset import Dataset
 from training.evaluate import Advance, Policy, imputation_accuracy, log_likelihood, nelbo, policy_log_likelihood
+from training.grid_report import grid_figures, num_grid_walks
+from training.molecule_report import molecule_figures, num_samples
 from training.rows import Estimate, Rows, known_sets, split_rows
 
 EVALUATION_SEED = 2_511
@@ -81,6 +83,11 @@ def evaluate_model(
     `reference` is a network of the same data, trained under uniform orders; it is scored on the same rows, and what the
     model costs less or more is paired, row by row.
     """
+    if dataset.tokenizer.domain == "grid":
+        assert reference is None, "grids have no such figures"
+        rows = _rows(dataset, split, limit)
+        head = {"split": split, "rows": len(rows), "seed": EVALUATION_SEED, "order_kind": denoiser.order.kind}
+        return {**head, **grid_figures(denoiser, rows, advance=advance)}
     scorer = _scorer(denoiser, dataset, split, limit, advance)
     law, rows = Law(denoiser), scorer.rows
     learned = law.nelbo(denoiser, rows, seed=EVALUATION_SEED, advance=advance)
@@ -105,7 +112,7 @@ def evaluate_model(
         "orders": orders if law.is_contextual else {"learned": law.order(), **orders},
         "left_out": _left_out(rows),
         "conditional": _estimate(conditional),
-        **(_imputation(denoiser, dataset, rows) if dataset.tokenizer.domain == "table" else {}),
+        **_of_domain(denoiser, dataset, rows, limit, advance),
     }
     if reference is not None:
         own = {"bound": learned, "deployed": deployed, "conditional": conditional}
@@ -126,11 +133,13 @@ def num_row_forwards(
     """What `advance` will be told in all."""
     rows, validation = _rows(dataset, split, limit), _rows(dataset, "validation", None)
     L = rows.x.shape[1]
+    if dataset.tokenizer.domain == "grid":
+        return num_grid_walks(kind) * len(rows) * L
     is_enumerable = why_not_enumerable(rows) is None
     choice = len(choosing_rows(validation)) * 2**L if is_enumerable else 0
     # Learned, reversed, uniform; deployed, reversed, both directions; random prompts.
     chains = 3 + 4 + 1 + len(HEURISTICS) + (2 if is_enumerable else 0)
-    total = chains * len(rows) * L + choice
+    total = chains * len(rows) * L + choice + num_samples(dataset, limit) * L
     if kind == "contextual":
         total += (len(rows) + len(mean_order_rows(validation))) * L
     if has_reference:  # two orders of the model, random ones, the margin's, random prompts, and its own best
@@ -185,6 +194,15 @@ def _rows(dataset: Dataset, split: str, limit: int | None) -> Rows:
 
 def _estimate(values: Tensor) -> dict[str, float]:
     return asdict(Estimate.of(values))
+
+
+def _of_domain(denoise: Denoiser, dataset: Dataset, rows: Rows, limit: int | None, advance: Advance | None) -> Figures:
+    """What goes with tables alone, or with molecules alone."""
+    if dataset.tokenizer.domain == "table":
+        return _imputation(denoise, dataset, rows)
+    if dataset.tokenizer.domain == "smiles":
+        return {"molecules": molecule_figures(denoise, dataset, limit=limit, advance=advance)}
+    return {}
 
 
 def _imputation(denoise: Denoiser, dataset: Dataset, rows: Rows) -> Figures:

@@ -5,6 +5,7 @@ The evaluation, the batches and the benchmarks share these.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,10 @@ class Rows:
         """Some of the rows."""
         return Rows(self.x[index], self.lengths[index], None if self.clues is None else self.clues[index])
 
+    def widened(self) -> "Rows":
+        """Ids as int64, however they are kept."""
+        return Rows(self.x.long(), self.lengths, self.clues)
+
     def to(self, device: torch.device) -> "Rows":
         clues = None if self.clues is None else self.clues.to(device)
         return Rows(self.x.to(device), self.lengths.to(device), clues)
@@ -69,22 +74,25 @@ class Estimate:
 
 
 def as_rows(
-    ids: NDArray[np.int64],
+    ids: NDArray[Any],
     lengths: NDArray[np.int64] | None = None,
     *,
     clues: NDArray[np.bool_] | None = None,
     limit: int | None = None,
+    is_packed: bool = False,
 ) -> Rows:
-    """A split of a dataset as tensors; the first `limit` rows of it."""
+    """A split of a dataset as tensors; the first `limit` rows of it. Packed, ids stay as narrow as they are kept."""
     x = torch.from_numpy(np.ascontiguousarray(ids[:limit]))
+    x = x if is_packed else x.long()
     full = torch.full((len(x),), x.shape[1])
     shown = None if clues is None else torch.from_numpy(np.ascontiguousarray(clues[:limit]))
     return Rows(x, full if lengths is None else torch.from_numpy(np.ascontiguousarray(lengths[:limit])), shown)
 
 
-def split_rows(dataset: Dataset, split: str, *, limit: int | None = None) -> Rows:
+def split_rows(dataset: Dataset, split: str, *, limit: int | None = None, is_packed: bool = False) -> Rows:
     """A split with all that belongs to it."""
-    return as_rows(getattr(dataset, split), dataset.lengths.get(split), clues=dataset.known.get(split), limit=limit)
+    lengths, clues = dataset.lengths.get(split), dataset.known.get(split)
+    return as_rows(getattr(dataset, split), lengths, clues=clues, limit=limit, is_packed=is_packed)
 
 
 def known_sets(rows: Rows, *, seed: int) -> Tensor:

@@ -104,7 +104,7 @@ class _Run:
     def __init__(self, fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> None:
         self.fabric, self.recipe, self.dataset, self.work = fabric, recipe, dataset, work
         self.step = 0
-        self.rows = split_rows(dataset, "train")
+        self.rows = split_rows(dataset, "train", is_packed=True)
         torch.manual_seed(recipe.seed)
         self.start = load_start(recipe, dataset)
         denoiser = make_denoiser(recipe, dataset, self.start)

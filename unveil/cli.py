@@ -11,7 +11,7 @@ import typer
 
 from service import environment
 from unveil import __version__
-from unveil.output import UsageError
+from unveil.output import UsageError, print_json
 
 app = typer.Typer(
     name="unveil",
@@ -207,6 +207,33 @@ def score(
         "seed": seed,
     }
     scoring.run(scoring.prepare(artifact, prompt, fields=fields), as_json=as_json)
+
+
+@app.command()
+def bench(
+    artifacts: Annotated[
+        list[str] | None, typer.Argument(help="FOLDER or NAME=FOLDER; none: the bundled ones.")
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, max=4096, help="Of mixed lengths and numbers of holes.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Both sides take turns; medians are reported.")] = 5,
+    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Canvases in one denoising step.")] = 64,
+    threads: Annotated[int, typer.Option(min=1, help="Of the processor, for both sides.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """The speed of this machine on artifacts: the engine against the published reference loop, in process, on a CPU."""
+    from service.catalog import find_sources
+    from service.settings import load_settings
+    from unveil import speed
+
+    settings = load_settings({"artifacts": tuple(artifacts) if artifacts else None})
+    rows = []
+    for source in find_sources(settings.artifacts, checkpoints=settings.checkpoints):
+        subject = speed.load_subject(source, max_batch=max_batch, threads=threads)
+        rows += [speed.compare(subject, rule=rule, rounds=rounds, num=requests) for rule in speed.TEMPERATURES]
+    if as_json:
+        print_json(speed.report(rows))
+        return
+    print(speed.as_text(rows))
 
 
 @app.command()

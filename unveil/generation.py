@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.live import Live
 
+from model.tokenizers.grid import SIDE
 from service.bodies import parse_json, validate
 from service.catalog import Model, Source, load_catalog
 from service.engine_models import Runner, load_models
@@ -88,8 +89,9 @@ def run(job: Job, *, as_json: bool, csv: Path | None) -> None:
     elif sys.stdout.isatty() and len(job.plan.samples) <= _MAX_SHOWN:
         _show(job, composer)
     else:
+        is_grid = job.model.manifest.domain == "grid"  # one line a sample, as for every other domain
         for sample in _decode(job, composer):
-            print(sample["text"])
+            print(sample["output"] if is_grid else sample["text"])
 
 
 def _decode(job: Job, composer: Composer, view: RevealView | None = None) -> Iterator[dict[str, Any]]:
@@ -115,7 +117,8 @@ def _decode(job: Job, composer: Composer, view: RevealView | None = None) -> Ite
 
 
 def _show(job: Job, composer: Composer) -> None:
-    view = RevealView(composer.start(), composer.names())
+    side = SIDE if job.model.manifest.domain == "grid" else None
+    view = RevealView(composer.start(), composer.names(), side=side)
     with Live(view, refresh_per_second=30) as live:
 
         def draw() -> None:

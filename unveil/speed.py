@@ -8,13 +8,17 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from model.artifact import load_artifact
 from model.canvas import Canvas, SamplingParams
 from model.denoiser import Denoiser
 from model.sampler import collate
+from service.catalog import Source
+from service.engine_models import load_models
 from service.engine_worker import Runner, Worker
 from service.messages import Command, Event, Failed, Finished, Generate, Stop
 from unveil.reference import Rule, reference_decode
@@ -22,6 +26,7 @@ from unveil.reference import Rule, reference_decode
 TEMPERATURES: dict[Rule, float] = {"confidence": 0.0, "random": 1.0}  # as the published loop is used
 _ORDERS = {"confidence": "confidence", "random": "uniform"}
 _FIXED_BATCHES = (1, 4, 16, 64)
+RATIOS = ("over_reference_one_by_one", "over_reference_best_batch", "over_reference_alone")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,16 @@ class Subject:
     vocabulary_sizes: tuple[int, ...]
     length: int
     max_batch: int
+
+
+def load_subject(source: Source, *, max_batch: int, threads: int = 1) -> Subject:
+    """An artifact as the service runs it on a CPU: warm, checked, in fixed shapes. Raises ArtifactError."""
+    ((_, runner),) = load_models([source], max_batch=max_batch, device="cpu", threads=threads)
+    artifact = load_artifact(source.folder)
+    architecture = artifact.manifest.architecture
+    return Subject(
+        source.name, runner, artifact.denoiser, architecture.vocabulary_sizes, architecture.length, max_batch
+    )
 
 
 def mixed_canvases(subject: Subject, *, num: int, rule: Rule, holes: int | None = None) -> list[Canvas]:
@@ -93,7 +108,7 @@ def compare(subject: Subject, *, rule: Rule, rounds: int, num: int = 64, holes: 
     batches = [size for size in _FIXED_BATCHES if size <= num]
     sides: dict[str, Callable[[], None]] = {
         "engine": lambda: engine_decode(subject, canvases),
-        **{f"batch {b}": lambda b=b: reference_batches(subject, canvases, rule=rule, batch=b) for b in batches},
+        **{f"batch {b}": partial(reference_batches, subject, canvases, rule=rule, batch=b) for b in batches},
         "engine, alone": lambda: engine_decode(subject, one),
         "reference, alone": lambda: reference_batches(subject, one, rule=rule, batch=1),
     }
@@ -112,6 +127,27 @@ def compare(subject: Subject, *, rule: Rule, rounds: int, num: int = 64, holes: 
         "over_reference_best_batch": seconds[f"batch {best}"] / seconds["engine"],
         "over_reference_alone": seconds["reference, alone"] / seconds["engine, alone"],
     }
+
+
+def report(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All rows, and the smallest of each ratio over the rows of the published default, confidence at temperature 0."""
+    default = [row for row in rows if row["rule"] == "confidence"]
+    return {"rows": list(rows), **{key: min((row[key] for row in default), default=None) for key in RATIOS}}
+
+
+def as_text(rows: Sequence[dict[str, Any]]) -> str:
+    """The same for a reader."""
+    lines = []
+    for row in rows:
+        rates = row["reference_tokens_per_second"]
+        best = row["reference_best_batch"]
+        lines.append(
+            f"{row['model']}, by {row['rule']}: {row['engine_tokens_per_second']:,.0f} tokens a second;"
+            f" the published loop {rates['1']:,.0f} one by one (x{row['over_reference_one_by_one']:.2f}),"
+            f" {rates[str(best)]:,.0f} at its best batch, {best} (x{row['over_reference_best_batch']:.2f});"
+            f" one request alone x{row['over_reference_alone']:.2f}"
+        )
+    return "\n".join(lines)
 
 
 def medians(sides: dict[str, Callable[[], None]], *, rounds: int) -> dict[str, float]:

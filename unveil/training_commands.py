@@ -19,7 +19,18 @@ from training.data.config import DataConfig, TableData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
 from training.evaluate import Advance
-from training.figures import ORDER_HEADER, PAIR_HEADER, PAIR_NOTE, notes, order_rows, pair_rows
+from training.figures import (
+    ORDER_HEADER,
+    PAIR_HEADER,
+    PAIR_NOTE,
+    SOLVED_HEADER,
+    SOLVED_NOTE,
+    molecule_lines,
+    notes,
+    order_rows,
+    pair_rows,
+    solved_rows,
+)
 from training.publish import describe_data, describe_order, publish
 from training.report import evaluate_model, num_row_forwards
 from training.trainer import train as run_training
@@ -77,6 +88,8 @@ def evaluate(
     """
     loaded = load_artifact(artifact)
     other = None if reference is None else _reference(reference, loaded, artifact).denoiser
+    if reference is not None and loaded.manifest.domain == "grid":
+        raise RecipeError("--reference: not for grids; benchmarks/sudoku.py compares orders and nets on puzzles")
     dataset = _dataset_of(artifact, loaded, table)
     kind = loaded.manifest.order.kind
     total = num_row_forwards(dataset, split=split, limit=rows, kind=kind, has_reference=other is not None)
@@ -181,6 +194,11 @@ def _show_figures(figures: dict[str, Any]) -> None:
     if "reference" in figures:
         print(f"\nBeside the uniform model. {PAIR_NOTE}")
         console.print(_table(PAIR_HEADER, pair_rows(figures, digits=4)))
+    for line in molecule_lines(figures, digits=4) if "molecules" in figures else []:
+        print(line)
+    if "solved" in figures:
+        print(f"\n{SOLVED_NOTE}")
+        console.print(_table(SOLVED_HEADER, solved_rows(figures, digits=4)))
     if "imputation" in figures:
         rows = [
             (name, f"{row['accuracy']:.3f}", f"{row['commonest_level']:.3f}")

@@ -6,6 +6,7 @@ from model.errors import ArtifactError
 from model.tokenizers.base import Domain, Tokenizer
 from model.tokenizers.grid import GridTokenizer
 from model.tokenizers.pieces import PieceTokenizer
+from model.tokenizers.smiles import SmilesTokenizer
 from model.tokenizers.table import TableTokenizer
 from model.tokenizers.text import TextTokenizer
 
@@ -35,6 +36,10 @@ def _load_text(path: Path, length: int, default_length: int) -> Tokenizer:
     return TextTokenizer.load(path, length=length, default_length=default_length)
 
 
+def _load_smiles(path: Path, length: int, default_length: int) -> Tokenizer:
+    return SmilesTokenizer.load(path, length=length, default_length=default_length)
+
+
 def _load_grid(path: Path, length: int, default_length: int) -> Tokenizer:
     tokenizer = GridTokenizer.load(path)
     if not length == default_length == tokenizer.length:
@@ -42,4 +47,4 @@ def _load_grid(path: Path, length: int, default_length: int) -> Tokenizer:
     return tokenizer
 
 
-_LOADERS = {"table": _load_table, "text": _load_text, "grid": _load_grid}
+_LOADERS = {"table": _load_table, "text": _load_text, "smiles": _load_smiles, "grid": _load_grid}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Domain = Literal["table", "text", "grid"]
+Domain = Literal["table", "text", "smiles", "grid"]
 Value = str | int | float
 
 
@@ -16,6 +16,11 @@ class Template:
     tokens: tuple[int, ...]
     hidden: tuple[bool, ...]
     known: Mapping[int, Value] = field(default_factory=dict)
+
+    @property
+    def num_given(self) -> int:
+        """Known positions that show something: the end of a molecule is known, too, where its prompt says it."""
+        return sum(value != "" for value in self.known.values())
 
 
 class Tokenizer(Protocol):

@@ -269,3 +269,14 @@ def test_the_terminal_shows_hidden_cells_as_dots_and_numbers_the_reveals() -> No
     assert "·" not in steps[1]
     text = RevealView([{"canvas": ["a", None, "c"], "hidden": [1]}], None)
     assert _drawn(text).strip() == "a·c"
+
+
+def test_the_terminal_shows_a_grid_in_boxes() -> None:
+    start = {"canvas": ["5", *[None] * 80], "hidden": list(range(1, 81))}
+    view = RevealView([start], None, side=9)
+    view.reveal(0, [{"position": 80, "value": "9"}])
+    lines = [line.rstrip() for line in _drawn(view).splitlines()]
+    assert len(lines) == 11
+    assert lines[0] == "5 · · │ · · · │ · · ·"
+    assert lines[3] == lines[7] == "──────┼───────┼──────"
+    assert lines[10] == "· · · │ · · · │ · · 9"

@@ -96,6 +96,35 @@ class LinesData(_Part):
     seed: int = Field(default=0, ge=0)
 
 
+MoleculeLength = Annotated[int, Field(ge=2, le=1024)] | None
+
+
+class MosesData(_Part):
+    """The MOSES molecules. `test` says which of its two test files is the test split.
+
+    `length` in tokens, as long as the longest training row where it is left out.
+    """
+
+    kind: Literal["moses"] = "moses"
+    length: MoleculeLength = None
+    test: Literal["test", "test_scaffolds"] = "test"
+    validation_rows: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    seed: int = Field(default=0, ge=0)
+
+
+class SmilesData(_Part):
+    """A file of SMILES: one a line, or a `column` of a CSV or Parquet file. `length` as for MOSES."""
+
+    kind: Literal["smiles"] = "smiles"
+    path: Path
+    column: str | None = None
+    delimiter: Literal[",", ";", "\t", "|"] = ","
+    length: MoleculeLength = None
+    validation_share: Share = 0.1
+    test_share: Share = 0.1
+    seed: int = Field(default=0, ge=0)
+
+
 class SudokuData(_Part):
     """Sudoku puzzles with one solution each, made by this project; `seed` draws all of them.
 
@@ -113,5 +142,6 @@ class SudokuData(_Part):
 
 
 DataConfig = Annotated[
-    AdultData | TableData | TextData | NetworkData | LinesData | SudokuData, Field(discriminator="kind")
+    AdultData | TableData | TextData | NetworkData | LinesData | MosesData | SmilesData | SudokuData,
+    Field(discriminator="kind"),
 ]

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from model.tokenizers.base import Tokenizer
 
-Rows = NDArray[np.int64]
+Rows = NDArray[Any]  # whole numbers of any width
+_BLOCK_ROWS = 65_536  # of ids widened at once
 Known = NDArray[np.bool_]
 
 
@@ -24,10 +25,10 @@ class Symmetries(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """`train`, `validation` and `test` hold ids [N, L]; `lengths` the [N] lengths of each split where rows are padded,
-    and nothing where every row has all L positions. `known` holds, where prompts belong to the data (a sudoku's clues),
-    what each row of a split always shows: [N, L] each. `symmetries`, if there are any, are applied to training rows
-    afresh in every step.
+    """`train`, `validation` and `test` hold ids [N, L], in bytes where rows are many; `lengths` the [N] lengths of each
+    split where rows are padded, and nothing where every row has all L positions. `known` holds, where prompts belong to
+    the data (a sudoku's clues), what each row of a split always shows: [N, L] each. `symmetries`, if there are any, are
+    applied to training rows afresh in every step.
 
     `summary` is JSON for the model card: source, licence, sha256, rows, dropped columns, rows left out, notices.
     """
@@ -55,5 +56,6 @@ class Dataset:
         arrays |= {f"{name} known": known.astype(np.int64) for name, known in self.known.items()}
         for name, array in arrays.items():
             digest.update(f"{name} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+            for start in range(0, len(array), _BLOCK_ROWS):
+                digest.update(np.ascontiguousarray(array[start : start + _BLOCK_ROWS], dtype="<i8").tobytes())
         return digest.hexdigest()

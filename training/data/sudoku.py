@@ -28,6 +28,8 @@ def load_sudoku(config: SudokuData, *, cache: Path) -> Dataset:
     counts = (config.puzzles, config.validation_puzzles, config.test_puzzles)
     made = {name: make_pool(name, count, config.seed, cache) for name, count in zip(_SPLITS, counts, strict=True)}
     kept, left_out = _apart({name: pool[0] for name, pool in made.items()})
+    if gone := next((name for name in _SPLITS if not kept[name].any()), None):
+        raise DataError(f"sudoku: no {gone} puzzle is left that is no symmetric copy of another split's")
     rows: dict[str, Rows] = {}
     known: dict[str, Known] = {}
     for stream, (name, (solutions, clues)) in enumerate(made.items()):

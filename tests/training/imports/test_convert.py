@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from tokenizers import Tokenizer
 
-from benchmarks.problems.molecules import rxnmapper
+from benchmarks.problems.rxnmapper import rxnmapper
 from model.artifact import load_artifact
 from model.errors import ArtifactError, DataError
 from tests.model.foreign import POSITIONS, SPECIAL, logits_of, make_network, smiles_vocabulary, write_folder
