@@ -1,4 +1,4 @@
-"""A real masked LM of molecules and real molecules, out of pinned packages; and what is a molecule. Knows no order.
+"""A real masked LM of molecules, and real molecules, out of pinned packages. Knows no order.
 
 The model is rxnmapper's (Schwaller et al. 2021, MIT): an ALBERT trained elsewhere, on reactions. The molecules are
 those of MOSES (Polykovskiy et al. 2020, MIT). Both are fetched as wheels, checked and read, never imported.
@@ -9,17 +9,17 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from model.errors import DataError
+from training.data.molecules import FOLDER as MOSES_FOLDER
+from training.data.molecules import WHEEL as MOSES
 from training.data.wheels import Wheel, fetch_wheel, read_member
 
 RXNMAPPER = Wheel("rxnmapper", "0.4.3", "27876a4286881aafd286fd6f24a6a56a4ca6ba22d68e035a0ea120106c541ba5")
 RXNMAPPER_FOLDER = "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k"
-MOSES = Wheel("molsets", "0.3.1", "7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34")
 
 
 def rxnmapper(cache: Path) -> Path:
@@ -43,18 +43,8 @@ def rxnmapper(cache: Path) -> Path:
 
 def moses(name: str, count: int, *, seed: int, cache: Path) -> list[str]:
     """So many molecules as SMILES, drawn without repeats from the file train or test. Raises DataError."""
-    raw = read_member(MOSES, f"moses/dataset/data/{name}.csv.gz", cache=cache)
+    raw = read_member(MOSES, f"{MOSES_FOLDER}/{name}.csv.gz", cache=cache)
     header, *lines = gzip.decompress(raw).decode("ascii").splitlines()
     assert header.startswith("SMILES")
     chosen = np.random.default_rng(seed).choice(len(lines), count, replace=False)
     return [lines[i].partition(",")[0] for i in chosen]
-
-
-def are_valid(smiles: Sequence[str]) -> list[bool]:
-    """Whether RDKit takes each text for a molecule. SystemExit, in one line, where RDKit is missing."""
-    try:
-        from rdkit import Chem, rdBase
-    except ImportError:
-        raise SystemExit("error: this benchmark needs RDKit: pip install 'unveil[rdkit]'") from None
-    rdBase.DisableLog("rdApp.*")
-    return [bool(text) and Chem.MolFromSmiles(text) is not None for text in smiles]

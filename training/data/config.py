@@ -82,6 +82,20 @@ class NetworkData(_Part):
     seed: int = Field(default=0, ge=0)
 
 
+class LinesData(_Part):
+    """One text a line of UTF-8 files, in the pieces of the artifact that training starts from; blank lines are skipped.
+
+    `length` is that of the canvases, and of the model that comes out: at most the artifact's, which is the default.
+    """
+
+    kind: Literal["lines"] = "lines"
+    files: Annotated[tuple[Path, ...], Field(min_length=1)]
+    length: Annotated[int, Field(ge=2, le=8192)] | None = None
+    validation_share: Share = 0.05
+    test_share: Share = 0.05
+    seed: int = Field(default=0, ge=0)
+
+
 MoleculeLength = Annotated[int, Field(ge=2, le=1024)] | None
 
 
@@ -108,20 +122,6 @@ class SmilesData(_Part):
     length: MoleculeLength = None
     validation_share: Share = 0.1
     test_share: Share = 0.1
-    seed: int = Field(default=0, ge=0)
-
-
-class LinesData(_Part):
-    """One text a line of UTF-8 files, in the pieces of the artifact that training starts from; blank lines are skipped.
-
-    `length` is that of the canvases, and of the model that comes out: at most the artifact's, which is the default.
-    """
-
-    kind: Literal["lines"] = "lines"
-    files: Annotated[tuple[Path, ...], Field(min_length=1)]
-    length: Annotated[int, Field(ge=2, le=8192)] | None = None
-    validation_share: Share = 0.05
-    test_share: Share = 0.05
     seed: int = Field(default=0, ge=0)
 
 

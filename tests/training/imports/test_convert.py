@@ -82,7 +82,7 @@ def _pickle_of_objects(folder: Path) -> None:
         (_pickle_of_objects, r"a pickle that holds more than tensors, so it is not read; .* save_pretrained"),
         (_without("tokenizer.json"), r"tokenizer\.json: missing; .* --tokenizer smiles"),
         (_written("tokenizer.json", "{}"), r"tokenizer\.json: not a tokenizer"),
-        (_fields(vocab_size=5), "the tokenizer has 20 ids, the network 5"),
+        (_fields(vocab_size=5), "the tokenizer has 21 ids, the network 5"),
         (_fields(hidden_size="wide"), "hidden_size|architecture.config"),
     ],
 )
