@@ -120,6 +120,11 @@ class TableTokenizer:
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return tuple(column.vocabulary_size for column in self.columns)
 
+    @property
+    def missing_ids(self) -> dict[int, int]:
+        """The id that stands for a missing value, by position; nothing for columns that had none."""
+        return {i: column.vocabulary_size - 1 for i, column in enumerate(self.columns) if column.missing}
+
     def encode(self, prompt: object, *, length: int | None = None) -> Template:
         """Raises PromptError; `param` is the column to blame, or "length", which a table does not take."""
         if length is not None:
