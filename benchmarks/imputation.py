@@ -1,4 +1,4 @@
-"""How well are missing cells filled in? One net for all columns against a boosted forest for each and the column's mode.
+"""How well are missing cells filled in? One net for all columns against boosted trees for each, and the mode.
 
     python -m benchmarks.imputation [--quick] [--seeds N] [--json] [--work DIR] [--jobs N]
         [--table FILE[=SEEDS]]... [--drop COLUMN]... [--categorical COLUMN]...

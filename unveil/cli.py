@@ -49,18 +49,40 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the artifact goes; default runs/NAME.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.")] = None,
+    categorical: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Take a column as levels.")] = None,
+    numeric: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Take a column as numbers.")] = None,
+    date: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN[=FORMAT]", help="Dates, written as in DD.MM.YYYY hh:mm.")
+    ] = None,
+    bins: Annotated[
+        list[str] | None, typer.Option(metavar="[COLUMN=]N", help="At most N bins for numbers and dates.")
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Show what becomes of the columns, and stop.")] = False,
 ) -> None:
     """Train, resuming by itself after a kill, and write the artifact. Under torchrun it spreads over processes.
 
-    Checkpoints, the log and TensorBoard events go to OUT.run beside the artifact, and may be deleted afterwards.
+    What becomes of each column of a table is shown first; --drop, --categorical, --numeric, --date and --bins, once a
+    column, change it. Checkpoints, the log and TensorBoard events go to OUT.run beside the artifact, and may be deleted
+    afterwards.
     """
+    from training.data.choices import ColumnOptions
     from unveil import training_commands
 
     if recipe is not None and table is not None:
         raise UsageError("train takes a recipe or --table FILE, one of the two")
     if recipe is None and table is None and freeze_denoiser is None:
         raise UsageError("train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT")
-    training_commands.train(recipe=recipe, table=table, frozen=freeze_denoiser, out=out, overrides=overrides or [])
+    columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
+    training_commands.train(
+        recipe=recipe,
+        table=table,
+        frozen=freeze_denoiser,
+        out=out,
+        overrides=overrides or [],
+        columns=columns,
+        only_schema=schema,
+    )
 
 
 @app.command()

@@ -14,13 +14,15 @@ from rich.table import Table
 from model.artifact import Artifact, load_artifact
 from model.errors import ArtifactError, DataError
 from training.config import Recipe, RecipeError, build_recipe, load_recipe, settle, table_recipe
+from training.data.choices import ColumnOptions
 from training.data.config import DataConfig, TableData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
 from training.evaluate import Advance
 from training.figures import ORDER_HEADER, PAIR_HEADER, PAIR_NOTE, notes, order_rows, pair_rows
-from training.publish import describe_data, describe_order, publish
+from training.publish import describe_order, publish
 from training.report import evaluate_model, num_row_forwards
+from training.schema import describe_data
 from training.trainer import train as run_training
 from unveil.output import print_json
 
@@ -33,15 +35,25 @@ def cache_folder() -> Path:
 
 
 def train(
-    *, recipe: Path | None, table: Path | None, frozen: Path | None, out: Path | None, overrides: list[str]
+    *,
+    recipe: Path | None,
+    table: Path | None,
+    frozen: Path | None,
+    out: Path | None,
+    overrides: list[str],
+    columns: ColumnOptions,
+    only_schema: bool,
 ) -> None:
     """Trains a recipe, or a table by default settings, or an order alone for the denoiser of an artifact; writes the
-    artifact."""
+    artifact. With `only_schema` it says what became of the data, on stdout, and stops."""
     is_main = int(os.environ.get("RANK", "0")) == 0
-    loaded = _recipe(recipe, table, frozen, out, overrides)
+    loaded = _recipe(recipe, table, frozen, out, overrides, columns)
     folder = out or Path("runs") / loaded.name
     dataset = load_dataset(loaded.data, cache=cache_folder())
     loaded = settle(loaded, num_rows=len(dataset.train))
+    if only_schema:
+        print(describe_data(dataset))
+        return
     if is_main:
         _stderr.print(describe_data(dataset), soft_wrap=True)
     trained = run_training(loaded, dataset, work=folder.with_name(folder.name + ".run"))
@@ -86,19 +98,25 @@ def order(artifact: Path, *, plot: Path | None, as_json: bool) -> None:
 
 
 def _recipe(
-    recipe: Path | None, table: Path | None, frozen: Path | None, out: Path | None, overrides: list[str]
+    recipe: Path | None,
+    table: Path | None,
+    frozen: Path | None,
+    out: Path | None,
+    overrides: list[str],
+    columns: ColumnOptions,
 ) -> Recipe:
     if frozen is not None:
         overrides = [f"start.artifact={json.dumps(str(frozen))}", "start.freeze_denoiser=true", *overrides]
     if recipe is not None:
-        return load_recipe(recipe, overrides=overrides)
+        return load_recipe(recipe, overrides=overrides, columns=columns)
     if table is not None:
-        return table_recipe(table, name=out.resolve().name if out is not None else table.stem, overrides=overrides)
+        name = out.resolve().name if out is not None else table.stem
+        return table_recipe(table, name=name, overrides=overrides, columns=columns)
     assert frozen is not None
     fields: dict[str, Any] = _recipe_fields(frozen, load_artifact(frozen))
     kept: dict[str, Any] = {part: fields[part] for part in ("data", "prompts", "optimizer", "seed") if part in fields}
     name = out.resolve().name if out is not None else f"{frozen.resolve().name}-order"
-    return build_recipe({"name": name, **kept}, overrides=overrides, source="--freeze-denoiser")
+    return build_recipe({"name": name, **kept}, overrides=overrides, columns=columns, source="--freeze-denoiser")
 
 
 def _recipe_fields(folder: Path, artifact: Artifact) -> dict[str, Any]:

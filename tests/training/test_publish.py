@@ -12,8 +12,9 @@ from model.artifact import load_artifact
 from tests.training.small import small_dataset, small_recipe
 from training.config import Recipe
 from training.order_report import as_json, chart, in_words, places
-from training.publish import describe_data, publish
+from training.publish import publish
 from training.report import evaluate_model, num_row_forwards
+from training.schema import describe_data
 from training.trainer import train
 
 DATASET = small_dataset()
