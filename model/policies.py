@@ -69,6 +69,8 @@ def fixed_keys(canvases: Sequence[Canvas], order_logits: Tensor, sure: Confidenc
     keys = positions.expand(len(canvases), L).clone()
     for b, canvas in enumerate(canvases):
         order = canvas.params.order
+        if is_stochastic(canvas):
+            continue
         if order == "learned":
             keys[b] = -order_logits[b].to(torch.float64)
         elif order == "right_to_left":

@@ -141,13 +141,19 @@ def generate(
     length: Annotated[int | None, typer.Option(min=1, help="New tokens after a text prompt without holes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     as_json: JsonFlag = False,
-    csv: Annotated[Path | None, typer.Option(help="Write a table's rows to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a table's rows to this file, as many as wanted.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --csv: replace a file that exists.")] = False,
 ) -> None:
-    """Generate without a server. On a terminal the reveal is shown in colour."""
+    """Generate without a server. On a terminal the reveal is shown in colour.
+
+    A CSV file is FILE.partial until it is whole, and an existing one is replaced only with --force.
+    """
     from unveil import generation
 
     if as_json and csv is not None:
         raise UsageError("--json and --csv exclude each other")
+    if force and csv is None:
+        raise UsageError("--force goes with --csv")
     options = generation.Options(
         order=order_policy,
         order_temperature=order_temperature,
@@ -158,8 +164,45 @@ def generate(
         top_k=top_k,
         top_p=top_p,
     )
-    job = generation.prepare(artifact, prompt, num_samples=num_samples, length=length, seed=seed, options=options)
-    generation.run(job, as_json=as_json, csv=csv)
+    planned = num_samples if csv is None else 1
+    job = generation.prepare(artifact, prompt, num_samples=planned, length=length, seed=seed, options=options)
+    if csv is None:
+        generation.run(job, as_json=as_json)
+    else:
+        generation.write_csv(job, csv, num_samples=num_samples, force=force)
+
+
+@app.command()
+def impute(
+    artifact: ArtifactArgument,
+    table: Annotated[Path, typer.Argument(help="A CSV file with empty cells.", show_default=False)],
+    csv: Annotated[Path, typer.Option(help="Where the filled file goes.", show_default=False)],
+    order_policy: Annotated[str, typer.Option("--order", help="An order policy.")] = "learned",
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    samples: Annotated[int, typer.Option(min=1, max=100, help="So many files: OUT.1.csv, OUT.2.csv, ...")] = 1,
+    mode: Annotated[bool, typer.Option("--mode", help="The likeliest value, not a drawn one.")] = False,
+    missing: Annotated[
+        list[str] | None, typer.Option(metavar="CELL", help="Cells to fill besides empty ones; default: as trained.")
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Default: that of the training table.")] = None,
+    ignore_foreign: Annotated[
+        bool, typer.Option("--ignore-foreign", help="Go on where a cell is not known to the model.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Fill the empty cells of a CSV file; known cells stay byte for byte.
+
+    Values are drawn given all that is known in their row, together. --mode takes the likeliest value each time, and the
+    median of a bin of numbers. Columns that the model does not have are left as they are.
+    """
+    from unveil import imputation
+
+    if mode and samples > 1:
+        raise UsageError("--mode and --samples exclude each other: every sample would be the same")
+    if delimiter is not None and delimiter not in (",", ";", "\t", "|"):
+        raise UsageError("--delimiter takes , ; | or a tab")
+    options = imputation.Options(order_policy, seed, samples, mode, missing, delimiter, ignore_foreign)
+    imputation.impute(artifact, table, csv, options=options, force=force)
 
 
 @app.command()

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from model.artifact import Artifact, load_artifact
@@ -18,15 +17,13 @@ from training.data.choices import ColumnOptions
 from training.data.config import DataConfig, TableData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
-from training.evaluate import Advance
 from training.figures import ORDER_HEADER, PAIR_HEADER, PAIR_NOTE, notes, order_rows, pair_rows
 from training.publish import describe_order, publish
 from training.report import evaluate_model, num_row_forwards
 from training.schema import describe_data
 from training.trainer import train as run_training
 from unveil.output import print_json
-
-_stderr = Console(stderr=True, highlight=False, markup=False)
+from unveil.progress import Bar, stderr
 
 
 def cache_folder() -> Path:
@@ -55,14 +52,14 @@ def train(
         print(describe_data(dataset))
         return
     if is_main:
-        _stderr.print(describe_data(dataset), soft_wrap=True)
+        stderr.print(describe_data(dataset), soft_wrap=True)
     trained = run_training(loaded, dataset, work=folder.with_name(folder.name + ".run"))
     if trained is None:
         return
     total = num_row_forwards(dataset, split="test", limit=loaded.run.evaluate_rows, kind=loaded.order.kind)
-    with _Bar("evaluating on the test split", total) as advance:
+    with Bar("evaluating on the test split", total) as advance:
         publish(trained, loaded, dataset, out=folder, recipe_text=_recipe_text(loaded), advance=advance)
-    _stderr.print(f"wrote {folder}; serve it with: unveil serve {folder}", soft_wrap=True)
+    stderr.print(f"wrote {folder}; serve it with: unveil serve {folder}", soft_wrap=True)
 
 
 def evaluate(
@@ -77,7 +74,7 @@ def evaluate(
     dataset = _dataset_of(artifact, loaded, table)
     kind = loaded.manifest.order.kind
     total = num_row_forwards(dataset, split=split, limit=rows, kind=kind, has_reference=other is not None)
-    with _Bar(f"evaluating on the {split} split", total) as advance:
+    with Bar(f"evaluating on the {split} split", total) as advance:
         figures = evaluate_model(loaded.denoiser, dataset, split=split, limit=rows, reference=other, advance=advance)
     if as_json:
         print_json(figures)
@@ -194,18 +191,3 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
-
-
-class _Bar:
-    """A progress bar on stderr that disappears when done."""
-
-    def __init__(self, title: str, total: int) -> None:
-        self._progress = Progress(console=_stderr, transient=True, disable=not _stderr.is_terminal)
-        self._task = self._progress.add_task(title, total=total)
-
-    def __enter__(self) -> Advance:
-        self._progress.start()
-        return lambda count: self._progress.advance(self._task, count)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
