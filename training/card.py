@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from training.config import Recipe
-from training.figures import ORDER_HEADER, notes, order_rows
+from training.figures import ORDER_HEADER, PRIVACY_HEADER, notes, order_rows, privacy_notes, privacy_rows
 
 ORDER_PICTURE = "order.svg"
 
@@ -70,6 +70,9 @@ def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
             for name, row in figures["imputation"].items()
         ]
         lines += _table(("column", "likeliest value", "commonest value"), found)
+    if "privacy" in figures:
+        lines += ["", "Does it repeat its training rows?", "", *_table(PRIVACY_HEADER, privacy_rows(figures))]
+        lines += ["", *privacy_notes(figures)]
     return lines
 
 

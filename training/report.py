@@ -25,6 +25,7 @@ from training.controls import (
 )
 from training.data.dataset import Dataset
 from training.evaluate import Advance, Policy, imputation_accuracy, log_likelihood, nelbo, policy_log_likelihood
+from training.privacy import num_generated, privacy
 from training.rows import Estimate, Rows, as_rows, known_sets
 
 EVALUATION_SEED = 2_511
@@ -106,6 +107,7 @@ def evaluate_model(
         "left_out": _left_out(rows),
         "conditional": _estimate(conditional),
         **(_imputation(denoiser, dataset, rows) if dataset.tokenizer.domain == "table" else {}),
+        **privacy(denoiser, dataset, limit=limit, seed=EVALUATION_SEED, advance=advance),
     }
     if reference is not None:
         own = {"bound": learned, "deployed": deployed, "conditional": conditional}
@@ -130,7 +132,7 @@ def num_row_forwards(
     choice = len(choosing_rows(validation)) * 2**L if is_enumerable else 0
     # Learned, reversed, uniform; deployed, reversed, both directions; random prompts.
     chains = 3 + 4 + 1 + len(HEURISTICS) + (2 if is_enumerable else 0)
-    total = chains * len(rows) * L + choice
+    total = chains * len(rows) * L + choice + num_generated(dataset, limit=limit) * L
     if kind == "contextual":
         total += (len(rows) + len(mean_order_rows(validation))) * L
     if has_reference:  # two orders of the model, random ones, the margin's, random prompts, and its own best

@@ -17,7 +17,17 @@ from training.data.choices import ColumnOptions
 from training.data.config import DataConfig, TableData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
-from training.figures import ORDER_HEADER, PAIR_HEADER, PAIR_NOTE, notes, order_rows, pair_rows
+from training.figures import (
+    ORDER_HEADER,
+    PAIR_HEADER,
+    PAIR_NOTE,
+    PRIVACY_HEADER,
+    notes,
+    order_rows,
+    pair_rows,
+    privacy_notes,
+    privacy_rows,
+)
 from training.publish import describe_order, publish
 from training.report import evaluate_model, num_row_forwards
 from training.schema import describe_data
@@ -184,6 +194,10 @@ def _show_figures(figures: dict[str, Any]) -> None:
             for name, row in figures["imputation"].items()
         ]
         console.print(_table(("one column hidden", "likeliest value right", "commonest value right"), rows))
+    if "privacy" in figures:
+        console.print(_table(PRIVACY_HEADER, privacy_rows(figures)))
+        for note in privacy_notes(figures):
+            print(note)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
