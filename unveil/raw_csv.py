@@ -30,7 +30,7 @@ class RawRecord:
 
     def text(self, index: int) -> str:
         """What a cell says: without quotes and spaces around it."""
-        raw = self.cells[index]
+        raw = self.cells[index].removeprefix("\ufeff")
         return (raw[1:-1].replace('""', '"') if raw.startswith('"') else raw).strip()
 
 
@@ -50,7 +50,7 @@ class RawCsv:
         first = next(_records(path, delimiter), None)
         if first is None or not first.cells:
             raise DataError(f"{path} {'is empty' if first is None else 'line 1 is blank: the header is needed'}")
-        names = column_names([first.text(i).removeprefix("\ufeff") for i in range(len(first.cells))])
+        names = column_names([first.text(i) for i in range(len(first.cells))])
         check_names(names, f"{path} line 1")
         check_delimiter(names, path, delimiter=delimiter)
         return cls(path, delimiter, delimiter.join(first.cells) + first.ending, names)
