@@ -117,7 +117,8 @@ def _cell_pattern(delimiter: str) -> re.Pattern[str]:
 
 def _split(text: str, pattern: re.Pattern[str], place: str) -> tuple[list[str], str] | None:
     """Cells and line ending of one whole record, None where a quote is still open. Raises DataError."""
-    cells, at = [], 0
+    cells: list[str] = []
+    at = 0
     while True:
         match = pattern.match(text, at)
         if match is None:
