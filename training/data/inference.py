@@ -149,7 +149,9 @@ class ColumnReader:
 
 
 def _constant(text: pl.Series) -> str | None:
-    return "has the same value in every row" if text.n_unique() == 1 else None
+    if text.drop_nulls().n_unique() > 1:
+        return None
+    return "has one value, or none" if text.null_count() else "has the same value in every row"
 
 
 def _counts_rows(numbers: pl.Series) -> bool:

@@ -58,6 +58,7 @@ def test_cells_that_are_read_as_missing_are_told(tmp_path: Path) -> None:
     assert dataset.summary["notices"] == [
         'cells "?" read as missing values: 10',
         'cells "NA" read as missing values: 10',
+        'column "age" has one value, or none',
     ]
     assert load_table(TableData(path=path, missing=("?",))).tokenizer.vocabulary_sizes[0] == 3
 
