@@ -1,7 +1,9 @@
 """What the sampler and the objective take a denoiser to be: a callable. Knows no network."""
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,6 +23,25 @@ class Denoiser(Protocol):
     """`tokens` [B, L] int64, `hidden` [B, L] bool, `lengths` [B] int64; positions from `lengths[b]` on are padding."""
 
     def __call__(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction: ...
+
+
+class Barring:
+    """A denoiser that never offers `barred`: one id at each of some positions, as a table's missing values.
+
+    The other ids of the position share its mass in their proportions; each must have one at least.
+    """
+
+    def __init__(self, denoise: Denoiser, barred: Mapping[int, int]) -> None:
+        self._denoise = denoise
+        self._positions = torch.tensor(list(barred), dtype=torch.int64)
+        self._ids = torch.tensor(list(barred.values()), dtype=torch.int64)
+
+    def __call__(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
+        """See `Denoiser`."""
+        logits, order_logits = self._denoise(tokens, hidden, lengths)
+        logits = logits.clone()
+        logits[:, self._positions.to(logits.device), self._ids.to(logits.device)] = -torch.inf
+        return Prediction(logits, order_logits)
 
 
 def cross_entropy(token_logits: Tensor, x: Tensor) -> Tensor:

@@ -88,6 +88,10 @@ class ImportedArchitecture(_Frozen):
         return False
 
     @property
+    def is_padded(self) -> Literal[True]:
+        return True
+
+    @property
     def loops(self) -> Literal[1]:
         return 1
 

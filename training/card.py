@@ -6,11 +6,14 @@ from typing import Any
 from training.config import Recipe
 from training.figures import (
     ORDER_HEADER,
+    PRIVACY_HEADER,
     SOLVED_HEADER,
     SOLVED_NOTE,
     molecule_lines,
     notes,
     order_rows,
+    privacy_notes,
+    privacy_rows,
     solved_rows,
 )
 
@@ -83,6 +86,9 @@ def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
             for name, row in figures["imputation"].items()
         ]
         lines += _table(("column", "likeliest value", "commonest value"), found)
+    if "privacy" in figures:
+        lines += ["", "Does it repeat its training rows?", "", *_table(PRIVACY_HEADER, privacy_rows(figures))]
+        lines += ["", *privacy_notes(figures)]
     return lines
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.manifest import OrderHeadKind, OrderKind, TrunkKind
+from training.data.choices import ColumnOptions
 from training.data.config import DataConfig, LinesData, TableData
 
+NO_OPTIONS = ColumnOptions()
+_OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
 OrderSignal = Literal["critic", "score", "foresight"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -231,22 +235,24 @@ def settle(recipe: Recipe, *, num_rows: int) -> Recipe:
     return recipe.model_copy(update=updates)
 
 
-def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a TOML recipe and applies `key.sub=value` overrides (TOML values). Raises RecipeError."""
+def load_recipe(path: Path, *, overrides: Sequence[str] = (), columns: ColumnOptions = NO_OPTIONS) -> Recipe:
+    """Reads a TOML recipe and applies `key.sub=value` overrides (TOML values). Raises RecipeError, DataError."""
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path}: not readable as TOML ({error})") from None
-    return build_recipe(fields, overrides=overrides, source=str(path))
+    return build_recipe(fields, overrides=overrides, columns=columns, source=str(path))
 
 
-def table_recipe(table: Path, *, name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of `unveil train --table`: schema inferred, everything else by default."""
+def table_recipe(
+    table: Path, *, name: str, overrides: Sequence[str] = (), columns: ColumnOptions = NO_OPTIONS
+) -> Recipe:
+    """The recipe of `unveil train --table`: schema inferred but for `columns`, everything else by default."""
     data = TableData(kind="table", path=table).model_dump(mode="json", exclude_defaults=True)
     fields = {"name": name, "data": {**data, "kind": "table"}}
-    return build_recipe(fields, overrides=overrides, source="--table")
+    return build_recipe(fields, overrides=overrides, columns=columns, source="--table")
 
 
 def lines_recipe(lines: Path, *, name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -255,10 +261,14 @@ def lines_recipe(lines: Path, *, name: str, overrides: Sequence[str] = ()) -> Re
     return build_recipe(fields, overrides=overrides, source="--lines")
 
 
-def build_recipe(fields: dict[str, Any], *, overrides: Sequence[str] = (), source: str) -> Recipe:
+def build_recipe(
+    fields: dict[str, Any], *, overrides: Sequence[str] = (), columns: ColumnOptions = NO_OPTIONS, source: str
+) -> Recipe:
     """Validates a recipe's fields. Raises RecipeError naming the first key that is wrong."""
     for override in overrides:
         _apply(fields, override)
+    if isinstance(fields.get("data"), dict):
+        fields["data"] = columns.put_into(fields["data"])
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
@@ -272,15 +282,27 @@ def build_recipe(fields: dict[str, Any], *, overrides: Sequence[str] = (), sourc
 
 
 def _apply(fields: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    *parents, last = key.strip().split(".")
-    if not separator or not last:
+    """Keys as in TOML: a column whose name has a dot, a space or an equals sign is put in quotes."""
+    match = _OVERRIDE.fullmatch(override)
+    key, text = (match[1], match[2]) if match is not None else (override, "")
+    found = None if match is None else _parsed(key, text) or _parsed(key, json.dumps(text.strip()))
+    if found is None:
         raise RecipeError(f"--set {override}: takes key=value, as in --set optimizer.steps=2000")
-    for parent in parents:
-        fields = fields.setdefault(parent, {})
-        if not isinstance(fields, dict):
-            raise RecipeError(f"--set {override}: {parent} has no keys of its own")
+    _merge(fields, found, override)
+
+
+def _parsed(key: str, text: str) -> dict[str, Any] | None:
     try:
-        fields[last] = tomllib.loads(f"value = {text}")["value"]
+        return tomllib.loads(f"{key} = {text}")
     except tomllib.TOMLDecodeError:
-        fields[last] = text.strip()  # a bare word is a string, so that --set order.kind=uniform needs no quotes
+        return None  # a bare word is a string, so that --set order.kind=uniform needs no quotes
+
+
+def _merge(fields: dict[str, Any], found: dict[str, Any], override: str) -> None:
+    for key, value in found.items():
+        if not isinstance(value, dict):
+            fields[key] = value
+        elif not isinstance(fields.setdefault(key, {}), dict):
+            raise RecipeError(f"--set {override}: {key} has no keys of its own")
+        else:
+            _merge(fields[key], value, override)

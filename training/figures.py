@@ -29,6 +29,11 @@ PAIRS = {  # what the uniform model is scored along; this model, its likeliest o
 ORDER_HEADER = ("order", "NELBO", "exact log-likelihood")
 SOLVED_HEADER = ("order", "share of puzzles solved")
 SOLVED_NOTE = "One position a step, always the likeliest digit; the learned order without chance."
+PRIVACY_HEADER = ("distance to the closest training row", "median", "5th percentile", "at distance 0")
+PRIVACY_NOTE = (
+    "Distance of two rows, mean over columns: 1 for different levels, for numbers and dates the share of training "
+    "values between their bins. Distance 0: no column differs at the resolution of the bins. No proof of privacy."
+)
 PAIR_HEADER = ("uniform model along", "this model", "uniform model", "difference")
 PAIR_NOTE = (
     "Costs on the same rows; a negative difference is for this model, which takes its likeliest order, but the learned "
@@ -73,6 +78,25 @@ def solved_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[st
     for name, label in ORDERS.items():
         if name in figures.get("solved", {}):
             yield label, estimate(figures["solved"][name], digits=digits)
+
+
+def privacy_rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Generated rows beside held-out real ones; nothing for figures that have none."""
+    for name, found in figures.get("privacy", {}).get("closest_training_row", {}).items():
+        label = {"generated": "generated rows", "held_out": "held-out real rows"}[name]
+        yield label, f"{found['median']:.4f}", f"{found['fifth_percentile']:.4f}", f"{found['same']:.1%}"
+
+
+def privacy_notes(figures: Mapping[str, Any]) -> list[str]:
+    """What stands under the table: the share, with what it should be, and the definition."""
+    found = figures["privacy"]
+    share = found["closer_to_training"]
+    rows = f"{found['generated_rows']:,} generated rows, {found['training_rows']:,} training rows"
+    return [
+        f"Closer to a training row than to a held-out one, of {found['held_out_rows']:,} each: "
+        f"{share['mean']:.1%} ± {share['standard_error']:.1%} of {rows}; 50 % if neither is preferred.",
+        PRIVACY_NOTE,
+    ]
 
 
 def notes(figures: Mapping[str, Any], *, digits: int) -> list[str]:

@@ -88,23 +88,3 @@ def publish(
         card=card,
         extra_files={ORDER_PICTURE: order.picture},
     )
-
-
-def describe_data(dataset: Dataset) -> str:
-    """What was read, in a few lines, for a person who gave a file and wants to know what became of it."""
-    shapes = ", ".join(f"{len(getattr(dataset, split)):,} {split}" for split in ("train", "validation", "test"))
-    lines = [f"{dataset.name}: {shapes} rows of {dataset.train.shape[1]} positions"]
-    if dataset.tokenizer.domain == "table":
-        lines += ["  " + _describe_column(column) for column in dataset.tokenizer.describe()["columns"]]
-    lines += [f"  note: {notice}" for notice in dataset.summary.get("notices", [])]
-    return "\n".join(lines)
-
-
-def _describe_column(column: dict[str, Any]) -> str:
-    if column["kind"] == "categorical":
-        levels = column["levels"]
-        shown = ", ".join(levels[:4]) + (", ..." if len(levels) > 4 else "")
-        return f"{column['name']}: {len(levels)} levels ({shown})"
-    numbers = "whole numbers" if column["integer"] else f"numbers with {column['decimals']} decimals"
-    missing = ", some missing" if column["missing"] else ""
-    return f"{column['name']}: {numbers} from {column['low']} to {column['high']} in {column['bins']} bins{missing}"

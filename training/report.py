@@ -27,6 +27,7 @@ from training.data.dataset import Dataset
 from training.evaluate import Advance, Policy, imputation_accuracy, log_likelihood, nelbo, policy_log_likelihood
 from training.grid_report import grid_figures, num_grid_walks
 from training.molecule_report import molecule_figures, num_samples
+from training.privacy import num_generated, privacy
 from training.rows import Estimate, Rows, known_sets, split_rows
 
 EVALUATION_SEED = 2_511
@@ -139,7 +140,8 @@ def num_row_forwards(
     choice = len(choosing_rows(validation)) * 2**L if is_enumerable else 0
     # Learned, reversed, uniform; deployed, reversed, both directions; random prompts.
     chains = 3 + 4 + 1 + len(HEURISTICS) + (2 if is_enumerable else 0)
-    total = chains * len(rows) * L + choice + num_samples(dataset, limit) * L
+    generated = num_samples(dataset, limit) + num_generated(dataset, limit=limit)
+    total = chains * len(rows) * L + choice + generated * L
     if kind == "contextual":
         total += (len(rows) + len(mean_order_rows(validation))) * L
     if has_reference:  # two orders of the model, random ones, the margin's, random prompts, and its own best
@@ -199,7 +201,8 @@ def _estimate(values: Tensor) -> dict[str, float]:
 def _of_domain(denoise: Denoiser, dataset: Dataset, rows: Rows, limit: int | None, advance: Advance | None) -> Figures:
     """What goes with tables alone, or with molecules alone."""
     if dataset.tokenizer.domain == "table":
-        return _imputation(denoise, dataset, rows)
+        distances = privacy(denoise, dataset, limit=limit, seed=EVALUATION_SEED, advance=advance)
+        return {**_imputation(denoise, dataset, rows), **distances}
     if dataset.tokenizer.domain == "smiles":
         return {"molecules": molecule_figures(denoise, dataset, limit=limit, advance=advance)}
     return {}

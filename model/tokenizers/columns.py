@@ -1,6 +1,6 @@
 """What a table's columns are, as `tokenizer.json` keeps them, and single values to ids and back. Knows no whole row.
 
-A categorical column's ids are its levels in order; a numeric column's are its bins in ascending order. Where the
+A categorical column's ids are its levels in order; those of numbers and dates are bins in ascending order. Where the
 training column had missing values, one more id at the end stands for a missing value, shown as `"[MISSING]"`; where it
 had none, no such id exists, so it is neither offered nor drawn.
 
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from model.errors import PromptError
 from model.tokenizers.base import Value
+from model.tokenizers.dates import FORMATS
 
 MISSING = "[MISSING]"
 MAX_DECIMALS = 15
@@ -111,6 +112,10 @@ class CategoricalColumn(_Strict):
     def value(self, token_id: int, uniform: float) -> Value:  # noqa: ARG002  (the same call for every kind of column)
         return self.token(token_id)
 
+    def read(self, text: str) -> Value:
+        """A cell of a file as `encode` takes it."""
+        return text
+
     def ids(self, cells: NDArray[Any]) -> NDArray[np.int64]:
         """[N] strings, None where missing -> [N] ids, -1 where training never saw the level."""
         index: dict[str | None, int] = {level: i for i, level in enumerate(self._offered())}
@@ -124,23 +129,18 @@ class CategoricalColumn(_Strict):
         return (*self.levels, MISSING) if self.missing else self.levels
 
 
-class NumericColumn(_Strict):
-    """A column of numbers in `bins`. `decimals` 0 = whole numbers, None = as many decimals as a float has."""
+class _Binned(_Strict):
+    """A column of numbers in `bins`, whatever it shows them as."""
 
-    kind: Literal["numeric"] = "numeric"
     name: str
-    decimals: Annotated[int, Field(ge=0, le=MAX_DECIMALS)] | None
     bins: tuple[Bin, ...] = Field(min_length=1)
     missing: bool = False
     _lows: list[float] = PrivateAttr()
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_bins(self) -> Self:
         if any(a.high >= b.low for a, b in pairwise(self.bins)):
             raise ValueError("bins must ascend and not overlap")
-        ends = [end for b in self.bins for end in (b.low, b.high)]
-        if self.decimals is not None and any(round(end, self.decimals) != end for end in ends):
-            raise ValueError(f"bins have more than {self.decimals} decimals")
         self._lows = [b.low for b in self.bins]
         return self
 
@@ -155,6 +155,47 @@ class NumericColumn(_Strict):
     @property
     def high(self) -> float:
         return self.bins[-1].high
+
+    def ids(self, cells: NDArray[Any]) -> NDArray[np.int64]:
+        """[N] float64, NaN where missing -> [N] ids, -1 where training had no missing value; numbers outside the
+        range go to the first or the last bin."""
+        lows = np.array(self._lows)
+        highs = np.array([b.high for b in self.bins])
+        left = np.clip(np.searchsorted(lows, cells, side="right") - 1, 0, len(lows) - 1)
+        right = np.minimum(left + 1, len(lows) - 1)
+        with np.errstate(over="ignore"):
+            is_nearer_right = (right > left) & (lows[right] - cells < cells - highs[left])
+        ids = np.where(is_nearer_right, right, left)
+        return np.where(np.isnan(cells), len(self.bins) if self.missing else -1, ids).astype(np.int64)
+
+    def is_foreign(self, cells: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[N] cells and their ids -> [N], whether no bin holds the number. Gaps between intervals hold numbers that
+        could well have occurred, gaps between single values do not."""
+        is_outside = (cells < self.low) | (cells > self.high)
+        if any(b.low < b.high for b in self.bins):
+            return np.asarray(is_outside)
+        lows = np.array(self._lows)[np.minimum(ids, len(self.bins) - 1)]
+        return np.asarray(~np.isnan(cells) & (cells != lows))
+
+    def _bin(self, x: float) -> int:
+        left = max(bisect_right(self._lows, x) - 1, 0)
+        if left + 1 < len(self.bins) and self._lows[left + 1] - x < x - self.bins[left].high:
+            return left + 1
+        return left
+
+
+class NumericColumn(_Binned):
+    """A column of numbers. `decimals` 0 = whole numbers, None = as many decimals as a float has."""
+
+    kind: Literal["numeric"] = "numeric"
+    decimals: Annotated[int, Field(ge=0, le=MAX_DECIMALS)] | None
+
+    @model_validator(mode="after")
+    def _check_decimals(self) -> Self:
+        ends = [end for b in self.bins for end in (b.low, b.high)]
+        if self.decimals is not None and any(round(end, self.decimals) != end for end in ends):
+            raise ValueError(f"bins have more than {self.decimals} decimals")
+        return self
 
     def encode(self, value: object) -> int:
         """The id of the bin that holds a number, or of the nearest bin where none does. Raises PromptError."""
@@ -190,26 +231,13 @@ class NumericColumn(_Strict):
         """As the output shows it: whole numbers are ints."""
         return int(x) if self.decimals == 0 else x
 
-    def ids(self, cells: NDArray[Any]) -> NDArray[np.int64]:
-        """[N] float64, NaN where missing -> [N] ids, -1 where training had no missing value; numbers outside the
-        range go to the first or the last bin."""
-        lows = np.array(self._lows)
-        highs = np.array([b.high for b in self.bins])
-        left = np.clip(np.searchsorted(lows, cells, side="right") - 1, 0, len(lows) - 1)
-        right = np.minimum(left + 1, len(lows) - 1)
-        with np.errstate(over="ignore"):
-            is_nearer_right = (right > left) & (lows[right] - cells < cells - highs[left])
-        ids = np.where(is_nearer_right, right, left)
-        return np.where(np.isnan(cells), len(self.bins) if self.missing else -1, ids).astype(np.int64)
-
-    def is_foreign(self, cells: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """[N] cells and their ids -> [N], whether no bin holds the number. Gaps between intervals hold numbers that
-        could well have occurred, gaps between single values do not."""
-        is_outside = (cells < self.low) | (cells > self.high)
-        if any(b.low < b.high for b in self.bins):
-            return np.asarray(is_outside)
-        lows = np.array(self._lows)[np.minimum(ids, len(self.bins) - 1)]
-        return np.asarray(~np.isnan(cells) & (cells != lows))
+    def read(self, text: str) -> Value:
+        """A cell of a file as `encode` takes it; what is no number stays text, for `encode` to refuse."""
+        try:
+            number = float(text)
+        except ValueError:
+            return text
+        return int(number) if number.is_integer() else number
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -223,14 +251,65 @@ class NumericColumn(_Strict):
             "missing": self.missing,
         }
 
-    def _bin(self, x: float) -> int:
-        left = max(bisect_right(self._lows, x) - 1, 0)
-        if left + 1 < len(self.bins) and self._lows[left + 1] - x < x - self.bins[left].high:
-            return left + 1
-        return left
+
+class DateColumn(_Binned):
+    """A column of dates or times, written as `format` says; bins count its unit since the start of 1970."""
+
+    kind: Literal["date"] = "date"
+    format: str
+
+    @model_validator(mode="after")
+    def _check_format(self) -> Self:
+        if self.format not in FORMATS:
+            raise ValueError(f"the format {quoted(self.format)} is not known")
+        if any(end != int(end) for b in self.bins for end in (b.low, b.high)):
+            raise ValueError("bins of dates hold whole numbers")
+        return self
+
+    def encode(self, value: object) -> int:
+        """The id of the bin that holds a date, or of the nearest bin where none does. Raises PromptError."""
+        if self.missing and value == MISSING:
+            return len(self.bins)
+        count = FORMATS[self.format].parse(value) if isinstance(value, str) else None
+        if count is None or not self.low <= count <= self.high:
+            raise PromptError(f"{shown(self.name)} takes {self.takes()}, not {quoted(value)}", param=self.name)
+        return self._bin(float(count))
+
+    def takes(self) -> str:
+        text = f"a date as {self.format}, from {self._show(self.low)} to {self._show(self.high)}"
+        return f'{text}, or "{MISSING}"' if self.missing else text
+
+    def token(self, token_id: int) -> str:
+        if token_id == len(self.bins):
+            return MISSING
+        b = self.bins[token_id]
+        return self._show(b.low) if b.low == b.high else f"{self._show(b.low)} to {self._show(b.high)}"
+
+    def value(self, token_id: int, uniform: float) -> Value:
+        if token_id == len(self.bins):
+            return MISSING
+        return self._show(round(self.bins[token_id].quantile(uniform)))
+
+    def read(self, text: str) -> Value:
+        """A cell of a file as `encode` takes it."""
+        return text
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "format": self.format,
+            "low": self._show(self.low),
+            "high": self._show(self.high),
+            "bins": len(self.bins),
+            "missing": self.missing,
+        }
+
+    def _show(self, count: float) -> str:
+        return FORMATS[self.format].show(count)
 
 
-Column = Annotated[CategoricalColumn | NumericColumn, Field(discriminator="kind")]
+Column = Annotated[CategoricalColumn | NumericColumn | DateColumn, Field(discriminator="kind")]
 
 
 def one_line(text: str) -> str:

@@ -19,13 +19,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from model.errors import ArtifactError, PromptError
 from model.tokenizers.base import Template, Value
 from model.tokenizers.bins import fit_bins, num_decimals
-from model.tokenizers.columns import CategoricalColumn, Column, NumericColumn, listed, one_line, quoted, shown
+from model.tokenizers.columns import (
+    CategoricalColumn,
+    Column,
+    DateColumn,
+    NumericColumn,
+    listed,
+    one_line,
+    quoted,
+    shown,
+)
+from model.tokenizers.dates import FORMATS
 
 DEFAULT_MAX_BINS = 64
 _LONGEST_PARAM = 100
 
 Cells = NDArray[Any]
-"""One column [N]: float64 with NaN where missing, or object (strings) with None where missing."""
+"""One column [N]: float64 with NaN where missing (of dates, units since 1970), or object (strings) with None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +86,27 @@ class TableTokenizer:
         self._positions = {column.name: i for i, column in enumerate(self.columns)}
 
     @classmethod
-    def fit(cls, columns: Mapping[str, Cells], *, max_bins: int | Mapping[str, int] = DEFAULT_MAX_BINS) -> Self:
-        """From training cells: float64 arrays become numeric columns, object arrays categorical ones.
+    def fit(
+        cls,
+        columns: Mapping[str, Cells],
+        *,
+        max_bins: int | Mapping[str, int] = DEFAULT_MAX_BINS,
+        date_formats: Mapping[str, str] | None = None,
+    ) -> Self:
+        """From training cells: float64 arrays become numeric columns, or columns of dates where `date_formats` names
+        the format (see `dates`), object arrays categorical ones.
 
         `max_bins` for every numeric column, or by name (the default where a name is absent). Every column needs a cell
         that is not missing, numbers must be finite.
         """
         bins = max_bins if isinstance(max_bins, Mapping) else dict.fromkeys(columns, max_bins)
-        fitted = [_fit_column(name, c, max_bins=bins.get(name, DEFAULT_MAX_BINS)) for name, c in columns.items()]
+        formats = date_formats or {}
+        fitted = [
+            _fit_column(name, c, max_bins=bins.get(name, DEFAULT_MAX_BINS), date_format=formats.get(name))
+            for name, c in columns.items()
+        ]
         ends = {0, len(fitted) - 1} if len(fitted) > 1 else set()
-        return cls(fitted, example={fitted[i].name: _typical(columns[fitted[i].name]) for i in sorted(ends)})
+        return cls(fitted, example={fitted[i].name: _typical(fitted[i], columns[fitted[i].name]) for i in sorted(ends)})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -120,6 +141,11 @@ class TableTokenizer:
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return tuple(column.vocabulary_size for column in self.columns)
 
+    @property
+    def missing_ids(self) -> dict[int, int]:
+        """The id that stands for a missing value, by position; nothing for columns that had none."""
+        return {i: column.vocabulary_size - 1 for i, column in enumerate(self.columns) if column.missing}
+
     def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:  # noqa: ARG002
         """Raises PromptError; `param` is the column to blame, or "length", which a table does not take."""
         if length is not None:
@@ -143,7 +169,7 @@ class TableTokenizer:
         moved = {
             c.name: int(c.is_foreign(columns[c.name], i).sum())
             for c, i in zip(self.columns, ids, strict=True)
-            if isinstance(c, NumericColumn)
+            if not isinstance(c, CategoricalColumn)
         }
         return EncodedRows(
             tokens=tokens,
@@ -180,25 +206,25 @@ class TableTokenizer:
         raise PromptError(f'unknown column "{shown(text)}"; {hint}', param=one_line(text))
 
 
-def _fit_column(name: str, cells: Cells, *, max_bins: int) -> Column:
+def _fit_column(name: str, cells: Cells, *, max_bins: int, date_format: str | None) -> Column:
     if cells.dtype == object:
         present = {cell for cell in cells if cell is not None}
         return CategoricalColumn(name=name, levels=tuple(sorted(present)), missing=bool((cells == None).any()))  # noqa: E711
     is_missing = np.isnan(cells)
     values = cells[~is_missing]
-    return NumericColumn(
-        name=name,
-        decimals=num_decimals(values),
-        bins=fit_bins(values, max_bins=max_bins),
-        missing=bool(is_missing.any()),
-    )
+    bins, missing = fit_bins(values, max_bins=max_bins), bool(is_missing.any())
+    if date_format is not None:
+        return DateColumn(name=name, format=date_format, bins=bins, missing=missing)
+    return NumericColumn(name=name, decimals=num_decimals(values), bins=bins, missing=missing)
 
 
-def _typical(cells: Cells) -> Value:
-    """The median of a numeric column (a value that occurs), the commonest level of a categorical one."""
+def _typical(column: Column, cells: Cells) -> Value:
+    """The median of numbers or dates (a value that occurs), the commonest level of a categorical column."""
     if cells.dtype == object:
         counts: Counter[str] = Counter(cell for cell in cells if cell is not None)
         return min(counts, key=lambda level: (-counts[level], level))
     values = np.sort(cells[~np.isnan(cells)])
     median = float(values[(len(values) - 1) // 2])
+    if isinstance(column, DateColumn):
+        return FORMATS[column.format].show(median)
     return int(median) if num_decimals(values) == 0 else median

@@ -12,7 +12,7 @@ from model.artifact import load_artifact
 from tests.training.small import small_dataset, small_recipe
 from training.config import Recipe
 from training.order_report import as_json, chart, in_words, places
-from training.publish import describe_data, publish
+from training.publish import publish
 from training.report import evaluate_model, num_row_forwards
 from training.trainer import train
 
@@ -104,10 +104,3 @@ def test_the_chart_names_every_position_and_is_the_same_every_time() -> None:
     picture = chart(log_w, ["age", "sex", "income", "race"], title="small: global order")
     assert ElementTree.fromstring(picture).tag.endswith("svg")
     assert picture == chart(log_w, ["age", "sex", "income", "race"], title="small: global order")
-
-
-def test_what_was_read_is_described_column_by_column() -> None:
-    lines = describe_data(DATASET).splitlines()
-    assert lines[0] == "small: 400 train, 100 validation, 100 test rows of 4 positions"
-    assert lines[1] == "  a: 4 levels (a0, a1, a2, a3)"
-    assert lines[4].startswith("  d: whole numbers from 0 to 34 in ")

@@ -80,6 +80,18 @@ def test_the_whole_road_from_a_csv_file_to_rows(tmp_path: Path, run: Any) -> Non
     assert "none.csv" in err
 
 
+def test_the_schema_is_shown_without_training_and_follows_the_options(tmp_path: Path, run: Any) -> None:
+    table = write_csv(tmp_path / "mine.csv")
+    options = ("--drop", "b", "--categorical", "d", "--schema", "--out", tmp_path / "out")
+    code, printed, err = run("train", "--table", table, *options)
+    assert (code, err) == (0, "")
+    lines = printed.splitlines()
+    assert lines[1] == "  a: 4 levels (a0, a1, a2, a3)"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["a", "c", "d"]
+    assert lines[3].startswith("  d: 20 levels (0, 1, 10, 11, ...)")
+    assert list(tmp_path.iterdir()) == [table]
+
+
 def _compare_with_a_uniform_model(tmp_path: Path, out: Path, small: list[str], run: Any) -> None:
     """`--reference`: paired figures, and refusals of what cannot be compared."""
     table, uniform, other = tmp_path / "mine.csv", tmp_path / "uniform", tmp_path / "other"
@@ -219,6 +231,10 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("score", "{artifact}", '{"age": 39}', "--num-orders", "0"), 2, "--num-orders"),
     (("score", "{artifact}", '{"age": 39}', "--order", "best"), 2, "or a list of all known positions"),
     (("score", "nowhere", "{}"), 1, "nowhere"),
+    (("train", "--table", "none.csv", "--bins", "few"), 1, "--bins few: takes a number, or NAME=NUMBER"),
+    (("train", "--table", "none.csv", "--drop", "a", "--date", "a"), 1, 'column "a" is named by --drop and by --date'),
+    (("impute", "{artifact}", "none.csv", "--csv", "x.csv"), 1, "none.csv cannot be read: No such file"),
+    (("impute", "{artifact}", "none.csv"), 2, "Missing option '--csv'"),
     (("serve", "nowhere"), 1, "nowhere"),
     (("serve", "--port", "99999999"), 2, "--port"),
 ]
@@ -244,7 +260,7 @@ def test_the_command_is_installed_and_imports_nothing_heavy_for_its_help() -> No
     if not command.exists():
         pytest.skip("the project is not installed in this environment")
     help_text = subprocess.run([command, "--help"], capture_output=True, text=True, check=True, env=dict(os.environ))
-    for name in ("train", "evaluate", "order", "generate", "score", "serve"):
+    for name in ("train", "import", "evaluate", "order", "generate", "impute", "score", "bench", "serve"):
         assert name in help_text.stdout
 
 

@@ -1,12 +1,14 @@
 """The `[data]` part of a recipe. Knows how it is written, not how it is read."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from model.tokenizers.dates import FORMATS
 from model.tokenizers.table import DEFAULT_MAX_BINS
 
+EXAMPLE_FORMATS = "YYYY-MM-DD, DD.MM.YYYY, MM/DD/YYYY, YYYY-MM-DD hh:mm or YYYY-MM-DDThh:mm:ssZ"
 Share = Annotated[float, Field(gt=0, le=0.4)]
 MaxBins = Annotated[int, Field(ge=1, le=1024)]
 
@@ -25,10 +27,28 @@ class AdultData(_Part):
 
 
 class ColumnChoice(_Part):
-    """What a user knows better than the inference does."""
+    """What a user knows better than the inference does. `format`, as DD.MM.YYYY hh:mm, goes with dates, and is found
+    by itself where only one fits; `max_bins` goes with numbers and dates."""
 
-    kind: Literal["numeric", "categorical"] | None = None
+    kind: Literal["numeric", "categorical", "date"] | None = None
     max_bins: MaxBins | None = None
+    format: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.format is not None and self.kind != "date":
+            raise ValueError('format goes with kind = "date"')
+        if self.format is not None and self.format not in FORMATS:
+            raise ValueError(f"format takes a date as in {EXAMPLE_FORMATS}, not {self.format}")
+        if self.max_bins is not None and self.kind == "categorical":
+            raise ValueError("max_bins goes with numbers and dates, not with kind categorical")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_format(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes that name no format keep the fingerprint they had before there were dates."""
+        fields: dict[str, Any] = handler(self)
+        return fields if self.format is not None else {k: v for k, v in fields.items() if k != "format"}
 
 
 class TableData(_Part):

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def _parquet(raw: bytes, path: Path) -> pl.DataFrame:
         frame = pl.read_parquet(io.BytesIO(raw))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
-    _check_names(frame.columns, str(path))
+    check_names(frame.columns, str(path))
     if frame.height == 0:
         raise DataError(f"{path} has no rows")
     return frame
@@ -74,9 +74,9 @@ def _parquet(raw: bytes, path: Path) -> pl.DataFrame:
 def _csv(text: str, path: Path, *, delimiter: str) -> tuple[pl.DataFrame, list[int]]:
     records = _records(text, path, delimiter=delimiter)
     header_line, header = next(records)
-    names = [name.strip() or f"column {i}" for i, name in enumerate(header, start=1)]
-    _check_names(names, f"{path} line {header_line}")
-    _check_delimiter(names, path, delimiter=delimiter)
+    names = column_names(header)
+    check_names(names, f"{path} line {header_line}")
+    check_delimiter(names, path, delimiter=delimiter)
     schema = dict.fromkeys(names, pl.String)
     frames: list[pl.DataFrame] = []
     lines: list[int] = []
@@ -108,7 +108,13 @@ def _records(text: str, path: Path, *, delimiter: str) -> Iterator[tuple[int, li
         raise DataError(f"{path} line {line}: {error}") from None
 
 
-def _check_names(names: list[str], place: str) -> None:
+def column_names(header: Sequence[str]) -> list[str]:
+    """The names of a CSV's columns; one without a name is called by its number."""
+    return [name.strip() or f"column {i}" for i, name in enumerate(header, start=1)]
+
+
+def check_names(names: list[str], place: str) -> None:
+    """Raises DataError for names that two columns share, that cannot be shown, or too many of them."""
     if not names:
         raise DataError(f"{place}: no columns")
     if len(names) > MAX_COLUMNS:
@@ -120,7 +126,8 @@ def _check_names(names: list[str], place: str) -> None:
             raise DataError(f'{place}: two columns are named "{name}"')
 
 
-def _check_delimiter(names: list[str], path: Path, *, delimiter: str) -> None:
+def check_delimiter(names: list[str], path: Path, *, delimiter: str) -> None:
+    """Raises DataError where one column only is found, and another delimiter in it."""
     others = [sign for sign in (",", ";", "\t", "|") if sign != delimiter and sign in names[0]]
     if len(names) == 1 and others:
         raise DataError(f"{path}: one column only; is {others[0]!r} the delimiter? (data.delimiter)")

@@ -6,12 +6,15 @@ The rules, in order; a column that the user names in the recipe is never dropped
   Numbers with
   leading zeros (007) and whole numbers beyond 2**53 are codes, not quantities: text;
 - over half of the cells numbers, and more than 64 different cells: refused, naming the first that is none;
-- otherwise text, dates and booleans included: categorical, but dropped where it has more than 256 different cells, or a
+- all cells dates of one format (`dates`): dates. A Parquet column of dates or times always is one;
+- otherwise text, booleans included: categorical, but dropped where it has more than 256 different cells, or a
   different one in every row.
+Whatever is dropped or taken for what it may not be, the user is told so, and how to have it otherwise.
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -20,6 +23,7 @@ from model.errors import DataError
 from model.tokenizers.columns import quoted
 from model.tokenizers.table import Cells
 from training.data.config import ColumnChoice
+from training.data.dates import as_counts, find_format, typed_dates
 
 MAX_LEVELS = 256
 _MAX_MIXED = 64
@@ -31,13 +35,19 @@ _UNREADABLE = (pl.Binary, pl.Object, pl.Duration)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
+    """A column to model; `date_format` where its numbers are dates."""
+
     cells: Cells
     notice: str | None = None
+    date_format: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
+    """A column to leave out; `keep_by` is the option that would keep it, if any does."""
+
     reason: str
+    keep_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +61,39 @@ class ColumnReader:
         """Raises DataError naming row and column."""
         if series.dtype.is_nested() or series.dtype in _UNREADABLE:
             return self._unusable(series, choice, f"is of the type {series.dtype}, which is not read")
+        notice = None
+        if series.dtype in (pl.Date, pl.Datetime):
+            series, notice = typed_dates(series)
         text = self._text(series)
         if text.null_count() == len(text):
             return self._unusable(series, choice, "has no values")
         kind = choice.kind if choice is not None else None
-        numbers = text.cast(pl.Float64, strict=False)
-        numbers = numbers.set(~numbers.is_finite(), None)
         if kind is None and series.dtype in _LABELS:
             kind = "categorical"
+        numbers = text.cast(pl.Float64, strict=False)
+        numbers = numbers.set(~numbers.is_finite(), None)
+        if kind == "date" or (kind is None and (choice is None or choice.format is None) and not numbers.count()):
+            found = self._dates(text, choice, notice)
+            if found is not None:
+                return found
         if kind == "numeric" or (kind is None and self._is_numeric(text, numbers)):
             return self._numeric(text, numbers, is_chosen=choice is not None)
         return self._categorical(text, numbers, is_chosen=choice is not None)
+
+    def _dates(self, text: pl.Series, choice: ColumnChoice | None, notice: str | None) -> Kept | None:
+        """None where a column that may hold dates holds none. `kind = "date"` without a format has it found."""
+        refuse = partial(self._refusal, text.name)
+        chosen = choice.format if choice is not None else None
+        found = chosen or find_format(text, refuse)
+        if found is not None:
+            return Kept(as_counts(text, found, refuse), notice, found)
+        if choice is not None and choice.kind == "date":
+            row = int(text.is_not_null().arg_max() or 0)
+            raise refuse(row, f"{quoted(text[row])} is a date in no format that is known; see data.columns.NAME.format")
+        return None
+
+    def _refusal(self, name: str, row: int, reason: str) -> DataError:
+        return DataError(f'{self.place(row)}, column "{name}": {reason}')
 
     def _text(self, series: pl.Series) -> pl.Series:
         """Every cell as text, null where missing."""
@@ -84,32 +116,42 @@ class ColumnReader:
     def _refuse(self, text: pl.Series, numbers: pl.Series) -> None:
         row = (text.is_not_null() & numbers.is_null()).arg_max()
         assert row is not None
-        raise DataError(
-            f'{self.place(row)}, column "{text.name}": {quoted(text[row])} is not a number as most of the column is; '
-            f'add it to data.missing, or set data.columns."{text.name}".kind to "categorical"'
+        is_infinite = text.cast(pl.Float64, strict=False)[row] is not None
+        reason = "is not a finite number" if is_infinite else "is not a number as most of the column is"
+        raise self._refusal(
+            text.name,
+            row,
+            f"{quoted(text[row])} {reason}; "
+            f'add it to data.missing, or set data.columns."{text.name}".kind to "categorical"',
         )
 
     def _numeric(self, text: pl.Series, numbers: pl.Series, *, is_chosen: bool) -> Kept | Dropped:
         if numbers.count() < text.count():
             self._refuse(text, numbers)
         if not is_chosen and _counts_rows(numbers):
-            return Dropped("is an index: it counts the rows")
-        return Kept(numbers.fill_null(float("nan")).to_numpy().astype(np.float64))
+            return Dropped("is an index: it counts the rows", "--numeric")
+        return Kept(numbers.fill_null(float("nan")).to_numpy().astype(np.float64), _constant(text))
 
     def _categorical(self, text: pl.Series, numbers: pl.Series, *, is_chosen: bool) -> Kept | Dropped:
         present = text.drop_nulls()
         num_levels = present.n_unique()
         if not is_chosen and num_levels > MAX_LEVELS:
-            return Dropped(f"has {num_levels} different texts, more than {MAX_LEVELS}")
+            return Dropped(f"has {num_levels} different texts, more than {MAX_LEVELS}", "--categorical")
         if not is_chosen and num_levels == len(present) > _FEW_ROWS:
-            return Dropped("has a different text in every row")
-        notice = "holds numbers, taken as levels" if numbers.count() and not is_chosen else None
+            return Dropped("has a different text in every row", "--categorical")
+        notice = "holds numbers, taken as levels" if numbers.count() and not is_chosen else _constant(text)
         return Kept(np.array(text.to_list(), dtype=object), notice)
 
     def _unusable(self, series: pl.Series, choice: ColumnChoice | None, reason: str) -> Dropped:
         if choice is not None:
-            raise DataError(f'{self.place(0)}, column "{series.name}": {reason}')
+            raise self._refusal(series.name, 0, reason)
         return Dropped(reason)
+
+
+def _constant(text: pl.Series) -> str | None:
+    if text.drop_nulls().n_unique() > 1:
+        return None
+    return "has one value, or none" if text.null_count() else "has the same value in every row"
 
 
 def _counts_rows(numbers: pl.Series) -> bool:

@@ -36,14 +36,19 @@ def take(columns: Columns, rows: Index) -> dict[str, Cells]:
 
 
 def fit_and_encode(
-    train: Columns, *, validation: Columns, test: Columns, max_bins: int | Mapping[str, int]
+    train: Columns,
+    *,
+    validation: Columns,
+    test: Columns,
+    max_bins: int | Mapping[str, int],
+    date_formats: Mapping[str, str] | None = None,
 ) -> EncodedSplits:
     """Bins and levels from the training rows alone, then the ids of all three splits.
 
     A row with a level that training never saw has no likelihood under the model: it is left out and counted. A number
     that no bin holds goes to the nearest one, and is counted.
     """
-    tokenizer = TableTokenizer.fit(train, max_bins=max_bins)
+    tokenizer = TableTokenizer.fit(train, max_bins=max_bins, date_formats=date_formats)
     rows: dict[str, Rows] = {}
     fates: dict[str, dict[str, Any]] = {}
     for name, columns in (("train", train), ("validation", validation), ("test", test)):

@@ -16,7 +16,7 @@ from model.tokenizers.table import Cells
 from training.data.config import TableData
 from training.data.dataset import Dataset
 from training.data.files import RawTable, read_table
-from training.data.inference import ColumnReader, Dropped
+from training.data.inference import ColumnReader, Dropped, Kept
 from training.data.splits import EncodedSplits, Index, draw_out, fit_and_encode, notices_of, take
 
 MIN_ROWS = 10
@@ -38,6 +38,7 @@ def load_table(config: TableData) -> Dataset:
         validation=take(columns, validation),
         test=take(columns, test),
         max_bins=_max_bins(config, columns),
+        date_formats=choice.date_formats,
     )
     _check_not_empty(encoded, raw)
     return Dataset(
@@ -62,12 +63,21 @@ class _Choice:
     """The columns to model, why others are dropped, and what the user should know of that."""
 
     columns: dict[str, Cells] = field(default_factory=dict)
+    date_formats: dict[str, str] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
-    def drop(self, name: str, reason: str) -> None:
+    def drop(self, name: str, reason: str, *, keep_by: str | None = None) -> None:
         self.dropped[name] = reason
-        self.notices.append(f'column "{name}" {reason}: dropped')
+        advice = "" if keep_by is None else f" ({keep_by} {quoted(name)} keeps it)"
+        self.notices.append(f'column "{name}" {reason}: dropped{advice}')
+
+    def keep(self, name: str, found: Kept) -> None:
+        self.columns[name] = found.cells
+        if found.date_format is not None:
+            self.date_formats[name] = found.date_format
+        if found.notice:
+            self.notices.append(f'column "{name}" {found.notice}')
 
 
 def _choose(raw: RawTable, config: TableData) -> _Choice:
@@ -79,11 +89,9 @@ def _choose(raw: RawTable, config: TableData) -> _Choice:
             continue
         found = reader.infer(series, config.columns.get(series.name))
         if isinstance(found, Dropped):
-            choice.drop(series.name, found.reason)
-            continue
-        choice.columns[series.name] = found.cells
-        if found.notice:
-            choice.notices.append(f'column "{series.name}" {found.notice}')
+            choice.drop(series.name, found.reason, keep_by=found.keep_by)
+        else:
+            choice.keep(series.name, found)
     return choice
 
 
@@ -122,7 +130,7 @@ def _check_not_empty(encoded: EncodedSplits, raw: RawTable) -> None:
     for name, fate in encoded.fates.items():
         if fate["rows"] == 0:
             to_blame = listed(fate["unseen_levels"])
-            raise DataError(f"{raw.path}: every {name} row has a level that no training row has ({to_blame})")
+            raise DataError(f"{raw.path}: every {name} row has a level that no training row has ({to_blame}); drop it")
 
 
 def _max_bins(config: TableData, names: Iterable[str]) -> dict[str, int]:

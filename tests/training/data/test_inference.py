@@ -1,6 +1,6 @@
 """Which kind a column gets, and which columns a model should not learn."""
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def reason(values: Any, *, dtype: Any = None) -> str:
         (["12345678901234567890", "12345678901234567890"], ["12345678901234567890"] * 2),
         (["1", "2", "three"], ["1", "2", "three"]),
         (["1", "inf"], ["1", "inf"]),
-        (["2024-01-01", "2024-01-02"], ["2024-01-01", "2024-01-02"]),
+        (["2024-01-01", "2024-02-30"], ["2024-01-01", "2024-02-30"]),
         (["0", "0.5", "-0"], [0.0, 0.5, 0.0]),
     ],
 )
@@ -58,7 +58,8 @@ def test_cells_of_text_become_numbers_only_where_all_of_them_are(values: list[st
         ([0.1, float("nan"), None], pl.Float32, [0.1, None, None]),
         ([True, None, False], pl.Boolean, ["true", None, "false"]),
         (["1", "2", "1"], pl.Categorical, ["1", "2", "1"]),
-        ([date(2024, 1, 1), None], pl.Date, ["2024-01-01", None]),
+        ([date(1970, 1, 3), None], pl.Date, [2.0, None]),
+        ([datetime(1970, 1, 1, 1), None], pl.Datetime("ms"), [3600.0, None]),
     ],
 )
 def test_typed_cells_keep_their_meaning(values: list[Any], dtype: Any, cells: list[Any]) -> None:
@@ -101,3 +102,55 @@ def test_a_few_codes_among_words_are_levels_and_the_user_is_told() -> None:
     found = infer(["1", "2", "A"])
     assert isinstance(found, Kept)
     assert found.notice == "holds numbers, taken as levels"
+
+
+def dated(values: Any, choice: ColumnChoice | None = None, *, dtype: Any = None) -> tuple[str | None, list[Any]]:
+    found = infer(values, choice, dtype=dtype)
+    assert isinstance(found, Kept), found
+    return found.date_format, [None if np.isnan(cell) else cell for cell in found.cells]
+
+
+def test_dates_are_numbers_of_their_unit_with_the_format_that_all_of_them_have() -> None:
+    assert dated(["1970-01-02", "?", " 1969-12-31 "]) == ("YYYY-MM-DD", [1.0, None, -1.0])
+    assert dated(["01/02/1970", "13/01/1970"]) == ("DD/MM/YYYY", [31.0, 12.0])
+    assert dated(["1970-01-01 00:02", "1970-01-01 1:00"]) == ("YYYY-MM-DD hh:mm", [2.0, 60.0])
+    assert dated(["1970-01-01T00:00:01.5Z"] * 2) == ("YYYY-MM-DDThh:mm:ss.ffffffZ", [1_500_000.0] * 2)
+    assert dated(["19700102", "19700103"], ColumnChoice(kind="date", format="YYYYMMDD")) == ("YYYYMMDD", [1.0, 2.0])
+    assert kept(["19700102", "19700103"]) == [19700102.0, 19700103.0]
+    assert kept(["1970-01-02"] * 2, ColumnChoice(kind="categorical")) == ["1970-01-02"] * 2
+
+
+def test_typed_times_of_a_zone_are_given_in_utc() -> None:
+    moment = datetime(1970, 1, 1, 2, tzinfo=UTC)
+    assert dated([moment], dtype=pl.Datetime("us", "Europe/Zurich")) == ("YYYY-MM-DDThh:mm:ssZ", [7200.0])
+
+
+def test_days_that_two_formats_read_differently_are_refused_until_the_user_says_which() -> None:
+    with pytest.raises(DataError) as caught:
+        infer(["", "01/02/2024", "03/04/2024"])
+    assert str(caught.value) == (
+        't.csv line 3, column "x": "01/02/2024" may be DD/MM/YYYY, MM/DD/YYYY; say which one: --date "x=DD/MM/YYYY"'
+    )
+    assert dated(["01/02/1970"], ColumnChoice(kind="date", format="MM/DD/YYYY")) == ("MM/DD/YYYY", [1.0])
+
+
+def test_something_else_among_many_dates_is_refused_with_its_line() -> None:
+    days = [str(date(2024, 1, 1) + timedelta(days=i)) for i in range(100)]
+    with pytest.raises(DataError, match=r'^t.csv line 102, column "x": "soon" is not a date as YYYY-MM-DD; add it to'):
+        infer([*days, "soon"])
+    with pytest.raises(DataError, match=r'^t.csv line 2, column "x": "2024-01-01" is not a date as DD.MM.YYYY'):
+        infer(days, ColumnChoice(kind="date", format="DD.MM.YYYY"))
+    with pytest.raises(DataError, match=r'^t.csv line 2, column "x": "a" is a date in no format that is known'):
+        infer(["a", "b"], ColumnChoice(kind="date"))
+
+
+def test_a_number_without_end_among_numbers_is_refused_as_such() -> None:
+    with pytest.raises(DataError, match=r'^t.csv line 102, column "x": "inf" is not a finite number; add it to'):
+        infer([*[str(i) for i in range(100)], "inf"])
+
+
+def test_a_constant_column_is_kept_and_told() -> None:
+    for values in (["1", "1"], ["a", "a"]):
+        found = infer(values)
+        assert isinstance(found, Kept)
+        assert found.notice == "has the same value in every row"

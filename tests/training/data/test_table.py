@@ -43,8 +43,9 @@ def test_a_table_is_split_by_row_and_useless_columns_are_dropped_with_a_notice(p
     assert dataset.names == ("age", "group", "one")
     assert dataset.tokenizer.vocabulary_sizes[1:] == (3, 1)
     assert dataset.summary["notices"] == [
-        'column "id" is an index: it counts the rows: dropped',
-        'column "note" has a different text in every row: dropped',
+        'column "id" is an index: it counts the rows: dropped (--numeric "id" keeps it)',
+        'column "one" has the same value in every row',
+        'column "note" has a different text in every row: dropped (--categorical "note" keeps it)',
     ]
     assert dataset.name == "people"
     assert len(dataset.summary["sha256"]["people.csv"]) == 64
@@ -57,6 +58,7 @@ def test_cells_that_are_read_as_missing_are_told(tmp_path: Path) -> None:
     assert dataset.summary["notices"] == [
         'cells "?" read as missing values: 10',
         'cells "NA" read as missing values: 10',
+        'column "age" has one value, or none',
     ]
     assert load_table(TableData(path=path, missing=("?",))).tokenizer.vocabulary_sizes[0] == 3
 
@@ -101,7 +103,7 @@ def test_refusals_word_by_word(people: Path, tmp_path: Path) -> None:
 def test_a_table_whose_evaluation_rows_are_all_foreign_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("x,name\n" + "".join(f"{i % 3},n{i}\n" for i in range(20)))
-    assert refusal(path) == "t.csv: every validation row has a level that no training row has (name)"
+    assert refusal(path) == "t.csv: every validation row has a level that no training row has (name); drop it"
 
 
 def test_a_column_with_values_only_outside_the_training_rows_is_dropped(tmp_path: Path) -> None:

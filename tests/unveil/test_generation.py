@@ -1,0 +1,116 @@
+"""`unveil generate --csv`: rows into a file, whole or not there."""
+
+import csv
+import io
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.canvas import Canvas, SamplingParams
+from model.denoiser import Prediction
+from tests.model.artifacts import text_tokenizer, write_artifact
+from tests.unveil.commands import Outcome, run_command
+from unveil import decoding
+from unveil.decoding import Decoder
+from unveil.result_files import written
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    return lambda *arguments: run_command(capsys, monkeypatch, "generate", *arguments)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts") / "people"
+    write_artifact(folder)
+    return folder
+
+
+@pytest.mark.parametrize("options", [(), ("--order", "margin"), ("--steps", "3"), ("--temperature", "0")])
+def test_the_rows_of_a_file_are_those_of_the_same_seed_elsewhere(
+    artifact: Path, tmp_path: Path, run: Run, options: tuple[str, ...]
+) -> None:
+    command = (artifact, '{"age": 39}', "-n", 70, "--seed", 7, *options)
+    code, _, err = run(*command, "--csv", tmp_path / "rows.csv")
+    assert (code, err) == (0, f"wrote {tmp_path / 'rows.csv'}: 70 rows, seed 7\n")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
+    samples = json.loads(run(*command, "--json")[1])["samples"]
+    assert rows == [{name: str(value) for name, value in sample["output"].items()} for sample in samples]
+
+
+def test_a_drawn_seed_is_told_and_gives_the_file_again(artifact: Path, tmp_path: Path, run: Run) -> None:
+    _, _, err = run(artifact, "-n", 9, "--csv", tmp_path / "a.csv")
+    seed = err.split("seed ")[1].strip()
+    run(artifact, "-n", 9, "--seed", seed, "--csv", tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_an_existing_file_is_replaced_only_if_the_user_says_so(artifact: Path, tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("mine")
+    code, _, err = run(artifact, "--csv", path)
+    assert (code, err) == (2, f"error: --csv {path}: exists; --force replaces it\n")
+    assert path.read_text() == "mine"
+    assert run(artifact, "--csv", path, "--force")[0] == 0
+    assert path.read_text().startswith("age,workclass")
+    assert run(artifact, "--force")[0] == 2
+
+
+def test_what_is_interrupted_leaves_the_old_file_and_a_marked_part(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("old")
+
+    def torn() -> None:
+        with written(path) as file:
+            file.write("half a row")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        torn()
+    assert path.read_text() == "old"
+    assert (tmp_path / "rows.csv.partial").read_text() == "half a row"
+    with written(path) as file:
+        file.write("new")
+    assert path.read_text() == "new"
+    assert not (tmp_path / "rows.csv.partial").exists()
+
+
+def test_a_file_of_rows_takes_a_table(tmp_path: Path, run: Run) -> None:
+    write_artifact(tmp_path / "prose", tokenizer=text_tokenizer())
+    code, _, err = run(tmp_path / "prose", "--csv", tmp_path / "x.csv")
+    assert code == 2
+    assert "--csv: goes with tables, and this is a text model" in err
+
+
+def test_memory_does_not_grow_with_the_number_of_rows(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_LARGEST_WINDOW", 100)
+    decoder, peaks = Decoder(artifact), []
+    for number in (200, 1000):
+        tracemalloc.start()
+        canvases = (Canvas.start((0,) * 5, (True,) * 5, seed=i, params=SamplingParams()) for i in range(number))
+        assert sum(1 for _ in decoder.decode(canvases)) == number
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]
+
+
+def test_canvases_that_look_alike_are_computed_once() -> None:
+    seen: list[int] = []
+
+    def denoise(tokens: torch.Tensor, hidden: torch.Tensor, lengths: torch.Tensor) -> Prediction:
+        seen.append(len(tokens))
+        return Prediction(tokens[..., None] + 10.0 * hidden[..., None], tokens.float())
+
+    tokens = torch.tensor([[0, 1], [2, 1], [0, 1], [0, 1]])
+    hidden = torch.tensor([[True, False], [False, False], [True, False], [False, False]])
+    logits, order_logits = decoding._Shared(denoise)(tokens, hidden, torch.full((4,), 2))
+    assert seen == [3]
+    assert torch.equal(logits[..., 0], tokens + 10.0 * hidden)
+    assert torch.equal(order_logits, tokens.float())

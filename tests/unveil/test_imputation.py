@@ -1,0 +1,203 @@
+"""`unveil impute`: what is filled, what stays, and what is refused."""
+
+import csv
+import io
+import re
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.artifact import load_artifact
+from model.tokenizers.columns import MISSING
+from model.tokenizers.table import TableTokenizer
+from tests.model.artifacts import text_tokenizer, write_artifact
+from tests.unveil.commands import Outcome, run_command
+from unveil import decoding
+
+Run = Callable[..., Outcome]
+TABLE = '\ufeffid,"age",workclass,rate,income,note\r\n'
+ROWS = [
+    "1,39,class 1,0.5,>50K,\r\n",
+    '2,,"class 2",0.25,,x\r\n',
+    "\r\n",
+    '3," 40 ",,,"<=50K","a ""b"", c"\r\n',
+    "4,,,,,\n",
+    f"5,41,{MISSING},,>50K,last",
+]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    return lambda *arguments: run_command(capsys, monkeypatch, "impute", *arguments)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("artifacts") / "people"
+    write_artifact(folder)
+    return folder
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "in.csv"
+    path.write_bytes((TABLE + "".join(ROWS)).encode())
+    return path
+
+
+def test_every_empty_cell_is_filled_and_everything_else_stays_byte_for_byte(
+    artifact: Path, table: Path, run: Run
+) -> None:
+    out = table.with_name("out.csv")
+    code, printed, err = run(artifact, table, "--csv", out, "--seed", 3)
+    assert (code, printed) == (0, ""), err
+    assert f'note: {table} has no column "hours": it is unknown in every row' in err
+    assert 'note: column "note" is not the model\'s: 2 empty cells left as they are' in err
+    assert err.endswith(f"wrote {out}: 9 cells filled in, seed 3\n")
+    age, level, rate, income = r"\d+", r"class \d", r"-?\d+\.\d+", r"[<>]=?50K"
+    pattern = re.escape(TABLE + ROWS[0])
+    pattern += rf'2,{age},"class 2",0.25,{income},x\r\n\r\n'
+    pattern += rf'3," 40 ",{level},{rate},"<=50K","a ""b"", c"\r\n'
+    pattern += rf"4,{age},{level},{rate},{income},\n5,41,{re.escape(MISSING)},{rate},>50K,last"
+    assert re.fullmatch(pattern, out.read_bytes().decode())
+    assert not out.with_name("out.csv.partial").exists()
+
+
+def test_a_seed_gives_the_same_file_in_windows_of_any_size(
+    artifact: Path, table: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outs = [table.with_name(f"{name}.csv") for name in "abc"]
+    assert run(artifact, table, "--csv", outs[0], "--seed", 3)[0] == 0
+    monkeypatch.setattr(decoding, "_LARGEST_WINDOW", 1)
+    assert run(artifact, table, "--csv", outs[1], "--seed", 3)[0] == 0
+    assert run(artifact, table, "--csv", outs[2], "--seed", 4)[0] == 0
+    contents = [out.read_bytes() for out in outs]
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_the_mode_is_the_likeliest_value_and_needs_no_seed(artifact: Path, tmp_path: Path, run: Run) -> None:
+    table = tmp_path / "one.csv"
+    table.write_text("age,workclass,income,hours,rate\n39,class 1,,3,0.5\n")
+    for out in ("a.csv", "b.csv"):
+        code, _, err = run(artifact, table, "--csv", tmp_path / out, "--mode")
+        assert code == 0
+        assert "seed" not in err
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+    loaded = load_artifact(artifact)
+    template = loaded.tokenizer.encode({"age": 39, "workclass": "class 1", "hours": 3, "rate": 0.5})
+    tokens, hidden = torch.tensor([template.tokens]), torch.tensor([template.hidden])
+    best = int(loaded.denoiser(tokens, hidden, torch.tensor([5])).token_logits[0, 2].argmax())
+    assert (tmp_path / "a.csv").read_text().splitlines()[1].split(",")[2] == loaded.tokenizer.token(2, best)
+
+
+def test_drawn_values_follow_the_models_law_without_the_missing_level(artifact: Path, tmp_path: Path, run: Run) -> None:
+    table, out = tmp_path / "many.csv", tmp_path / "out.csv"
+    table.write_text("age,workclass,income,hours,rate\n" + "39,,>50K,3,0.5\n" * 2000)
+    assert run(artifact, table, "--csv", out, "--seed", 1)[0] == 0
+    drawn = [row["workclass"] for row in csv.DictReader(io.StringIO(out.read_text()))]
+    loaded = load_artifact(artifact)
+    template = loaded.tokenizer.encode({"age": 39, "income": ">50K", "hours": 3, "rate": 0.5})
+    tokens, hidden = torch.tensor([template.tokens]), torch.tensor([template.hidden])
+    logits = loaded.denoiser(tokens, hidden, torch.tensor([5])).token_logits[0, 1, :4].detach()
+    expected = logits.softmax(-1).numpy()
+    found = np.array([drawn.count(f"class {i}") / 2000 for i in range(4)])
+    assert np.abs(found - expected).max() < 0.05
+    assert MISSING not in drawn
+
+
+def test_several_samples_are_several_files(artifact: Path, table: Path, run: Run) -> None:
+    code, _, err = run(artifact, table, "--csv", table.with_name("out.csv"), "--seed", 3, "--samples", 2)
+    assert code == 0, err
+    first, second = (table.with_name(f"out.{k}.csv").read_bytes() for k in (1, 2))
+    assert first != second
+    assert run(artifact, table, "--csv", table.with_name("one.csv"), "--seed", 3)[0] == 0
+    assert table.with_name("one.csv").read_bytes() == first
+
+
+def test_a_cell_that_the_model_cannot_know_is_refused_or_kept_from_it(artifact: Path, table: Path, run: Run) -> None:
+    table.write_text("age,income\n39,>50K\n120,\n")
+    out = table.with_name("out.csv")
+    code, _, err = run(artifact, table, "--csv", out)
+    assert code == 1
+    assert f"error: {table} line 3: age takes a whole number from 17 to 90, not 120; --ignore-foreign keeps" in err
+    assert not out.exists()
+    code, _, err = run(artifact, table, "--csv", out, "--ignore-foreign")
+    assert code == 0
+    assert 'note: column "age": 1 cells not known to the model, left as they are' in err
+    assert out.read_text().splitlines()[2].startswith("120,")
+
+
+def test_an_existing_file_stays_unless_it_may_go(artifact: Path, table: Path, run: Run) -> None:
+    out = table.with_name("out.csv")
+    out.write_text("mine")
+    code, _, err = run(artifact, table, "--csv", out)
+    assert (code, err) == (2, f"error: --csv {out}: exists; --force replaces it\n")
+    assert out.read_text() == "mine"
+    assert run(artifact, table, "--csv", out, "--force")[0] == 0
+    assert out.read_text() != "mine"
+
+
+def test_cells_besides_empty_ones_are_filled_where_the_user_says_so(artifact: Path, table: Path, run: Run) -> None:
+    table.write_text("age;income\n39;?\n40;unknown\n")
+    out = table.with_name("out.csv")
+    options = ("--delimiter", ";", "--missing", "?", "--missing", "unknown")
+    assert run(artifact, table, "--csv", out, *options)[0] == 0
+    assert re.fullmatch(r"age;income\n39;[<>]=?50K\n40;[<>]=?50K\n", out.read_text())
+
+
+def test_dates_are_filled_in_their_format(tmp_path: Path, run: Run) -> None:
+    tokenizer = TableTokenizer.fit(
+        {"day": np.arange(19000.0, 19200.0), "x": np.arange(200.0) % 5}, date_formats={"day": "DD.MM.YYYY"}
+    )
+    write_artifact(tmp_path / "dated", tokenizer=tokenizer)
+    table, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    table.write_text("x,day\n1,\n,8.1.2022\n")
+    code, _, err = run(tmp_path / "dated", table, "--csv", out)
+    assert code == 0, err
+    assert re.fullmatch(r"x,day\n1,\d\d\.\d\d\.2022\n[0-4],8\.1\.2022\n", out.read_text())
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "code", "line"),
+    [
+        ("q\n1\n", (), 2, "has none of the model's columns (age, workclass, income, hours, rate)"),
+        ("age\n\n", ("--order", "best"), 2, "--order takes learned, uniform"),
+        ("age\n\n", ("--mode", "--samples", "2"), 2, "--mode and --samples exclude each other"),
+        ("age\n\n", ("--delimiter", "x"), 2, "--delimiter takes"),
+        ("age,income\n1\n", (), 1, "line 2 has 1 cell, the header 2"),
+        ("age,income\nx,\n", (), 1, 'line 2: age takes a whole number from 17 to 90, not "x"'),
+    ],
+)
+def test_every_mistake_gets_one_line(
+    artifact: Path, table: Path, run: Run, content: str, options: tuple[str, ...], code: int, line: str
+) -> None:
+    table.write_text(content)
+    found, _, err = run(artifact, table, "--csv", table.with_name("out.csv"), *options)
+    assert found == code, err
+    last = err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert line in last
+
+
+def test_a_text_model_fills_no_table(tmp_path: Path, table: Path, run: Run) -> None:
+    write_artifact(tmp_path / "prose", tokenizer=text_tokenizer())
+    code, _, err = run(tmp_path / "prose", table, "--csv", tmp_path / "out.csv")
+    assert code == 2
+    assert "impute takes a model of a table" in err
+
+
+def test_memory_does_not_grow_with_the_file(artifact: Path, tmp_path: Path, run: Run) -> None:
+    peaks = []
+    for number in (3_000, 30_000):
+        table = tmp_path / f"{number}.csv"
+        table.write_text("age,income,note\n" + f"39,>50K,{'x' * 200}\n" * number)
+        tracemalloc.start()
+        assert run(artifact, table, "--csv", tmp_path / f"out{number}.csv")[0] == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert (tmp_path / f"out{number}.csv").read_bytes() == table.read_bytes()
+    assert peaks[1] < 1.5 * peaks[0]

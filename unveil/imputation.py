@@ -1,0 +1,193 @@
+"""`unveil impute`: the empty cells of a CSV file filled in, everything else left byte for byte as it is.
+
+Row by row in constant memory. Of each row the model sees what is known, and draws all that is not known together, cell
+after cell in its order, each given the ones before; a missing value is never drawn.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from model.canvas import ORDER_POLICIES, Canvas, OrderPolicy, SamplingParams
+from model.errors import PromptError
+from model.manifest import Manifest
+from model.seeds import derive_seed, draw_seed
+from model.tokenizers.columns import listed, quoted
+from model.tokenizers.table import TableTokenizer
+from service.catalog import Source, load_catalog
+from unveil.decoding import Decoder, Finished
+from unveil.output import UsageError
+from unveil.progress import Bar, stderr
+from unveil.raw_csv import RawCsv, RawRecord
+from unveil.result_files import check_target, written
+
+_ORDERS = tuple(name for name in ORDER_POLICIES if name != "explicit")
+_MISSING_OF_KIND = {"adult": ("?",)}  # what readers of their own take for a missing value
+_MEDIAN = 0.5
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags as given; `missing` and `delimiter` None: as the model's own table had them."""
+
+    order: str
+    seed: int | None
+    num_samples: int
+    is_mode: bool
+    missing: Sequence[str] | None
+    delimiter: str | None
+    ignores_foreign: bool
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is the same for every row. `position_of` gives the model's position of a column of the file."""
+
+    table: RawCsv
+    tokenizer: TableTokenizer
+    position_of: Mapping[int, int]
+    missing: frozenset[str]
+    params: SamplingParams
+    seed: int
+    options: Options
+    foreign: Counter[str] = field(default_factory=Counter)
+    not_filled: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class _Row:
+    record: RawRecord
+    holes: Sequence[int]  # columns of the file
+
+
+def impute(folder: Path, source: Path, out: Path, *, options: Options, force: bool) -> None:
+    """Writes OUT, or OUT.1.csv, OUT.2.csv, ... where several samples are wanted.
+
+    Raises UsageError, ArtifactError, DataError and PromptError in one line naming option, or line and column.
+    """
+    model = next(iter(load_catalog([Source(folder.resolve().name, folder)])))
+    if not isinstance(model.tokenizer, TableTokenizer):
+        raise UsageError(f"impute takes a model of a table, and {folder} is a {model.manifest.domain} model")
+    paths = _targets(out, options.num_samples)
+    for path in paths:
+        check_target(path, force=force)
+    task = _task(model.manifest, model.tokenizer, source, options)
+    decoder = Decoder(folder, barred=model.tokenizer.missing_ids)
+    with ExitStack() as stack:
+        files = [stack.enter_context(written(path)) for path in paths]
+        advance = stack.enter_context(Bar("filling in", task.table.num_bytes))
+        num_cells = 0
+        for file in files:
+            file.write(task.table.header)
+        for row, samples in _filled(task, decoder):
+            _write(task, row, samples, files)
+            num_cells += len(row.holes)
+            advance(row.record.num_bytes)
+    _tell(task, num_cells, paths)
+
+
+def _targets(out: Path, num_samples: int) -> list[Path]:
+    if num_samples == 1:
+        return [out]
+    return [out.with_name(f"{out.stem}.{k}{out.suffix}") for k in range(1, num_samples + 1)]
+
+
+def _task(manifest: Manifest, tokenizer: TableTokenizer, source: Path, options: Options) -> _Task:
+    data = _data_of(manifest)
+    table = RawCsv.open(source, delimiter=options.delimiter or data.get("delimiter", ","))
+    positions = {column.name: i for i, column in enumerate(tokenizer.columns)}
+    position_of = {i: positions[name] for i, name in enumerate(table.names) if name in positions}
+    if not position_of:
+        raise UsageError(f"{source}: has none of the model's columns ({listed(positions)})")
+    for name in positions:
+        if name not in table.names:
+            stderr.print(f'note: {source} has no column "{name}": it is unknown in every row', soft_wrap=True)
+    own = data.get("missing", _MISSING_OF_KIND.get(data.get("kind", ""), ()))
+    missing = own if options.missing is None else options.missing
+    seed = draw_seed() if options.seed is None else options.seed
+    return _Task(table, tokenizer, position_of, frozenset(["", *missing]), _params(options), seed, options)
+
+
+def _data_of(manifest: Manifest) -> Mapping[str, Any]:
+    recipe = manifest.training.get("recipe")
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def _params(options: Options) -> SamplingParams:
+    order: OrderPolicy | None = next((name for name in _ORDERS if name == options.order), None)
+    if order is None:
+        raise UsageError(f"--order takes {', '.join(_ORDERS)}, not {options.order}")
+    is_greedy = options.is_mode and order == "learned"
+    return SamplingParams(
+        order=order, order_temperature=0.0 if is_greedy else 1.0, temperature=0.0 if options.is_mode else 1.0
+    )
+
+
+def _filled(task: _Task, decoder: Decoder) -> Iterator[tuple[_Row, list[Finished]]]:
+    """Every record with its samples, in the order of the file; the decoder reads ahead by one window."""
+    ahead: deque[_Row] = deque()
+
+    def canvases() -> Iterator[Canvas]:
+        for index, record in enumerate(task.table.records()):
+            row = _Row(record, _holes(task, record))
+            tokens, hidden = _seen(task, row)
+            ahead.append(row)
+            for k in range(task.options.num_samples):
+                yield Canvas.start(tokens, hidden, seed=derive_seed(task.seed, index, k), params=task.params)
+
+    samples: list[Finished] = []
+    for finished in decoder.decode(canvases()):
+        samples.append(finished)
+        if len(samples) == task.options.num_samples:
+            yield ahead.popleft(), samples
+            samples = []
+
+
+def _holes(task: _Task, record: RawRecord) -> list[int]:
+    """The columns of the file to fill; what is empty in a column that the model does not have is counted."""
+    empty = [i for i in range(len(record.cells)) if record.text(i) in task.missing]
+    task.not_filled.update(task.table.names[i] for i in empty if i not in task.position_of)
+    return [i for i in empty if i in task.position_of]
+
+
+def _seen(task: _Task, row: _Row) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Tokens and what is hidden of a row; nothing is where there is nothing to fill."""
+    tokens, hidden = [0] * task.tokenizer.length, [bool(row.holes)] * task.tokenizer.length
+    for i, position in task.position_of.items():
+        if i in row.holes or not row.record.cells:
+            continue
+        column = task.tokenizer.columns[position]
+        try:
+            tokens[position] = column.encode(column.read(row.record.text(i)))
+            hidden[position] = False
+        except PromptError as error:
+            if not task.options.ignores_foreign:
+                place = f"{task.table.path} line {row.record.line}"
+                reason = f"{error}; --ignore-foreign keeps such cells from the model, and leaves them as they are"
+                raise PromptError(f"{place}: {reason}", param=error.param) from None
+            task.foreign[column.name] += 1
+    return tuple(tokens), tuple(hidden)
+
+
+def _write(task: _Task, row: _Row, samples: Sequence[Finished], files: Sequence[TextIO]) -> None:
+    for finished, file in zip(samples, files, strict=True):
+        cells = list(row.record.cells)
+        for i in row.holes:
+            reveal = finished.reveals[task.position_of[i]]
+            uniform = _MEDIAN if task.options.is_mode else reveal.uniform
+            cells[i] = task.table.written(task.tokenizer.value(reveal.position, reveal.token_id, uniform))
+        file.write(task.table.joined(row.record, cells))
+
+
+def _tell(task: _Task, num_cells: int, paths: Sequence[Path]) -> None:
+    for name, number in task.foreign.items():
+        stderr.print(f"note: column {quoted(name)}: {number:,} cells not known to the model, left as they are")
+    for name, number in task.not_filled.items():
+        stderr.print(f"note: column {quoted(name)} is not the model's: {number:,} empty cells left as they are")
+    places = ", ".join(map(str, paths))
+    seed = "" if task.options.is_mode and task.params.order != "uniform" else f", seed {task.seed}"
+    stderr.print(f"wrote {places}: {num_cells:,} cells filled in{seed}", soft_wrap=True)
