@@ -12,13 +12,14 @@ table's at most 32 bins:
   `unveil impute` has it. `unveil, filled in its order` is what `unveil impute --mode` writes: cell after cell, each
   given the ones before.
 - `boosting`: scikit-learn's HistGradientBoostingClassifier, one for each column, from all other columns, trained on
-  training rows of which the same share of cells is hidden, since it takes missing inputs as they are. It stops early on
-  a tenth of its rows.
+  training rows of which the same share of cells is hidden, since it takes missing inputs as they are. For each column
+  the best by nats on validation rows, hidden likewise, of two settings (its defaults, but for fewer rounds; slower
+  and more regular, which rare classes take) and of the column's shares.
 - `mode`: the commonest value of each column in the training rows, its confidence that value's share there.
 
 Accuracy (the likeliest value is right), ECE of the likeliest value's probability (15 bins of equal width), and nats a
-cell. Differences are paired by row; intervals are Student's over seeds. Seconds of training are those of one core, data
-read: both sides are trained in one run. Needs scikit-learn: `pip install 'unveil[bench]'`.
+cell. Differences are paired by row; intervals are Student's over seeds. Seconds of training are processor seconds, of
+boosting with the choice of its settings. Needs scikit-learn: `pip install 'unveil[bench]'`.
 """
 
 import json
@@ -52,8 +53,12 @@ HIDDEN_SHARE = 0.2
 CELLS, QUICK_CELLS = 60_000, 1_500  # of the test rows: 4,000 rows of Adult, fewer of a wider table
 FILLED_ROWS, QUICK_FILLED_ROWS = 1_000, 20
 BUDGET: Fields = {"steps": 2000, "cells": 3840}  # 256 rows of Adult a step
-FOREST: Fields = {"rows": 20_000, "max_iter": 60, "learning_rate": 0.1, "max_leaf_nodes": 31}
-QUICK_FOREST: Fields = {"rows": 300, "max_iter": 2, "learning_rate": 0.1, "max_leaf_nodes": 4}
+FORESTS: list[Fields] = [
+    {"max_iter": 60, "learning_rate": 0.1},
+    {"max_iter": 150, "learning_rate": 0.05, "max_leaf_nodes": 15, "min_samples_leaf": 50, "l2_regularization": 5.0},
+]
+QUICK_FORESTS: list[Fields] = [{"max_iter": 2, "max_leaf_nodes": 4}]
+QUICK_TRAIN_ROWS = 300
 ECE_BINS = 15
 ARMS = ("unveil", "boosting", "mode")
 RIVALS = ARMS[1:]
@@ -90,7 +95,8 @@ def _task(table: Fields, dataset: Dataset, given: Namespace, seed: int) -> Field
         "data": table,
         "content": dataset.fingerprint,
         "budget": {"steps": steps, "batch_size": max(cells // L, 1)},
-        "forest": QUICK_FOREST if given.quick else FOREST,
+        "forests": QUICK_FORESTS if given.quick else FORESTS,
+        "forest_rows": QUICK_TRAIN_ROWS if given.quick else len(dataset.train),
         "share": SHARE,
         "hidden_share": HIDDEN_SHARE,
         "rows": min((QUICK_CELLS if given.quick else CELLS) // L, len(dataset.test)),
@@ -108,7 +114,7 @@ def measure(task: Fields) -> Fields:
     net, net_seconds = _net(task, dataset)
     guesses = {"unveil": by_net(net, dataset, rows, hidden), "mode": by_mode(dataset, rows, hidden)}
     started = time.process_time()
-    guesses["boosting"] = by_boosting(dataset, rows, hidden, task)
+    guesses["boosting"], chosen = by_boosting(dataset, rows, hidden, task)
     seconds = {"unveil": net_seconds, "boosting": time.process_time() - started}
     cut = slice(task["filled_rows"])
     filled = fill_in_order(net, dataset, rows[cut], hidden[cut], seed=task["seed"])
@@ -117,7 +123,8 @@ def measure(task: Fields) -> Fields:
         "rows": len(rows),
         "cells": int(hidden.sum()),
         "budget": task["budget"],
-        "forest": task["forest"],
+        "forests": task["forests"],
+        "chosen": chosen,
         "parameters": net.num_parameters,
         "train_seconds": seconds,
         "arms": {name: _figures(guesses[name], rows[hidden]) for name in ARMS},
@@ -127,13 +134,15 @@ def measure(task: Fields) -> Fields:
     }
 
 
-def _net(task: Fields, dataset: Dataset) -> tuple[Network, float | None]:
-    """The net and the seconds its training took, None where it was found trained."""
+def _net(task: Fields, dataset: Dataset) -> tuple[Network, float]:
+    """The net and the seconds its training took, which are kept beside it."""
     spec = arm("global", data=task["data"], seed=task["seed"], budget=task["budget"], share=task["share"])
     work, started = Path(task["work"]), time.process_time()
-    is_found = (work / "arms" / arm_name(spec, dataset) / "artifact").exists()
+    note = work / "arms" / arm_name(spec, dataset) / "seconds.json"
     net = trained(spec, dataset, work=work)
-    return net, None if is_found else time.process_time() - started
+    if not note.exists():
+        note.write_text(json.dumps(time.process_time() - started), encoding="utf-8")
+    return net, json.loads(note.read_text(encoding="utf-8"))
 
 
 def _hide(rows: Ids, dataset: Dataset, *, share: float, seed: int) -> Mask:
@@ -158,67 +167,69 @@ def by_net(net: Network, dataset: Dataset, rows: Ids, hidden: Mask) -> Guesses:
 
 
 def by_mode(dataset: Dataset, rows: Ids, hidden: Mask) -> Guesses:
-    """Each column's shares in the training rows, smoothed by one row in all so that no level has none."""
-    sizes = dataset.tokenizer.vocabulary_sizes
-    missing = _missing_ids(dataset)
-    table = np.zeros((len(sizes), max(sizes)))
-    for position, size in enumerate(sizes):
-        counts = np.bincount(dataset.train[:, position], minlength=size) + 1 / size
-        if position in missing:
-            counts[missing[position]] = 0
-        table[position, :size] = counts / counts.sum()
-    return _guesses(table[np.nonzero(hidden)[1]], rows[hidden])
+    """Each column's shares in the training rows."""
+    laws = np.stack([_shares(dataset, position) for position in range(rows.shape[1])])
+    return _guesses(laws[np.nonzero(hidden)[1]], rows[hidden])
 
 
-def by_boosting(dataset: Dataset, rows: Ids, hidden: Mask, task: Fields) -> Guesses:
-    """One classifier for each column, from the ids of the others; hidden inputs are missing ones."""
+def _shares(dataset: Dataset, position: int) -> Floats:
+    """A column's shares, one row more spread over all levels so that none has nothing: [largest V]."""
     sizes = dataset.tokenizer.vocabulary_sizes
-    law = np.zeros((int(hidden.sum()), max(sizes)))
+    counts = np.bincount(dataset.train[:, position], minlength=max(sizes)).astype(np.float64)
+    counts[: sizes[position]] += 1 / sizes[position]
+    if (missing := _missing_ids(dataset).get(position)) is not None:
+        counts[missing] = 0
+    shares: Floats = counts / counts.sum()
+    return shares
+
+
+def by_boosting(dataset: Dataset, rows: Ids, hidden: Mask, task: Fields) -> tuple[Guesses, dict[str, int | None]]:
+    """One classifier for each column, from the ids of the others; hidden inputs are missing ones. And which of the
+    settings each column has, None where its shares were better."""
+    law = np.zeros((int(hidden.sum()), max(dataset.tokenizer.vocabulary_sizes)))
     column_of_cell = np.nonzero(hidden)[1]
-    known = np.where(hidden, np.nan, rows)
-    train = dataset.train[: task["forest"]["rows"]]
-    mask = np.random.default_rng([task["seed"], 3]).random(train.shape) < task["hidden_share"]
-    inputs = np.where(mask, np.nan, train)
-    for position in range(len(sizes)):
-        targets = train[:, position]
-        has_value = targets != _missing_ids(dataset).get(position, -1)
-        asked = hidden[:, position]
-        if not asked.any():
-            continue
-        law[column_of_cell == position] = _boosted(
-            np.delete(inputs, position, 1)[has_value],
-            targets[has_value],
-            np.delete(known, position, 1)[asked],
-            size=max(sizes),
-            categorical=np.delete(_is_categorical(dataset), position),
-            task=task,
-        )
-    return _guesses(law, rows[hidden])
+    known, train = np.where(hidden, np.nan, rows), dataset.train[: task["forest_rows"]]
+    masks = [
+        _hide(part, dataset, share=task["hidden_share"], seed=task["seed"] + stream)
+        for part, stream in ((train, 1000), (dataset.validation, 2000))
+    ]
+    inputs, validation = (np.where(m, np.nan, x) for m, x in zip(masks, (train, dataset.validation), strict=True))
+    chosen: dict[str, int | None] = {}
+    for position, name in enumerate(map(str, dataset.names)):
+        asked = np.concatenate([validation[masks[1][:, position]], known[hidden[:, position]]])
+        truth = dataset.validation[masks[1][:, position], position]
+        laws = {None: np.broadcast_to(_shares(dataset, position), (len(asked), law.shape[1]))} | {
+            number: _boosted(inputs, train, asked, position=position, own=own, dataset=dataset, seed=task["seed"])
+            for number, own in enumerate(task["forests"])
+        }
+        costs = {number: -np.log(found[np.arange(len(truth)), truth]).mean() for number, found in laws.items()}
+        chosen[name] = min(costs, key=lambda number: costs[number])
+        law[column_of_cell == position] = laws[chosen[name]][len(truth) :]
+    return _guesses(law, rows[hidden]), chosen
 
 
 def _boosted(
-    inputs: Floats, targets: Ids, asked: Floats, *, size: int, categorical: Mask, task: Fields
-) -> NDArray[np.float64]:
-    """Probabilities [N, size], mixed with a thousandth of even shares so that no truth costs without end."""
-    own = task["forest"]
-    classes, counts = np.unique(targets, return_counts=True)
-    present = classes[counts > 1]  # early stopping sets a part of each class aside
-    kept = np.isin(targets, present)
-    law = np.full((len(asked), size), 1e-3 / size)
-    if len(present) == 1:
-        law[:, present] += 1 - 1e-3
+    inputs: Floats, train: Ids, asked: Floats, *, position: int, own: Fields, dataset: Dataset, seed: int
+) -> Floats:
+    """Probabilities [N, largest V], mixed with a thousandth of the column's shares so that no truth costs without
+    end. It stops early on a tenth of the rows it is given, where they are enough for that."""
+    targets = train[:, position]
+    has_value = targets != _missing_ids(dataset).get(position, -1)
+    classes, counts = np.unique(targets[has_value], return_counts=True)
+    kept = has_value & np.isin(targets, classes[counts > 1])  # early stopping sets a part of each class aside
+    law = np.tile(_shares(dataset, position), (len(asked), 1))
+    if len(np.unique(targets[kept])) < 2:
         return law
     forest = import_module("sklearn.ensemble").HistGradientBoostingClassifier(
-        max_iter=own["max_iter"],
-        learning_rate=own["learning_rate"],
-        max_leaf_nodes=own["max_leaf_nodes"],
-        categorical_features=categorical,
-        early_stopping=bool(kept.sum() >= 10 * len(present)),
+        categorical_features=np.delete(_is_categorical(dataset), position),
+        early_stopping=bool(kept.sum() >= 10 * len(classes)),
         n_iter_no_change=5,
-        random_state=task["seed"],
+        random_state=seed,
+        **own,
     )
-    forest.fit(inputs[kept], targets[kept])
-    law[:, forest.classes_] += (1 - 1e-3) * forest.predict_proba(asked)
+    forest.fit(np.delete(inputs, position, 1)[kept], targets[kept])
+    law *= 1e-3
+    law[:, forest.classes_] += (1 - 1e-3) * forest.predict_proba(np.delete(asked, position, 1))
     return law
 
 
@@ -325,13 +336,8 @@ def report(dataset: Dataset, results: Sequence[Fields]) -> Fields:
             rival: interval([r["arms"]["unveil"]["ece"] - r["arms"][rival]["ece"] for r in results]) for rival in RIVALS
         },
         "filled": {m: interval([r["filled"][m] for r in results]) for m in ("accuracy", "each_alone")},
-        "train_seconds": {m: _seconds([r["train_seconds"][m] for r in results]) for m in ("unveil", "boosting")},
+        "train_seconds": {m: interval([r["train_seconds"][m] for r in results]) for m in ("unveil", "boosting")},
     }
-
-
-def _seconds(found: Sequence[float | None]) -> Fields | None:
-    known = [seconds for seconds in found if seconds is not None]
-    return interval(known) if known else None
 
 
 def as_text(full: Fields) -> str:
