@@ -40,8 +40,8 @@ from benchmarks.problems.runs import Fields, arguments, interval, run_all
 from benchmarks.problems.tables import SHARE, add_tables, arm, arm_name, description, load, tables_of, trained
 from model.canvas import Canvas, SamplingParams
 from model.denoiser import Barring
+from model.network import Network
 from model.sampler import decode
-from model.transformer import Transformer
 from training.data.dataset import Dataset
 from training.rows import Estimate
 
@@ -134,7 +134,7 @@ def measure(task: Fields) -> Fields:
     }
 
 
-def _net(task: Fields, dataset: Dataset) -> tuple[Transformer, float]:
+def _net(task: Fields, dataset: Dataset) -> tuple[Network, float]:
     """The net and the seconds its training took, which are kept beside it."""
     spec = arm("global", data=task["data"], seed=task["seed"], budget=task["budget"], share=task["share"])
     work, started = Path(task["work"]), time.process_time()
@@ -154,7 +154,7 @@ def _hide(rows: Ids, dataset: Dataset, *, share: float, seed: int) -> Mask:
 
 
 @torch.inference_mode()
-def by_net(net: Transformer, dataset: Dataset, rows: Ids, hidden: Mask) -> Guesses:
+def by_net(net: Network, dataset: Dataset, rows: Ids, hidden: Mask) -> Guesses:
     """Each hidden cell's law given everything known in its row: one forward a row."""
     denoise = Barring(net, _missing_ids(dataset))
     laws = []
@@ -244,7 +244,7 @@ def _is_categorical(dataset: Dataset) -> Mask:
     return np.array([column.kind == "categorical" for column in tokenizer.columns])
 
 
-def fill_in_order(net: Transformer, dataset: Dataset, rows: Ids, hidden: Mask, *, seed: int) -> Ids:
+def fill_in_order(net: Network, dataset: Dataset, rows: Ids, hidden: Mask, *, seed: int) -> Ids:
     """The ids of the hidden cells as `unveil impute --mode` fills them, likeliest position and value first."""
     denoise = Barring(net, _missing_ids(dataset))
     params = SamplingParams(order_temperature=0.0, temperature=0.0)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from benchmarks.problems.latent import LatentProblem, kendall_tau
 from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from model.network import Network
 from model.orders import deterministic_order, order_entropy
-from model.transformer import Transformer
 from training.config import Recipe
 from training.data.dataset import Dataset
 from training.evaluate import Estimate, Rows, as_rows, log_likelihood, nelbo
@@ -89,7 +89,7 @@ def train_arm(arm: str, problem: LatentProblem, dataset: Dataset, task: Fields) 
     return trained
 
 
-def score(net: Transformer, problem: LatentProblem, rows: Rows) -> Fields:
+def score(net: Network, problem: LatentProblem, rows: Rows) -> Fields:
     """A net under its own law on held-out draws, and how near its order is to latents first."""
     log_w = net.order_head.global_log_w().detach()
     order = deterministic_order(log_w).tolist()

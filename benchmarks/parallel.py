@@ -36,9 +36,9 @@ from benchmarks.problems.tables import ADULT, SHARE, budget, load, pair
 from model.canvas import Canvas, OrderPolicy, SamplingParams
 from model.denoiser import Denoiser
 from model.errors import DataError
+from model.network import Network
 from model.sampler import decode
 from model.seeds import derive_seed
-from model.transformer import Transformer
 from training.data.dataset import Dataset, Rows
 from training.picture import new_figure, png
 
@@ -117,7 +117,7 @@ def _adult(task: Fields) -> Fields:
     return {"points": points, "real": score(real)}
 
 
-def _points(nets: Mapping[str, Transformer], length: int, score: Score, task: Fields, *, seed: int) -> list[Fields]:
+def _points(nets: Mapping[str, Network], length: int, score: Score, task: Fields, *, seed: int) -> list[Fields]:
     """What every side gives at every number of positions a step, and of time steps."""
     points = []
     for name, side in SIDES.items():

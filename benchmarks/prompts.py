@@ -32,7 +32,7 @@ from benchmarks.problems.tables import (
     pair,
     tables_of,
 )
-from model.transformer import Transformer
+from model.network import Network
 from training.controls import Law
 from training.data.dataset import Dataset
 from training.evaluate import Estimate, Rows, as_rows, known_sets, nelbo
@@ -107,7 +107,7 @@ def on_validation(task: Fields) -> Fields:
     return {"seed": task["seed"], "share": task["share"], "gain": asdict(Estimate.of(gain)), **price(nets, rows)}
 
 
-def price(nets: dict[str, Transformer], rows: Rows) -> Fields:
+def price(nets: dict[str, Network], rows: Rows) -> Fields:
     """What the global net loses to the uniform one, paired by row; positive is lost."""
     known = known_sets(rows, seed=SEED)
     own = {kind: conditional(net, rows, known, Law(net).log_w) for kind, net in nets.items()}
@@ -126,13 +126,13 @@ def price(nets: dict[str, Transformer], rows: Rows) -> Fields:
     }
 
 
-def conditional(net: Transformer, rows: Rows, known: Tensor, log_w: Tensor) -> Tensor:
+def conditional(net: Network, rows: Rows, known: Tensor, log_w: Tensor) -> Tensor:
     """Each row's NELBO given its known set [N, L], a hidden column: [N]."""
     return nelbo(net, rows, log_w, seed=SEED, known=known) / (~known).sum(-1)
 
 
 @torch.inference_mode()
-def hits(net: Transformer, rows: Rows) -> Tensor:
+def hits(net: Network, rows: Rows) -> Tensor:
     """Whether each single column is guessed from all others: [N, L] of 0 and 1."""
     found = []
     for batch, _ in rows.batches():

@@ -35,15 +35,16 @@ from torch import Tensor
 from model.errors import DataError
 from model.exact import best_order, exact_nelbo, order_table
 from model.exact import log_likelihood as exact_log_likelihood
+from model.network import Network
 from model.orders import deterministic_order, order_entropy
 from model.regret import Regret, regret
 from model.tokenizers.table import TableTokenizer
-from model.transformer import Transformer
 from training.config import Recipe
 from training.data.config import NetworkData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
-from training.data.network import Network, read_network
+from training.data.network import Network as BayesianNetwork
+from training.data.network import read_network
 from training.enumeration import token_table
 from training.evaluate import Estimate, as_rows, log_likelihood
 from training.trainer import train
@@ -82,7 +83,7 @@ class Problem:
     data: Fields
     dataset: Dataset
     rows: int
-    network: Network | None = None
+    network: BayesianNetwork | None = None
 
 
 def main() -> None:
@@ -205,20 +206,20 @@ def measure(problem: Problem, recipe: Recipe, *, seed: int, work: Path) -> Field
     }
 
 
-def regrets(problem: Problem, reference: Transformer, laws: list[Tensor]) -> list[Regret]:
+def regrets(problem: Problem, reference: Network, laws: list[Tensor]) -> list[Regret]:
     """Of each log-weights [L], on the same tables."""
     validation, test = (token_table(reference, _rows(problem, split)) for split in ("validation", "test"))
     return [regret(order_table(log_w), validation=validation, test=test) for log_w in laws]
 
 
-def uniform_losses(net: Transformer, x: Tensor) -> dict[str, Tensor]:
+def uniform_losses(net: Network, x: Tensor) -> dict[str, Tensor]:
     """Minus the exact log-likelihood of the uniform model, orders summed out, and its NELBO: [N] each."""
     table = token_table(net, x)
     zero = torch.zeros(x.shape[1])
     return {"uniform": -exact_log_likelihood(-table, order_table(zero)), "uniform_nelbo": exact_nelbo(zero, table)}
 
 
-def truth(network: Network, orders: Mapping[str, list[int]], losses: Mapping[str, Tensor], x: Tensor) -> Fields:
+def truth(network: BayesianNetwork, orders: Mapping[str, list[int]], losses: Mapping[str, Tensor], x: Tensor) -> Fields:
     """Nats above the true law on the same rows, and the share of edges whose parent comes first."""
     true = -torch.from_numpy(network.log_prob(x.numpy()))
     return {
@@ -228,7 +229,7 @@ def truth(network: Network, orders: Mapping[str, list[int]], losses: Mapping[str
     }
 
 
-def parents_first(network: Network, order: list[int]) -> float:
+def parents_first(network: BayesianNetwork, order: list[int]) -> float:
     """Share of (parent, child) edges with the parent revealed first."""
     return sum(order.index(parent) < order.index(child) for parent, child in network.edges) / len(network.edges)
 
@@ -280,7 +281,7 @@ def _law_of(order: Tensor) -> Tensor:
 
 def _arm(
     recipe: Recipe, dataset: Dataset, name: str, *, kind: str, seed: int, work: Path, fixed: list[int] | None = None
-) -> Transformer:
+) -> Network:
     fields = recipe.model_dump(mode="json")
     fields["seed"] = seed
     fields["order"] |= {"kind": kind, "fixed": fixed}

@@ -33,8 +33,8 @@ from model.exact import (
     subset_table,
     table_nelbo,
 )
+from model.network import Network
 from model.orders import deterministic_order, next_log_probs
-from model.transformer import Transformer
 from training.config import Recipe, settle
 from training.data.dataset import Dataset
 from training.evaluate import as_rows
@@ -61,7 +61,7 @@ def measure(task: Fields) -> Fields:
     dataset = problem.dataset(train=200_000, validation=512, test=512)
     work = Path(task["runs"]) / f"{task['seed']}-{task['steps']}"
 
-    def arm(name: str, **fields: Any) -> Transformer:
+    def arm(name: str, **fields: Any) -> Network:
         return trained(dataset, name=name, steps=task["steps"], work=work, **fields)
 
     reference = arm("reference", kind="uniform", seed=task["seed"] + REFERENCE)
@@ -103,7 +103,7 @@ def measure(task: Fields) -> Fields:
 
 def trained(
     dataset: Dataset, *, name: str, kind: str, seed: int, steps: int, work: Path, frozen: Path | None = None
-) -> Transformer:
+) -> Network:
     """One arm, with as many steps as its forwards allow."""
     fields: Fields = {
         "name": name,
@@ -125,7 +125,7 @@ def trained(
 
 
 @torch.inference_mode()
-def tables(net: Transformer, x: Tensor) -> tuple[Tensor, Tensor]:
+def tables(net: Network, x: Tensor) -> tuple[Tensor, Tensor]:
     """Of every subset of every row: token losses, and log pi (minus infinity inside the subset): [N, 2**L, L] each."""
     lengths = torch.full((1,), x.shape[1])
 
@@ -140,12 +140,12 @@ def tables(net: Transformer, x: Tensor) -> tuple[Tensor, Tensor]:
     return subset_table(losses, x), law.masked_fill(subset_masks(x.shape[1]), -torch.inf)
 
 
-def choices(net: Transformer, x: Tensor) -> Tensor:
+def choices(net: Network, x: Tensor) -> Tensor:
     """The net's likeliest next position at every subset of every row: [N, 2**L]."""
     return tables(net, x)[1].argmax(-1)
 
 
-def own_nats(net: Transformer, x: Tensor) -> Fields:
+def own_nats(net: Network, x: Tensor) -> Fields:
     """What the net itself gives the law's rows: under its policy's law, and along its argmax order."""
     ce, law = tables(net, x)
     return {"nelbo": float(table_nelbo(law, ce).mean()), "deployed": float(policy_cost(ce, law.argmax(-1)).mean())}

@@ -38,8 +38,8 @@ from benchmarks.problems.fidelity import cut, decoded, real_rows, require_sdmetr
 from benchmarks.problems.order_search import search_order
 from benchmarks.problems.runs import Fields, arguments, interval, run_all
 from benchmarks.problems.tables import SHARE, add_tables, arm, budget, description, load, tables_of, trained
+from model.network import Network
 from model.orders import order_entropy
-from model.transformer import Transformer
 from training.controls import Law
 from training.data.dataset import Dataset
 from training.evaluate import Estimate, Rows, as_rows, log_likelihood, nelbo, policy_log_likelihood
@@ -164,16 +164,14 @@ def measure(task: Fields) -> Fields:
     }
 
 
-def _searched(net: Transformer, dataset: Dataset, learned: Sequence[int], task: Fields) -> tuple[list[int], float]:
+def _searched(net: Network, dataset: Dataset, learned: Sequence[int], task: Fields) -> tuple[list[int], float]:
     """The uniform net's own order, chosen on validation rows: from the learned, left to right and the greedy order."""
     rows = as_rows(dataset.validation, limit=task["search"]["rows"])
     starts = [list(learned), list(range(len(learned)))]
     return search_order(net, rows, starts=starts, max_sets=task["search"]["sets"], seed=task["seed"])
 
 
-def score(
-    nets: dict[str, Transformer], rows: Rows, *, order: Sequence[int], chosen: Sequence[int]
-) -> dict[str, Tensor]:
+def score(nets: dict[str, Network], rows: Rows, *, order: Sequence[int], chosen: Sequence[int]) -> dict[str, Tensor]:
     """Each row's cost in nats [N] for each arm under its own law, and for every control."""
     uniform, learned = nets["uniform"], nets["global"]
     law = Law(learned)

@@ -13,12 +13,15 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
+from torch import Tensor
 
 from model.errors import ArtifactError
 from model.manifest import CARD, CONFIG, TOKENIZER, WEIGHTS, Manifest, check_file, read_manifest
+from model.network import Network
+from model.networks import build_network
 from model.tokenizers import load_tokenizer
 from model.tokenizers.base import Tokenizer
-from model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,14 @@ class Artifact:
     """A loaded artifact; the denoiser is in evaluation mode, in float32, on the CPU."""
 
     manifest: Manifest
-    denoiser: Transformer
+    denoiser: Network
     tokenizer: Tokenizer
 
 
 def save_artifact(
     folder: Path,
     *,
-    denoiser: Transformer,
+    denoiser: Network,
     tokenizer: Tokenizer,
     training: dict[str, Any],
     figures: dict[str, Any],
@@ -62,13 +65,19 @@ def load_artifact(folder: Path) -> Artifact:
     """Loads and checks an artifact. Raises ArtifactError, in one line, for every damage."""
     manifest = read_manifest(folder)
     check_file(folder, manifest, TOKENIZER)
-    tokenizer = load_tokenizer(folder, manifest.domain, length=manifest.length, default_length=manifest.default_length)
+    tokenizer = load_tokenizer(
+        folder,
+        manifest.domain,
+        length=manifest.length,
+        default_length=manifest.default_length,
+        mask_id=manifest.mask_id,
+    )
     if tuple(tokenizer.vocabulary_sizes) != manifest.architecture.vocabulary_sizes:
         raise ArtifactError(f"{folder}: {TOKENIZER} and {CONFIG} disagree about the vocabulary")
     try:
-        denoiser = Transformer(manifest.architecture, manifest.order)
+        denoiser = build_network(manifest.architecture, manifest.order)
         weights = safetensors.torch.load(check_file(folder, manifest, WEIGHTS))
-        denoiser.load_state_dict(weights)
+        _put(denoiser, weights)
     except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
         if isinstance(error, ArtifactError):
             raise
@@ -79,13 +88,13 @@ def load_artifact(folder: Path) -> Artifact:
 
 def _write(
     staging: Path,
-    denoiser: Transformer,
+    denoiser: Network,
     tokenizer: Tokenizer,
     training: dict[str, Any],
     figures: dict[str, Any],
     files: dict[str, bytes],
 ) -> Manifest:
-    weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in denoiser.state_dict().items()}
+    weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in _once(denoiser).items()}
     (staging / WEIGHTS).write_bytes(safetensors.torch.save(weights, metadata={"format": "pt"}))
     tokenizer.save(staging / TOKENIZER)
     manifest = Manifest(
@@ -104,6 +113,24 @@ def _write(
     for path in staging.iterdir():
         _sync(path)
     return manifest
+
+
+def _once(denoiser: Network) -> dict[str, Tensor]:
+    """The state of a network, each tensor under one name: an imported network may tie its token head's to another's."""
+    found: dict[tuple[int, torch.Size], str] = {}
+    state = denoiser.state_dict()
+    for name, tensor in state.items():
+        found.setdefault((tensor.data_ptr(), tensor.shape), name)
+    return {name: state[name] for name in found.values()}
+
+
+def _put(denoiser: Network, weights: dict[str, Tensor]) -> None:
+    """Raises RuntimeError unless `weights` are the whole state of the network."""
+    names = _once(denoiser).keys()
+    if len(names) < len(denoiser.state_dict()) and weights.keys() == names:
+        denoiser.load_state_dict(weights, strict=False)
+    else:
+        denoiser.load_state_dict(weights)
 
 
 def _replace(staging: Path, folder: Path) -> None:

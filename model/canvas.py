@@ -37,6 +37,11 @@ class SamplingParams:
         assert sum(x is not None for x in (self.tokens_per_step, self.steps, self.threshold)) <= 1
         assert (self.order == "explicit") == (self.explicit_order is not None)
 
+    @property
+    def is_order_drawn(self) -> bool:
+        """Whether the order is random, not one that follows from the canvas and the model."""
+        return self.order == "uniform" or (self.order == "learned" and self.order_temperature > 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Canvas:

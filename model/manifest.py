@@ -3,9 +3,9 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from model.errors import ArtifactError
 from model.tokenizers.base import Domain
@@ -13,6 +13,11 @@ from model.tokenizers.base import Domain
 FORMAT_VERSION: Literal[1] = 1
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 OrderKind = Literal["uniform", "fixed", "global", "contextual"]
+Family = Literal["bert", "roberta", "albert", "modernbert", "llada", "dream"]
+OWN, IMPORTED = "transformer", "hf_masked_lm"
+OrderHeadKind = Literal["trunk", "foresight"]
+TrunkKind = Literal["attention", "planes"]
+GRID_SIDE, GRID_CELLS = 9, 81
 
 
 class _Frozen(BaseModel):
@@ -20,7 +25,11 @@ class _Frozen(BaseModel):
 
 
 class Architecture(_Frozen):
-    """The denoiser's shape. `vocabulary_sizes`: one entry a position (tables), or a single one shared by all."""
+    """The denoiser's shape. `vocabulary_sizes`: one entry a position (tables), or a single one shared by all.
+
+    `loops`: how many times a canvas goes through the blocks, each time with the same weights. `trunk`: `attention`, or
+    `planes` (`model/planes.py`), for sudoku grids, which has no heads.
+    """
 
     length: int = Field(ge=1)
     vocabulary_sizes: tuple[int, ...] = Field(min_length=1)
@@ -29,11 +38,15 @@ class Architecture(_Frozen):
     heads: int = Field(default=4, ge=1)
     mlp_width: int = Field(default=256, ge=2)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    trunk: TrunkKind = "attention"
+    loops: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.trunk == "planes" and (self.length, self.vocabulary_sizes) != (GRID_CELLS, (GRID_SIDE,)):
+            raise ValueError(f"trunk planes is for grids of {GRID_CELLS} cells and {GRID_SIDE} digits")
         if len(self.vocabulary_sizes) not in (1, self.length) or min(self.vocabulary_sizes) < 1:
             raise ValueError("vocabulary_sizes takes one positive size, or one for each position")
         return self
@@ -43,15 +56,82 @@ class Architecture(_Frozen):
         """Whether each position has a vocabulary of its own, as a table's columns do."""
         return len(self.vocabulary_sizes) == self.length and self.length > 1
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether canvases may be shorter than `length`: text's are, rows of tables and grids never."""
+        return self.trunk != "planes" and not self.has_own_vocabularies
 
-class OrderSpec(_Frozen):
-    """How the model orders its positions; `fixed` lists them, and goes with the kind of that name only."""
 
-    kind: OrderKind
-    fixed: tuple[int, ...] | None = None
+class ImportedArchitecture(_Frozen):
+    """A masked LM trained elsewhere, in the words of the `transformers` library; `unveil import` writes it.
+
+    `config` is the library's own configuration of the network. A canvas of up to `length` positions is shown to it
+    between the ids `before` and `after` ([CLS] and [SEP], say), which are always visible and are no positions of the
+    canvas; `mask_id` stands where it is hidden, `pad_id` behind its end. `absent` ids are never offered: special tokens
+    and ids without a token. `vocabulary_sizes` has one entry, that of the tokenizer; `width` is the trunk's.
+    """
+
+    kind: Literal["hf_masked_lm"]
+    family: Family
+    length: int = Field(ge=1)
+    vocabulary_sizes: tuple[int] = Field()
+    width: int = Field(ge=1)
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    mask_id: int = Field(ge=0)
+    pad_id: int = Field(ge=0)
+    absent: tuple[int, ...] = ()
+    config: dict[str, Any]
+
+    @property
+    def has_own_vocabularies(self) -> Literal[False]:
+        return False
+
+    @property
+    def is_padded(self) -> Literal[True]:
+        return True
+
+    @property
+    def loops(self) -> Literal[1]:
+        return 1
+
+    @property
+    def is_shifted(self) -> bool:
+        """Whether a position's token is read off the state of the position before it, as Dream was trained."""
+        return self.family == "dream"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        size = self.vocabulary_sizes[0]
+        if not all(0 <= i < size for i in self.absent) or len(set(self.absent)) >= size:
+            raise ValueError(f"absent lists ids below {size}, and not all of them")
+        return self
+
+
+def _kind(value: Any) -> str:
+    kind = value.get("kind", OWN) if isinstance(value, dict) else getattr(value, "kind", OWN)
+    return IMPORTED if kind == IMPORTED else OWN
+
+
+AnyArchitecture = Annotated[
+    Annotated[Architecture, Tag(OWN)] | Annotated[ImportedArchitecture, Tag(IMPORTED)], Discriminator(_kind)
+]
+
+
+class OrderSpec(_Frozen):
+    """How the model orders its positions; `fixed` lists them, and goes with the kind of that name only.
+
+    `head` is what a contextual order reads: the `trunk` alone, or, with `foresight`, also the token head's confidence.
+    """
+
+    kind: OrderKind
+    fixed: tuple[int, ...] | None = None
+    head: OrderHeadKind = "trunk"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.head != "trunk" and self.kind != "contextual":
+            raise ValueError("an order's head goes with the kind contextual")
         if (self.kind == "fixed") != (self.fixed is not None):
             raise ValueError("an order lists its positions if and only if its kind is fixed")
         if self.fixed is not None and sorted(self.fixed) != list(range(len(self.fixed))):
@@ -64,7 +144,7 @@ class Manifest(_Frozen):
 
     format_version: Literal[1] = FORMAT_VERSION
     domain: Domain
-    architecture: Architecture
+    architecture: AnyArchitecture
     order: OrderSpec
     default_length: int = Field(ge=1)
     num_parameters: int = Field(ge=0)
@@ -75,6 +155,11 @@ class Manifest(_Frozen):
     @property
     def length(self) -> int:
         return self.architecture.length
+
+    @property
+    def mask_id(self) -> int | None:
+        """The mask's own token, where the tokenizer has one: that of an imported model."""
+        return self.architecture.mask_id if isinstance(self.architecture, ImportedArchitecture) else None
 
     @property
     def weights_sha256(self) -> str:
@@ -103,7 +188,8 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ArtifactError(f"{path}: {'.'.join(map(str, first['loc'])) or 'config'}: {first['msg']}") from None
+        place = [str(part) for part in first["loc"] if part not in (OWN, IMPORTED)]
+        raise ArtifactError(f"{path}: {'.'.join(place) or 'config'}: {first['msg']}") from None
     for name in (WEIGHTS, TOKENIZER):
         if name not in manifest.files:
             raise ArtifactError(f"{path}: files: the sha256 of {name} is missing")

@@ -110,6 +110,12 @@ def order_form(
     return _loss(values, score + spread * _spreading(cross_entropy, prefixes, log_w), parts, signals)
 
 
+def even_loss(cross_entropy: Tensor, prefixes: Prefixes) -> Tensor:
+    """`n` times the mean loss of what is hidden, in nats, as `order_form` has it for uniform rows: [B, L] -> [B]."""
+    hidden = prefixes.hidden
+    return prefixes.num_free * cross_entropy.double().masked_fill(~hidden, 0.0).sum(-1) / hidden.sum(-1)
+
+
 def eq8(cross_entropy: Tensor, masks: Masks, *, schedule: PolynomialSchedule, baseline: Tensor | None = None) -> Loss:
     """The paper's eq. 8: mean over rows of `sum_{i masked} (w_i / t) CE_i`, and the score function of the mask.
 

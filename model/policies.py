@@ -43,8 +43,7 @@ def needs_confidence(canvases: Sequence[Canvas]) -> bool:
 
 def is_stochastic(canvas: Canvas) -> bool:
     """Whether the order is drawn, so that a reveal has an order log-probability."""
-    params = canvas.params
-    return params.order == "uniform" or (params.order == "learned" and params.order_temperature > 0)
+    return canvas.params.is_order_drawn
 
 
 def log_rates(canvases: Sequence[Canvas], order_logits: Tensor) -> Tensor:
@@ -64,25 +63,36 @@ def race_keys(canvases: Sequence[Canvas], rates: Tensor, steps: Tensor) -> Tenso
 
 def fixed_keys(canvases: Sequence[Canvas], order_logits: Tensor, sure: Confidence | None) -> Tensor:
     """Keys of the policies that draw nothing, [B, L] float64; rows of the others are left to right and not used."""
-    L = order_logits.shape[1]
+    B, L = order_logits.shape
     positions = torch.arange(L, dtype=torch.float64, device=order_logits.device)
-    keys = positions.expand(len(canvases), L).clone()
-    for b, canvas in enumerate(canvases):
-        order = canvas.params.order
-        if is_stochastic(canvas):
-            continue
-        if order == "learned":
-            keys[b] = -order_logits[b].to(torch.float64)
-        elif order == "right_to_left":
-            keys[b] = -positions
-        elif order == "explicit":
-            assert canvas.params.explicit_order is not None
-            ranks = torch.arange(len(canvas.params.explicit_order), dtype=torch.float64, device=keys.device)
-            keys[b, list(canvas.params.explicit_order)] = ranks
-        elif order in _HEURISTICS:
-            assert sure is not None
-            keys[b] = sure.entropy[b] if order == "entropy" else -getattr(sure, order)[b]
+    keys = positions.expand(B, L)
+    for order in {c.params.order for c in canvases} - {"uniform", "left_to_right"}:
+        own = _keys_of(order, canvases, order_logits, sure)
+        rows = torch.tensor([c.params.order == order for c in canvases], device=order_logits.device)
+        keys = torch.where(rows[:, None], own, keys)
     return keys
+
+
+def _keys_of(order: OrderPolicy, canvases: Sequence[Canvas], order_logits: Tensor, sure: Confidence | None) -> Tensor:
+    """[B, L] or [L] float64, right in the rows of this order."""
+    L = order_logits.shape[1]
+    if order == "learned":
+        return -order_logits.to(torch.float64)
+    if order == "right_to_left":
+        return -torch.arange(L, dtype=torch.float64, device=order_logits.device)
+    if order == "explicit":
+        ranks = [_ranks(c.params.explicit_order or (), L) for c in canvases]
+        return torch.tensor(ranks, dtype=torch.float64, device=order_logits.device)
+    assert sure is not None
+    return sure.entropy if order == "entropy" else -getattr(sure, order)
+
+
+def _ranks(explicit_order: Sequence[int], length: int) -> list[float]:
+    """When each position's turn comes; never, for those that are not listed."""
+    ranks = [math.inf] * length
+    for rank_, position in enumerate(explicit_order):
+        ranks[position] = float(rank_)
+    return ranks
 
 
 def time_step(rates: Tensor, hidden: Tensor, steps_left: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ position.
 from torch import Tensor
 
 from model.manifest import Architecture, OrderSpec
-from model.transformer import OrderHead, Trunk
+from model.order_heads import OrderHead
+from model.transformer import Trunk
 
 
 class Posterior(Trunk):
@@ -25,4 +26,4 @@ class Posterior(Trunk):
 
     def forward(self, tokens: Tensor, known: Tensor, lengths: Tensor) -> Tensor:
         """Clean ids and what is known from the start [B, L], lengths [B] -> float32 log-weights [B, L]."""
-        return self.order_head(self.trunk(tokens, known, lengths))  # type: ignore[no-any-return]
+        return self.order_head(self.trunk(tokens, known, lengths)[-1])  # type: ignore[no-any-return]

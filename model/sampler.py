@@ -7,7 +7,7 @@ does not depend on its neighbours as long as the denoiser's rows do not.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from model.canvas import Canvas, Reveal
 from model.denoiser import Denoiser, Prediction
 from model.noise import uniforms
 
-_LANES = 16  # rows padded to whole vector registers: a remainder takes another code path, which may round differently
+LANES = 16  # rows padded to whole vector registers: a remainder takes another code path, which may round differently
 _STEPS_AT_ONCE = 64  # idle time steps tried together
 
 
@@ -54,7 +54,7 @@ def step(denoise: Denoiser, canvases: Sequence[Canvas], *, device: torch.device 
     assert canvases
     assert not any(canvas.is_complete for canvas in canvases)
     tokens, hidden, lengths = collate(canvases, device)
-    prediction = _checked(denoise(tokens, hidden, lengths), tokens)
+    prediction = checked(denoise(tokens, hidden, lengths), tokens)
     plan = _plan(canvases, prediction, hidden)
     reveals = _draw(canvases, prediction, plan)
     return [StepResult(apply(c, r), tuple(r)) for c, r in zip(canvases, reveals, strict=True)]
@@ -118,7 +118,7 @@ def order_probabilities(
 ) -> list[tuple[int, float]]:
     """The model's own probability of each hidden position to be revealed next, by position."""
     tokens, hidden, lengths = collate([canvas], device)
-    prediction = _checked(denoise(tokens, hidden, lengths), tokens)
+    prediction = checked(denoise(tokens, hidden, lengths), tokens)
     positions = hidden[0].nonzero().squeeze(-1)
     law = prediction.order_logits[0, positions].to(torch.float64).softmax(-1)
     return list(zip(positions.tolist(), law.tolist(), strict=True))
@@ -151,44 +151,79 @@ def draw_tokens(
     go to the lowest id. The log-probability is the unmodified model's.
     """
     V = logits.shape[-1]
-    padded = torch.nn.functional.pad(logits.to(torch.float64), (0, -V % _LANES), value=-torch.inf)  # [R, V']
+    padded = torch.nn.functional.pad(logits.to(torch.float64), (0, -V % LANES), value=-torch.inf)  # [R, V']
     log_p = padded.log_softmax(-1)
-    heat = torch.tensor(temperature, dtype=torch.float64, device=logits.device)[:, None]
-    k = torch.tensor([1 if t == 0 else (k or V) for k, t in zip(top_k, temperature, strict=True)], device=logits.device)
-    p = torch.tensor([1.0 if p is None else p for p in top_p], dtype=torch.float64, device=logits.device)
-    tempered = (log_p / torch.where(heat == 0, 1.0, heat)).log_softmax(-1)
-    order = tempered.sort(dim=-1, descending=True, stable=True).indices
-    ranked = tempered.gather(-1, order)
+    ids = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    ways = [_way(*given) for given in zip(temperature, top_k, top_p, strict=True)]
+    for way in set(ways):  # a row goes its own way whoever its neighbours are
+        rows = [row for row, own in enumerate(ways) if own == way]
+        at: slice | Tensor = slice(None) if len(rows) == len(ways) else torch.tensor(rows, device=logits.device)
+        if way == "likeliest":
+            ids[at] = log_p[at].argmax(-1)
+            continue
+        tempered = _tempered(log_p[at], [temperature[row] for row in rows])
+        mass = tempered.exp()
+        if way == "filtered":
+            mass = _filtered(tempered, [top_k[row] or V for row in rows], [top_p[row] for row in rows])
+        cumulative = mass.cumsum(-1)
+        ids[at] = (cumulative <= noise[at, None] * cumulative[:, -1:]).sum(-1)
+    return ids, log_p.gather(-1, ids[:, None]).squeeze(-1)
+
+
+def _way(temperature: float, top_k: int | None, top_p: float | None) -> Literal["likeliest", "plain", "filtered"]:
+    if temperature == 0:
+        return "likeliest"
+    return "plain" if top_k is None and top_p is None else "filtered"
+
+
+def _tempered(log_p: Tensor, temperature: Sequence[float]) -> Tensor:
+    """Log-probabilities [R, V'] at each row's temperature."""
+    if all(t == 1.0 for t in temperature):
+        return log_p
+    heat = torch.tensor(temperature, dtype=torch.float64, device=log_p.device)[:, None]
+    return torch.where(heat == 1.0, log_p, (log_p / heat).log_softmax(-1))
+
+
+def _filtered(log_p: Tensor, top_k: Sequence[int], top_p: Sequence[float | None]) -> Tensor:
+    """Unnormalised probabilities [R, V'] after top-k and then top-p."""
+    k = torch.tensor(top_k, device=log_p.device)
+    p = torch.tensor([1.0 if p is None else p for p in top_p], dtype=torch.float64, device=log_p.device)
+    order = log_p.sort(dim=-1, descending=True, stable=True).indices
+    ranked = log_p.gather(-1, order)
     ranked = ranked.masked_fill(torch.arange(ranked.shape[-1], device=k.device) >= k[:, None], -torch.inf)
     mass = ranked.softmax(-1)
     mass = mass.masked_fill(mass.cumsum(-1) - mass >= p[:, None], 0.0)
-    cumulative = torch.zeros_like(mass).scatter(-1, order, mass).cumsum(-1)  # by id again
-    ids = (cumulative <= noise[:, None] * cumulative[:, -1:]).sum(-1)
-    return ids, log_p.gather(-1, ids[:, None]).squeeze(-1)
+    return torch.zeros_like(mass).scatter(-1, order, mass)
 
 
 def _plan(canvases: Sequence[Canvas], prediction: Prediction, hidden: Tensor) -> _Plan:
     """Ranks each canvas's hidden positions by its order and says how many of them its next step reveals."""
     L = hidden.shape[1]
-    order_logits = torch.nn.functional.pad(prediction.order_logits, (0, -L % _LANES))  # [B, L']
-    wide = torch.nn.functional.pad(hidden, (0, -L % _LANES))
+    order_logits = torch.nn.functional.pad(prediction.order_logits, (0, -L % LANES))  # [B, L']
+    wide = torch.nn.functional.pad(hidden, (0, -L % LANES))
     sure = policies.confidence_of(prediction.token_logits) if policies.needs_confidence(canvases) else None
     if sure is not None:
-        sure = policies.Confidence(*(torch.nn.functional.pad(x, (0, -L % _LANES)) for x in sure))
-    rates = policies.log_rates(canvases, order_logits)
-    drawn = torch.tensor([policies.is_stochastic(c) for c in canvases], device=hidden.device)
+        sure = policies.Confidence(*(torch.nn.functional.pad(x, (0, -L % LANES)) for x in sure))
+    drawn = [policies.is_stochastic(c) for c in canvases]
     steps = torch.tensor([c.step for c in canvases], device=hidden.device)
-    still = policies.fixed_keys(canvases, order_logits, sure)
-    timed, steps = _race(canvases, rates, wide, steps, drawn)
-    keys = torch.where(drawn[:, None], timed.keys, still)
-    ranking = policies.rank(keys, wide)
-    planned = [policies.planned_count(c, sum(c.hidden)) for c in canvases]
-    counts = torch.where(timed.counts > 0, timed.counts, torch.tensor(planned, device=hidden.device))
+    counts = torch.tensor([policies.planned_count(c, sum(c.hidden)) for c in canvases], device=hidden.device)
+    still = None if all(drawn) else policies.fixed_keys(canvases, order_logits, sure)
+    if any(drawn):
+        where = torch.tensor(drawn, device=hidden.device)
+        timed, steps = _race(canvases, policies.log_rates(canvases, order_logits), wide, steps, where)
+        keys = timed.keys if still is None else torch.where(where[:, None], timed.keys, still)
+        counts = torch.where(timed.counts > 0, timed.counts, counts)
+        ranking = policies.rank(keys, wide)
+        order_logprob = _order_logprobs(canvases, order_logits, wide, ranking, where)
+    else:
+        assert still is not None
+        ranking = policies.rank(still, wide)
+        order_logprob = torch.full(ranking.shape, torch.nan, dtype=torch.float64, device=hidden.device)
     if sure is not None:
         has_threshold = torch.tensor([c.params.threshold is not None for c in canvases], device=hidden.device)
         passing = policies.count_passing(canvases, sure, ranking).clamp(min=1)
         counts = torch.where(has_threshold, torch.minimum(passing, wide.sum(-1)), counts)
-    return _Plan(ranking[:, :L], counts, steps, _order_logprobs(canvases, order_logits, wide, ranking, drawn)[:, :L])
+    return _Plan(ranking[:, :L], counts, steps, order_logprob[:, :L])
 
 
 class _Race(NamedTuple):
@@ -241,7 +276,7 @@ def _order_logprobs(
     return torch.where(drawn[:, None], ranked - remaining, torch.nan)
 
 
-def _checked(prediction: Prediction, tokens: Tensor) -> Prediction:
+def checked(prediction: Prediction, tokens: Tensor) -> Prediction:
     logits, order_logits = prediction
     if logits.shape[:2] != tokens.shape or order_logits.shape != tokens.shape:
         shapes = f"{tuple(logits.shape)} and {tuple(order_logits.shape)}"

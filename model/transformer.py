@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.denoiser import Prediction
-from model.manifest import Architecture, OrderKind, OrderSpec
-
-FIXED_GAP = 64.0  # log-weights this far apart make Plackett-Luce deterministic: float64 Gumbel noise spans 40
+from model.manifest import Architecture, OrderSpec
+from model.network import Depths, Network, Reading, initialise
+from model.order_heads import make_order_head
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -87,39 +87,6 @@ class TokenHead(nn.Module):
         return logits.masked_fill(absent, -torch.inf)
 
 
-class OrderHead(nn.Module):
-    """Log-weights of the next position to reveal, in the gauge of mean zero over all positions.
-
-    `uniform` has none, `fixed` has them far apart, `global` learns one a position, `contextual` adds to that what a
-    small head reads off the trunk, so that the next position may depend on what is revealed.
-    """
-
-    def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
-        super().__init__()
-        self.kind: OrderKind = order.kind
-        log_w = torch.zeros(architecture.length)
-        if order.fixed is not None:
-            log_w[list(order.fixed)] = -FIXED_GAP * torch.arange(architecture.length).float()
-        if order.kind in ("global", "contextual"):
-            self.log_w = nn.Parameter(log_w)
-        else:
-            self.register_buffer("log_w", log_w, persistent=False)
-        if order.kind == "contextual":
-            D = architecture.width
-            self.head = nn.Sequential(nn.RMSNorm(D, eps=1e-5), nn.Linear(D, D), nn.GELU(), nn.Linear(D, 1))
-
-    def global_log_w(self) -> Tensor:
-        """[L] float32 with mean zero: the context-free part of the law, all of it unless the kind is contextual."""
-        return self.log_w - self.log_w.mean()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Trunk states [B, L, D] -> log-weights [B, L]."""
-        log_w = self.global_log_w()[: x.shape[1]].expand(x.shape[:2])
-        if self.kind != "contextual":
-            return log_w
-        return log_w + self.head(x).squeeze(-1).float()  # type: ignore[no-any-return]
-
-
 class Trunk(nn.Module):
     """Embeddings and blocks, without a head: partly hidden canvases in, a state a position out."""
 
@@ -137,22 +104,26 @@ class Trunk(nn.Module):
         """[B, L] ids and bools -> [B, L, D], before positions: the mask's embedding stands for what is hidden."""
         return torch.where(hidden[..., None], self.mask, self.embedding(tokens + self.get_buffer("offsets")))
 
-    def trunk(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """[B, L] ids and bools -> [B, L, D] states. Padding is never attended to, so its content cannot matter."""
+    def trunk(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> list[Tensor]:
+        """[B, L] ids and bools -> [B, L, D] states after each loop. Padding is never attended to, so its content cannot
+        matter."""
         L = tokens.shape[1]
         x = self.embed(tokens, hidden) + self.position[:L]  # [B, L, D]
         bias = None
         if not self.architecture.has_own_vocabularies:  # a table's canvases are never padded
             padding = torch.arange(L, device=tokens.device) >= lengths[:, None]
             bias = torch.zeros_like(padding, dtype=x.dtype).masked_fill(padding, -torch.inf)[:, None, None]
-        for block in self.blocks:
-            x = block(x, bias)
-        return x
+        states: list[Tensor] = []
+        for _ in range(self.architecture.loops):
+            for block in self.blocks:
+                x = block(x, bias)
+            states.append(x)
+        return states
 
     def initialise(self) -> None:
         """To be called last by whoever adds the heads: residual branches start small, so that depth does not scale the
         first activations."""
-        self.apply(_initialise)
+        self.apply(initialise)
         for parameter in (self.position, self.mask):
             nn.init.normal_(parameter, std=0.02)
         for block in self.blocks:
@@ -162,30 +133,33 @@ class Trunk(nn.Module):
                 nn.init.normal_(layer.weight, std=0.02 * (2 * self.architecture.layers) ** -0.5)
 
 
-class Transformer(Trunk):
-    """A denoiser in the sense of `model.denoiser.Denoiser`."""
+class Transformer(Trunk, Network):
+    """The network of tables and text."""
+
+    architecture: Architecture
 
     def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
-        if order.fixed is not None and len(order.fixed) != architecture.length:
-            raise ValueError(f"a fixed order of {len(order.fixed)} positions for a model of {architecture.length}")
         super().__init__(architecture)
         self.order = order
         self.token_head = TokenHead(architecture)
-        self.order_head = OrderHead(architecture, order)
+        self.order_head = make_order_head(architecture, order)
         self.initialise()
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""
-        x = self.trunk(tokens, hidden, lengths)
-        return Prediction(self.token_head(x, self.embedding.weight), self.order_head(x))
+        states, logits = self.read(tokens, hidden, lengths)
+        return Prediction(logits, self.order_head(states, logits))
 
-    @property
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters())
+    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
+        """See `Network.read`."""
+        x = self.trunk(tokens, hidden, lengths)[-1]
+        return Reading(x, self._logits(x))
 
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
+        """See `Network.depths`."""
+        *earlier, x = self.trunk(tokens, hidden, lengths)
+        logits = self._logits(x)
+        return Depths(Prediction(logits, self.order_head(x, logits)), tuple(map(self._logits, earlier)))
 
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import ServiceError
-from service.schemas import OrderName
+from service.schemas import OrderName, ScoreRequest
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -29,7 +29,9 @@ _WANTED_BY_PROBLEM = {
     "less_than_equal": "at most {le}",
     "string_type": "a string",
 }
-_WANTED = {"order": f"{', '.join(get_args(OrderName))}, or a list of all hidden positions"}
+_ORDERS = ", ".join(get_args(OrderName))
+_WANTED = {"order": f"{_ORDERS}, or a list of all hidden positions"}
+_WANTED_TO_SCORE = {"order": f"{_ORDERS}, or a list of all known positions"}
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -110,8 +112,9 @@ def _refusal(problem: ErrorDetails, schema: type[BaseModel]) -> ServiceError:
     if problem["type"] == "value_error":
         cause = problem["ctx"]["error"]
         return ServiceError("invalid_request", str(cause), param=getattr(cause, "param", name))
-    if name in _WANTED:
-        wanted = _WANTED[name]
+    known = _WANTED_TO_SCORE if schema is ScoreRequest else _WANTED
+    if name in known:
+        wanted = known[name]
     else:
         template = _WANTED_BY_PROBLEM.get(problem["type"], problem["msg"].removeprefix("Input should be "))
         wanted = template.format(**problem.get("ctx", {}))

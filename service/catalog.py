@@ -104,6 +104,10 @@ def _load_model(source: Source) -> Model:
     manifest = read_manifest(source.folder)
     check_file(source.folder, manifest, TOKENIZER)
     tokenizer = load_tokenizer(
-        source.folder, manifest.domain, length=manifest.length, default_length=manifest.default_length
+        source.folder,
+        manifest.domain,
+        length=manifest.length,
+        default_length=manifest.default_length,
+        mask_id=manifest.mask_id,
     )
     return Model(source.name, manifest, tokenizer)

@@ -19,9 +19,7 @@ from service.messages import (
     Event,
     Failed,
     Finished,
-    Generate,
     Loaded,
-    Rank,
     Ranked,
     Ready,
     RequestEvent,
@@ -29,6 +27,7 @@ from service.messages import (
     Started,
     Stepped,
     Stop,
+    Work,
 )
 from service.metrics import Metrics
 
@@ -130,11 +129,11 @@ class Dispatcher:
             raise ServiceError("not_ready", "the engine is not running")
 
     def submit(
-        self, command: Generate | Rank, *, arrived_at: float, timeout_seconds: float, buffer_events: int | None = None
+        self, command: Work, *, arrived_at: float, timeout_seconds: float, buffer_events: int | None = None
     ) -> Flight:
         """Admits a request, whose deadline counts from its arrival. Raises ServiceError (429, 503)."""
         self.check_ready()
-        num_canvases = len(command.canvases) if isinstance(command, Generate) else 1
+        num_canvases = command.num_places
         num_taken = sum(flight.num_canvases for flight in self._flights.values())
         if num_taken + num_canvases > self._capacity:
             message = f"{num_taken} of {self._capacity} places are taken, this request needs {num_canvases}"

@@ -6,17 +6,21 @@ import torch
 
 from model.artifact import load_artifact
 from model.canvas import Canvas
+from model.chain import Chain
 from model.denoiser import Denoiser
-from model.manifest import Architecture
+from model.manifest import Architecture, ImportedArchitecture
 from model.sampler import StepResult, order_probabilities, step
+from model.scoring import ScoreResult, score_step
 from service.catalog import Source
 from service.engine_shapes import (
     FixedShapes,
+    Inputs,
     agreeing_sizes,
     batch_sizes,
     length_buckets,
     random_inputs,
 )
+from service.engine_trace import Traced
 from service.messages import Loaded
 
 
@@ -24,22 +28,25 @@ class Runner:
     """One model, ready to step. Satisfies `service.engine_worker.Runner`."""
 
     def __init__(self, denoiser: FixedShapes, *, weights_version: str, device: torch.device) -> None:
-        self._denoiser = denoiser
+        self.denoiser = denoiser
         self._device = device
         self.weights_version = weights_version
 
     @property
     def num_positions(self) -> int:
-        return self._denoiser.num_positions
+        return self.denoiser.num_positions
 
     def bucket(self, length: int) -> int:
-        return self._denoiser.bucket(length)
+        return self.denoiser.bucket(length)
 
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
-        return step(self._denoiser, canvases, device=self._device)
+        return step(self.denoiser, canvases, device=self._device)
 
     def rank(self, canvas: Canvas) -> list[tuple[int, float]]:
-        return order_probabilities(self._denoiser, canvas, device=self._device)
+        return order_probabilities(self.denoiser, canvas, device=self._device)
+
+    def score(self, chains: Sequence[Chain]) -> list[ScoreResult]:
+        return score_step(self.denoiser, chains, device=self._device)
 
 
 def load_models(
@@ -61,21 +68,32 @@ def load_models(
 
 
 def fixed_shapes(
-    network: Denoiser, architecture: Architecture, max_batch: int, device: torch.device
+    network: Denoiser, architecture: Architecture | ImportedArchitecture, max_batch: int, device: torch.device
 ) -> tuple[FixedShapes, bool]:
-    """Runs every shape once, which is the warm-up, and keeps those that agree; False where nothing does."""
-    buckets = length_buckets(architecture.length, is_padded=not architecture.has_own_vocabularies)
+    """Runs every shape, which is the warm-up, and keeps those that agree; False where nothing does."""
+    network = Traced(network)
+    buckets = length_buckets(architecture.length, is_padded=architecture.is_padded)
     sizes: dict[int, tuple[int, ...]] = {}
     is_deterministic = True
     for shortest, bucket in zip((0, *buckets), buckets, strict=False):
-        lowest = bucket if architecture.has_own_vocabularies else shortest + 1
+        lowest = shortest + 1 if architecture.is_padded else bucket
         inputs = random_inputs(
             max_batch, bucket, shortest=lowest, vocabulary_sizes=architecture.vocabulary_sizes, seed=bucket
         )
-        agreeing = agreeing_sizes(network, type(inputs)(*(x.to(device) for x in inputs)), batch_sizes(max_batch))
+        inputs = type(inputs)(*(x.to(device) for x in inputs))
+        if device.type == "cpu":
+            _record(network, inputs, batch_sizes(max_batch))
+        agreeing = agreeing_sizes(network, inputs, batch_sizes(max_batch))
         is_deterministic &= bool(agreeing)
         sizes[bucket] = agreeing or batch_sizes(max_batch)
     return FixedShapes(network, sizes=sizes), is_deterministic
+
+
+def _record(network: Traced, inputs: Inputs, sizes: Sequence[int]) -> None:
+    """All sizes at this length, or those before the first that cannot be recorded."""
+    for size in sizes:
+        if not network.record(*inputs.rows(torch.arange(size, device=inputs.tokens.device))):
+            return
 
 
 def pick_device(device: str) -> str:

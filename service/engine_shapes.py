@@ -75,12 +75,13 @@ def _pad(x: Tensor, length: int) -> Tensor:
 
 
 def batch_sizes(max_batch: int) -> tuple[int, ...]:
-    """1, 2, 4, ... and `max_batch` itself."""
-    return (*(2**k for k in range((max_batch - 1).bit_length())), max_batch)
+    """1, 2, 3, 4, 6, 8, 12, ... and `max_batch` itself: at most a third of a batch is padding."""
+    powers = [2**k for k in range((max_batch - 1).bit_length())]
+    return (*sorted({*powers, *(3 * p // 2 for p in powers if p > 1 and 3 * p // 2 < max_batch)}), max_batch)
 
 
 def length_buckets(length: int, *, is_padded: bool) -> tuple[int, ...]:
-    """Powers of two from 16 below `length`, and `length`; that alone where canvases are never padded (tables)."""
+    """Powers of two from 16 below `length`, and `length`; that alone where canvases are never padded."""
     if not is_padded:
         return (length,)
     powers = (2**k for k in range(_SHORTEST_BUCKET.bit_length() - 1, length.bit_length() + 1))

@@ -2,13 +2,15 @@
 
 A request's life: `Generate` goes in; `Started` comes back when its first step begins, `Revealed` in the step in which
 positions became known, `SampleDone` for each finished canvas, and at the end exactly one `Finished` or `Failed`, unless
-a `Cancel` came first. `Rank` (the probabilities of the next position) is answered by one `Ranked` or `Failed`.
+a `Cancel` came first. `Rank` (the probabilities of the next position) is answered by one `Ranked` or `Failed`. `Score`
+is answered as `Generate` is, with `Scored` for what each step found out.
 Everything about a request names the weights it was computed with.
 """
 
 from dataclasses import dataclass
 
 from model.canvas import Canvas, Reveal
+from model.chain import Chain, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,10 @@ class Generate:
     weights_version: str
     canvases: tuple[Canvas, ...]
 
+    @property
+    def num_places(self) -> int:
+        return len(self.canvases)
+
 
 @dataclass(frozen=True, slots=True)
 class Rank:
@@ -29,6 +35,24 @@ class Rank:
     model: str
     weights_version: str
     canvas: Canvas
+
+    @property
+    def num_places(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Score every chain to its end. A chain takes a place, as a canvas does: it costs as many forwards."""
+
+    request_id: str
+    model: str
+    weights_version: str
+    chains: tuple[Chain, ...]
+
+    @property
+    def num_places(self) -> int:
+        return len(self.chains)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +67,8 @@ class Stop:
     """End the worker after the step it is in."""
 
 
-Command = Generate | Rank | Cancel | Stop
+Work = Generate | Rank | Score  # what is admitted, and answered
+Command = Work | Cancel | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +140,16 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """What one step found out about chain `index`. Where its order is known ahead, terms may come out of sequence."""
+
+    request_id: str
+    weights_version: str
+    index: int
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The engine could not serve the request; the others are not touched. `message` is for the log, not for users."""
 
@@ -125,7 +160,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One denoising step over a batch, for the metrics. Also a sign of life.
+    """One denoising step over a batch, to generate or to score, for the metrics. Also a sign of life.
 
     `num_positions` counts what the forward passes computed, padding included; `num_useful_positions` the canvases' own.
     """
@@ -137,5 +172,5 @@ class Stepped:
     num_revealed: int
 
 
-RequestEvent = Started | Revealed | SampleDone | Finished | Ranked | Failed
+RequestEvent = Started | Revealed | SampleDone | Finished | Ranked | Scored | Failed
 Event = RequestEvent | Loaded | Ready | Died | Beat | Stepped

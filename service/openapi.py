@@ -7,9 +7,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from service.errors import ErrorReply
-from service.schemas import GenerateRequest, OrderRequest
+from service.schemas import GenerateRequest, OrderRequest, ScoreRequest
 
-_REQUESTS: tuple[type[BaseModel], ...] = (GenerateRequest, OrderRequest)
+_REQUESTS: tuple[type[BaseModel], ...] = (GenerateRequest, OrderRequest, ScoreRequest)
 _REF = "#/components/schemas/{model}"
 _ERRORS = {
     400: "The body is not UTF-8 JSON.",

@@ -1,7 +1,7 @@
 """A valid request and a served model -> canvases to decode, each with its own seed. Knows no queue and no engine."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from model.canvas import Canvas, OrderPolicy, SamplingParams
 from model.errors import PromptError
@@ -9,11 +9,19 @@ from model.seeds import derive_seed, draw_seed
 from model.tokenizers.base import Template
 from service.catalog import Model
 from service.errors import ServiceError
-from service.schemas import GenerateRequest, OrderRequest
+from service.schemas import GenerateRequest, OrderRequest, ScoreRequest
 from service.settings import Settings
 
 _MAX_STEPS = 1_000  # unless more positions are hidden
 _LARGEST_TOP_K = 2**31 - 1  # beyond every vocabulary, and what a tensor can hold
+
+
+class OrderFields(TypedDict):
+    """The fields of `SamplingParams` that say how the next position is chosen."""
+
+    order: OrderPolicy
+    explicit_order: tuple[int, ...] | None
+    order_temperature: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +48,15 @@ class Plan:
 
 def plan_generation(request: GenerateRequest, model: Model, settings: Settings) -> Plan:
     """Raises ServiceError (422) naming the field, down to the column, that cannot be served."""
-    prompts = request.prompt if isinstance(request.prompt, list) else [request.prompt]
+    prompts = prompts_of(request, settings)
     _check_size(request, len(prompts), settings)
     seed = draw_seed() if request.seed is None else request.seed
     samples: list[Sample] = []
     num_prompt_tokens = 0
-    for prompt_index, prompt in enumerate(prompts):
-        place = f"prompt.{prompt_index}" if isinstance(request.prompt, list) else "prompt"
-        template = _encode(model, prompt, request.length, place)
+    for prompt_index, (place, prompt) in enumerate(prompts):
+        template = encode_prompt(model, prompt, request.length, place)
         params = _params(request, template, place)
-        num_prompt_tokens += template.hidden.count(False)
+        num_prompt_tokens += template.num_given
         for sample_index in range(request.num_samples):
             own_seed = derive_seed(seed, prompt_index, sample_index)
             canvas = Canvas.start(template.tokens, template.hidden, seed=own_seed, params=params)
@@ -59,7 +66,7 @@ def plan_generation(request: GenerateRequest, model: Model, settings: Settings) 
 
 def plan_order(request: OrderRequest, model: Model) -> Canvas:
     """Raises ServiceError (422) as `plan_generation` does."""
-    template = _encode(model, request.prompt, request.length, "prompt")
+    template = encode_prompt(model, request.prompt, request.length, "prompt")
     return Canvas.start(template.tokens, template.hidden, seed=0, params=SamplingParams())
 
 
@@ -77,11 +84,6 @@ def deadline(timeout_seconds: float | None, settings: Settings) -> float:
 
 
 def _check_size(request: GenerateRequest, num_prompts: int, settings: Settings) -> None:
-    if num_prompts == 0:
-        raise ServiceError("invalid_request", "prompt is an empty list", param="prompt")
-    if num_prompts > settings.max_prompts:
-        message = f"{num_prompts} prompts; one request takes at most {settings.max_prompts} here"
-        raise ServiceError("invalid_request", message, param="prompt")
     if request.num_samples > settings.max_num_samples:
         message = f"num_samples is at most {settings.max_num_samples} here"
         raise ServiceError("invalid_request", message, param="num_samples")
@@ -92,9 +94,23 @@ def _check_size(request: GenerateRequest, num_prompts: int, settings: Settings) 
         raise ServiceError("invalid_request", f"{message}; this server holds {settings.queue_capacity}", param=param)
 
 
-def _encode(model: Model, prompt: Any, length: int | None, place: str) -> Template:
+def prompts_of(request: GenerateRequest | ScoreRequest, settings: Settings) -> list[tuple[str, Any]]:
+    """Each prompt with its place in the request, `prompt` or `prompt.2`. Raises ServiceError (422)."""
+    if not isinstance(request.prompt, list):
+        return [("prompt", request.prompt)]
+    num_prompts = len(request.prompt)
+    if num_prompts == 0:
+        raise ServiceError("invalid_request", "prompt is an empty list", param="prompt")
+    if num_prompts > settings.max_prompts:
+        message = f"{num_prompts} prompts; one request takes at most {settings.max_prompts} here"
+        raise ServiceError("invalid_request", message, param="prompt")
+    return [(f"prompt.{i}", prompt) for i, prompt in enumerate(request.prompt)]
+
+
+def encode_prompt(model: Model, prompt: Any, length: int | None, place: str, *, append: bool = True) -> Template:
+    """Raises ServiceError (422) with the path to what is to blame."""
     try:
-        return model.tokenizer.encode(prompt, length=length)
+        return model.tokenizer.encode(prompt, length=length, append=append)
     except PromptError as error:
         # A table may have a column called "length"; it takes no length of its own.
         if error.param == "length" and length is not None:
@@ -104,25 +120,22 @@ def _encode(model: Model, prompt: Any, length: int | None, place: str) -> Templa
         raise ServiceError("invalid_request", str(error), param=param) from None
 
 
+def order_of(request: GenerateRequest | ScoreRequest, positions: list[int], what: str) -> OrderFields:
+    """The order's part of `SamplingParams`. A list must hold these positions once each. Raises ServiceError (422)."""
+    temperature = 1.0 if request.order_temperature is None else request.order_temperature
+    if isinstance(request.order, str):
+        return {"order": request.order, "explicit_order": None, "order_temperature": temperature}
+    if sorted(request.order) != positions:
+        message = f"order lists every {what} {_listed(positions)}"
+        raise ServiceError("invalid_request", message, param="order")
+    return {"order": "explicit", "explicit_order": tuple(request.order), "order_temperature": temperature}
+
+
 def _params(request: GenerateRequest, template: Template, place: str) -> SamplingParams:
     _check_steps(request.steps, template.hidden.count(True))
-    order: OrderPolicy = "explicit"
-    explicit: tuple[int, ...] | None = None
-    if isinstance(request.order, str):
-        order = request.order
-    else:
-        explicit = tuple(request.order)
-        hidden = [position for position, is_hidden in enumerate(template.hidden) if is_hidden]
-        if sorted(explicit) != hidden:
-            raise ServiceError(
-                "invalid_request",
-                f"order lists every hidden position once: for {place} {_listed(hidden)}",
-                param="order",
-            )
+    hidden = [position for position, is_hidden in enumerate(template.hidden) if is_hidden]
     return SamplingParams(
-        order=order,
-        explicit_order=explicit,
-        order_temperature=1.0 if request.order_temperature is None else request.order_temperature,
+        **order_of(request, hidden, f"hidden position once: for {place}"),
         tokens_per_step=request.tokens_per_step,
         steps=request.steps,
         threshold=request.threshold,

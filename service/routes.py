@@ -1,4 +1,4 @@
-"""The endpoints: read a request, have it planned, wait for its events, answer. No generation happens here."""
+"""The endpoints: read a request, have it planned, wait for its events, answer. Nothing is generated or scored here."""
 
 import asyncio
 import time
@@ -17,12 +17,33 @@ from service.catalog import Catalog, Model
 from service.dispatcher import Dispatcher
 from service.errors import ServiceError
 from service.flight import Flight
-from service.messages import Finished, Generate, Rank, Ranked, RequestEvent, Revealed, SampleDone
+from service.messages import (
+    Finished,
+    Generate,
+    Rank,
+    Ranked,
+    RequestEvent,
+    Revealed,
+    SampleDone,
+    Score,
+    Scored,
+)
 from service.metrics import Metrics
 from service.openapi import EVENT_STREAM, responses, takes
 from service.planning import Plan, deadline, plan_generation, plan_order
 from service.replies import Composer
-from service.schemas import GenerateReply, GenerateRequest, HealthReply, ModelsReply, OrderReply, OrderRequest
+from service.schemas import (
+    GenerateReply,
+    GenerateRequest,
+    HealthReply,
+    ModelsReply,
+    OrderReply,
+    OrderRequest,
+    ScoreReply,
+    ScoreRequest,
+)
+from service.score_planning import ScorePlan, plan_score
+from service.score_replies import ScoreComposer
 from service.settings import Settings
 from service.streaming import EventStream, stream_chunks, watch_client
 
@@ -110,6 +131,39 @@ async def order(request: Request) -> Response:
         for position, probability in sorted(ranked.probabilities, key=lambda pair: (-pair[1], pair[0]))
     ]
     return JSONResponse({**_head("order", model), "id": rank.request_id, "positions": positions})
+
+
+@router.post(
+    "/score",
+    response_model=ScoreReply,
+    responses=responses(400, 404, 413, 422, 429, 500, 503, 504),
+    openapi_extra=takes(ScoreRequest),
+)
+async def score(request: Request) -> Response:
+    """What the known positions cost in nats, along one order exactly, or over drawn orders with a standard error."""
+    service, arrived_at = _service(request), asyncio.get_running_loop().time()
+
+    def prepare(body: bytes) -> tuple[Model, ScorePlan, float]:
+        parsed = parse(body, ScoreRequest)
+        model = service.catalog.get(parsed.model)
+        return model, plan_score(parsed, model, service.settings), deadline(parsed.timeout_seconds, service.settings)
+
+    model, plan, timeout_seconds = await _read(request, service, prepare)
+    head = _head("score", model)
+    bind_contextvars(id=head["id"])
+    command = Score(head["id"], model.name, model.weights_version, plan.chains)
+    flight = service.dispatcher.submit(command, arrived_at=arrived_at, timeout_seconds=timeout_seconds)
+    events = await _collect(request, service, flight)
+
+    def compose() -> Response:
+        composer = ScoreComposer(plan, model)
+        for event in events:
+            if isinstance(event, Scored):
+                composer.add(event)
+        timings = {name: seconds for name, seconds in flight.timings().items() if name != "first_reveal_seconds"}
+        return JSONResponse({**head, **composer.reply(), "timings": timings})
+
+    return compose() if len(events) <= INLINE_TOKENS else await asyncio.to_thread(compose)
 
 
 @router.get("/v1/models", response_model=ModelsReply, responses=responses(503))

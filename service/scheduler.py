@@ -5,6 +5,9 @@ only: one model, one length bucket, one kind of work. Lanes take turns. Inside a
 order of arrival: first the first unfinished canvas of every request, then the second of every request, and so on. So
 the oldest request always advances (no starvation), and a request of a thousand canvases does not make the next wait
 for all of them (no head-of-line blocking). A paused canvas loses nothing: it is a plain value.
+
+Somebody watches a generation, and waits for a score as a whole: while anybody generates, a step that scores takes only
+a part of a batch, so that turns come round sooner.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +15,9 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import Literal
 
-Kind = Literal["generate", "rank"]
+_SCORE_PART = 4  # of a batch, beside generation
+
+Kind = Literal["generate", "rank", "score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,12 @@ class Scheduler:
         lane = next(iter(self._lanes))
         requests = self._lanes.pop(lane)
         self._lanes[lane] = requests
-        return lane, tuple(islice(_rounds(requests), self._max_batch))
+        return lane, tuple(islice(_rounds(requests), self._limit(lane)))
+
+    def _limit(self, lane: Lane) -> int:
+        if lane.kind == "score" and any(other.kind == "generate" for other in self._lanes):
+            return max(1, self._max_batch // _SCORE_PART)
+        return self._max_batch
 
     def _forget(self, request_id: str, lane: Lane) -> None:
         del self._lanes[lane][request_id]

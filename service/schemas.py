@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from model.canvas import MAX_SEED, OrderPolicy
 
 OrderName = Literal["learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy"]
+Order = OrderName | list[Annotated[int, Field(ge=0)]]
 assert {*get_args(OrderName), "explicit"} == set(get_args(OrderPolicy))
 
+NUM_ORDERS = 16  # drawn where a request names no number
 _LOWEST_TEMPERATURE = 1e-6  # below it, dividing by it leaves the range of floating point
 _STRIDES = ("tokens_per_step", "steps", "threshold")
 
@@ -42,9 +44,7 @@ class GenerateRequest(_Request):
     """One prompt, or a list of prompts that is admitted whole or not at all."""
 
     num_samples: int = Field(default=1, ge=1, description="Samples of each prompt.")
-    order: OrderName | list[Annotated[int, Field(ge=0)]] = Field(
-        default="learned", description="A policy, or all hidden positions in the order wanted."
-    )
+    order: Order = Field(default="learned", description="A policy, or all hidden positions in the order wanted.")
     order_temperature: float | None = Field(
         default=None, ge=0, description="With `learned` only; null = 1, 0 = always the likeliest next position."
     )
@@ -66,14 +66,12 @@ class GenerateRequest(_Request):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in ("temperature", "order_temperature"):
-            if 0 < (getattr(self, name) or 0) < _LOWEST_TEMPERATURE:
-                raise FieldError(f"{name} takes 0, or at least {_LOWEST_TEMPERATURE}", param=name)
+        _check_temperature("temperature", self.temperature)
+        _check_temperature("order_temperature", self.order_temperature)
         strides = [name for name in _STRIDES if getattr(self, name) is not None]
         if len(strides) > 1:
             raise FieldError(f"{strides[0]} and {strides[1]} exclude each other", param=strides[1])
-        if self.order_temperature is not None and self.order != "learned":
-            raise FieldError("order_temperature goes with order learned only", param="order_temperature")
+        _check_order_temperature(self.order, self.order_temperature)
         if self.threshold is not None and self.threshold > 1 and self.order != "entropy":
             raise FieldError("threshold takes 0 to 1, except with order entropy", param="threshold")
         return self
@@ -81,6 +79,49 @@ class GenerateRequest(_Request):
 
 class OrderRequest(_Request):
     """One prompt, whose hidden positions are ranked."""
+
+
+class ScoreRequest(_Request):
+    """One prompt, or a list of prompts that is admitted whole or not at all. All are scored with the same seed."""
+
+    prompt: Any = Field(
+        description="As in /generate. What is known is scored; what is hidden stays masked, and so is integrated out."
+    )
+    length: int | None = Field(
+        default=None, ge=1, description="Hidden tokens after a text without holes; null = none, the text as it stands."
+    )
+    order: Order = Field(default="learned", description="A policy, or all known positions in the order wanted.")
+    order_temperature: float | None = Field(
+        default=None, ge=0, description="With `learned` only; null = 1, 0 = always the likeliest next position."
+    )
+    num_orders: int | None = Field(
+        default=None, ge=1, description=f"Orders to draw; null = {NUM_ORDERS}. An order that is not drawn is one order."
+    )
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="Of drawn orders; null = by the server.")
+
+    @property
+    def is_order_drawn(self) -> bool:
+        return self.order == "uniform" or (self.order == "learned" and self.order_temperature != 0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_temperature("order_temperature", self.order_temperature)
+        _check_order_temperature(self.order, self.order_temperature)
+        if self.num_orders not in (None, 1) and not self.is_order_drawn:
+            order = self.order if isinstance(self.order, str) else "given as a list"
+            at = " at order_temperature 0" if order == "learned" else ""
+            raise FieldError(f"num_orders takes null or 1 here: order {order}{at} is one order", param="num_orders")
+        return self
+
+
+def _check_temperature(name: str, temperature: float | None) -> None:
+    if 0 < (temperature or 0) < _LOWEST_TEMPERATURE:
+        raise FieldError(f"{name} takes 0, or at least {_LOWEST_TEMPERATURE}", param=name)
+
+
+def _check_order_temperature(order: Order, order_temperature: float | None) -> None:
+    if order_temperature is not None and order != "learned":
+        raise FieldError("order_temperature goes with order learned only", param="order_temperature")
 
 
 class _Reply(BaseModel):
@@ -151,6 +192,63 @@ class OrderReply(_Reply):
     model: str
     created: int
     positions: list[NextPosition]
+
+
+class TermReply(_Reply):
+    """What one known position costs: `-log p` in nats, a mean over the orders; a number's `p` is that of its bin.
+
+    `mean_step` is the step in which it was revealed, counted from 0, on average.
+    """
+
+    position: int
+    name: str | None
+    token_id: int
+    token: str
+    value: str | int | float
+    nats: float
+    standard_error: float | None
+    mean_step: float
+
+
+class ScoreOfPrompt(_Reply):
+    """One prompt's score. `nelbo` is the sum of its terms, which are in position order.
+
+    `standard_error` is null after a single drawn order, and 0 where the order is not drawn; only then there is a
+    `log_likelihood`, which is exact.
+    """
+
+    prompt_index: int
+    nelbo: float
+    standard_error: float | None
+    log_likelihood: float | None
+    terms: list[TermReply]
+
+
+class ScoreUsage(_Reply):
+    """`positions` counts each prompt's known positions once, `forwards` the canvases that went through the network."""
+
+    positions: int
+    forwards: int
+
+
+class ScoreTimings(_Reply):
+    """Seconds since the request arrived: until its first step began, and until its end."""
+
+    queue_seconds: float
+    total_seconds: float
+
+
+class ScoreReply(_Reply):
+    """`seed` is null where nothing was drawn and none was given."""
+
+    id: str
+    model: str
+    created: int
+    seed: int | None
+    num_orders: int
+    scores: list[ScoreOfPrompt]
+    usage: ScoreUsage
+    timings: ScoreTimings
 
 
 class ModelReply(BaseModel):

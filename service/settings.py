@@ -41,6 +41,7 @@ class Settings(BaseSettings):
 
     queue_capacity: int = Field(default=1024, ge=1, description="Canvases admitted at once, running ones included.")
     max_num_samples: int = Field(default=256, ge=1)
+    max_num_orders: int = Field(default=256, ge=1, description="Drawn orders of one prompt in a score.")
     max_prompts: int = Field(default=256, ge=1)
     max_body_bytes: int = Field(default=2**20, ge=1)
     default_timeout_seconds: float = Field(default=60.0, gt=0, description="A request's deadline if it names none.")

@@ -14,9 +14,9 @@ from torch.distributed.tensor import DTensor
 from model.baseline import RunningBaseline
 from model.critic import Critic, simulated_nelbo
 from model.denoiser import Prediction
+from model.network import Depths, Network
 from model.posterior import Posterior
 from model.prefixes import Prefixes
-from model.transformer import Transformer
 
 Show = Callable[[Tensor], Prefixes]
 ORDER_GROUPS = ("order", "posterior")  # parameter groups whose gradients are noisy scores
@@ -25,7 +25,8 @@ ORDER_GROUPS = ("order", "posterior")  # parameter groups whose gradients are no
 class Shown(NamedTuple):
     """What a training forward gives: the law's weights `log_w` [L] or [B, L], the prefixes drawn from it, what the
     denoiser says of them, and the policy's log-weights [B, L], None unless the order is contextual. With a critic, the
-    losses that it expects at these prefixes [B, L], and what the law costs by it, a scalar that moves the law."""
+    losses that it expects at these prefixes [B, L], and what the law costs by it, a scalar that moves the law. Of a
+    network with loops also the token logits of the `earlier` ones."""
 
     log_w: Tensor
     prefixes: Prefixes
@@ -33,6 +34,7 @@ class Shown(NamedTuple):
     policy: Tensor | None
     expected: Tensor | None
     simulated: Tensor | None
+    earlier: tuple[Tensor, ...]
 
 
 class Arm(nn.Module):
@@ -40,7 +42,7 @@ class Arm(nn.Module):
 
     def __init__(
         self,
-        denoiser: Transformer,
+        denoiser: Network,
         *,
         marginals: Tensor,
         baseline_window: int,
@@ -88,13 +90,18 @@ class Arm(nn.Module):
         prefixes = show(log_w)
         draws = len(prefixes.sigma) // len(tokens)
         log_w = log_w.repeat(draws, 1) if log_w.ndim == 2 else log_w
-        prediction = self.denoiser(tokens.repeat(draws, 1), prefixes.hidden, lengths.repeat(draws))
+        prediction, earlier = self._ask(tokens.repeat(draws, 1), prefixes.hidden, lengths.repeat(draws))
         policy = prediction.order_logits if self.posterior is not None else None
         expected = simulated = None
         if self.critic is not None and noise is not None:
             expected, simulated = self.critic(prefixes.hidden), simulated_nelbo(law, self.critic, noise)
             log_w = log_w.detach()  # the critic alone moves the law
-        return Shown(log_w, prefixes, prediction, policy, expected, simulated)
+        return Shown(log_w, prefixes, prediction, policy, expected, simulated, earlier)
+
+    def _ask(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
+        if self.denoiser.architecture.loops == 1:
+            return Depths(self.denoiser(tokens, hidden, lengths), ())
+        return self.denoiser.depths(tokens, hidden, lengths)
 
     def control(self, x: Tensor) -> Tensor:
         """The control variate of `model.objective.order_form`: -log p(x_i) under the marginals, [B, L]."""

@@ -7,16 +7,19 @@ global batch and take its own rows of it.
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from model.orders import gumbel_noise
 from model.prefixes import PrefixDraws, prefix_draws
 from training.config import OptimizerConfig, OrderConfig, Recipe
+from training.data.dataset import Symmetries
 from training.rows import Rows, known_sets
 
 _STEP_STRIDE = 1_000_003  # keeps the streams of neighbouring seeds and steps apart
 _EPOCH_STREAM, _ORDER_STREAM = 2**40, 2**41
+_SYMMETRY_STREAM = 3
 _MOST_ORDERS, _MOST_PREFIXES = 128, 2**13  # that a critic is asked about in one step
 
 
@@ -29,8 +32,7 @@ class Batch:
 
     def cut(self, index: slice, device: torch.device) -> "Batch":
         """Some of the rows, on a device."""
-        rows = Rows(self.rows.x[index].to(device), self.rows.lengths[index].to(device))
-        return Batch(rows, self.draws.cut(index, device))
+        return Batch(self.rows.at(index).to(device), self.draws.cut(index, device))
 
 
 def step_generator(recipe_seed: int, step: int) -> torch.Generator:
@@ -70,12 +72,14 @@ def uniform_share(order: OrderConfig, optimizer: OptimizerConfig, step: int) -> 
     return 1.0 + annealed * (order.exploration - 1.0)
 
 
-def draw_batch(rows: Rows, recipe: Recipe, *, step: int) -> Batch:
+def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries | None = None) -> Batch:
     """The global batch of a step, on the CPU. With `order.draws` K it has a K-th of the rows, each with K orders."""
     optimizer, order = recipe.optimizer, recipe.order
     batch_size = optimizer.batch_size // order.draws
     index = row_indices(len(rows), step=step, batch_size=batch_size, seed=recipe.seed)
-    batch = Rows(rows.x[index], rows.lengths[index])
+    batch = rows.at(index).widened()
+    if symmetries is not None:
+        batch = _changed(batch, symmetries, np.random.default_rng([_SYMMETRY_STREAM, recipe.seed, step]))
     generator = step_generator(recipe.seed, step)
     draws = torch.rand((2, len(batch)), generator=generator)
     is_prompted = draws[0] < recipe.prompts.share
@@ -83,13 +87,19 @@ def draw_batch(rows: Rows, recipe: Recipe, *, step: int) -> Batch:
     seed = int(torch.randint(2**62, (), generator=generator))
     known = known_sets(batch, seed=seed) & is_prompted[:, None]
     shown = prefix_draws(
-        known | batch.padding,
+        known | batch.given,
         prompted=known.any(-1),
         uniform_rows=is_uniform,
         generator=generator,
         num_draws=order.draws,
     )
     return Batch(batch, shown)
+
+
+def _changed(batch: Rows, symmetries: Symmetries, generator: np.random.Generator) -> Rows:
+    assert batch.clues is not None
+    x, clues = symmetries(batch.x.numpy(), batch.clues.numpy(), generator)
+    return Rows(torch.from_numpy(x), batch.lengths, torch.from_numpy(clues))
 
 
 def simulated_noise(length: int, recipe: Recipe, *, step: int) -> Tensor:

@@ -4,7 +4,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from training.config import Recipe
-from training.figures import ORDER_HEADER, PRIVACY_HEADER, notes, order_rows, privacy_notes, privacy_rows
+from training.figures import (
+    ORDER_HEADER,
+    PRIVACY_HEADER,
+    SOLVED_HEADER,
+    SOLVED_NOTE,
+    molecule_lines,
+    notes,
+    order_rows,
+    privacy_notes,
+    privacy_rows,
+    solved_rows,
+)
 
 ORDER_PICTURE = "order.svg"
 
@@ -63,6 +74,11 @@ def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
         "",
         *notes(figures, digits=3),
     ]
+    if "molecules" in figures:
+        lines += ["", *molecule_lines(figures, digits=3)]
+    if "solved" in figures:
+        lines += ["", f"{SOLVED_NOTE} On average {figures['clues']:.1f} clues a puzzle.", ""]
+        lines += _table(SOLVED_HEADER, solved_rows(figures, digits=3))
     if "imputation" in figures:
         lines += ["", "Share of cells guessed right when one column is hidden:", ""]
         found = [
@@ -92,8 +108,21 @@ def _limits(recipe: Recipe) -> list[str]:
         "- Not anonymous: the tokenizer holds levels, the ends of bins and up to 24 values a bin as the data has them.",
         "- Rows are samples, not people: do not use them for decisions about anyone, and expect the data's own biases.",
     ]
+    if recipe.data.kind == "sudoku":
+        return [
+            "- Not a solver: a digit once revealed stays, so a single wrong one loses the puzzle.",
+            "- Made for puzzles with one solution. One with several gets a grid that need not be any of them, and one",
+            "  with none gets a grid all the same: only clues that exclude each other outright are refused.",
+            "- The 9 x 9 grid alone.",
+        ]
     if recipe.data.kind == "text":
         return ["- A small model of one text: it writes in its manner, and knows nothing."]
+    if recipe.data.kind in ("moses", "smiles"):
+        return [
+            "- Nothing is known of what a molecule does, whether it can be made or whether it is safe.",
+            "- Not every output is a molecule: see the figures, and check with RDKit.",
+            "- A hole inside a prompt is filled by exactly its number of tokens.",
+        ]
     if recipe.data.kind == "adult":
         lines.append("- A census of one country in 1994, with its categories of that time.")
     return lines

@@ -10,15 +10,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from model.manifest import OrderKind
+from model.manifest import OrderHeadKind, OrderKind, TrunkKind
 from training.data.choices import ColumnOptions
-from training.data.config import DataConfig, TableData
+from training.data.config import DataConfig, LinesData, TableData
 
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
-OrderSignal = Literal["critic", "score"]
+OrderSignal = Literal["critic", "score", "foresight"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+# Younger than some checkpoints: left at their defaults, they change no fingerprint.
+_LATER_KEYS = {"model": ("trunk", "loops"), "order": ("head", "stride")}
 
 
 class RecipeError(ValueError):
@@ -30,13 +32,18 @@ class _Frozen(BaseModel):
 
 
 class ModelConfig(_Frozen):
-    """The denoiser's shape, as in `model.manifest.Architecture`; length and vocabulary follow from the data."""
+    """The denoiser's shape, as in `model.manifest.Architecture`; length and vocabulary follow from the data.
+
+    With `loops`, the tokens of every loop are trained, not of the last one alone (deep supervision).
+    """
 
     width: int = Field(default=64, ge=2)
     layers: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
     mlp_width: int = Field(default=192, ge=2)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    trunk: TrunkKind = "attention"
+    loops: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -59,11 +66,15 @@ class OrderConfig(_Frozen):
     function of the rows' own orders. With `score`, `draws` 1: a running baseline for each prefix length, no forward
     beyond one a row. K > 1: leave-one-out over K orders of the same row; `optimizer.batch_size` still counts forwards,
     so a batch has a K-th of the rows.
-    `posterior_layers`, contextual orders only: depth of the network that proposes orders in training.
+    `signal` and `head` `foresight` go together, with contextual orders for a frozen denoiser: rows are walked along the
+    order's own choices, `stride` positions a forward, and the head learns what each reveal would have cost
+    (`training/foresight.py`).
+    `posterior_layers`, other contextual orders only: depth of the network that proposes orders in training.
     """
 
     kind: OrderKind = "global"
     fixed: tuple[int, ...] | None = None
+    head: OrderHeadKind = "trunk"
     signal: OrderSignal | None = None
     learning_rate: float = Field(default=0.1, gt=0.0)
     critic_learning_rate: float = Field(default=3e-3, gt=0.0)
@@ -74,6 +85,7 @@ class OrderConfig(_Frozen):
     baseline_window: int = Field(default=256, ge=1)
     draws: int = Field(default=1, ge=1)
     posterior_layers: int = Field(default=1, ge=1)
+    stride: int = Field(default=1, ge=1)
     learn_from_prompted: bool = False
 
     @property
@@ -87,6 +99,10 @@ class OrderConfig(_Frozen):
             raise ValueError("draws: goes with learned orders, kind global or contextual")
         if self.signal is not None and self.kind not in ("global", "contextual"):
             raise ValueError("signal: goes with learned orders, kind global or contextual")
+        if (self.signal == "foresight") != (self.head == "foresight"):
+            raise ValueError("signal: foresight goes with head foresight")
+        if self.head == "foresight" and (self.kind != "contextual" or self.draws > 1):
+            raise ValueError("head: foresight goes with kind contextual, and with one draw")
         if self.signal == "critic" and self.kind == "contextual":
             raise ValueError("signal: critic goes with kind global")
         if self.has_critic and (self.draws > 1 or self.learn_from_prompted):
@@ -190,11 +206,20 @@ class Recipe(_Frozen):
     def _learns_something(self) -> Self:
         if self.start.freeze_denoiser and self.order.kind not in ("global", "contextual"):
             raise ValueError("start.freeze_denoiser: goes with learned orders, order.kind global or contextual")
+        if isinstance(self.data, LinesData) and self.start.artifact is None:
+            raise ValueError("start.artifact: data.kind lines takes its tokenizer, so one is needed")
+        if self.order.signal == "foresight" and not self.start.freeze_denoiser:
+            raise ValueError("order.signal: foresight takes a denoiser that stays as it is, start.freeze_denoiser")
         return self
 
     def fingerprint(self) -> str:
         """sha256 of all that decides what is learned: everything but `run`, the description and the licence."""
         fields = self.model_dump(mode="json", exclude={"run", "description", "licence"})
+        for part, names in _LATER_KEYS.items():
+            defaults = type(getattr(self, part)).model_fields
+            for name in names:
+                if fields[part][name] == defaults[name].default:
+                    del fields[part][name]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
@@ -228,6 +253,12 @@ def table_recipe(
     data = TableData(kind="table", path=table).model_dump(mode="json", exclude_defaults=True)
     fields = {"name": name, "data": {**data, "kind": "table"}}
     return build_recipe(fields, overrides=overrides, columns=columns, source="--table")
+
+
+def lines_recipe(lines: Path, *, name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of `unveil train --lines`: everything by default, on a text a line."""
+    fields = {"name": name, "data": {"kind": "lines", "files": [str(lines)]}}
+    return build_recipe(fields, overrides=overrides, source="--lines")
 
 
 def build_recipe(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from model.denoiser import Denoiser, Prediction, cross_entropy
 from model.exact import best_order, subset_table, worst_order
+from model.network import Network
 from model.orders import deterministic_order
-from model.transformer import Transformer
 from training.evaluate import Advance, log_likelihood, nelbo, policy_log_likelihood, policy_nelbo, policy_walk
 from training.rows import Rows
 
@@ -27,7 +27,7 @@ class Law:
     The policy of a contextual law reads the model whose law it is, also where another denoiser guesses the values.
     """
 
-    owner: Transformer
+    owner: Network
 
     @property
     def is_contextual(self) -> bool:
@@ -79,7 +79,7 @@ class Law:
 
 def mean_order_rows(rows: Rows) -> Rows:
     """The rows that `mean_order` looks at."""
-    return Rows(rows.x[:_MEAN_ORDER_ROWS], rows.lengths[:_MEAN_ORDER_ROWS])
+    return rows.at(slice(_MEAN_ORDER_ROWS))
 
 
 def mean_order(denoise: Denoiser, rows: Rows, *, advance: Advance | None = None) -> list[int]:
@@ -104,7 +104,7 @@ def why_not_enumerable(rows: Rows) -> str | None:
 def choosing_rows(rows: Rows) -> Rows:
     """The first rows, as many as `best_and_worst` can afford."""
     count = _CHOICE_FORWARDS // 2 ** rows.x.shape[1]
-    return Rows(rows.x[:count], rows.lengths[:count])
+    return rows.at(slice(count))
 
 
 @torch.inference_mode()

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from model.exact import subset_table
-from model.transformer import Transformer
+from model.network import Network
 
 
-def token_table(denoiser: Transformer, x: Tensor) -> Tensor:
+def token_table(denoiser: Network, x: Tensor) -> Tensor:
     """`CE(i | S)` of clean ids x [N, L], every column with a vocabulary of its own -> [N, 2**L, L] float64, in nats."""
     sizes = torch.tensor(denoiser.architecture.vocabulary_sizes)
     assert len(sizes) == x.shape[1]

@@ -30,6 +30,7 @@ __all__ = [
     "as_rows",
     "imputation_accuracy",
     "known_sets",
+    "law_walk",
     "log_likelihood",
     "nelbo",
     "num_forwards",
@@ -45,10 +46,13 @@ Noise = Callable[[int], Tensor]  # the step -> [B, L] float64
 
 @dataclass(frozen=True)
 class Walk:
-    """Each row's cost in nats [N] float64 and the positions in the order they were revealed [N, L], -1 past its end."""
+    """Each row's cost in nats [N] float64, the positions in the order they were revealed [N, L], -1 past its end, and
+    whether every true value was the likeliest one when its turn came [N]: then taking the likeliest values, in this
+    order, gives the row."""
 
     nats: Tensor
     order: Tensor
+    is_solved: Tensor
 
     @property
     def steps(self) -> Tensor:
@@ -60,7 +64,6 @@ class Walk:
         return found
 
 
-@torch.inference_mode()
 def nelbo(
     denoise: Denoiser,
     rows: Rows,
@@ -77,6 +80,20 @@ def nelbo(
     random number of times instead of once.) The order depends on `seed` alone through its noise, so two laws share
     their random numbers. With `known` [N, L] the bound is of the rest given what is known.
     """
+    return law_walk(denoise, rows, log_w, seed=seed, known=known, advance=advance).nats
+
+
+@torch.inference_mode()
+def law_walk(
+    denoise: Denoiser,
+    rows: Rows,
+    log_w: Tensor,
+    *,
+    seed: int,
+    known: Tensor | None = None,
+    advance: Advance | None = None,
+) -> Walk:
+    """Cost and order of each row along an order of its own, drawn from Plackett-Luce(log_w): see `nelbo`."""
     noise = gumbel_noise(rows.x.shape, torch.Generator().manual_seed(seed)).to(rows.x.device)
 
     def keys(_: Prediction, z: Tensor) -> Tensor:
@@ -86,7 +103,7 @@ def nelbo(
         _walk(denoise, batch, ~given, keys, _constant(z), advance)
         for batch, (z, given) in rows.batches(noise, _given(rows, known))
     ]
-    return _joined(walks).nats
+    return _joined(walks)
 
 
 @torch.inference_mode()
@@ -187,7 +204,7 @@ _KEYS: dict[Policy, Keys] = {
 
 
 def _given(rows: Rows, known: Tensor | None) -> Tensor:
-    return rows.padding if known is None else rows.padding | known
+    return rows.given if known is None else rows.given | known
 
 
 def _constant(z: Tensor) -> Noise:
@@ -214,7 +231,7 @@ def _noiseless(denoise: Denoiser, rows: Rows, keys: Keys, known: Tensor | None, 
 
 
 def _joined(walks: Sequence[Walk]) -> Walk:
-    return Walk(torch.cat([walk.nats for walk in walks]), torch.cat([walk.order for walk in walks]))
+    return Walk(*(torch.cat([getattr(walk, part) for walk in walks]) for part in ("nats", "order", "is_solved")))
 
 
 def _walk(denoise: Denoiser, batch: Rows, hidden: Tensor, keys: Keys, noise: Noise, advance: Advance | None) -> Walk:
@@ -222,6 +239,7 @@ def _walk(denoise: Denoiser, batch: Rows, hidden: Tensor, keys: Keys, noise: Noi
     hidden = hidden.clone()
     nats = torch.zeros(len(batch), dtype=torch.float64, device=hidden.device)
     order = torch.full_like(batch.x, -1)
+    is_solved = torch.ones(len(batch), dtype=torch.bool, device=hidden.device)
     for step in range(hidden.shape[1]):
         active = hidden.any(-1).nonzero().squeeze(-1)  # [A]
         if len(active):
@@ -230,14 +248,21 @@ def _walk(denoise: Denoiser, batch: Rows, hidden: Tensor, keys: Keys, noise: Noi
             ranked = keys(prediction, noise(step)[active]).masked_fill(~unseen, torch.inf)
             chosen = ranked.argmin(-1, keepdim=True)  # [A, 1], the first of equals
             nats[active] += _loss_at(prediction, x, chosen).double()
+            is_solved[active] &= _is_likeliest(prediction, x, chosen)
             order[active, step] = chosen.squeeze(-1)
             hidden[active, chosen.squeeze(-1)] = False
         if advance is not None:
             advance(len(batch))
-    return Walk(nats, order)
+    return Walk(nats, order, is_solved)
 
 
 def _loss_at(prediction: Prediction, x: Tensor, chosen: Tensor) -> Tensor:
     """`CE` of one position a row: [B, L, V] logits, [B, L] ids, [B, 1] positions -> [B]."""
     logits = prediction.token_logits.take_along_dim(chosen[..., None], dim=1)  # [B, 1, V]
     return cross_entropy(logits, x.gather(1, chosen)).squeeze(-1)
+
+
+def _is_likeliest(prediction: Prediction, x: Tensor, chosen: Tensor) -> Tensor:
+    """Whether the true id is the likeliest of one position a row (the lowest of equals): as `_loss_at`."""
+    logits = prediction.token_logits.take_along_dim(chosen[..., None], dim=1)
+    return logits.argmax(-1).eq(x.gather(1, chosen)).squeeze(-1)

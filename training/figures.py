@@ -27,6 +27,8 @@ PAIRS = {  # what the uniform model is scored along; this model, its likeliest o
     "conditional": "random prompts",
 }
 ORDER_HEADER = ("order", "NELBO", "exact log-likelihood")
+SOLVED_HEADER = ("order", "share of puzzles solved")
+SOLVED_NOTE = "One position a step, always the likeliest digit; the learned order without chance."
 PRIVACY_HEADER = ("distance to the closest training row", "median", "5th percentile", "at distance 0")
 PRIVACY_NOTE = (
     "Distance of two rows, mean over columns: 1 for different levels, for numbers and dates the share of training "
@@ -57,6 +59,27 @@ def pair_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str,
             yield label, model, other, estimate(pairs[name]["difference"], digits=digits, is_signed=True)
 
 
+def molecule_lines(figures: Mapping[str, Any], *, digits: int) -> list[str]:
+    """What the judge says of generated molecules, or that there is none."""
+    found = figures["molecules"]
+    if "left_out" in found:
+        return [f"Validity, uniqueness and novelty of molecules are left out: {found['left_out']}."]
+    unique, novel = ("none" if found[k] is None else f"{found[k]:.{digits}f}" for k in ("unique", "novel"))
+    valid = estimate(found["valid"], digits=digits)
+    return [
+        f"Of {found['samples']:,} molecules generated along the learned law, as RDKit sees them: valid {valid}, "
+        f"unique among the valid {unique}, novel among the unique {novel} "
+        f"(beside {found['training_molecules']:,} training and validation molecules)."
+    ]
+
+
+def solved_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str]]:
+    """Label and share of puzzles solved along each order; nothing for models that solve none."""
+    for name, label in ORDERS.items():
+        if name in figures.get("solved", {}):
+            yield label, estimate(figures["solved"][name], digits=digits)
+
+
 def privacy_rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Generated rows beside held-out real ones; nothing for figures that have none."""
     for name, found in figures.get("privacy", {}).get("closest_training_row", {}).items():
@@ -78,17 +101,24 @@ def privacy_notes(figures: Mapping[str, Any]) -> list[str]:
 
 def notes(figures: Mapping[str, Any], *, digits: int) -> list[str]:
     """Sentences that go with the table: what is exact, what was chosen where, what is left out, random prompts."""
-    conditional = estimate(figures["conditional"], digits=digits)
     said = ["The exact log-likelihood is that of the one order named; of the learned law, its likeliest order."]
     if figures.get("order_kind") == "contextual":
         said.append(
             "The learned order may depend on what is revealed: each row has its own, and the mean order is one for all."
+            if "solved" not in figures
+            else "The learned order depends on what is revealed: each puzzle has its own."
         )
     if "best" in figures.get("orders", {}) and figures["split"] == "validation":
         said.append("Best and worst order were chosen on these very rows.")
     if (reason := figures.get("left_out", {}).get("best_and_worst")) is not None:
         said.append(f"Best and worst order are left out: {reason}.")
-    return [*said, f"With a random part of the row known: {conditional} nats a hidden position."]
+    if (conditional := figures.get("conditional")) is not None:
+        said.append(
+            f"With a random part of the row known: {estimate(conditional, digits=digits)} nats a hidden position."
+        )
+    if (reason := figures.get("left_out", {}).get("global_orders")) is not None:
+        said.append(f"Left out: {reason}.")
+    return said
 
 
 def estimate(value: Mapping[str, float] | None, *, digits: int, is_signed: bool = False) -> str:

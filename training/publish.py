@@ -8,9 +8,9 @@ import pydantic_core
 
 from model.artifact import save_artifact
 from model.manifest import Manifest
+from model.network import Network
 from model.tokenizers.base import Tokenizer
-from model.transformer import Transformer
-from training import order_report, policy_report
+from training import grid_report, order_report, policy_report
 from training.card import ORDER_PICTURE, write_card
 from training.config import Recipe
 from training.data.dataset import Dataset
@@ -29,10 +29,17 @@ class OrderAccount:
     picture: bytes
 
 
-def describe_order(denoiser: Transformer, tokenizer: Tokenizer, *, name: str) -> OrderAccount:
+def describe_order(denoiser: Network, tokenizer: Tokenizer, *, name: str) -> OrderAccount:
     """The learned order of a model; a contextual one is seen in rows that the model generates for it."""
     kind = denoiser.order.kind
     title = f"{name}: {kind} order"
+    if kind == "contextual" and tokenizer.domain == "grid":
+        cells, prompt = grid_report.example_order(denoiser, tokenizer), tokenizer.example_prompt()
+        return OrderAccount(
+            grid_report.in_words(cells, prompt),
+            grid_report.as_json(cells, prompt),
+            grid_report.picture(cells, prompt, title=f"{title}, on the example puzzle"),
+        )
     if kind == "contextual":
         order = policy_report.look_at_policy(denoiser, tokenizer)
         return OrderAccount(

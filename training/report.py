@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.denoiser import Denoiser
 from model.manifest import OrderKind
-from model.transformer import Transformer
+from model.network import Network
 from training.controls import (
     Law,
     best_and_worst,
@@ -25,8 +25,10 @@ from training.controls import (
 )
 from training.data.dataset import Dataset
 from training.evaluate import Advance, Policy, imputation_accuracy, log_likelihood, nelbo, policy_log_likelihood
+from training.grid_report import grid_figures, num_grid_walks
+from training.molecule_report import molecule_figures, num_samples
 from training.privacy import num_generated, privacy
-from training.rows import Estimate, Rows, as_rows, known_sets
+from training.rows import Estimate, Rows, known_sets, split_rows
 
 EVALUATION_SEED = 2_511
 HEURISTICS: tuple[Policy, ...] = ("confidence", "margin")
@@ -69,12 +71,12 @@ class _Scorer:
 
 
 def evaluate_model(
-    denoiser: Transformer,
+    denoiser: Network,
     dataset: Dataset,
     *,
     split: str = "test",
     limit: int | None = None,
-    reference: Transformer | None = None,
+    reference: Network | None = None,
     advance: Advance | None = None,
 ) -> Figures:
     """All figures of a split's first `limit` rows, as JSON: nats a row, each with its standard error.
@@ -82,6 +84,11 @@ def evaluate_model(
     `reference` is a network of the same data, trained under uniform orders; it is scored on the same rows, and what the
     model costs less or more is paired, row by row.
     """
+    if dataset.tokenizer.domain == "grid":
+        assert reference is None, "grids have no such figures"
+        rows = _rows(dataset, split, limit)
+        head = {"split": split, "rows": len(rows), "seed": EVALUATION_SEED, "order_kind": denoiser.order.kind}
+        return {**head, **grid_figures(denoiser, rows, advance=advance)}
     scorer = _scorer(denoiser, dataset, split, limit, advance)
     law, rows = Law(denoiser), scorer.rows
     learned = law.nelbo(denoiser, rows, seed=EVALUATION_SEED, advance=advance)
@@ -106,8 +113,7 @@ def evaluate_model(
         "orders": orders if law.is_contextual else {"learned": law.order(), **orders},
         "left_out": _left_out(rows),
         "conditional": _estimate(conditional),
-        **(_imputation(denoiser, dataset, rows) if dataset.tokenizer.domain == "table" else {}),
-        **privacy(denoiser, dataset, limit=limit, seed=EVALUATION_SEED, advance=advance),
+        **_of_domain(denoiser, dataset, rows, limit, advance),
     }
     if reference is not None:
         own = {"bound": learned, "deployed": deployed, "conditional": conditional}
@@ -119,7 +125,7 @@ def conditional_losses(denoise: Denoiser, rows: Rows, known: Tensor, *, advance:
     """Each row's NELBO of the rest given what is known, under uniform orders, in nats a hidden position: [N]."""
     zero = torch.zeros(rows.x.shape[1], device=rows.x.device)
     values = nelbo(denoise, rows, zero, seed=EVALUATION_SEED, known=known, advance=advance)
-    return values / (rows.lengths - known.sum(-1))
+    return values / (~(rows.given | known)).sum(-1)
 
 
 def num_row_forwards(
@@ -128,11 +134,14 @@ def num_row_forwards(
     """What `advance` will be told in all."""
     rows, validation = _rows(dataset, split, limit), _rows(dataset, "validation", None)
     L = rows.x.shape[1]
+    if dataset.tokenizer.domain == "grid":
+        return num_grid_walks(kind) * len(rows) * L
     is_enumerable = why_not_enumerable(rows) is None
     choice = len(choosing_rows(validation)) * 2**L if is_enumerable else 0
     # Learned, reversed, uniform; deployed, reversed, both directions; random prompts.
     chains = 3 + 4 + 1 + len(HEURISTICS) + (2 if is_enumerable else 0)
-    total = chains * len(rows) * L + choice + num_generated(dataset, limit=limit) * L
+    generated = num_samples(dataset, limit) + num_generated(dataset, limit=limit)
+    total = chains * len(rows) * L + choice + generated * L
     if kind == "contextual":
         total += (len(rows) + len(mean_order_rows(validation))) * L
     if has_reference:  # two orders of the model, random ones, the margin's, random prompts, and its own best
@@ -177,16 +186,26 @@ def _left_out(rows: Rows) -> dict[str, str]:
     return {} if reason is None else {"best_and_worst": reason}
 
 
-def _scorer(denoiser: Transformer, dataset: Dataset, split: str, limit: int | None, advance: Advance | None) -> _Scorer:
+def _scorer(denoiser: Network, dataset: Dataset, split: str, limit: int | None, advance: Advance | None) -> _Scorer:
     return _Scorer(denoiser, _rows(dataset, split, limit), _rows(dataset, "validation", None), advance)
 
 
 def _rows(dataset: Dataset, split: str, limit: int | None) -> Rows:
-    return as_rows(getattr(dataset, split), dataset.lengths.get(split), limit=limit)
+    return split_rows(dataset, split, limit=limit)
 
 
 def _estimate(values: Tensor) -> dict[str, float]:
     return asdict(Estimate.of(values))
+
+
+def _of_domain(denoise: Denoiser, dataset: Dataset, rows: Rows, limit: int | None, advance: Advance | None) -> Figures:
+    """What goes with tables alone, or with molecules alone."""
+    if dataset.tokenizer.domain == "table":
+        distances = privacy(denoise, dataset, limit=limit, seed=EVALUATION_SEED, advance=advance)
+        return {**_imputation(denoise, dataset, rows), **distances}
+    if dataset.tokenizer.domain == "smiles":
+        return {"molecules": molecule_figures(denoise, dataset, limit=limit, advance=advance)}
+    return {}
 
 
 def _imputation(denoise: Denoiser, dataset: Dataset, rows: Rows) -> Figures:

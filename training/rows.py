@@ -5,21 +5,26 @@ The evaluation, the batches and the benchmarks share these.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.data.dataset import Dataset
+
 BATCH_ROWS = 512
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Clean canvases: ids [N, L] and lengths [N]; positions from a row's length on are padding."""
+    """Clean canvases: ids [N, L] and lengths [N]; positions from a row's length on are padding. `clues` [N, L] bool is
+    what each row always shows, because its prompt belongs to the data; None where nothing is."""
 
     x: Tensor
     lengths: Tensor
+    clues: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -31,7 +36,24 @@ class Rows:
     def batches(self, *others: Tensor, size: int = BATCH_ROWS) -> Iterator[tuple["Rows", tuple[Tensor, ...]]]:
         for start in range(0, len(self), size):
             cut = slice(start, start + size)
-            yield Rows(self.x[cut], self.lengths[cut]), tuple(other[cut] for other in others)
+            yield self.at(cut), tuple(other[cut] for other in others)
+
+    @property
+    def given(self) -> Tensor:
+        """What is never hidden: padding and clues, [N, L] bool."""
+        return self.padding if self.clues is None else self.padding | self.clues
+
+    def at(self, index: slice | Tensor) -> "Rows":
+        """Some of the rows."""
+        return Rows(self.x[index], self.lengths[index], None if self.clues is None else self.clues[index])
+
+    def widened(self) -> "Rows":
+        """Ids as int64, however they are kept."""
+        return Rows(self.x.long(), self.lengths, self.clues)
+
+    def to(self, device: torch.device) -> "Rows":
+        clues = None if self.clues is None else self.clues.to(device)
+        return Rows(self.x.to(device), self.lengths.to(device), clues)
 
 
 @dataclass(frozen=True)
@@ -51,17 +73,33 @@ class Estimate:
         return f"{self.mean:.4f} ± {self.standard_error:.4f}"
 
 
-def as_rows(ids: NDArray[np.int64], lengths: NDArray[np.int64] | None = None, *, limit: int | None = None) -> Rows:
-    """A split of a dataset as tensors; the first `limit` rows of it."""
+def as_rows(
+    ids: NDArray[Any],
+    lengths: NDArray[np.int64] | None = None,
+    *,
+    clues: NDArray[np.bool_] | None = None,
+    limit: int | None = None,
+    is_packed: bool = False,
+) -> Rows:
+    """A split of a dataset as tensors; the first `limit` rows of it. Packed, ids stay as narrow as they are kept."""
     x = torch.from_numpy(np.ascontiguousarray(ids[:limit]))
+    x = x if is_packed else x.long()
     full = torch.full((len(x),), x.shape[1])
-    return Rows(x, full if lengths is None else torch.from_numpy(np.ascontiguousarray(lengths[:limit])))
+    shown = None if clues is None else torch.from_numpy(np.ascontiguousarray(clues[:limit]))
+    return Rows(x, full if lengths is None else torch.from_numpy(np.ascontiguousarray(lengths[:limit])), shown)
+
+
+def split_rows(dataset: Dataset, split: str, *, limit: int | None = None, is_packed: bool = False) -> Rows:
+    """A split with all that belongs to it."""
+    lengths, clues = dataset.lengths.get(split), dataset.known.get(split)
+    return as_rows(getattr(dataset, split), lengths, clues=clues, limit=limit, is_packed=is_packed)
 
 
 def known_sets(rows: Rows, *, seed: int) -> Tensor:
-    """A random known set a row, |C| ~ U{0..n-1} and C uniform given its size: [N, L] bool, padding not in it."""
+    """A random known set a row, |C| ~ U{0..n-1} and C uniform given its size: [N, L] bool, of the n positions that are
+    neither padding nor clues."""
     generator = torch.Generator().manual_seed(seed)
-    n = rows.lengths
+    n = (~rows.given).sum(-1)
     sizes = (torch.rand(len(rows), generator=generator, dtype=torch.float64) * n).long().clamp(max=n.max())
-    scores = torch.rand(rows.x.shape, generator=generator).masked_fill(rows.padding, 2.0)
+    scores = torch.rand(rows.x.shape, generator=generator).masked_fill(rows.given, 2.0)
     return scores.argsort(-1).argsort(-1) < sizes[:, None]

@@ -8,9 +8,10 @@ from torch import nn
 
 from model.artifact import Artifact, load_artifact
 from model.errors import ArtifactError
-from model.manifest import TOKENIZER, Architecture, OrderSpec
+from model.manifest import TOKENIZER, Architecture, ImportedArchitecture, OrderSpec
+from model.network import Network
+from model.networks import build_network
 from model.tokenizers.base import Tokenizer
-from model.transformer import Transformer
 from training.config import Recipe, RecipeError
 from training.data.dataset import Dataset
 
@@ -28,6 +29,12 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
     artifact = load_artifact(recipe.start.artifact)
     if _sha256(dataset.tokenizer) != artifact.manifest.files[TOKENIZER]:
         raise ArtifactError(f"{recipe.start.artifact}: its tokenizer is not that of {dataset.name}, so it cannot start")
+    is_imported = isinstance(artifact.manifest.architecture, ImportedArchitecture)
+    if is_imported and "model" in recipe.model_fields_set:
+        raise RecipeError("model: start.artifact is an imported model, whose network is what it is; leave it out")
+    if dataset.train.shape[1] != artifact.manifest.length and not is_imported:
+        length = artifact.manifest.length
+        raise RecipeError(f"data.length: {dataset.train.shape[1]}, but start.artifact takes {length}; leave it out")
     wanted, own = recipe.model.model_dump(), artifact.manifest.architecture.model_dump()
     for name in recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
         if wanted[name] != own[name]:
@@ -43,21 +50,27 @@ def _sha256(tokenizer: Tokenizer) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> Transformer:
+def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> Network:
     """The network as training finds it: all of it trains, or with a frozen denoiser its order head alone.
 
     An order head comes along from the artifact if it is of the recipe's kind; otherwise the order is learned anew.
+    An imported network may be taken for shorter canvases than the artifact's.
     """
-    architecture = start.manifest.architecture if start is not None else fresh_architecture(recipe, dataset)
-    denoiser = Transformer(architecture, OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed))
     if start is None:
-        return denoiser
-    keeps_order = start.manifest.order.kind == recipe.order.kind
+        return build_network(fresh_architecture(recipe, dataset), _order(recipe))
+    architecture = start.manifest.architecture.model_copy(update={"length": dataset.train.shape[1]})
+    denoiser = build_network(architecture, _order(recipe))
+    old, new = start.manifest.order, denoiser.order
+    keeps_order = architecture.length == start.manifest.length and (old.kind, old.head) == (new.kind, new.head)
     weights = start.denoiser.state_dict().items()
     denoiser.load_state_dict({n: w for n, w in weights if keeps_order or not n.startswith(_ORDER_HEAD)}, strict=False)
     if recipe.start.freeze_denoiser:
         _freeze_all_but(denoiser, _ORDER_HEAD)
     return denoiser
+
+
+def _order(recipe: Recipe) -> OrderSpec:
+    return OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed, head=recipe.order.head)
 
 
 def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from model.baseline import leave_one_out
 from model.critic import critic_error
 from model.denoiser import cross_entropy
-from model.objective import Loss, order_form
+from model.objective import Loss, even_loss, order_form
 from model.prefixes import Prefixes
 from training.arm import ORDER_GROUPS, Arm, Shown, whole
 from training.batches import Batch, draw_batch, simulated_noise, uniform_share
 from training.config import Recipe
+from training.data.dataset import Symmetries
 from training.rows import Rows
 
 _DROPOUT_STRIDE = 7_919_999
@@ -53,8 +54,9 @@ class Stepper:
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
         rows: Rows,
+        symmetries: Symmetries | None = None,
     ) -> None:
-        self._fabric, self._recipe, self._rows = fabric, recipe, rows
+        self._fabric, self._recipe, self._rows, self._symmetries = fabric, recipe, rows, symmetries
         self._arm, self._module, self._optimizer = arm, module, optimizer
         self._accumulate = recipe.optimizer.accumulate
         parts = fabric.world_size * self._accumulate * recipe.order.draws
@@ -69,7 +71,7 @@ class Stepper:
         """Makes update number `step`; gives this process's part of what `figures` sums up. Raises TrainingError."""
         self._arm.train()
         self._set_rates(step)
-        batch = draw_batch(self._rows, self._recipe, step=step)
+        batch = draw_batch(self._rows, self._recipe, step=step, symmetries=self._symmetries)
         losses, sums = [], torch.zeros(2, *self._arm.baseline.mean.shape, dtype=torch.float64, device=self._device)
         for number in range(self._accumulate):
             start = (number * self._fabric.world_size + self._fabric.global_rank) * self._share
@@ -123,6 +125,8 @@ class Stepper:
         if shown.expected is not None and shown.simulated is not None:
             error = critic_error(shown.expected, losses, shown.prefixes.hidden, control=control)
             loss = _with_critic(loss, error, shown.simulated)
+        if shown.earlier:
+            loss = _with_depths(loss, [cross_entropy(logits, x) for logits in shown.earlier], shown.prefixes)
         # DDP wants every parameter in the graph, also while no row teaches the order.
         idle = shown.log_w.sum() if shown.policy is None else shown.log_w.sum() + shown.policy.sum()
         return _Part(replace(loss, total=loss.total + 0.0 * idle), shown.prefixes)
@@ -171,6 +175,12 @@ def _with_critic(loss: Loss, error: Tensor, simulated: Tensor) -> Loss:
     extra = error.mean() + simulated
     parts = {"critic_error": error.detach().mean(), "num_critic_error": torch.tensor(len(error), device=error.device)}
     return replace(loss, total=loss.total + extra - extra.detach(), parts={**loss.parts, **parts})
+
+
+def _with_depths(loss: Loss, earlier: Sequence[Tensor], prefixes: Prefixes) -> Loss:
+    """Every loop's tokens are trained alike; `total` reads as before, the last loop's nats."""
+    extra = torch.stack([even_loss(losses, prefixes).mean() for losses in earlier]).sum()
+    return replace(loss, total=loss.total + extra - extra.detach())
 
 
 def _collected(losses: Sequence[Loss]) -> dict[str, Tensor]:

@@ -15,18 +15,20 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from model.critic import MAX_LENGTH, Critic
-from model.manifest import Architecture
+from model.manifest import Architecture, ImportedArchitecture
+from model.network import Network
+from model.networks import build_network
 from model.posterior import Posterior
-from model.transformer import Transformer
 from training.arm import ORDER_GROUPS, Arm, whole
 from training.batches import marginal_logprobs, uniform_share
 from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
 from training.config import Recipe
 from training.data.dataset import Dataset
 from training.devices import leave, make_fabric, pick_precision
+from training.foresight import ForesightStepper
 from training.journal import Journal
-from training.rows import Rows, as_rows
-from training.start import load_start, make_denoiser
+from training.rows import split_rows
+from training.start import fresh_architecture, load_start, make_denoiser
 from training.stepper import Stepper, TrainingError
 from training.watch import gradient_noise, law_figures, validation_figures
 
@@ -37,7 +39,7 @@ VALIDATION_SEED = 20_251_119
 class Trained:
     """What training gives: the averaged network on the CPU, and how it was come by. Only on the main process."""
 
-    denoiser: Transformer
+    denoiser: Network
     summary: Mapping[str, Any]
 
 
@@ -71,20 +73,22 @@ def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Tr
 
 def posterior_forwards(recipe: Recipe) -> int:
     """Rows that the posterior of a contextual order sees in a whole run; it rests during the warm-up."""
-    if recipe.order.kind != "contextual":
+    if recipe.order.kind != "contextual" or recipe.order.signal == "foresight":
         return 0
     optimizer = recipe.optimizer
     asked = sum(uniform_share(recipe.order, optimizer, step) < 1.0 for step in range(optimizer.num_steps))
     return asked * optimizer.batch_size // recipe.order.draws
 
 
-def _posterior(recipe: Recipe, architecture: Architecture) -> Posterior | None:
-    if recipe.order.kind != "contextual":
+def _posterior(recipe: Recipe, dataset: Dataset, architecture: Architecture | ImportedArchitecture) -> Posterior | None:
+    if recipe.order.kind != "contextual" or recipe.order.signal == "foresight":
         return None
+    if isinstance(architecture, ImportedArchitecture):  # no shape of ours to copy: that of a recipe without a [model]
+        architecture = fresh_architecture(recipe, dataset)
     return Posterior(architecture.model_copy(update={"layers": recipe.order.posterior_layers}))
 
 
-def _critic(recipe: Recipe, architecture: Architecture) -> Critic | None:
+def _critic(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -> Critic | None:
     """None where no critic moves the order. Raises TrainingError for rows that are too long for one."""
     if not recipe.order.has_critic:
         return None
@@ -100,7 +104,7 @@ class _Run:
     def __init__(self, fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> None:
         self.fabric, self.recipe, self.dataset, self.work = fabric, recipe, dataset, work
         self.step = 0
-        self.rows = as_rows(dataset.train, dataset.lengths.get("train"))
+        self.rows = split_rows(dataset, "train", is_packed=True)
         torch.manual_seed(recipe.seed)
         self.start = load_start(recipe, dataset)
         denoiser = make_denoiser(recipe, dataset, self.start)
@@ -109,7 +113,7 @@ class _Run:
             denoiser,
             marginals=marginal_logprobs(self.rows, architecture.vocabulary_sizes),
             baseline_window=recipe.order.baseline_window,
-            posterior=_posterior(recipe, architecture),
+            posterior=_posterior(recipe, dataset, architecture),
             critic=_critic(recipe, architecture),
             is_frozen=recipe.start.freeze_denoiser,
         )
@@ -125,13 +129,14 @@ class _Run:
         )
         optimizer = torch.optim.AdamW(groups, betas=recipe.optimizer.betas)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
-        self.stepper = Stepper(
+        self.stepper = (ForesightStepper if recipe.order.signal == "foresight" else Stepper)(
             fabric,
             recipe=recipe,
             arm=self.arm,
             module=self.module,
             optimizer=self.optimizer,
             rows=self.rows,
+            symmetries=dataset.symmetries,
         )
         self._last_log = (0, time.monotonic())
 
@@ -178,7 +183,7 @@ class _Run:
         self.fabric.barrier()  # nobody leaves while another still gathers
         if not self.fabric.is_global_zero:
             return None
-        denoiser = Transformer(self.arm.denoiser.architecture, self.arm.denoiser.order)
+        denoiser = build_network(self.arm.denoiser.architecture, self.arm.denoiser.order)
         denoiser.load_state_dict(weights)
         summary = {
             "steps": self.step,
@@ -210,10 +215,10 @@ class _Run:
         """Figures of the averaged weights on validation rows."""
         self.arm.eval()
         limit = self.recipe.run.validate_rows
-        rows = as_rows(self.dataset.validation, self.dataset.lengths.get("validation"), limit=limit)
+        rows = split_rows(self.dataset, "validation", limit=limit)
         figures = validation_figures(
             self.module,
-            Rows(rows.x.to(self.fabric.device), rows.lengths.to(self.fabric.device)),
+            rows.to(self.fabric.device),
             log_w=self.arm.log_w(average=True),
             is_contextual=self.recipe.order.kind == "contextual",
             seed=VALIDATION_SEED,

@@ -11,7 +11,7 @@ import typer
 
 from service import environment
 from unveil import __version__
-from unveil.output import UsageError
+from unveil.output import UsageError, print_json
 
 app = typer.Typer(
     name="unveil",
@@ -44,6 +44,9 @@ def _root(
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe in TOML.", show_default=False)] = None,
     table: Annotated[Path | None, typer.Option(help="A CSV or Parquet file: no recipe needed.")] = None,
+    lines: Annotated[
+        Path | None, typer.Option(help="A file with a text a line, for --freeze-denoiser: no recipe needed.")
+    ] = None,
     freeze_denoiser: Annotated[
         Path | None, typer.Option(metavar="ARTIFACT", help="Keep its denoiser as it is; learn an order for it alone.")
     ] = None,
@@ -69,19 +72,48 @@ def train(
     from training.data.choices import ColumnOptions
     from unveil import training_commands
 
-    if recipe is not None and table is not None:
-        raise UsageError("train takes a recipe or --table FILE, one of the two")
-    if recipe is None and table is None and freeze_denoiser is None:
+    num_given = sum(given is not None for given in (recipe, table, lines))
+    if num_given > 1:
+        raise UsageError("train takes a recipe, --table FILE or --lines FILE, one of them")
+    if num_given == 0 and freeze_denoiser is None:
         raise UsageError("train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT")
     columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
-    training_commands.train(
-        recipe=recipe,
-        table=table,
-        frozen=freeze_denoiser,
-        out=out,
-        overrides=overrides or [],
-        columns=columns,
-        only_schema=schema,
+    given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides or [], columns, schema)
+    training_commands.train(given)
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[str, typer.Argument(help="A Hugging Face folder: config.json, weights, tokenizer.")],
+    out: Annotated[Path, typer.Option(help="Where the artifact goes.")],
+    length: Annotated[
+        int | None, typer.Option(min=1, help="The longest canvas; default what fits, 512 at most.")
+    ] = None,
+    default_length: Annotated[int | None, typer.Option(min=1, help="New tokens where a prompt has no holes.")] = None,
+    tokenizer: Annotated[
+        str, typer.Option(help="auto, or smiles where vocab.txt lists tokens of SMILES and there is no tokenizer.json.")
+    ] = "auto",
+    licence: Annotated[str | None, typer.Option(help="For the model card; default what the folder's own says.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="FOLDER is a model's name on the Hugging Face hub.")] = False,
+) -> None:
+    """Turn a masked language model trained elsewhere into an artifact: BERT, RoBERTa, ALBERT, ModernBERT, LLaDA, Dream.
+
+    Needs the extra `transformers`. No code out of the folder is run, and nothing is fetched without --hub.
+    """
+    from unveil import importing
+
+    if tokenizer not in ("auto", "smiles"):
+        raise UsageError("--tokenizer takes auto or smiles")
+    importing.run(
+        folder,
+        out,
+        is_hub=hub,
+        wishes=importing.Wishes(
+            length=length,
+            default_length=default_length,
+            tokenizer="smiles" if tokenizer == "smiles" else "auto",
+            licence=licence,
+        ),
     )
 
 
@@ -203,6 +235,63 @@ def impute(
         raise UsageError("--delimiter takes , ; | or a tab")
     options = imputation.Options(order_policy, seed, samples, mode, missing, delimiter, ignore_foreign)
     imputation.impute(artifact, table, csv, options=options, force=force)
+
+
+@app.command()
+def score(
+    artifact: ArtifactArgument,
+    prompt: Annotated[str | None, typer.Argument(help="JSON for a table, text for a text model.")] = None,
+    order_policy: Annotated[
+        str, typer.Option("--order", help="An order policy, or the known positions as in 3,0,1.")
+    ] = "learned",
+    order_temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest next.")] = None,
+    num_orders: Annotated[int | None, typer.Option(min=1, help="Orders to draw; default 16.")] = None,
+    length: Annotated[int | None, typer.Option(min=1, help="Hidden tokens after a text prompt without holes.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What the known part of a template costs, in nats; hidden positions are integrated out. Without a server.
+
+    Orders learned and uniform are drawn: the bound (NELBO) is a mean over them and has a standard error. Any other is
+    one order, and gives the exact log-likelihood.
+    """
+    from unveil import scoring
+
+    fields = {
+        "order": order_policy,
+        "order_temperature": order_temperature,
+        "num_orders": num_orders,
+        "length": length,
+        "seed": seed,
+    }
+    scoring.run(scoring.prepare(artifact, prompt, fields=fields), as_json=as_json)
+
+
+@app.command()
+def bench(
+    artifacts: Annotated[
+        list[str] | None, typer.Argument(help="FOLDER or NAME=FOLDER; none: the bundled ones.")
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, max=4096, help="Of mixed lengths and numbers of holes.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Both sides take turns; medians are reported.")] = 5,
+    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="Canvases in one denoising step.")] = 64,
+    threads: Annotated[int, typer.Option(min=1, help="Of the processor, for both sides.")] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """The speed of this machine on artifacts: the engine against the published reference loop, in process, on a CPU."""
+    from service.catalog import find_sources
+    from service.settings import load_settings
+    from unveil import speed
+
+    settings = load_settings({"artifacts": tuple(artifacts) if artifacts else None})
+    rows = []
+    for source in find_sources(settings.artifacts, checkpoints=settings.checkpoints):
+        subject = speed.load_subject(source, max_batch=max_batch, threads=threads)
+        rows += [speed.compare(subject, rule=rule, rounds=rounds, num=requests) for rule in speed.TEMPERATURES]
+    if as_json:
+        print_json(speed.report(rows))
+        return
+    print(speed.as_text(rows))
 
 
 @app.command()

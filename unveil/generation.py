@@ -16,6 +16,7 @@ from rich.live import Live
 
 from model.canvas import Canvas
 from model.seeds import derive_seed
+from model.tokenizers.grid import SIDE
 from model.tokenizers.table import TableTokenizer
 from service.bodies import parse_json, validate
 from service.catalog import Model, Source, load_catalog
@@ -69,8 +70,8 @@ def prepare(
     model = next(iter(load_catalog([source])))
     fields = {
         **asdict(options),
-        "order": _order(options.order),
-        "prompt": _prompt(prompt, model),
+        "order": order_argument(options.order),
+        "prompt": prompt_argument(prompt, model),
         "num_samples": num_samples,
         "length": length,
         "seed": seed,
@@ -92,8 +93,9 @@ def run(job: Job, *, as_json: bool) -> None:
     elif sys.stdout.isatty() and len(job.plan.samples) <= _MAX_SHOWN:
         _show(job, composer)
     else:
+        is_grid = job.model.manifest.domain == "grid"  # one line a sample, as for every other domain
         for sample in _decode(job, composer):
-            print(sample["text"])
+            print(sample["output"] if is_grid else sample["text"])
 
 
 def _decode(job: Job, composer: Composer, view: RevealView | None = None) -> Iterator[dict[str, Any]]:
@@ -120,7 +122,8 @@ def _decode(job: Job, composer: Composer, view: RevealView | None = None) -> Ite
 
 
 def _show(job: Job, composer: Composer) -> None:
-    view = RevealView(composer.start(), composer.names())
+    side = SIDE if job.model.manifest.domain == "grid" else None
+    view = RevealView(composer.start(), composer.names(), side=side)
     with Live(view, refresh_per_second=30) as live:
 
         def draw() -> None:
@@ -172,12 +175,14 @@ def _runner(job: Job) -> Runner:
     return next(iter(load_models([job.source], max_batch=_MAX_BATCH, device="auto", threads=1)))[1]
 
 
-def _order(text: str) -> str | list[int]:
+def order_argument(text: str) -> str | list[int]:
+    """`--order` as a request has it: `3,0,1` is a list of positions, whatever else is checked as a policy's name."""
     parts = [part.strip() for part in text.split(",")]
     return [int(part) for part in parts] if all(part.isdecimal() and len(part) < 10 for part in parts) else text
 
 
-def _prompt(text: str | None, model: Model) -> Any:
+def prompt_argument(text: str | None, model: Model) -> Any:
+    """PROMPT as a request has it. Raises UsageError where a table's is not JSON."""
     if model.manifest.domain != "table":
         return text or ""
     if text is None:

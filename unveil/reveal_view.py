@@ -12,13 +12,16 @@ _EARLY, _LATE = (92, 200, 255), (255, 150, 90)
 
 
 class RevealView:
-    """Canvases as they fill. A table's columns go down and its samples across; text is one line a sample."""
+    """Canvases as they fill. A table's columns go down and its samples across; text is one line a sample, and a grid
+    (`side` cells a line) stands in boxes."""
 
-    def __init__(self, starts: Sequence[Mapping[str, Any]], names: Sequence[str | None] | None) -> None:
+    def __init__(
+        self, starts: Sequence[Mapping[str, Any]], names: Sequence[str | None] | None, *, side: int | None = None
+    ) -> None:
         self._canvases = [list(start["canvas"]) for start in starts]
         self._hidden = [set(start["hidden"]) for start in starts]
         self._places: list[dict[int, int]] = [{} for _ in starts]  # position -> how manyth it was revealed
-        self._names = names
+        self._names, self._side = names, side
         self.on_step: Callable[[], None] = lambda: None
 
     def reveal(self, index: int, reveals: Sequence[Mapping[str, Any]]) -> None:
@@ -32,6 +35,8 @@ class RevealView:
         self.on_step()
 
     def __rich__(self) -> RenderableType:
+        if self._side is not None:
+            return Text("\n\n").join(self._grid(i, self._side) for i in range(len(self._canvases)))
         if self._names is None:
             lines = [Text("").join(self._cell(i, p) for p in range(len(c))) for i, c in enumerate(self._canvases)]
             return Text("\n").join(lines)
@@ -39,6 +44,20 @@ class RevealView:
         for position, name in enumerate(self._names):
             table.add_row(name, *(self._cell(i, position, numbered=True) for i in range(len(self._canvases))))
         return table
+
+    def _grid(self, index: int, side: int) -> Text:
+        box = round(side**0.5)
+        lines = []
+        for row in range(side):
+            line = Text()
+            for column in range(side):
+                line.append_text(self._cell(index, side * row + column))
+                is_edge = column % box == box - 1 and column + 1 < side
+                line.append(" │ " if is_edge else " ", style="dim")
+            lines.append(line)
+            if row % box == box - 1 and row + 1 < side:
+                lines.append(Text("─┼─".join(["─" * (2 * box - 1)] * box), style="dim"))
+        return Text("\n").join(lines)
 
     def _cell(self, index: int, position: int, *, numbered: bool = False) -> Text:
         place = self._places[index].get(position)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from rich.table import Table
 
 from model.artifact import Artifact, load_artifact
 from model.errors import ArtifactError, DataError
-from training.config import Recipe, RecipeError, build_recipe, load_recipe, settle, table_recipe
+from training.config import (
+    NO_OPTIONS,
+    Recipe,
+    RecipeError,
+    build_recipe,
+    lines_recipe,
+    load_recipe,
+    settle,
+    table_recipe,
+)
 from training.data.choices import ColumnOptions
 from training.data.config import DataConfig, TableData
 from training.data.dataset import Dataset
@@ -22,11 +32,15 @@ from training.figures import (
     PAIR_HEADER,
     PAIR_NOTE,
     PRIVACY_HEADER,
+    SOLVED_HEADER,
+    SOLVED_NOTE,
+    molecule_lines,
     notes,
     order_rows,
     pair_rows,
     privacy_notes,
     privacy_rows,
+    solved_rows,
 )
 from training.publish import describe_order, publish
 from training.report import evaluate_model, num_row_forwards
@@ -41,24 +55,33 @@ def cache_folder() -> Path:
     return Path(os.environ.get("UNVEIL_CACHE") or "~/.cache/unveil").expanduser()
 
 
-def train(
-    *,
-    recipe: Path | None,
-    table: Path | None,
-    frozen: Path | None,
-    out: Path | None,
-    overrides: list[str],
-    columns: ColumnOptions,
-    only_schema: bool,
-) -> None:
-    """Trains a recipe, or a table by default settings, or an order alone for the denoiser of an artifact; writes the
+@dataclass(frozen=True)
+class Given:
+    """What `unveil train` was given: a recipe, a table, a text a line, or none of them, and a denoiser to freeze."""
+
+    recipe: Path | None
+    table: Path | None
+    lines: Path | None
+    frozen: Path | None
+    out: Path | None
+    overrides: Sequence[str]
+    columns: ColumnOptions = NO_OPTIONS
+    only_schema: bool = False
+
+    def name(self, otherwise: str) -> str:
+        return self.out.resolve().name if self.out is not None else otherwise
+
+
+def train(given: Given) -> None:
+    """Trains a recipe, or a file by default settings, or an order alone for the denoiser of an artifact; writes the
     artifact. With `only_schema` it says what became of the data, on stdout, and stops."""
     is_main = int(os.environ.get("RANK", "0")) == 0
-    loaded = _recipe(recipe, table, frozen, out, overrides, columns)
-    folder = out or Path("runs") / loaded.name
-    dataset = load_dataset(loaded.data, cache=cache_folder())
+    loaded = _recipe(given)
+    folder = given.out or Path("runs") / loaded.name
+    start = None if loaded.start.artifact is None else load_artifact(loaded.start.artifact)
+    dataset = load_dataset(loaded.data, cache=cache_folder(), tokenizer=None if start is None else start.tokenizer)
     loaded = settle(loaded, num_rows=len(dataset.train))
-    if only_schema:
+    if given.only_schema:
         print(describe_data(dataset))
         return
     if is_main:
@@ -81,6 +104,8 @@ def evaluate(
     """
     loaded = load_artifact(artifact)
     other = None if reference is None else _reference(reference, loaded, artifact).denoiser
+    if reference is not None and loaded.manifest.domain == "grid":
+        raise RecipeError("--reference: not for grids; benchmarks/sudoku.py compares orders and nets on puzzles")
     dataset = _dataset_of(artifact, loaded, table)
     kind = loaded.manifest.order.kind
     total = num_row_forwards(dataset, split=split, limit=rows, kind=kind, has_reference=other is not None)
@@ -104,31 +129,28 @@ def order(artifact: Path, *, plot: Path | None, as_json: bool) -> None:
         print(account.words)
 
 
-def _recipe(
-    recipe: Path | None,
-    table: Path | None,
-    frozen: Path | None,
-    out: Path | None,
-    overrides: list[str],
-    columns: ColumnOptions,
-) -> Recipe:
+def _recipe(given: Given) -> Recipe:
+    overrides, frozen = list(given.overrides), given.frozen
     if frozen is not None:
         overrides = [f"start.artifact={json.dumps(str(frozen))}", "start.freeze_denoiser=true", *overrides]
-    if recipe is not None:
-        return load_recipe(recipe, overrides=overrides, columns=columns)
-    if table is not None:
-        name = out.resolve().name if out is not None else table.stem
-        return table_recipe(table, name=name, overrides=overrides, columns=columns)
+    if given.recipe is not None:
+        return load_recipe(given.recipe, overrides=overrides, columns=given.columns)
+    if given.table is not None:
+        return table_recipe(given.table, name=given.name(given.table.stem), overrides=overrides, columns=given.columns)
+    if given.lines is not None:
+        return lines_recipe(given.lines, name=given.name(given.lines.stem), overrides=overrides)
     assert frozen is not None
     fields: dict[str, Any] = _recipe_fields(frozen, load_artifact(frozen))
     kept: dict[str, Any] = {part: fields[part] for part in ("data", "prompts", "optimizer", "seed") if part in fields}
-    name = out.resolve().name if out is not None else f"{frozen.resolve().name}-order"
-    return build_recipe({"name": name, **kept}, overrides=overrides, columns=columns, source="--freeze-denoiser")
+    name = given.name(f"{frozen.resolve().name}-order")
+    return build_recipe({"name": name, **kept}, overrides=overrides, columns=given.columns, source="--freeze-denoiser")
 
 
 def _recipe_fields(folder: Path, artifact: Artifact) -> dict[str, Any]:
     """The recipe that an artifact was trained by."""
     fields = artifact.manifest.training.get("recipe")
+    if "imported" in artifact.manifest.training and fields is None:
+        raise ArtifactError(f"{folder}: trained elsewhere, on data it does not name; give it --lines FILE or a recipe")
     if not isinstance(fields, dict) or "data" not in fields:
         raise ArtifactError(f"{folder}: does not say what data it was trained on")
     return fields
@@ -162,7 +184,7 @@ def _dataset_of(folder: Path, artifact: Artifact, table: Path | None) -> Dataset
         if not isinstance(config, TableData):
             raise RecipeError(f"--table: this artifact was trained on {config.kind}, not on a table of yours")
         config = config.model_copy(update={"path": table})
-    dataset = load_dataset(config, cache=cache_folder())
+    dataset = load_dataset(config, cache=cache_folder(), tokenizer=artifact.tokenizer)
     if dataset.fingerprint != artifact.manifest.training.get("data_sha256"):
         raise DataError(f"{dataset.name}: not the data that {folder} was trained on (its fingerprint differs)")
     return dataset
@@ -188,6 +210,11 @@ def _show_figures(figures: dict[str, Any]) -> None:
     if "reference" in figures:
         print(f"\nBeside the uniform model. {PAIR_NOTE}")
         console.print(_table(PAIR_HEADER, pair_rows(figures, digits=4)))
+    for line in molecule_lines(figures, digits=4) if "molecules" in figures else []:
+        print(line)
+    if "solved" in figures:
+        print(f"\n{SOLVED_NOTE}")
+        console.print(_table(SOLVED_HEADER, solved_rows(figures, digits=4)))
     if "imputation" in figures:
         rows = [
             (name, f"{row['accuracy']:.3f}", f"{row['commonest_level']:.3f}")

@@ -16,7 +16,7 @@ from benchmarks.problems.runs import Fields
 from model.artifact import load_artifact, save_artifact
 from model.errors import DataError
 from model.manifest import Architecture
-from model.transformer import Transformer
+from model.network import Network
 from training.config import Recipe, RecipeError, build_recipe
 from training.data.dataset import Dataset
 from training.data.files import read_table
@@ -98,7 +98,7 @@ def arm(kind: str, *, data: Fields, seed: int, budget: Fields, share: float = 0.
     return {"kind": kind, "data": data, "seed": seed, "share": share, "size": size, **budget}
 
 
-def pair(task: Fields, dataset: Dataset) -> dict[str, Transformer]:
+def pair(task: Fields, dataset: Dataset) -> dict[str, Network]:
     """The uniform and the global arm of a task. Only learned orders have prompted rows: uniform ones meet every known
     set anyway."""
     own = {"data": task["data"], "seed": task["seed"], "budget": task["budget"], "size": task.get("size", PARAMETERS)}
@@ -106,7 +106,7 @@ def pair(task: Fields, dataset: Dataset) -> dict[str, Transformer]:
     return {kind: trained(spec, dataset, work=Path(task["work"])) for kind, spec in specs.items()}
 
 
-def trained(spec: Fields, dataset: Dataset, *, work: Path) -> Transformer:
+def trained(spec: Fields, dataset: Dataset, *, work: Path) -> Network:
     """The arm's network, found in `work` or trained into it; a contextual arm pays for its posterior with steps."""
     folder = work / "arms" / arm_name(spec, dataset)
     if not (folder / "artifact").exists():

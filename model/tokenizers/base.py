@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Domain = Literal["table", "text"]
+Domain = Literal["table", "text", "smiles", "grid"]
 Value = str | int | float
 
 
@@ -16,6 +16,11 @@ class Template:
     tokens: tuple[int, ...]
     hidden: tuple[bool, ...]
     known: Mapping[int, Value] = field(default_factory=dict)
+
+    @property
+    def num_given(self) -> int:
+        """Known positions that show something: the end of a molecule is known, too, where its prompt says it."""
+        return sum(value != "" for value in self.known.values())
 
 
 class Tokenizer(Protocol):
@@ -35,8 +40,11 @@ class Tokenizer(Protocol):
     @property
     def vocabulary_sizes(self) -> tuple[int, ...]: ...
 
-    def encode(self, prompt: object, *, length: int | None = None) -> Template:
-        """Raises PromptError, with `param` the column to blame where there is one; "length" names the length."""
+    def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:
+        """Raises PromptError, with `param` the column to blame where there is one; "length" names the length.
+
+        With `append` false a prompt without holes stays as it is, unless a `length` is given.
+        """
         ...
 
     def token(self, position: int, token_id: int) -> str:

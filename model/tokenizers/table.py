@@ -146,7 +146,7 @@ class TableTokenizer:
         """The id that stands for a missing value, by position; nothing for columns that had none."""
         return {i: column.vocabulary_size - 1 for i, column in enumerate(self.columns) if column.missing}
 
-    def encode(self, prompt: object, *, length: int | None = None) -> Template:
+    def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:  # noqa: ARG002
         """Raises PromptError; `param` is the column to blame, or "length", which a table does not take."""
         if length is not None:
             raise PromptError("a table takes no length: its rows have all their columns", param="length")

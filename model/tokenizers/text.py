@@ -101,7 +101,7 @@ class TextTokenizer:
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return (len(self._tokens),)
 
-    def encode(self, prompt: object, *, length: int | None = None) -> Template:
+    def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:
         """Raises PromptError; `param` is "length" where that is to blame. Text between two holes is split by itself."""
         if not isinstance(prompt, str):
             raise PromptError(f"a text prompt is a string, not {quoted(prompt)}")
@@ -109,7 +109,7 @@ class TextTokenizer:
         has_holes = any(isinstance(part, Hole) for part in parts)
         if length is not None:
             self._check_length(length, has_holes=has_holes)
-        if not has_holes:
+        if not has_holes and (append or length is not None):
             parts.append(Hole(length or self.default_length))
         ids = [None if i < 0 else i for part in parts for i in self._part_ids(part)]
         self._check_fit(ids, param=None if length is None else "length")
@@ -121,6 +121,14 @@ class TextTokenizer:
         blocks = [text[i : i + _BLOCK] for i in range(0, len(text), _BLOCK)]
         parts = [np.array(self._library.encode(block).ids, dtype=np.int64) for block in blocks]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+    def line_ids(self, text: str) -> list[int]:
+        """A whole text without holes -> its ids. Raises PromptError for what the model does not know."""
+        return self._part_ids(Run(text, 0))
+
+    def resized(self, length: int) -> "TextTokenizer":
+        """The same for canvases of another length."""
+        return TextTokenizer(self._library, length=length, default_length=min(self._default_length, length))
 
     def token(self, position: int, token_id: int) -> str:  # noqa: ARG002  (every position has the same vocabulary)
         return self._tokens[token_id]

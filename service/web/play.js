@@ -38,7 +38,10 @@ function pickModel() {
   $("prompt").value = isTable ? JSON.stringify(model.example_prompt) : model.example_prompt;
   $("hint").textContent = isTable
     ? `An object of columns; what is absent or null is generated. Columns: ${model.columns.map((c) => c.name).join(", ")}.`
-    : "A text; [MASK] hides one token, [MASK:12] twelve.";
+    : model.domain === "grid"
+      ? "A sudoku, row by row; . or 0 is a hidden cell."
+      : "A text; [MASK] hides one token, [MASK:12] twelve.";
+  $("canvas").classList.toggle("grid", model.domain === "grid");
 }
 
 function readRequest() {

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from model.artifact import load_artifact
+from model.tokenizers.grid import is_solution
 
 ROOT = Path(__file__).parents[2]
 PROMPT = {"age": 39, "sex": "Female", "income": ">50K"}
@@ -116,7 +117,7 @@ def test_a_mistake_gets_its_one_line_and_the_service_goes_on(
 
 
 def test_what_the_models_page_says_of_adult_is_true(client: httpx.Client) -> None:
-    (adult,) = client.get("/v1/models").json()["data"]
+    adult, _ = client.get("/v1/models").json()["data"]
     assert (adult["id"], adult["order"], adult["length"], adult["deterministic"]) == ("adult", "global", 15, True)
     reply = client.post("/generate", json={"prompt": adult["example_prompt"]})
     assert reply.status_code == 200
@@ -125,8 +126,57 @@ def test_what_the_models_page_says_of_adult_is_true(client: httpx.Client) -> Non
     assert len(law) == 15
 
 
+def test_the_sudoku_model_solves_its_example_and_says_so(client: httpx.Client) -> None:
+    _, sudoku = client.get("/v1/models").json()["data"]
+    assert (sudoku["id"], sudoku["domain"], sudoku["order"], sudoku["length"]) == ("sudoku", "grid", "contextual", 81)
+    prompt = sudoku["example_prompt"]
+    body = {"model": "sudoku", "prompt": prompt, "order_temperature": 0, "temperature": 0, "seed": 7}
+    whole = client.post("/generate", json=body).json()["samples"][0]
+    assert is_solution(whole["output"], prompt)
+    assert len(whole["text"].splitlines()) == 9
+    assert len(whole["reveals"]) == prompt.count(".")
+    reveals = [data for kind, data in _events(client, body) if kind == "reveal"]
+    cells = list(prompt)
+    for reveal in reveals:
+        assert cells[reveal["position"]] == "."
+        cells[reveal["position"]] = reveal["value"]
+    assert "".join(cells) == whole["output"]
+    law = client.post("/order", json={"model": "sudoku", "prompt": prompt}).json()["positions"]
+    assert len(law) == prompt.count(".")
+    assert sum(position["probability"] for position in law) == pytest.approx(1.0)
+
+
+def test_a_sudoku_that_contradicts_itself_is_refused_and_the_cells_are_named(client: httpx.Client) -> None:
+    prompt = "5" + "." * 7 + "5" + "." * 72
+    response = client.post("/generate", json={"model": "sudoku", "prompt": prompt})
+    assert response.status_code == 422
+    error = response.json()["error"]
+    assert error["param"] == "prompt"
+    assert error["message"] == "5 stands twice in one row: at row 1 column 1 (cell 0) and at row 1 column 9 (cell 8)"
+
+
 def test_the_readme_shows_the_real_answer(client: httpx.Client) -> None:
     shown = re.search(r'"output": (\{.*?\}),\n', (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert shown is not None
     reply = client.post("/generate", json={"prompt": PROMPT, "seed": 7}).json()
     assert json.loads(shown[1]) == reply["samples"][0]["output"]
+
+
+def test_the_readme_shows_the_real_score(client: httpx.Client) -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = re.search(r'"scores": (\[.*?\]\}\]),\n "usage": (\{.*?\})', text, flags=re.DOTALL)
+    assert shown is not None
+    (expected,) = json.loads(shown[1])
+    reply = client.post("/score", json={"prompt": PROMPT, "seed": 7}).json()
+    (found,) = reply["scores"]
+    for key in ("nelbo", "standard_error"):
+        assert found[key] == pytest.approx(expected[key], abs=1e-3)
+    for term, expected_term in zip(found["terms"], expected["terms"], strict=True):
+        numbers = {key: pytest.approx(expected_term[key], abs=1e-3) for key in ("nats", "standard_error", "mean_step")}
+        assert term == {**expected_term, **numbers}
+    assert json.loads(shown[2]) == reply["usage"]
+    exact = re.search(r'exact `"log_likelihood"`, here (-[0-9.]+)\.', text)
+    assert exact is not None
+    for order in ("left_to_right", [0, 9, 14]):
+        (found,) = client.post("/score", json={"prompt": PROMPT, "order": order}).json()["scores"]
+        assert found["log_likelihood"] == pytest.approx(float(exact[1]), abs=1e-3)

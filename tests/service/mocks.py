@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from model.canvas import Canvas, SamplingParams
+from model.chain import Chain
 from model.denoiser import Denoiser, Prediction
 from model.manifest import TOKENIZER, WEIGHTS, Architecture, Manifest, OrderSpec
 from model.sampler import StepResult, order_probabilities, step
+from model.scoring import ScoreResult, score_step
 from model.tokenizers.base import Tokenizer
 from service.catalog import Catalog, Model
 from service.engine import Engine
@@ -47,7 +49,9 @@ class MockRunner:
     num_positions: int = 0
     on_step: Callable[[Sequence[Canvas]], None] = lambda canvases: None
     spoil: Callable[[list[StepResult]], list[StepResult]] = lambda results: results
+    spoil_scores: Callable[[list[ScoreResult]], list[ScoreResult]] = lambda results: results
     batches: list[list[Canvas]] = field(default_factory=list)
+    scored: list[list[Chain]] = field(default_factory=list)
 
     def bucket(self, length: int) -> int:
         return length
@@ -61,6 +65,12 @@ class MockRunner:
     def rank(self, canvas: Canvas) -> list[tuple[int, float]]:
         self.on_step([canvas])
         return order_probabilities(mock_denoiser(self.vocabulary_sizes), canvas)
+
+    def score(self, chains: Sequence[Chain]) -> list[ScoreResult]:
+        self.scored.append(list(chains))
+        self.on_step([chain.canvas for chain in chains])
+        self.num_positions += sum(chain.canvas.length for chain in chains)
+        return self.spoil_scores(score_step(mock_denoiser(self.vocabulary_sizes), chains))
 
 
 class Gate:
@@ -138,6 +148,12 @@ def toy_engine(runners: dict[str, MockRunner], *, max_batch: int = 64) -> Engine
 
 def toy_catalog(*models: Model) -> Catalog:
     return Catalog(models or [toy_model()])
+
+
+def chain(*known: int, length: int = 5, seed: int = 0, params: SamplingParams | None = None) -> Chain:
+    """Zeros at known positions are to be scored; all are known where none is named."""
+    hidden = tuple(bool(known) and position not in known for position in range(length))
+    return Chain.start((0,) * length, hidden, seed=seed, params=params or SamplingParams())
 
 
 def canvas(length: int = 5, *, seed: int = 0, num_known: int = 0, params: SamplingParams | None = None) -> Canvas:

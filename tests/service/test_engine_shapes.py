@@ -66,13 +66,13 @@ def _never_the_same_twice(batch: int, rows: Tensor) -> Tensor:
 )
 def test_exactly_the_sizes_that_agree_bit_for_bit_are_used(rounding: Rounding, expected: tuple[int, ...]) -> None:
     inputs = random_inputs(16, 5, shortest=5, vocabulary_sizes=(V,), seed=1)
-    assert agreeing_sizes(_network(rounding), inputs, batch_sizes(16)) == expected
+    assert agreeing_sizes(_network(rounding), inputs, (1, 2, 4, 8, 16)) == expected
 
 
 @pytest.mark.parametrize("rounding", [_small_batches_differ, _all_but_single_rows_depend_on_the_row])
 def test_a_row_is_the_same_alone_and_in_any_batch_on_a_network_that_rounds_by_batch(rounding: Rounding) -> None:
     network = _network(rounding)
-    sizes = agreeing_sizes(network, random_inputs(16, 5, shortest=5, vocabulary_sizes=(V,), seed=1), batch_sizes(16))
+    sizes = agreeing_sizes(network, random_inputs(16, 5, shortest=5, vocabulary_sizes=(V,), seed=1), (1, 2, 4, 8, 16))
     fixed = FixedShapes(network, sizes={5: sizes})
     tokens, hidden, lengths = _inputs()
     alone = [fixed(tokens[i : i + 1], hidden[i : i + 1], lengths[i : i + 1]) for i in range(16)]
@@ -115,10 +115,10 @@ def test_canvases_of_two_length_buckets_are_not_run_together() -> None:
         fixed(tokens, hidden, torch.tensor([12, 30]))
 
 
-def test_buckets_double_up_to_the_length_and_tables_have_one() -> None:
+def test_batch_sizes_grow_by_half_and_buckets_double_up_to_the_length() -> None:
     assert batch_sizes(1) == (1,)
-    assert batch_sizes(8) == (1, 2, 4, 8)
-    assert batch_sizes(9) == (1, 2, 4, 8, 9)
+    assert batch_sizes(8) == (1, 2, 3, 4, 6, 8)
+    assert batch_sizes(9) == (1, 2, 3, 4, 6, 8, 9)
     assert length_buckets(40, is_padded=True) == (16, 32, 40)
     assert length_buckets(64, is_padded=True) == (16, 32, 64)
     assert length_buckets(10, is_padded=True) == (10,)
@@ -137,4 +137,4 @@ def test_a_network_that_never_repeats_itself_is_served_and_said_to_be_not_determ
     architecture = random_transformer(table_tokenizer()).architecture
     fixed, is_deterministic = fixed_shapes(_network(_never_the_same_twice), architecture, 8, torch.device("cpu"))
     assert not is_deterministic
-    assert fixed.sizes == {5: (1, 2, 4, 8)}
+    assert fixed.sizes == {5: (1, 2, 3, 4, 6, 8)}

@@ -7,14 +7,16 @@ import pytest
 from pydantic import TypeAdapter
 
 from model.canvas import Reveal, SamplingParams
+from model.chain import Term
 from service import messages
-from tests.service.mocks import canvas
+from tests.service.mocks import canvas, chain
 
 _EXPLICIT = SamplingParams(order="explicit", explicit_order=(2, 0, 1), top_k=3, top_p=0.5, temperature=0.0)
 _REVEALS = (Reveal(3, 7, 0, -0.25, None, 0.125), Reveal(1, 2, 0, -1.5, -0.7, 0.5))
 _ALL: list[messages.Command | messages.Event] = [
     messages.Generate("r", "adult", "v", (canvas(3, seed=2**63 - 1, params=_EXPLICIT), canvas(2, num_known=1))),
     messages.Rank("r", "adult", "v", canvas(4)),
+    messages.Score("r", "adult", "v", (chain(0, 2, 1, params=_EXPLICIT), chain(0, 4).after([4]))),
     messages.Cancel("r"),
     messages.Stop(),
     messages.Loaded("adult", "v", "cpu", True),
@@ -26,6 +28,7 @@ _ALL: list[messages.Command | messages.Event] = [
     messages.SampleDone("r", "v", 1, 14),
     messages.Finished("r", "v"),
     messages.Ranked("r", "v", ((0, 0.25), (3, 0.75))),
+    messages.Scored("r", "v", 3, Term(5, 1, 0.25)),
     messages.Failed("r", "v", "why"),
     messages.Stepped(0.01, 4, 60, 50, 5),
 ]

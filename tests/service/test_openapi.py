@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.schemas import GenerateReply, OrderReply
+from service.schemas import GenerateReply, OrderReply, ScoreReply
 from tests.service.servers import Running, run_toy
 
 
@@ -37,7 +37,7 @@ def test_every_reference_leads_somewhere(document: Any) -> None:
 
 
 def test_every_error_of_the_contract_is_declared_in_our_shape(document: Any) -> None:
-    for path in ("/generate", "/order"):
+    for path in ("/generate", "/order", "/score"):
         responses = document["paths"][path]["post"]["responses"]
         assert set(responses) == {"200", "400", "404", "413", "422", "429", "500", "503", "504"}
         for code in set(responses) - {"200"}:
@@ -57,9 +57,24 @@ def test_the_body_is_declared_and_closed(document: Any) -> None:
     }
 
 
+def test_the_body_of_a_score_is_declared_and_closed(document: Any) -> None:
+    schema = document["components"]["schemas"]["ScoreRequest"]
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == ["prompt"]
+    assert set(schema["properties"]) == {
+        *("model", "prompt", "length", "order", "order_temperature", "num_orders", "seed", "timeout_seconds")
+    }
+    assert "scored" in schema["properties"]["prompt"]["description"]
+    reply = document["paths"]["/score"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert reply == {"$ref": "#/components/schemas/ScoreReply"}
+
+
 def test_what_is_answered_is_what_is_declared(server: Running) -> None:
     for fields in ({}, {"logprobs": False}, {"order": "margin", "num_samples": 2}):
         GenerateReply.model_validate(server.generate(prompt={"age": 39}, **fields).json())
+    bodies: list[dict[str, Any]] = [{}, {"order": "margin"}, {"num_orders": 1}]
+    for body in bodies:
+        ScoreReply.model_validate(server.client.post("/score", json={"prompt": {"age": 39}, **body}).json())
     OrderReply.model_validate(server.client.post("/order", json={"prompt": {}}).json())
 
 

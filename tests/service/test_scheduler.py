@@ -10,7 +10,7 @@ from service.scheduler import Lane, Scheduler, Seat
 
 A = Lane("a", 15, "generate")
 B = Lane("b", 15, "generate")
-LANES = (A, B, Lane("a", 32, "generate"), Lane("a", 15, "rank"))
+LANES = (A, B, Lane("a", 32, "generate"), Lane("a", 15, "rank"), Lane("a", 15, "score"))
 
 
 def _run(scheduler: Scheduler, work: dict[Seat, int]) -> list[tuple[Lane, tuple[Seat, ...]]]:
@@ -122,6 +122,27 @@ def test_lanes_take_turns_and_a_new_one_comes_last() -> None:
     scheduler.join("y", {0: LANES[2]})
     more = [scheduler.next_batch(), scheduler.next_batch()]
     assert [turn[0] for turn in more if turn] == [B, A]
+
+
+def test_a_score_takes_a_quarter_of_a_batch_while_anybody_generates_and_a_whole_one_alone() -> None:
+    scheduler = Scheduler(max_batch=8)
+    score = Lane("a", 15, "score")
+    scheduler.join("score", dict.fromkeys(range(500), score))
+    assert scheduler.next_batch() == (score, tuple(Seat("score", i) for i in range(8)))
+    scheduler.join("somebody", dict.fromkeys(range(9), B))
+    batches = [scheduler.next_batch() for _ in range(4)]
+    assert [(batch[0], len(batch[1])) for batch in batches if batch] == [(score, 2), (B, 8)] * 2
+    scheduler.drop("somebody")
+    assert scheduler.next_batch() == (score, tuple(Seat("score", i) for i in range(8)))
+
+
+@pytest.mark.parametrize("max_batch", [1, 2, 3])
+def test_a_score_in_the_smallest_batches_still_goes_on(max_batch: int) -> None:
+    scheduler = Scheduler(max_batch=max_batch)
+    score = Lane("a", 15, "score")
+    scheduler.join("score", {0: score, 1: score})
+    scheduler.join("somebody", {0: A})
+    assert scheduler.next_batch() == (score, (Seat("score", 0),))
 
 
 def test_there_is_no_batch_where_there_is_nothing_to_do() -> None:

@@ -9,6 +9,7 @@ import torch
 
 import training.trainer
 from model.denoiser import Prediction
+from model.network import Network
 from model.transformer import Transformer
 from tests.training.small import small_dataset, small_recipe
 from training.arm import Arm
@@ -32,7 +33,7 @@ def _log(work: Path) -> list[dict[str, float | str]]:
     return [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
 
 
-def _assert_same_weights(a: Transformer, b: Transformer) -> None:
+def _assert_same_weights(a: Network, b: Network) -> None:
     for name, tensor in a.state_dict().items():
         assert torch.equal(tensor, b.state_dict()[name]), name
 

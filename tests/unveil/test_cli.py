@@ -163,6 +163,38 @@ def test_generate_follows_an_explicit_order_and_fills_text(text_artifact: Path, 
     assert len(json.loads(printed)["samples"][0]["output"]) == 8
 
 
+def test_score_gives_the_bound_or_the_exact_likelihood_and_a_term_for_each_known_position(
+    artifact: Path, text_artifact: Path, run: Any
+) -> None:
+    prompt = '{"age": 39, "income": ">50K", "workclass": "[MISSING]"}'
+    command = ("score", artifact, prompt, "--num-orders", "100", "--seed", "7", "--json")
+    drawn, again = (json.loads(run(*command)[1]) for _ in range(2))
+    assert drawn == again
+    assert (drawn["seed"], drawn["num_orders"]) == (7, 100)
+    assert drawn["usage"] == {"positions": 3, "forwards": 300}
+    (found,) = drawn["scores"]
+    assert found["standard_error"] > 0
+    assert sum(term["nats"] for term in found["terms"]) == pytest.approx(found["nelbo"])
+    code, printed, _ = run("score", artifact, prompt, "--num-orders", "100", "--seed", "7")
+    assert code == 0
+    assert f"NELBO {found['nelbo']:.4f} ± {found['standard_error']:.4f} nats, 100 drawn orders, seed 7" in printed
+    assert "[MISSING]" in printed
+    exact = json.loads(run("score", artifact, prompt, "--order", "2,0,1", "--json")[1])["scores"][0]
+    assert {term["name"]: term["mean_step"] for term in exact["terms"]} == {"income": 0, "age": 1, "workclass": 2}
+    _, printed, _ = run("score", artifact, prompt, "--order", "2,0,1")
+    assert f"log-likelihood {exact['log_likelihood']:.4f} nats, exact along this order" in printed
+    _, printed, _ = run("score", text_artifact, "ab\nc[MASK:3]", "--num-orders", "1", "--order", "uniform")
+    assert '"\\n"' in printed
+    assert "± unknown nats, 1 drawn orders" in printed
+
+
+def test_a_generated_row_scored_with_its_seed_costs_what_it_said(artifact: Path, run: Any) -> None:
+    (sample,) = json.loads(run("generate", artifact, "--seed", "5", "--json")[1])["samples"]
+    command = ("score", artifact, json.dumps(sample["output"]), "--seed", "5", "--num-orders", "1", "--json")
+    (found,) = json.loads(run(*command)[1])["scores"]
+    assert found["nelbo"] == pytest.approx(-sample["logprob"])
+
+
 MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("nonsense",), 2, "No such command 'nonsense'"),
     (("train",), 2, "train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT"),
@@ -191,6 +223,14 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("generate", "{artifact}", "--top-p", "0"), 2, "top_p takes a number above 0"),
     (("generate", "{artifact}", "--steps", "1001"), 2, "steps is at most 1000 here"),
     (("order", "{artifact}", "--plot", "{artifact}/none/order.svg"), 1, "/none/order.svg: No such file or directory"),
+    (("score", "{artifact}"), 2, "nothing to score: no position is known"),
+    (("score", "{artifact}", "{bad"), 2, "prompt: takes JSON"),
+    (("score", "{artifact}", '{"agee": 39}'), 2, 'unknown column "agee"; did you mean "age"?'),
+    (("score", "{artifact}", '{"age": 39}', "--order", "margin", "--num-orders", "2"), 2, "order margin is one order"),
+    (("score", "{artifact}", '{"age": 39}', "--order", "1"), 2, "order lists every known position once: for prompt 0"),
+    (("score", "{artifact}", '{"age": 39}', "--num-orders", "0"), 2, "--num-orders"),
+    (("score", "{artifact}", '{"age": 39}', "--order", "best"), 2, "or a list of all known positions"),
+    (("score", "nowhere", "{}"), 1, "nowhere"),
     (("train", "--table", "none.csv", "--bins", "few"), 1, "--bins few: takes a number, or NAME=NUMBER"),
     (("train", "--table", "none.csv", "--drop", "a", "--date", "a"), 1, 'column "a" is named by --drop and by --date'),
     (("impute", "{artifact}", "none.csv", "--csv", "x.csv"), 1, "none.csv cannot be read: No such file"),
@@ -220,7 +260,7 @@ def test_the_command_is_installed_and_imports_nothing_heavy_for_its_help() -> No
     if not command.exists():
         pytest.skip("the project is not installed in this environment")
     help_text = subprocess.run([command, "--help"], capture_output=True, text=True, check=True, env=dict(os.environ))
-    for name in ("train", "evaluate", "order", "generate", "impute", "serve"):
+    for name in ("train", "import", "evaluate", "order", "generate", "impute", "score", "bench", "serve"):
         assert name in help_text.stdout
 
 
@@ -245,3 +285,14 @@ def test_the_terminal_shows_hidden_cells_as_dots_and_numbers_the_reveals() -> No
     assert "·" not in steps[1]
     text = RevealView([{"canvas": ["a", None, "c"], "hidden": [1]}], None)
     assert _drawn(text).strip() == "a·c"
+
+
+def test_the_terminal_shows_a_grid_in_boxes() -> None:
+    start = {"canvas": ["5", *[None] * 80], "hidden": list(range(1, 81))}
+    view = RevealView([start], None, side=9)
+    view.reveal(0, [{"position": 80, "value": "9"}])
+    lines = [line.rstrip() for line in _drawn(view).splitlines()]
+    assert len(lines) == 11
+    assert lines[0] == "5 · · │ · · · │ · · ·"
+    assert lines[3] == lines[7] == "──────┼───────┼──────"
+    assert lines[10] == "· · · │ · · · │ · · 9"

@@ -102,4 +102,66 @@ class NetworkData(_Part):
     seed: int = Field(default=0, ge=0)
 
 
-DataConfig = Annotated[AdultData | TableData | TextData | NetworkData, Field(discriminator="kind")]
+class LinesData(_Part):
+    """One text a line of UTF-8 files, in the pieces of the artifact that training starts from; blank lines are skipped.
+
+    `length` is that of the canvases, and of the model that comes out: at most the artifact's, which is the default.
+    """
+
+    kind: Literal["lines"] = "lines"
+    files: Annotated[tuple[Path, ...], Field(min_length=1)]
+    length: Annotated[int, Field(ge=2, le=8192)] | None = None
+    validation_share: Share = 0.05
+    test_share: Share = 0.05
+    seed: int = Field(default=0, ge=0)
+
+
+MoleculeLength = Annotated[int, Field(ge=2, le=1024)] | None
+
+
+class MosesData(_Part):
+    """The MOSES molecules. `test` says which of its two test files is the test split.
+
+    `length` in tokens, as long as the longest training row where it is left out.
+    """
+
+    kind: Literal["moses"] = "moses"
+    length: MoleculeLength = None
+    test: Literal["test", "test_scaffolds"] = "test"
+    validation_rows: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    seed: int = Field(default=0, ge=0)
+
+
+class SmilesData(_Part):
+    """A file of SMILES: one a line, or a `column` of a CSV or Parquet file. `length` as for MOSES."""
+
+    kind: Literal["smiles"] = "smiles"
+    path: Path
+    column: str | None = None
+    delimiter: Literal[",", ";", "\t", "|"] = ","
+    length: MoleculeLength = None
+    validation_share: Share = 0.1
+    test_share: Share = 0.1
+    seed: int = Field(default=0, ge=0)
+
+
+class SudokuData(_Part):
+    """Sudoku puzzles with one solution each, made by this project; `seed` draws all of them.
+
+    A puzzle is dug until no clue can be spared, and is there in `versions` versions: as it is, and with up to
+    `extra_clues` clues more.
+    """
+
+    kind: Literal["sudoku"] = "sudoku"
+    puzzles: Annotated[int, Field(ge=1, le=10_000_000)] = 12_288
+    validation_puzzles: Annotated[int, Field(ge=1, le=1_000_000)] = 1_024
+    test_puzzles: Annotated[int, Field(ge=1, le=1_000_000)] = 2_048
+    versions: Annotated[int, Field(ge=1, le=64)] = 4
+    extra_clues: Annotated[int, Field(ge=0, le=40)] = 16
+    seed: int = Field(default=0, ge=0)
+
+
+DataConfig = Annotated[
+    AdultData | TableData | TextData | NetworkData | LinesData | MosesData | SmilesData | SudokuData,
+    Field(discriminator="kind"),
+]

@@ -2,18 +2,47 @@
 
 from pathlib import Path
 
+from model.errors import DataError
+from model.tokenizers.base import Tokenizer
+from model.tokenizers.pieces import PieceTokenizer
+from model.tokenizers.text import TextTokenizer
 from training.data.adult import load_adult
-from training.data.config import AdultData, DataConfig, NetworkData, TableData
+from training.data.config import (
+    AdultData,
+    DataConfig,
+    LinesData,
+    MosesData,
+    NetworkData,
+    SmilesData,
+    SudokuData,
+    TableData,
+)
 from training.data.dataset import Dataset
+from training.data.lines import load_lines
+from training.data.molecules import load_moses, load_smiles
 from training.data.network import load_network
+from training.data.sudoku import load_sudoku
 from training.data.table import load_table
 from training.data.text import load_text
 
 
-def load_dataset(config: DataConfig, *, cache: Path) -> Dataset:
-    """`cache` keeps fetched packages. Raises DataError."""
+def load_dataset(config: DataConfig, *, cache: Path, tokenizer: Tokenizer | None = None) -> Dataset:
+    """`cache` keeps fetched packages; `tokenizer` is that of the artifact to start from, for kinds that borrow it.
+
+    Raises DataError.
+    """
+    if isinstance(config, LinesData):
+        if not isinstance(tokenizer, TextTokenizer | PieceTokenizer):
+            raise DataError("data.kind lines: takes the tokenizer of a text model; name one in start.artifact")
+        return load_lines(config, tokenizer)
     if isinstance(config, AdultData):
         return load_adult(config, cache=cache)
     if isinstance(config, NetworkData):
         return load_network(config, cache=cache)
+    if isinstance(config, MosesData):
+        return load_moses(config, cache=cache)
+    if isinstance(config, SmilesData):
+        return load_smiles(config)
+    if isinstance(config, SudokuData):
+        return load_sudoku(config, cache=cache)
     return load_table(config) if isinstance(config, TableData) else load_text(config)

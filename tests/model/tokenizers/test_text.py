@@ -82,6 +82,16 @@ def test_without_a_hole_new_tokens_follow(length: int | None, num_new: int) -> N
     assert template.hidden == (False,) * 3 + (True,) * num_new
 
 
+def test_without_appending_a_text_stays_as_it_is_unless_a_length_is_given() -> None:
+    tokenizer = trained("characters")
+    assert tokenizer.encode("cat", append=False).hidden == (False,) * 3
+    assert tokenizer.encode("c[MASK]t", append=False) == tokenizer.encode("c[MASK]t")
+    assert tokenizer.encode("cat", length=2, append=False) == tokenizer.encode("cat", length=2)
+    assert tokenizer.encode("", append=False).tokens == ()
+    longest = tokenizer.encode("cat " * 8, append=False)
+    assert longest.hidden == (False,) * 32
+
+
 def test_an_empty_prompt_is_all_new() -> None:
     assert trained("characters").encode("").hidden == (True,) * 8
 

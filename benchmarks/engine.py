@@ -1,0 +1,121 @@
+"""Is the engine faster than the published loop, and how near the bare forward? Measured by `unveil/speed.py`.
+
+    python -m benchmarks.engine [--quick] [--json] [--rounds N] [--requests N] [--no-large]
+
+On every bundled model, and on a random network of BERT-base's shape (30,522 ids, length 128, 12 layers of width 768; 8
+requests of 16 holes): 64 requests of mixed lengths through the engine's own loop, and through LLaDA's loop one by one,
+at fixed batches of 1 to 64, and one request alone; same weights, rule and precision, one position a step, both sides in
+turns in one run, one thread, the median of the rounds. `of_limit` is the engine's tokens a second over those of bare
+forwards in the same batches without scheduler and sampler. The seeds of requests and weights are fixed in the script.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from model.canvas import Canvas
+from model.manifest import Architecture, OrderSpec
+from model.sampler import collate
+from model.transformer import Transformer
+from service.catalog import find_sources
+from service.engine_models import Runner, fixed_shapes
+from service.settings import load_settings
+from unveil.speed import (
+    TEMPERATURES,
+    Subject,
+    as_text,
+    compare,
+    engine_decode,
+    load_subject,
+    medians,
+    mixed_canvases,
+    report,
+)
+
+LARGE = {"length": 128, "vocabulary_sizes": (30_522,), "width": 768, "layers": 12, "heads": 12, "mlp_width": 3072}
+QUICK_LARGE = {**LARGE, "vocabulary_sizes": (500,), "width": 64, "layers": 2, "heads": 4, "mlp_width": 128}
+LARGE_REQUESTS, LARGE_HOLES, MAX_BATCH = 8, 16, 64
+SEED = 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--quick", action="store_true", help="one round, few requests, a small network for the large one"
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--no-large", action="store_true", help="without the network of BERT-base's shape")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rounds, num = (1, 4) if given.quick else (given.rounds, given.requests)
+    settings = load_settings({})
+    subjects = [
+        load_subject(source, max_batch=MAX_BATCH if num > 4 else 4)
+        for source in find_sources(settings.artifacts, checkpoints=settings.checkpoints)
+    ]
+    rows = [measured(subject, rule=rule, rounds=rounds, num=num) for subject in subjects for rule in TEMPERATURES]
+    large = None
+    if not given.no_large:
+        subject = random_subject(QUICK_LARGE if given.quick else LARGE)
+        large = [
+            measured(subject, rule=rule, rounds=min(rounds, 3), num=LARGE_REQUESTS, holes=LARGE_HOLES)
+            for rule in TEMPERATURES
+        ]
+    full = {**report(rows), "large": large, "threads": 1, "rounds": rounds, "torch": torch.__version__}
+    print(json.dumps(full, indent=2) if given.json else as_text([*rows, *(large or [])]))
+
+
+def measured(subject: Subject, *, rounds: int, num: int, **fields: Any) -> dict[str, Any]:
+    """The comparison, and the share of the limit."""
+    row = compare(subject, rounds=rounds, num=num, **fields)
+    return {**row, "of_limit": of_limit(subject, rounds=rounds, num=num, **fields)}
+
+
+def of_limit(subject: Subject, *, rounds: int, num: int, **fields: Any) -> float:
+    """Seconds of the bare forwards that the engine makes, over the engine's seconds for all of it."""
+    canvases = mixed_canvases(subject, num=num, **fields)
+    runner = subject.runner
+    assert isinstance(runner, Runner)
+    batches = [collate(batch) for batch in _steps(runner, canvases, subject.max_batch)]
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for inputs in batches:
+            runner.denoiser(*inputs)
+
+    seconds = medians({"bare": bare, "engine": lambda: engine_decode(subject, canvases)}, rounds=rounds)
+    return seconds["bare"] / seconds["engine"]
+
+
+def _steps(runner: Runner, canvases: Sequence[Canvas], max_batch: int) -> list[list[Canvas]]:
+    """The batches of all steps when every canvas is there from the start and full batches run to their end."""
+    by_bucket: dict[int, list[Canvas]] = {}
+    for canvas in canvases:
+        by_bucket.setdefault(runner.bucket(canvas.length), []).append(canvas)
+    steps = []
+    for bucket in by_bucket.values():
+        for start in range(0, len(bucket), max_batch):
+            part = bucket[start : start + max_batch]
+            most = max(canvas.num_at_start for canvas in part)
+            steps += [[canvas for canvas in part if canvas.num_at_start > step] for step in range(most)]
+    return steps
+
+
+def random_subject(shape: dict[str, Any]) -> Subject:
+    """A random network in fixed shapes, warm."""
+    torch.manual_seed(SEED)
+    architecture = Architecture(**shape)
+    network = Transformer(architecture, OrderSpec(kind="uniform")).eval().requires_grad_(False)
+    denoiser, _ = fixed_shapes(network, architecture, LARGE_REQUESTS, torch.device("cpu"))
+    runner = Runner(denoiser, weights_version="random", device=torch.device("cpu"))
+    sizes = architecture.vocabulary_sizes
+    return Subject("random, BERT-base's shape", runner, network, sizes, architecture.length, LARGE_REQUESTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Molecules: a learned order against uniform ones on the same net, judged by RDKit and ChemNet, not by us.
+
+    python -m benchmarks.molecules [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--samples N] [--smiles FILE]
+        [--set key=value]...
+
+For each seed three nets of `training/recipes/moses.toml`'s size see as many forwards of the same batches: `uniform`
+orders, `global`, a learned order, and `fixed`, left to right with the learned arm's warm-up and share of uniform rows.
+Each makes molecules along its own order; the uniform net also surest first (confidence) and from left to right, the
+learned one also in random orders. MOSES's definitions: valid of all, unique of the first 10,000 valid, novel of the
+different valid ones. FCD is to as many test molecules as there are samples (fcd_torch; without it the column is left
+out, and said so); it shrinks with the number of molecules, so `test` is the same of other test molecules, the floor.
+
+Infilling: test molecules of which only the scaffold is left, every side chain a hole of its own number of tokens; the
+share that comes back valid and with the scaffold in it. Intervals are Student's over seeds, 95 %. Beside them stands
+what MOSES publishes for CharRNN: 30,000 samples, epochs of training, millions of parameters. `--smiles` takes a file of
+one's own instead of MOSES. Results are kept in DIR, and found again: remove DIR after a change to the method.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import training
+from benchmarks.problems.molecules import FCD_NEEDED, ChemNet, has_fcd, require_rdkit, scaffold_prompt
+from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from model.canvas import OrderPolicy, SamplingParams
+from model.network import Network
+from model.tokenizers.smiles import SmilesTokenizer
+from training.chemistry import canonical, contains, judge, unique_share
+from training.config import Recipe, load_recipe, settle
+from training.data.dataset import Dataset
+from training.data.load import load_dataset
+from training.molecule_report import make
+from training.trainer import train
+from unveil.training_commands import cache_folder
+
+RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses.toml"
+CHAR_RNN = {"valid": 0.9748, "unique": 0.9994, "novel": 0.8419, "fcd": 0.0732}
+SEED, UNIQUE_OF = 5_417, 10_000
+WAYS: dict[str, tuple[str, OrderPolicy]] = {  # label -> the net and the order along which it is decoded
+    "learned": ("global", "learned"),
+    "learned net, random orders": ("global", "uniform"),
+    "uniform": ("uniform", "uniform"),
+    "uniform net, confidence": ("uniform", "confidence"),
+    "uniform net, left to right": ("uniform", "left_to_right"),
+    "left to right": ("fixed", "learned"),
+}
+QUICK = [
+    "model={width = 16, layers = 1, heads = 2, mlp_width = 32}",
+    "optimizer={steps = 8, batch_size = 16, warmup_steps = 2}",
+    "run={threads = 1, validate_rows = 8, precision = '32-true'}",
+]
+COLUMNS = ("valid", "unique", "novel", "fcd", "infilled")
+
+
+def main() -> None:
+    parser = arguments(__doc__, work="runs/molecules", seeds=3)
+    parser.add_argument("--samples", type=int, help="molecules from each net and order; 10,000 as MOSES's unique@10k")
+    parser.add_argument("--infills", type=int, help="test scaffolds to fill; 500 where left out")
+    parser.add_argument("--smiles", type=Path, help="a file of SMILES, one a line, instead of MOSES")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", help="a key of the recipe")
+    given = parser.parse_args()
+    require_rdkit()
+    overrides = [*(QUICK if given.quick else []), *given.overrides]
+    if given.smiles is not None:
+        overrides.append(f"data={{kind = 'smiles', path = {json.dumps(str(given.smiles))}}}")
+    task = {
+        "problem": "molecules",
+        "overrides": overrides,
+        "samples": given.samples or (24 if given.quick else 10_000),
+        "infills": given.infills or (8 if given.quick else 500),
+        "fcd": has_fcd(),
+        "runs": str(given.work / "runs"),
+    }
+    tasks = [{**task, "seed": seed} for seed in range(given.seeds)]
+    report = summary(run_all(measure, tasks, folder=given.work, jobs=given.jobs))
+    print(json.dumps(report, indent=2) if given.json else as_text(report))
+
+
+def measure(task: Fields) -> Fields:
+    """All arms of one seed."""
+    recipes = {kind: arm_recipe(task, kind) for kind in ("uniform", "global", "fixed")}
+    dataset = _dataset(recipes["uniform"])
+    nets = {kind: trained(recipe, dataset, task) for kind, recipe in recipes.items()}
+    known, test = _molecules(dataset)
+    asked = [found for found in map(scaffold_prompt, test) if found is not None][: task["infills"]]
+    chemnet = ChemNet(_valid(test[: task["samples"]])) if task["fcd"] else None
+    ways = {}
+    for label, (kind, order) in WAYS.items():
+        params, net = SamplingParams(order=order), nets[kind]
+        made = sample(net, dataset, [""] * task["samples"], params, task)
+        filled = sample(net, dataset, [prompt for prompt, _ in asked], params, task)
+        ways[label] = {**scores(made, known, chemnet), "infilled": share_filled(filled, [core for _, core in asked])}
+    others = _valid(test[task["samples"] : 2 * task["samples"]])
+    floor = chemnet.distance(others) if chemnet is not None and len(others) > 1 else None
+    forwards = {k: r.optimizer.num_steps * r.optimizer.batch_size for k, r in recipes.items()}
+    return {
+        "seed": task["seed"],
+        "ways": ways,
+        "test": {"fcd": floor},
+        "row_forwards": forwards,
+        "parameters": nets["global"].num_parameters,
+        "samples": task["samples"],
+        "infills": len(asked),
+    }
+
+
+def arm_recipe(task: Fields, kind: str) -> Recipe:
+    """The recipe with another order and another seed."""
+    recipe = load_recipe(RECIPE, overrides=[*task["overrides"], f"seed={task['seed']}"])
+    dataset = _dataset(recipe)
+    fixed = tuple(range(dataset.train.shape[1])) if kind == "fixed" else None
+    fields = recipe.model_dump(mode="json")
+    order = {**fields["order"], "kind": kind, "fixed": fixed}
+    return settle(Recipe.model_validate({**fields, "name": kind, "order": order}), num_rows=len(dataset.train))
+
+
+@cache
+def _loaded(data: str) -> Dataset:
+    recipe = Recipe.model_validate({"name": "data", "data": json.loads(data)})
+    return load_dataset(recipe.data, cache=cache_folder())
+
+
+def _dataset(recipe: Recipe) -> Dataset:
+    return _loaded(recipe.data.model_dump_json())
+
+
+def trained(recipe: Recipe, dataset: Dataset, task: Fields) -> Network:
+    """One arm; a killed one goes on."""
+    work = Path(task["runs"]) / f"{recipe.name}-{recipe.seed}-{recipe.fingerprint()[:8]}"
+    result = train(recipe, dataset, work=work)
+    assert result is not None, "run in one process"
+    return result.denoiser
+
+
+def sample(net: Network, dataset: Dataset, prompts: list[str], params: SamplingParams, task: Fields) -> list[str]:
+    tokenizer = dataset.tokenizer
+    assert isinstance(tokenizer, SmilesTokenizer)
+    return make(net, tokenizer, prompts, params=params, seed=SEED + task["seed"])
+
+
+def scores(made: Sequence[str], known: Sequence[str], chemnet: ChemNet | None) -> dict[str, float | None]:
+    """MOSES's four; None where there is nothing to judge."""
+    found, valid = judge(made, train=known), _valid(made)
+    return {
+        "valid": found["valid"]["mean"],
+        "unique": unique_share(made, first=UNIQUE_OF),
+        "novel": found["novel"],
+        "fcd": chemnet.distance(valid) if chemnet is not None and len(valid) > 1 else None,
+    }
+
+
+def share_filled(filled: Sequence[str], cores: Sequence[str]) -> float | None:
+    """Of the infills, those that are molecules with their scaffold in them."""
+    found = [contains(text, core) for text, core in zip(filled, cores, strict=True)]
+    return sum(found) / len(found) if found else None
+
+
+def _molecules(dataset: Dataset) -> tuple[list[str], list[str]]:
+    """SMILES of the training and validation rows, and of the test rows."""
+    tokenizer = dataset.tokenizer
+    assert isinstance(tokenizer, SmilesTokenizer)
+    known = [text for split in (dataset.train, dataset.validation) for text in tokenizer.texts(split)]
+    return known, tokenizer.texts(dataset.test)
+
+
+def _valid(smiles: Sequence[str]) -> list[str]:
+    return [form for form in map(canonical, smiles) if form is not None]
+
+
+def summary(results: Sequence[Fields]) -> Fields:
+    """Means over seeds with intervals, of each way and of the learned order minus each rival."""
+
+    def over_seeds(label: str, column: str, *, rival: str | None = None) -> Any:
+        values = [result["ways"][label][column] for result in results]
+        others = [result["ways"][rival][column] if rival else 0.0 for result in results]
+        if any(value is None for value in (*values, *others)):
+            return None
+        return interval([a - b for a, b in zip(values, others, strict=True)])
+
+    return {
+        "seeds": list(results),
+        "ways": {label: {c: over_seeds(label, c) for c in COLUMNS} for label in WAYS},
+        "learned_minus": {
+            rival: {c: over_seeds("learned", c, rival=rival) for c in COLUMNS} for rival in WAYS if rival != "learned"
+        },
+        "published": {"CharRNN": CHAR_RNN},
+        "left_out": {} if has_fcd() else {"fcd": FCD_NEEDED},
+    }
+
+
+def as_text(report: Fields) -> str:
+    """The same for a reader."""
+    first = report["seeds"][0]
+    lines = [f"{first['parameters']:,} parameters, {first['samples']:,} molecules and {first['infills']} infills each"]
+    lines.append(f"{'order':<28}" + "".join(f"{column:>26}" for column in COLUMNS))
+    for label, columns in report["ways"].items():
+        lines.append(f"{label:<28}" + "".join(f"{_shown(columns[c]):>26}" for c in COLUMNS))
+    lines.append("learned minus")
+    for label, columns in report["learned_minus"].items():
+        lines.append(f"  {label:<26}" + "".join(f"{_shown(columns[c]):>26}" for c in COLUMNS))
+    published = {**report["published"]["CharRNN"], "infilled": None}
+    lines.append(f"{'CharRNN, published':<28}" + "".join(f"{published[c] or '-':>26}" for c in COLUMNS))
+    lines.append(f"FCD of other test molecules: {first['test']['fcd']}")
+    lines += [f"{column} is left out: {reason}" for column, reason in report["left_out"].items()]
+    return "\n".join(lines)
+
+
+def _shown(value: Fields | None) -> str:
+    if value is None:
+        return "-"
+    if value["low"] is None:
+        return f"{value['mean']:.4f}"
+    return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Sudoku puzzles to be judged on, and the judge: the rules themselves, and qqwing where it is installed.
+
+`qqwing.csv` holds puzzles that the program qqwing (not ours) generated and rated, 128 of each rating, drawn once and
+kept so that figures can be printed anew. Knows no network.
+"""
+
+import csv
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from model.errors import DataError, PromptError
+from model.tokenizers.grid import GridTokenizer
+
+RATINGS = ("simple", "easy", "intermediate", "expert")
+_FILE = Path(__file__).with_name("qqwing.csv")
+_SECONDS = 600
+
+
+def rated_puzzles(rating: str) -> list[str]:
+    """qqwing's own puzzles of one rating."""
+    with _FILE.open(newline="", encoding="utf-8") as file:
+        return [row["puzzle"] for row in csv.DictReader(file) if row["rating"] == rating]
+
+
+def read_puzzles(path: Path) -> list[str]:
+    """One puzzle a line; empty lines and those that begin with # are passed over. Raises DataError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    puzzles = []
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.startswith("#"):
+            try:
+                GridTokenizer().encode(line)
+            except PromptError as error:
+                raise DataError(f"{path}: line {number}: {error}") from None
+            puzzles.append("".join(line.split()))
+    if not puzzles:
+        raise DataError(f"{path}: holds no puzzle")
+    return puzzles
+
+
+def count_clues(puzzle: str) -> int:
+    return sum(cell not in ".0" for cell in puzzle)
+
+
+def qqwing_solutions(puzzles: Sequence[str]) -> list[str] | None:
+    """What qqwing says the solutions are; None where it is not installed. Raises DataError if it does not answer."""
+    program = shutil.which("qqwing")
+    if program is None:
+        return None
+    command = [program, "--solve", "--one-line"]
+    text = "".join(f"{puzzle.replace('0', '.')}\n" for puzzle in puzzles)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    solutions = done.stdout.split()
+    if done.returncode or len(solutions) != len(puzzles):
+        raise DataError(f"qqwing gave {len(solutions)} solutions of {len(puzzles)} puzzles")
+    return solutions

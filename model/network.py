@@ -1,0 +1,56 @@
+"""What every denoiser network of this project is, whatever its inside. Knows no loss, no order and no file.
+
+`model/transformer.py`, `model/planes.py` and, for those trained elsewhere, `model/imported.py` are all there are;
+`model/networks.py` picks one by its architecture.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from model.denoiser import Prediction
+from model.manifest import Architecture, ImportedArchitecture, OrderSpec
+from model.order_heads import OrderHead
+
+
+class Depths(NamedTuple):
+    """The last prediction, and the token logits of the loops before it, each [B, L, V]; none without loops."""
+
+    prediction: Prediction
+    earlier: tuple[Tensor, ...]
+
+
+class Reading(NamedTuple):
+    """What the heads read: a state a position [B, L, D], and what the token head made of it [B, L, V]."""
+
+    states: Tensor
+    token_logits: Tensor
+
+
+class Network(nn.Module):
+    """A denoiser in the sense of `model.denoiser.Denoiser` with a token head and an order head on one trunk."""
+
+    architecture: Architecture | ImportedArchitecture
+    order: OrderSpec
+    order_head: OrderHead
+    blocks: nn.ModuleList
+
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
+        """What each loop of the trunk would say, for training all of them."""
+        raise NotImplementedError
+
+    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
+        """All that the order head is given."""
+        raise NotImplementedError
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def initialise(module: nn.Module) -> None:
+    """Fresh weights of a linear layer or an embedding; nothing for other modules."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,93 @@
+"""Order heads: log-weights of the next position to reveal, read off the trunk. Know no loss and no sampler."""
+
+import torch
+from torch import Tensor, nn
+
+from model.manifest import Architecture, ImportedArchitecture, OrderKind, OrderSpec
+from model.policies import confidence_of
+
+FIXED_GAP = 64.0  # log-weights this far apart make Plackett-Luce deterministic: float64 Gumbel noise spans 40
+SHARPNESS = 32.0  # log-weight of a nat of expected loss: what is sure goes first, and what is equally sure by chance
+_FLOOR = 1e-6  # probabilities and nats below this are all the same to a head that reads their logarithms
+
+
+class OrderHead(nn.Module):
+    """Log-weights of the next position to reveal, in the gauge of mean zero over all positions.
+
+    `uniform` has none, `fixed` has them far apart, `global` learns one a position, `contextual` adds to that what a
+    small head reads off the trunk, so that the next position may depend on what is revealed.
+    """
+
+    def __init__(self, architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> None:
+        super().__init__()
+        if order.fixed is not None and len(order.fixed) != architecture.length:
+            raise ValueError(f"a fixed order of {len(order.fixed)} positions for a model of {architecture.length}")
+        self.kind: OrderKind = order.kind
+        log_w = torch.zeros(architecture.length)
+        if order.fixed is not None:
+            log_w[list(order.fixed)] = -FIXED_GAP * torch.arange(architecture.length).float()
+        if order.kind in ("global", "contextual"):
+            self.log_w = nn.Parameter(log_w)
+        else:
+            self.register_buffer("log_w", log_w, persistent=False)
+        if order.kind == "contextual":
+            D = architecture.width
+            self.head = nn.Sequential(nn.RMSNorm(D, eps=1e-5), nn.Linear(D, D), nn.GELU(), nn.Linear(D, 1))
+
+    def global_log_w(self) -> Tensor:
+        """[L] float32 with mean zero: the context-free part of the law, all of it unless the kind is contextual."""
+        return self.log_w - self.log_w.mean()
+
+    def forward(self, x: Tensor, token_logits: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Trunk states [B, L, D] -> log-weights [B, L]. This head does not look at the token logits [B, L, V]."""
+        log_w = self.global_log_w()[: x.shape[1]].expand(x.shape[:2])
+        if self.kind != "contextual":
+            return log_w
+        return log_w + self.head(x).squeeze(-1).float()  # type: ignore[no-any-return]
+
+
+class ForesightHead(OrderHead):
+    """A contextual head that foresees what each reveal will cost, and takes the cheapest first.
+
+    It reads the trunk's state and what the token head says of the position (likeliest id, its lead, entropy), and
+    learns nothing back into them. What it corrects is the entropy, the loss that a calibrated token head should expect;
+    fresh, it hardly does. Its log-weights are minus the expected loss, times `SHARPNESS`.
+    """
+
+    def __init__(self, architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> None:
+        super().__init__(architecture, OrderSpec(kind="uniform"))
+        self.kind = order.kind
+        D = architecture.width
+        self.state_norm = nn.RMSNorm(D, eps=1e-5)
+        self.head = nn.Sequential(nn.Linear(D + _NUM_FEATURES, D), nn.GELU(), nn.Linear(D, 1))
+
+    def log_loss(self, x: Tensor, token_logits: Tensor) -> Tensor:
+        """Logarithm of the nats that revealing each position is expected to cost: [B, L, D], [B, L, V] -> [B, L]."""
+        sure = _features(token_logits.detach())  # [B, L, F]
+        correction = self.head(torch.cat([self.state_norm(x.detach()), sure.to(x.dtype)], -1)).squeeze(-1).float()
+        return sure[..., 0] + correction  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor, token_logits: Tensor | None = None) -> Tensor:
+        """Trunk states [B, L, D] and token logits [B, L, V] -> log-weights [B, L]."""
+        assert token_logits is not None
+        return self.log_weights(self.log_loss(x, token_logits))
+
+    def log_weights(self, log_loss: Tensor) -> Tensor:
+        """Of the next position: minus the expected loss, in units of 1 / `SHARPNESS` nats."""
+        return -SHARPNESS * log_loss.exp()
+
+
+_NUM_FEATURES = 4
+
+
+def _features(token_logits: Tensor) -> Tensor:
+    """Logarithms of the entropy, of the doubt in the likeliest id and of its lead over the second; the doubt itself."""
+    sure = confidence_of(token_logits)
+    doubt = 1 - sure.confidence
+    logs = [torch.log(value.clamp(min=0) + _FLOOR) for value in (sure.entropy, doubt, sure.margin)]
+    return torch.stack([*logs, doubt], -1).float()
+
+
+def make_order_head(architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> OrderHead:
+    """The head that an order asks for. ValueError for a fixed order of another length."""
+    return ForesightHead(architecture, order) if order.head == "foresight" else OrderHead(architecture, order)

@@ -1,0 +1,129 @@
+"""The denoiser of sudoku grids: a state for each cell and digit, nine planes that share all weights. Knows no loss.
+
+Cells talk along rows, columns and boxes, and a cell's nine digits among themselves, through sums: each sends a value,
+and each receives the mean of its row, its column, its box (in its own plane) and of its cell's digits. So renaming
+digits, or permuting rows, columns, bands and stacks, moves the answer with it (transposing does not: rows and columns
+have weights of their own). The blocks are gone through `loops` times.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.denoiser import Prediction
+from model.manifest import GRID_CELLS, GRID_SIDE, Architecture, OrderSpec
+from model.network import Depths, Network, Reading, initialise
+from model.order_heads import make_order_head
+
+_HIDDEN, _IS, _IS_NOT = range(3)  # what a plane knows of a cell
+_SIDE = GRID_SIDE
+_CACHED_ROWS = 8  # whose states stay in a processor's cache: larger batches take half as long again a row
+
+
+class PlaneBlock(nn.Module):
+    """[B, 9, 9, 9, D] -> the same: rows, columns and digits, and a state each."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        D, M = architecture.width, architecture.mlp_width
+        self.norm = nn.RMSNorm(D, eps=1e-5)
+        self.values = nn.Linear(D, 4 * D)
+        self.own = nn.Linear(D, M)
+        self.received = nn.ModuleList(nn.Linear(D, M, bias=False) for _ in range(4))
+        self.out = nn.Linear(M, D)
+        self.dropout = nn.Dropout(architecture.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One round of messages, behind a norm and a residual."""
+        u = self.norm(x)
+        row, column, digit, box = (
+            F.relu(F.linear(u, weight, bias), inplace=True)
+            for weight, bias in zip(self.values.weight.chunk(4), self.values.bias.chunk(4), strict=True)
+        )
+        to_row, to_column, to_digit, to_box = self.received
+        heard = self.own(u)
+        heard += to_row(row.mean(2, keepdim=True))  # a mean is one for all nine that hear it
+        heard += to_column(column.mean(1, keepdim=True))
+        heard += to_digit(digit.mean(3, keepdim=True))
+        in_boxes = _boxes(heard)
+        in_boxes += to_box(_boxes(box).mean((2, 4), keepdim=True))
+        return x + self.dropout(self.out(F.relu(heard, inplace=True)))  # type: ignore[no-any-return]
+
+
+class PlaneNetwork(Network):
+    """A denoiser in the sense of `model.denoiser.Denoiser`."""
+
+    def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
+        super().__init__()
+        D = architecture.width
+        self.architecture, self.order = architecture, order
+        self.knowledge = nn.Parameter(torch.zeros(3, D))
+        self.blocks = nn.ModuleList(PlaneBlock(architecture) for _ in range(architecture.layers))
+        self.norm = nn.RMSNorm(D, eps=1e-5)
+        self.score = nn.Linear(D, 1)
+        self.order_head = make_order_head(architecture, order)
+        self.apply(initialise)
+        nn.init.normal_(self.knowledge, std=0.5)
+        nn.init.normal_(self.score.weight, std=D**-0.5)
+        for block in self.blocks:
+            assert isinstance(block, PlaneBlock)
+            for layer in (block.values, block.own, *block.received):
+                assert isinstance(layer, nn.Linear)
+                nn.init.normal_(layer.weight, std=D**-0.5)
+
+    def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
+        """See `model.denoiser.Denoiser`. Grids are never padded, so `lengths` says nothing."""
+        states, logits = self.read(tokens, hidden, lengths)
+        return Prediction(logits, self.order_head(states, logits))
+
+    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:  # noqa: ARG002
+        """See `Network.read`. A cell's state is the mean of its digits' states, each as likely as it is: an order
+        belongs to cells."""
+        size = _CACHED_ROWS if tokens.device.type == "cpu" and not torch.is_grad_enabled() else len(tokens)
+        parts = [
+            self._read(x, unseen)
+            for x, unseen in zip(torch.split(tokens, size), torch.split(hidden, size), strict=True)
+        ]
+        return Reading(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _read(self, tokens: Tensor, hidden: Tensor) -> Reading:
+        x = self._trunk(tokens, hidden)[-1]
+        logits = self._logits(x)
+        return Reading(_of_cells(x, logits), logits)
+
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:  # noqa: ARG002
+        """See `Network.depths`."""
+        *earlier, x = self._trunk(tokens, hidden)
+        logits = self._logits(x)
+        prediction = Prediction(logits, self.order_head(_of_cells(x, logits), logits))
+        return Depths(prediction, tuple(map(self._logits, earlier)))
+
+    def _trunk(self, tokens: Tensor, hidden: Tensor) -> Sequence[Tensor]:
+        """[B, 81] ids and bools -> [B, 9, 9, 9, D] states after each loop."""
+        digits = torch.arange(_SIDE, device=tokens.device)
+        known = torch.where(tokens[..., None] == digits, _IS, _IS_NOT)  # [B, 81, 9]
+        x = self.knowledge[known.masked_fill(hidden[..., None], _HIDDEN)]
+        x = x.view(-1, _SIDE, _SIDE, _SIDE, x.shape[-1])
+        states = []
+        for _ in range(self.architecture.loops):
+            for block in self.blocks:
+                x = block(x)
+            states.append(x)
+        return states
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """States -> float32 logits [B, 81, 9]."""
+        return self.score(self.norm(x)).float().reshape(-1, GRID_CELLS, _SIDE)  # type: ignore[no-any-return]
+
+
+def _of_cells(x: Tensor, logits: Tensor) -> Tensor:
+    """[B, 9, 9, 9, D] and [B, 81, 9] -> [B, 81, D]."""
+    states = x.detach().reshape(-1, GRID_CELLS, _SIDE, x.shape[-1])
+    return (states * logits.detach().softmax(-1)[..., None].to(x.dtype)).sum(2)
+
+
+def _boxes(x: Tensor) -> Tensor:
+    """[B, 9, 9, 9, D] -> [B, 3, 3, 3, 3, 9, D]: bands, rows within, stacks, columns within."""
+    return x.view(len(x), 3, 3, 3, 3, *x.shape[3:])

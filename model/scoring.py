@@ -1,0 +1,110 @@
+"""One scoring step over a batch of chains, on any callable denoiser. Knows no network, no request and no clock.
+
+As the sampler's step, with the true value in place of a drawn token: one forward, each chain's next position by its
+order, its cost in nats. A chain's future does not depend on its neighbours as long as the denoiser's rows do not.
+
+The law of an order over the known positions C is the generating one restricted to C, for drawn orders
+`pi(i | x_S) = w_i(x_S) / sum_{j in C - S} w_j(x_S)`. Of a global w that is the law of C's own order in the full one.
+Orders never see a value before it is revealed, so with every law `E[sum_k CE(sigma_k | sigma_<k)]` bounds
+`-log E[p_sigma(x_C)]` from above (arXiv 2511.19152, Prop. 3.1; arXiv 2503.05979 for laws that depend on x_S).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from model import policies
+from model.chain import Chain, Term
+from model.denoiser import Denoiser, Prediction
+from model.sampler import LANES, checked, collate
+
+
+class ScoreResult(NamedTuple):
+    """A chain after a step, and what the step cost."""
+
+    chain: Chain
+    term: Term
+
+
+Item = TypeVar("Item")
+Step = Callable[[Sequence[Chain]], list[ScoreResult]]
+
+
+@torch.inference_mode()
+def score_step(denoise: Denoiser, chains: Sequence[Chain], *, device: torch.device | None = None) -> list[ScoreResult]:
+    """Reveals and scores the next position of every chain; none may be complete.
+
+    Raises ValueError if the denoiser's output does not fit the canvases or gives a cost that is not a number.
+    """
+    assert chains
+    assert not any(chain.is_complete for chain in chains)
+    tokens, hidden, lengths = collate([chain.canvas for chain in chains], device)
+    prediction = checked(denoise(tokens, hidden, lengths), tokens)
+    chosen = _choose(chains, prediction)
+    nats = _costs(chains, prediction.token_logits, chosen)
+    results = []
+    for chain, position, cost in zip(chains, chosen, nats, strict=True):
+        if not math.isfinite(cost):
+            raise ValueError(f"the denoiser's logits at position {position} are not finite")
+        results.append(ScoreResult(chain.after([position]), Term(position, chain.canvas.step, cost)))
+    return results
+
+
+def score(step: Step, chains: Sequence[Chain], *, max_batch: int) -> list[list[Term]]:
+    """Chains of one length, each to its end: every one's terms. For use without a service."""
+    terms: list[list[Term]] = [[] for _ in chains]
+    orders = {index: order for index, chain in enumerate(chains) if (order := chain.order_ahead()) is not None}
+    links = [(index, k) for index in orders for k in range(chains[index].num_pending)]
+    for part in _parts(links, max_batch):
+        results = step([chains[index].link(orders[index], k) for index, k in part])
+        for (index, _), result in zip(part, results, strict=True):
+            terms[index].append(result.term)
+    for walk in _parts([index for index in range(len(chains)) if index not in orders], max_batch):
+        current = {index: chains[index] for index in walk}
+        while pending := [index for index, chain in current.items() if not chain.is_complete]:
+            for index, (chain, term) in zip(pending, step([current[i] for i in pending]), strict=True):
+                current[index] = chain
+                terms[index].append(term)
+    return terms
+
+
+def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _choose(chains: Sequence[Chain], prediction: Prediction) -> list[int]:
+    """Each chain's next position: the pending one of the smallest key, ties to the lowest."""
+    canvases = [chain.canvas for chain in chains]
+    L = prediction.order_logits.shape[1]
+    wide = L + -L % LANES
+    order_logits = _widened(prediction.order_logits)
+    sure = None
+    if policies.needs_confidence(canvases):
+        sure = policies.Confidence(*map(_widened, policies.confidence_of(prediction.token_logits)))
+    device = order_logits.device
+    pending = torch.tensor([[*c.pending, *[False] * (wide - len(c.pending))] for c in chains], device=device)
+    drawn = torch.tensor([policies.is_stochastic(c) for c in canvases], device=device)
+    steps = torch.tensor([c.step for c in canvases], device=device)
+    still = policies.fixed_keys(canvases, order_logits, sure)
+    timed = policies.race_keys(canvases, policies.log_rates(canvases, order_logits), steps)
+    keys = torch.where(drawn[:, None], timed, still)
+    chosen: list[int] = policies.rank(keys, pending)[:, 0].tolist()
+    return chosen
+
+
+def _costs(chains: Sequence[Chain], logits: Tensor, chosen: Sequence[int]) -> list[float]:
+    """`-log p` of the true id at each chain's chosen position, computed as the sampler computes a reveal's."""
+    rows = torch.arange(len(chains), device=logits.device)
+    positions = torch.tensor(chosen, device=logits.device)
+    true = torch.tensor([chain.truth[i] for chain, i in zip(chains, chosen, strict=True)], device=logits.device)
+    log_p = _widened(logits[rows, positions].to(torch.float64), value=-torch.inf).log_softmax(-1)  # [B, V']
+    nats: list[float] = (0.0 - log_p.gather(-1, true[:, None]).squeeze(-1)).tolist()
+    return nats
+
+
+def _widened(x: Tensor, *, value: float = 0.0) -> Tensor:
+    """The last axis padded to whole vector registers, as the sampler does, so that rounding does not depend on it."""
+    return torch.nn.functional.pad(x, (0, -x.shape[-1] % LANES), value=value)

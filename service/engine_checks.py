@@ -1,0 +1,70 @@
+"""Whether what a runner answered is a step forward of what it was given. Knows no request, no scheduler, no network."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from model.canvas import Canvas
+from model.chain import Chain
+from model.sampler import StepResult
+from model.scoring import ScoreResult
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class BadStepError(RuntimeError):
+    """A runner's answer that is not a step forward of the canvas it was given."""
+
+
+def step_all(
+    step: Callable[[Sequence[Item]], list[Result]],
+    items: Sequence[Item],
+    check: Callable[[Sequence[Item], Sequence[Result]], None],
+) -> list[Result | Exception]:
+    """Steps all together, and one by one where that fails or fails its check, so that what fails fails alone."""
+    try:
+        results = step(items)
+        check(items, results)
+        return list(results)
+    except Exception as error:
+        if len(items) == 1:
+            return [error]
+        return [step_all(step, [item], check)[0] for item in items]
+
+
+def check_steps(canvases: Sequence[Canvas], results: Sequence[StepResult]) -> None:
+    """Raises BadStepError unless exactly the revealed positions, at least one a canvas, became known."""
+    _check_length(canvases, results)
+    for canvas, result in zip(canvases, results, strict=True):
+        _check_step(canvas, result)
+
+
+def check_scores(chains: Sequence[Chain], results: Sequence[ScoreResult]) -> None:
+    """Raises BadStepError unless each chain went on by exactly the position that was scored."""
+    _check_length(chains, results)
+    for chain, (after, term) in zip(chains, results, strict=True):
+        if not (0 <= term.position < len(chain.pending) and chain.pending[term.position]):
+            raise BadStepError("a position was scored that was not to be scored")
+        if after != chain.after([term.position]) or term.step != chain.canvas.step:
+            raise BadStepError("the chain does not follow from the position that was scored")
+        if not math.isfinite(term.nats):
+            raise BadStepError(f"the cost of position {term.position} is not finite")
+
+
+def _check_length(given: Sequence[object], results: Sequence[object]) -> None:
+    if len(results) != len(given):
+        raise BadStepError(f"{len(results)} results for {len(given)} canvases")
+
+
+def _check_step(before: Canvas, result: StepResult) -> None:
+    after, positions = result.canvas, {reveal.position for reveal in result.reveals}
+    if not positions or len(positions) != len(result.reveals) or after.length != before.length:
+        raise BadStepError("a step that reveals nothing, or a position twice, or changes the length")
+    if any(h != (b and i not in positions) for i, (b, h) in enumerate(zip(before.hidden, after.hidden, strict=True))):
+        raise BadStepError("hidden positions do not follow from the reveals")
+    if any(not before.hidden[i] for i in positions):
+        raise BadStepError("a known position was revealed again")
+    for reveal in result.reveals:
+        if not math.isfinite(reveal.logprob) or not math.isfinite(reveal.order_logprob or 0.0):
+            raise BadStepError(f"the log-probability of position {reveal.position} is not finite")

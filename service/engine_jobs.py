@@ -1,0 +1,120 @@
+"""Requests in the worker's hands: their latest states, and which of them still need a step. Knows no queue, no network.
+
+A job numbers what it steps: its seats. To generate, a seat is a canvas. To score, a seat is a chain; of a chain whose
+order is known ahead it is a single link, since its steps do not wait for one another and can share a batch.
+"""
+
+from bisect import bisect_right
+from itertools import accumulate
+
+from model.chain import Chain
+from model.sampler import StepResult
+from model.scoring import ScoreResult
+from service.messages import Event, Finished, Generate, Rank, Ranked, Revealed, SampleDone, Score, Scored
+
+Result = StepResult | ScoreResult
+
+
+class DecodeJob:
+    """A `Generate`, or a `Rank` of one canvas."""
+
+    def __init__(self, command: Generate | Rank) -> None:
+        self.command = command
+        self.canvases = list(command.canvases) if isinstance(command, Generate) else [command.canvas]
+        self.has_started = False
+        self._num_open = len(self.open_seats())
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        return self.command.request_id, self.command.weights_version
+
+    @property
+    def is_finished(self) -> bool:
+        return self._num_open == 0
+
+    def open_seats(self) -> dict[int, int]:
+        """Each seat that needs a step, with its canvas's length."""
+        return {i: canvas.length for i, canvas in enumerate(self.canvases) if not canvas.is_complete}
+
+    def already_done(self) -> list[Event]:
+        """What is to be said before the first step of canvases that need none."""
+        if isinstance(self.command, Rank):
+            return []
+        return [SampleDone(*self.ids, i, 0) for i, canvas in enumerate(self.canvases) if canvas.is_complete]
+
+    def last_event(self) -> Event:
+        return Finished(*self.ids) if isinstance(self.command, Generate) else Ranked(*self.ids, ())
+
+    def length(self, index: int) -> int:
+        return self.canvases[index].length
+
+    def advance(self, index: int, result: Result) -> tuple[list[Event], bool]:
+        """Puts a canvas's step on the books: what is to be said of it, and whether it needs no further one."""
+        assert isinstance(result, StepResult)
+        self.canvases[index] = result.canvas
+        events: list[Event] = [Revealed(*self.ids, index, result.reveals)]
+        if result.canvas.is_complete:
+            self._num_open -= 1
+            events.append(SampleDone(*self.ids, index, result.canvas.num_forwards))
+        return events, result.canvas.is_complete
+
+
+class ScoreJob:
+    """A `Score`."""
+
+    def __init__(self, command: Score) -> None:
+        self.command = command
+        self.has_started = False
+        self._chains = list(command.chains)
+        self._orders = [chain.order_ahead() for chain in command.chains]
+        sizes = [1 if order is None else len(order) for order in self._orders]
+        self._first_seats = list(accumulate(sizes, initial=0))
+        self._num_open = len(self.open_seats())
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        return self.command.request_id, self.command.weights_version
+
+    @property
+    def is_finished(self) -> bool:
+        return self._num_open == 0
+
+    def open_seats(self) -> dict[int, int]:
+        """Each seat that needs a step, with its canvas's length."""
+        lengths = {}
+        for index, chain in enumerate(self._chains):
+            if not chain.is_complete:
+                seats = range(self._first_seats[index], self._first_seats[index + 1])
+                lengths.update(dict.fromkeys(seats, chain.canvas.length))
+        return lengths
+
+    def already_done(self) -> list[Event]:
+        return []
+
+    def last_event(self) -> Event:
+        return Finished(*self.ids)
+
+    def chain(self, seat: int) -> Chain:
+        """What this seat steps next."""
+        index = self._index(seat)
+        order = self._orders[index]
+        chain = self._chains[index]
+        return chain if order is None else chain.link(order, seat - self._first_seats[index])
+
+    def length(self, seat: int) -> int:
+        return self._chains[self._index(seat)].canvas.length
+
+    def advance(self, seat: int, result: Result) -> tuple[list[Event], bool]:
+        """Puts a step on the books: what is to be said of it, and whether the seat needs no further one."""
+        assert isinstance(result, ScoreResult)
+        index = self._index(seat)
+        if self._orders[index] is None:
+            self._chains[index] = result.chain
+        self._num_open -= result.chain.is_complete
+        return [Scored(*self.ids, index, result.term)], result.chain.is_complete
+
+    def _index(self, seat: int) -> int:
+        return bisect_right(self._first_seats, seat) - 1
+
+
+Job = DecodeJob | ScoreJob

@@ -1,0 +1,59 @@
+"""Engine events of a score -> what users read. Knows no transport, no clock and no network."""
+
+from typing import Any
+
+from model.chain import PositionScore, Term, summarise
+from model.tokenizers.base import Template
+from service.catalog import Model
+from service.messages import Scored
+from service.score_planning import ScorePlan
+
+
+class ScoreComposer:
+    """Collects one request's terms, in whatever sequence they come, and folds them into its reply."""
+
+    def __init__(self, plan: ScorePlan, model: Model) -> None:
+        self._plan = plan
+        self._model = model
+        self._terms: list[list[Term]] = [[] for _ in plan.chains]
+
+    def add(self, event: Scored) -> None:
+        self._terms[event.index].append(event.term)
+
+    def reply(self) -> dict[str, Any]:
+        """All of a finished reply but its head and its timings."""
+        return {
+            "seed": self._plan.seed,
+            "num_orders": self._plan.num_orders,
+            "scores": [self._score(i, template) for i, template in enumerate(self._plan.templates)],
+            "usage": {
+                "positions": sum(template.hidden.count(False) for template in self._plan.templates),
+                "forwards": sum(map(len, self._terms)),
+            },
+        }
+
+    def _score(self, prompt_index: int, template: Template) -> dict[str, Any]:
+        n = self._plan.num_orders
+        orders = self._terms[prompt_index * n : (prompt_index + 1) * n]
+        score = summarise(orders, is_drawn=self._plan.is_drawn)
+        return {
+            "prompt_index": prompt_index,
+            "nelbo": score.nelbo.mean,
+            "standard_error": score.nelbo.standard_error,
+            "log_likelihood": score.log_likelihood,
+            "terms": [self._term(template, position) for position in score.positions],
+        }
+
+    def _term(self, template: Template, score: PositionScore) -> dict[str, Any]:
+        position = score.position
+        token_id = template.tokens[position]
+        return {
+            "position": position,
+            "name": self._model.tokenizer.name(position),
+            "token_id": token_id,
+            "token": self._model.tokenizer.token(position, token_id),
+            "value": template.known[position],
+            "nats": score.nats.mean,
+            "standard_error": score.nats.standard_error,
+            "mean_step": score.mean_step,
+        }

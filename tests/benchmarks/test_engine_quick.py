@@ -1,0 +1,17 @@
+"""The engine's benchmark takes every path and reports the keys that are promised."""
+
+from benchmarks.engine import LARGE_HOLES, LARGE_REQUESTS
+from tests.benchmarks.quick import run
+from unveil.speed import RATIOS
+
+
+def test_the_engine_is_timed_on_every_bundled_model_and_on_a_large_one() -> None:
+    report = run("engine")
+    default = [row for row in report["rows"] if row["rule"] == "confidence"]
+    assert "adult" in {row["model"] for row in default}
+    for key in RATIOS:
+        assert report[key] == min(row[key] for row in default) > 0
+    assert {row["rule"] for row in report["large"]} == {"confidence", "random"}
+    for row in report["large"]:
+        assert row["tokens"] == LARGE_REQUESTS * LARGE_HOLES
+        assert 0 < row["of_limit"] < 2

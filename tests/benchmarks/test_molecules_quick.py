@@ -1,0 +1,62 @@
+"""Molecules: the quick variant prints what it should, scaffolds keep what they must, and the distance is one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.molecules import CHAR_RNN, COLUMNS, WAYS, share_filled
+from benchmarks.problems.molecules import frechet, scaffold_prompt
+from model.tokenizers.smiles import SmilesTokenizer
+from tests.benchmarks.quick import run_one_seed
+from tests.training.molecules import MOLECULES, molecules_dataset, textbook
+from training.chemistry import contains
+
+pytest.importorskip("rdkit")
+
+
+def test_a_prompt_is_the_scaffold_with_holes_for_side_chains() -> None:
+    assert scaffold_prompt("CC(=O)Oc1ccccc1C(=O)O") == ("[MASK:7]c1ccccc1[MASK:6]", "c1ccccc1")
+    assert scaffold_prompt("Cc1ccc(C(N)=O)cc1") == ("[MASK]c1ccc[MASK:8]cc1", "c1ccccc1")
+    assert scaffold_prompt("O=C(Nc1ccccc1)c1ccccc1Cl") == ("O=C(Nc1ccccc1)c1ccccc1[MASK]", "O=C(Nc1ccccc1)c1ccccc1")
+    assert scaffold_prompt("c1ccccc1") is None
+    assert scaffold_prompt("CCO") is None
+
+
+def test_every_textbook_scaffold_filled_with_what_was_there_is_the_molecule() -> None:
+    tokenizer = molecules_dataset().tokenizer
+    assert isinstance(tokenizer, SmilesTokenizer)
+    asked = [(text, found) for text in textbook() if (found := scaffold_prompt(text)) is not None]
+    assert len(asked) > 100
+    for text, (prompt, core) in asked:
+        template, row = tokenizer.encode(prompt), tokenizer.row(text)
+        assert row is not None
+        given = [(i, token) for i, token in enumerate(template.tokens) if not template.hidden[i]]
+        assert all(row[i] == token for i, token in given), (text, prompt)
+        assert contains(text, core)
+
+
+def test_only_molecules_with_their_scaffold_count_as_filled() -> None:
+    assert share_filled(["Cc1ccccc1", "CC", "C(", "OC1CCCCC1"], ["c1ccccc1"] * 4) == 0.25
+    assert share_filled([], []) is None
+
+
+def test_the_distance_of_two_gaussians_is_that_of_the_formula() -> None:
+    draws = np.random.default_rng(0)
+    mean, cov = draws.normal(size=3), np.diag([1.0, 4.0, 9.0])
+    assert frechet((mean, cov), (mean, cov)) == pytest.approx(0.0, abs=1e-9)
+    assert frechet((mean, cov), (mean + 2.0, cov)) == pytest.approx(12.0)
+    assert frechet((mean, cov), (mean, 4 * cov)) == pytest.approx(1 + 4 + 9)
+
+
+def test_the_quick_variant_sets_every_way_beside_what_is_published(tmp_path: Path) -> None:
+    report = run_one_seed("molecules", tmp_path, "--smiles", str(MOLECULES))
+    assert list(report["ways"]) == list(WAYS)
+    assert report["published"]["CharRNN"] == CHAR_RNN
+    (seed,) = report["seeds"]
+    assert len(set(seed["row_forwards"].values())) == 1  # equal forwards
+    for label, columns in report["ways"].items():
+        assert tuple(columns) == COLUMNS
+        assert columns["valid"]["mean"] == seed["ways"][label]["valid"]
+        assert 0 <= columns["infilled"]["mean"] <= 1
+    assert run_one_seed("molecules", tmp_path, "--smiles", str(MOLECULES)) == report  # found again

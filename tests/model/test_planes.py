@@ -1,0 +1,119 @@
+"""The network of digit planes: what it may see, the symmetries it keeps, its loops."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from model.denoiser import Prediction
+from model.manifest import Architecture, OrderSpec
+from model.network import Network
+from model.networks import build_network
+from model.planes import PlaneBlock
+from tests.training.data.puzzles import pool
+from training.data.sudoku_puzzles import draw_symmetries
+
+FORESIGHT = OrderSpec(kind="contextual", head="foresight")
+
+
+def plane_network(*, loops: int = 3, order: OrderSpec = FORESIGHT, width: int = 8) -> Network:
+    torch.manual_seed(0)
+    architecture = Architecture(
+        length=81, vocabulary_sizes=(9,), width=width, layers=1, mlp_width=12, loops=loops, trunk="planes"
+    )
+    network = build_network(architecture, order).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def _puzzles() -> tuple[Tensor, Tensor]:
+    solutions, clues = pool()
+    return torch.from_numpy(solutions[:4].astype(np.int64) - 1), torch.from_numpy(~clues[:4])
+
+
+def _ask(network: Network, x: Tensor, hidden: Tensor) -> Prediction:
+    result: Prediction = network(x, hidden, torch.full((len(x),), 81))
+    return result
+
+
+@torch.inference_mode()
+def test_a_hidden_cell_says_nothing_of_its_digit() -> None:
+    network, (x, hidden) = plane_network(), _puzzles()
+    a, b = _ask(network, x, hidden), _ask(network, x.masked_fill(hidden, 0), hidden)
+    assert torch.equal(a.token_logits, b.token_logits)
+    assert torch.equal(a.order_logits, b.order_logits)
+
+
+@torch.inference_mode()
+def test_permuted_rows_and_columns_and_renamed_digits_move_the_answer_with_them() -> None:
+    """Transposing does so too once rows and columns have the same weights."""
+    network, (x, hidden) = plane_network(), _puzzles()
+    _make_rows_like_columns(network)
+    cells, digits = (torch.from_numpy(part) for part in draw_symmetries(len(x), np.random.default_rng(0)))
+    moved = _ask(network, digits.gather(1, x.gather(1, cells)), hidden.gather(1, cells))
+    plain = _ask(network, x, hidden)
+    renamed = moved.token_logits.gather(2, digits[:, None].expand(-1, 81, -1))
+    wanted = plain.token_logits.gather(1, cells[..., None].expand(-1, -1, 9))
+    torch.testing.assert_close(renamed, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moved.order_logits, plain.order_logits.gather(1, cells), rtol=1e-2, atol=1e-2)
+
+
+def _make_rows_like_columns(network: Network) -> None:
+    (block,) = network.blocks
+    assert isinstance(block, PlaneBlock)
+    D = block.values.in_features
+    to_row, to_column = block.received[:2]
+    to_column.load_state_dict(to_row.state_dict())
+    block.values.weight[D : 2 * D] = block.values.weight[:D]
+    block.values.bias[D : 2 * D] = block.values.bias[:D]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("loops", "reaches"), [(1, False), (2, True)])
+def test_a_loop_is_one_round_of_messages(loops: int, reaches: bool) -> None:
+    """A far cell is two units away: what stands there arrives in the second loop."""
+    network = plane_network(loops=loops)
+    hidden = torch.ones(1, 81, dtype=torch.bool)
+    base = _ask(network, torch.zeros(1, 81, dtype=torch.long), hidden).token_logits
+    hidden[0, 80] = False
+    told = _ask(network, torch.zeros(1, 81, dtype=torch.long), hidden).token_logits
+    changed = (told - base).abs().amax(-1)[0] > 1e-6
+    assert changed[[8, 72, 60]].all(), "its column, its row, its box"
+    assert bool(changed[0]) is reaches
+
+
+@torch.inference_mode()
+def test_the_last_of_all_loops_is_what_is_served() -> None:
+    network, (x, hidden) = plane_network(), _puzzles()
+    lengths = torch.full((len(x),), 81)
+    prediction, earlier = network.depths(x, hidden, lengths)
+    assert len(earlier) == 2
+    assert torch.equal(prediction.token_logits, _ask(network, x, hidden).token_logits)
+    shallow = plane_network(loops=1)
+    shallow.load_state_dict(network.state_dict())
+    torch.testing.assert_close(earlier[0], _ask(shallow, x, hidden).token_logits)
+    states, logits = network.read(x, hidden, lengths)
+    assert states.shape == (4, 81, 8)
+    assert torch.equal(logits, prediction.token_logits)
+
+
+def test_the_order_head_teaches_the_trunk_nothing() -> None:
+    network, (x, hidden) = plane_network(), _puzzles()
+    _ask(network, x, hidden).order_logits.sum().backward()  # type: ignore[no-untyped-call]
+    taught = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert taught
+    assert all(name.startswith("order_head.") for name in taught)
+
+
+def test_it_is_small() -> None:
+    architecture = Architecture(
+        length=81, vocabulary_sizes=(9,), width=32, layers=1, mlp_width=96, loops=12, trunk="planes"
+    )
+    assert build_network(architecture, FORESIGHT).num_parameters < 30_000
+
+
+@pytest.mark.parametrize(("length", "sizes"), [(16, (4,)), (81, (10,)), (81, (9,) * 81)])
+def test_planes_are_for_the_nine_by_nine_grid_alone(length: int, sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="trunk planes is for grids of 81 cells and 9 digits"):
+        Architecture(length=length, vocabulary_sizes=sizes, width=8, trunk="planes")

@@ -1,0 +1,112 @@
+"""Sudoku prompts: what is taken, what is refused and how it is said, what comes out."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.errors import ArtifactError, PromptError
+from model.tokenizers import load_tokenizer
+from model.tokenizers.base import Tokenizer
+from model.tokenizers.grid import GridTokenizer, is_solution, units
+
+PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+SOLUTION = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+GRID: Tokenizer = GridTokenizer()
+
+
+def test_clues_are_known_and_the_rest_is_hidden() -> None:
+    template = GRID.encode(PUZZLE)
+    assert template.hidden == tuple(cell == "." for cell in PUZZLE)
+    assert template.known == {i: cell for i, cell in enumerate(PUZZLE) if cell != "."}
+    assert template.tokens[:6] == (4, 2, 0, 0, 6, 0)
+
+
+def test_zeros_dots_lines_and_spaces_all_mean_the_same_grid() -> None:
+    lines = "\n".join(PUZZLE[i : i + 9] for i in range(0, 81, 9))
+    for prompt in (PUZZLE.replace(".", "0"), lines, f"  {lines}\r\n", " ".join(PUZZLE)):
+        assert GRID.encode(prompt) == GRID.encode(PUZZLE)
+
+
+def test_revealed_values_put_into_the_template_give_the_output() -> None:
+    template = GRID.encode(PUZZLE)
+    values = [template.known.get(i) or GRID.value(i, int(SOLUTION[i]) - 1, 0.5) for i in range(81)]
+    output, text = GRID.output(values)
+    assert output == SOLUTION
+    assert text.split("\n") == [SOLUTION[i : i + 9] for i in range(0, 81, 9)]
+
+
+def _with(cell: int, digit: str, grid: str = "." * 81) -> str:
+    return grid[:cell] + digit + grid[cell + 1 :]
+
+
+REFUSED = [
+    (_with(8, "5", PUZZLE), "5 stands twice in one row: at row 1 column 1 (cell 0) and at row 1 column 9 (cell 8)"),
+    (
+        _with(72, "5", PUZZLE),
+        "5 stands twice in one column: at row 1 column 1 (cell 0) and at row 9 column 1 (cell 72)",
+    ),
+    (_with(20, "6", PUZZLE), "6 stands twice in one row: at row 3 column 3 (cell 20) and at row 3 column 8 (cell 25)"),
+    (_with(0, "7", _with(10, "7")), "7 stands twice in one box: at row 1 column 1 (cell 0) and at row 2 column 2"),
+    (PUZZLE[:-1], "a grid has 81 cells, row by row, not 80"),
+    ("", "a grid has 81 cells, row by row, not 0"),
+    (PUZZLE + ".", "not 82"),
+    (_with(2, "x", PUZZLE), 'a grid takes 1 to 9, and . or 0 for a hidden cell, not "x" (cell 2)'),
+    (_with(2, "٣", PUZZLE), 'not "٣" (cell 2)'),
+    ("." * 10_001, "not 10001 characters"),
+    ({"a": 1}, "a string of 81, not an object"),
+    (None, "a string of 81, not null"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "said"), REFUSED, ids=[said for _, said in REFUSED])
+def test_what_is_no_grid_or_contradicts_itself_is_refused_in_one_line(prompt: object, said: str) -> None:
+    with pytest.raises(PromptError) as error:
+        GRID.encode(prompt)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.param is None
+
+
+def test_a_length_is_refused() -> None:
+    with pytest.raises(PromptError, match="takes no length") as error:
+        GRID.encode(PUZZLE, length=81)
+    assert error.value.param == "length"
+
+
+@given(st.integers(0, 80), st.integers(0, 80), st.sampled_from("123456789"))
+def test_two_equal_digits_are_refused_exactly_where_a_unit_has_both(a: int, b: int, digit: str) -> None:
+    prompt = _with(a, digit, _with(b, digit))
+    if a != b and any(a in unit and b in unit for unit in units()):
+        with pytest.raises(PromptError, match=f"{digit} stands twice"):
+            GRID.encode(prompt)
+    else:
+        assert GRID.encode(prompt).hidden.count(False) == len({a, b})
+
+
+def test_a_solution_is_complete_lawful_and_keeps_the_clues() -> None:
+    assert is_solution(SOLUTION, PUZZLE)
+    assert not is_solution(SOLUTION, _with(2, "9", PUZZLE))
+    assert not is_solution(PUZZLE, PUZZLE)
+    swapped = SOLUTION.translate(str.maketrans("12", "21"))
+    assert is_solution(swapped, "." * 81)
+    assert not is_solution(_with(0, "3", SOLUTION), "." * 81)
+
+
+def test_the_file_is_read_back_and_others_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    GRID.save(path)
+    assert json.loads(path.read_text()) == {"format": "unveil-grid", "version": 1, "side": 9, "box": 3}
+    loaded = load_tokenizer(tmp_path, "grid", length=81, default_length=81)
+    assert loaded.encode(loaded.example_prompt()).hidden.count(True) == 51
+    with pytest.raises(ArtifactError, match="81 cells, the artifact's config says 16"):
+        load_tokenizer(tmp_path, "grid", length=16, default_length=16)
+    for text in ("{", '{"format": "unveil-grid", "version": 1, "side": 16}', '{"format": "unveil-table"}'):
+        path.write_text(text)
+        with pytest.raises(ArtifactError, match=r"tokenizer\.json is not a grid tokenizer"):
+            load_tokenizer(tmp_path, "grid", length=81, default_length=81)
+    path.unlink()
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        load_tokenizer(tmp_path, "grid", length=81, default_length=81)

@@ -1,0 +1,62 @@
+"""A replayed forward is the network's own, bit for bit, or it is not used."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.denoiser import Prediction
+from model.tokenizers.base import Tokenizer
+from service.engine_shapes import Inputs, random_inputs
+from service.engine_trace import Traced
+from tests.model.artifacts import random_transformer, table_tokenizer, text_tokenizer
+
+
+def _inputs(tokenizer: Tokenizer, rows: int, *, seed: int) -> Inputs:
+    L, sizes = tokenizer.length, tuple(tokenizer.vocabulary_sizes)
+    shortest = L if len(sizes) > 1 else 1
+    return random_inputs(rows, L, shortest=shortest, vocabulary_sizes=sizes, seed=seed)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "global", "contextual"])
+@pytest.mark.parametrize("tokenizer", [table_tokenizer(), text_tokenizer()], ids=["table", "text"])
+@torch.inference_mode()
+def test_a_recorded_shape_gives_the_networks_own_bits_for_other_inputs(tokenizer: Tokenizer, kind: str) -> None:
+    network = random_transformer(tokenizer, kind=kind)  # type: ignore[arg-type]
+    traced = Traced(network)
+    assert traced.record(*_inputs(tokenizer, 3, seed=1))
+    for seed in range(2, 6):
+        inputs = _inputs(tokenizer, 3, seed=seed)
+        for found, expected in zip(traced(*inputs), network(*inputs), strict=True):
+            assert torch.equal(found, expected)
+
+
+@torch.inference_mode()
+def test_a_shape_that_was_not_recorded_runs_as_it_is() -> None:
+    tokenizer = table_tokenizer()
+    network = random_transformer(tokenizer)
+    inputs = _inputs(tokenizer, 2, seed=1)
+    assert torch.equal(Traced(network)(*inputs).token_logits, network(*inputs).token_logits)
+
+
+def test_a_network_whose_path_depends_on_its_inputs_is_not_recorded() -> None:
+    def branching(tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
+        sign = 1.0 if int(lengths.min()) < tokens.shape[1] else -1.0
+        logits = sign * tokens[..., None].double() + torch.arange(3)
+        return Prediction(logits, logits[..., 0])
+
+    inputs = random_inputs(2, 6, shortest=1, vocabulary_sizes=(3,), seed=3)
+    assert int(inputs.lengths.min()) < 6
+    traced = Traced(branching)
+    assert not traced.record(*inputs)
+    assert torch.equal(traced(*inputs).token_logits, branching(*inputs).token_logits)
+
+
+def test_a_network_that_fails_is_not_recorded_and_still_fails_when_asked() -> None:
+    def broken(tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
+        raise RuntimeError("no such kernel")
+
+    traced = Traced(broken)
+    inputs = random_inputs(2, 6, shortest=6, vocabulary_sizes=(3,), seed=3)
+    assert not traced.record(*inputs)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        traced(*inputs)

@@ -1,0 +1,142 @@
+"""Learning what each reveal costs: the walk against the exact oracle, the error, the recipe, resuming."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.denoiser import cross_entropy
+from model.exact import subset_table, table_nelbo
+from model.manifest import Architecture, OrderSpec
+from model.network import Network
+from model.networks import build_network
+from model.order_heads import ForesightHead
+from model.orders import next_log_probs
+from model.policies import confidence_of
+from tests.model.enumerable import random_world
+from training.config import RecipeError, build_recipe
+from training.foresight import Canvases, foresight_error, walk
+
+L, V, COPIES = 4, 2, 400
+FORESIGHT = OrderSpec(kind="contextual", head="foresight")
+
+
+def small_network(*, seed: int = 0, loops: int = 1) -> Network:
+    torch.manual_seed(seed)
+    architecture = Architecture(length=L, vocabulary_sizes=(V,), width=8, layers=1, heads=2, mlp_width=16, loops=loops)
+    network = build_network(architecture, FORESIGHT).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return network
+
+
+def _tables(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
+    """log pi(i | x_S) and CE(i | x_S) of every row and subset: [N, 2**L, L] each."""
+
+    def losses(x: Tensor, hidden: Tensor) -> Tensor:
+        prediction = network(x.masked_fill(hidden, 0), hidden, torch.full((len(x),), L))
+        return cross_entropy(prediction.token_logits, x)
+
+    def choices(x: Tensor, hidden: Tensor) -> Tensor:
+        prediction = network(x.masked_fill(hidden, 0), hidden, torch.full((len(x),), L))
+        return next_log_probs(prediction.order_logits.double(), hidden).masked_fill(~hidden, 0.0)
+
+    order = subset_table(choices, x)
+    revealed = torch.tensor([[bool(S >> i & 1) for i in range(L)] for S in range(2**L)])
+    return order.masked_fill(revealed, -torch.inf), subset_table(losses, x)
+
+
+@torch.inference_mode()
+def test_the_nats_of_a_walk_are_the_nelbo_of_the_law_in_the_mean() -> None:
+    network, x = small_network(), random_world(L=L, V=V).x
+    expected = table_nelbo(*_tables(network, x)).mean()
+    rows = x.repeat(COPIES, 1)
+    canvases = Canvases(rows, torch.ones_like(rows, dtype=torch.bool), torch.full((len(rows),), L))
+    even = torch.zeros(len(rows), dtype=torch.bool)
+    values = []
+    for seed in range(12):
+        states = list(walk(network, canvases, stride=1, generator=torch.Generator().manual_seed(seed), is_uniform=even))
+        assert len(states) == L
+        values.append(torch.stack([state.nats for state in states]).sum() / len(rows))
+    found = torch.stack(values)
+    assert abs(found.mean() - expected) < 5 * found.std() / len(found) ** 0.5 + 1e-6
+
+
+@torch.inference_mode()
+def test_uniform_rows_take_random_orders() -> None:
+    network, x = small_network(), random_world(L=L, V=V).x
+    order, losses = _tables(network, x)
+    even = torch.where(order > -torch.inf, 0.0, -torch.inf).log_softmax(-1).nan_to_num(-torch.inf)
+    expected = table_nelbo(even, losses).mean()
+    rows = x.repeat(COPIES, 1)
+    canvases = Canvases(rows, torch.ones_like(rows, dtype=torch.bool), torch.full((len(rows),), L))
+    values = []
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        is_uniform = torch.ones(len(rows), dtype=torch.bool)
+        states = walk(network, canvases, stride=1, generator=generator, is_uniform=is_uniform)
+        values.append(torch.stack([state.nats for state in states]).sum() / len(rows))
+    found = torch.stack(values)
+    assert abs(found.mean() - expected) < 5 * found.std() / len(found) ** 0.5 + 1e-6
+
+
+def test_what_is_known_is_never_walked_and_a_stride_takes_several() -> None:
+    network, x = small_network(), random_world(L=L, V=V).x
+    hidden = torch.ones_like(x, dtype=torch.bool)
+    hidden[:, 1] = False
+    generator = torch.Generator().manual_seed(0)
+    even = torch.zeros(len(x), dtype=torch.bool)
+    canvases = Canvases(x, hidden, torch.full((len(x),), L))
+    assert len(list(walk(network, canvases, stride=2, generator=generator, is_uniform=even))) == 2
+
+
+def test_the_error_is_least_where_the_expectation_is_the_mean() -> None:
+    nats = torch.tensor([0.0, 0.1, 3.0])
+    log_m = nats.mean().log().requires_grad_()
+    foresight_error(log_m, nats).mean().backward()  # type: ignore[no-untyped-call]
+    assert log_m.grad is not None
+    assert abs(float(log_m.grad)) < 1e-6
+    assert all(foresight_error(log_m + d, nats).mean() > foresight_error(log_m, nats).mean() for d in (-0.1, 0.1))
+
+
+def test_only_the_head_learns_and_a_sure_position_goes_before_an_unsure_one() -> None:
+    head = ForesightHead(Architecture(length=2, vocabulary_sizes=(3,), width=8, heads=2), FORESIGHT)
+    states = torch.zeros(1, 2, 8, requires_grad=True)
+    logits = torch.tensor([[[4.0, 0.0, 0.0], [1.0, 0.9, 0.0]]], requires_grad=True)
+    for parameter in head.head[2].parameters():
+        torch.nn.init.zeros_(parameter)
+    weights = head(states, logits)
+    assert weights[0, 0] > weights[0, 1]
+    entropy = confidence_of(logits.detach()).entropy.float()
+    torch.testing.assert_close(head.log_loss(states, logits).exp(), entropy, rtol=1e-3, atol=1e-4)
+    weights.sum().backward()
+    assert states.grad is None
+    assert logits.grad is None
+
+
+FIELDS = {
+    "name": "puzzles",
+    "data": {"kind": "sudoku"},
+    "order": {"kind": "contextual", "head": "foresight", "signal": "foresight"},
+    "start": {"artifact": "runs/x", "freeze_denoiser": True},
+}
+WRONG = [
+    ("order.kind=global", "foresight goes with kind contextual"),
+    ("order.head=trunk", "signal: foresight goes with head foresight"),
+    ("order.draws=2", "with one draw"),
+    ("start.freeze_denoiser=false", "foresight takes a denoiser that stays as it is"),
+]
+
+
+@pytest.mark.parametrize(("override", "said"), WRONG, ids=[override for override, _ in WRONG])
+def test_a_recipe_that_cannot_foresee_is_refused(override: str, said: str) -> None:
+    fields = {key: dict(value) if isinstance(value, dict) else value for key, value in FIELDS.items()}
+    with pytest.raises(RecipeError, match=said):
+        build_recipe(fields, overrides=[override], source="test")
+    assert (
+        Path("runs/x")
+        == build_recipe(
+            {key: dict(value) if isinstance(value, dict) else value for key, value in FIELDS.items()}, source="test"
+        ).start.artifact
+    )

@@ -1,0 +1,185 @@
+"""Sudoku from puzzles to an artifact, in the small: clues stay, every loop is trained, the order is learned."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.artifact import load_artifact, save_artifact
+from model.network import Network
+from model.objective import even_loss, order_form
+from model.tokenizers.grid import GridTokenizer
+from tests.training.data.puzzles import pool
+from training.batches import draw_batch
+from training.card import write_card
+from training.config import Recipe, build_recipe
+from training.data.dataset import Dataset
+from training.data.sudoku import shuffle_puzzles
+from training.evaluate import known_sets, law_walk, policy_walk
+from training.publish import describe_order
+from training.report import evaluate_model, num_row_forwards
+from training.rows import split_rows
+from training.stepper import _with_depths
+from training.trainer import Trained, train
+
+
+def grid_dataset() -> Dataset:
+    solutions, clues = pool()
+    rows = solutions.astype("int64") - 1
+    cuts = {"train": slice(0, 16), "validation": slice(16, 20), "test": slice(20, 24)}
+    return Dataset(
+        name="grids",
+        tokenizer=GridTokenizer(),
+        train=rows[cuts["train"]],
+        validation=rows[cuts["validation"]],
+        test=rows[cuts["test"]],
+        known={name: clues[cut] for name, cut in cuts.items()},
+        symmetries=shuffle_puzzles,
+        summary={"source": "made"},
+    )
+
+
+DATASET = grid_dataset()
+
+
+def grid_recipe(*overrides: str) -> Recipe:
+    fields: dict[str, Any] = {
+        "name": "grids",
+        "data": {"kind": "sudoku"},
+        "model": {"trunk": "planes", "width": 8, "layers": 1, "mlp_width": 12, "loops": 2, "dropout": 0.0},
+        "order": {"kind": "uniform"},
+        "prompts": {"share": 0.0},
+        "optimizer": {"steps": 4, "batch_size": 8, "warmup_steps": 1},
+        "run": {"precision": "32-true", "threads": 1, "validate_every": 4, "validate_rows": 2, "checkpoint_every": 2},
+    }
+    return build_recipe(fields, overrides=overrides, source="grids")
+
+
+FORESIGHT = ("order.kind=contextual", "order.head=foresight", "order.signal=foresight", "order.stride=9")
+
+
+def _train(recipe: Recipe, work: Path) -> Trained:
+    trained = train(recipe, DATASET, work=work)
+    assert trained is not None
+    return trained
+
+
+def _assert_same_weights(a: Network, b: Network) -> None:
+    for name, tensor in a.state_dict().items():
+        assert torch.equal(tensor, b.state_dict()[name]), name
+
+
+@pytest.fixture(scope="module")
+def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grids")
+    trained = _train(grid_recipe(), folder / "run")
+    out = folder / "denoiser"
+    save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, figures={}, card="")
+    return out
+
+
+def test_the_clues_are_always_shown_and_a_batch_is_a_function_of_its_step() -> None:
+    rows, recipe = split_rows(DATASET, "train"), grid_recipe()
+    batch, again, next_one = (draw_batch(rows, recipe, step=step, symmetries=DATASET.symmetries) for step in (3, 3, 4))
+    assert batch.rows.clues is not None
+    assert torch.equal(batch.rows.x, again.rows.x)
+    assert not torch.equal(batch.rows.x, next_one.rows.x)
+    assert torch.equal(batch.draws.known, batch.rows.clues)
+    assert not batch.draws.prompted.any()
+    hidden = batch.draws.under(torch.zeros(81)).hidden
+    assert not (hidden & batch.rows.clues).any()
+
+
+def test_a_random_prompt_never_takes_all_that_is_hidden() -> None:
+    rows = split_rows(DATASET, "train")
+    assert rows.clues is not None
+    known = known_sets(rows, seed=0)
+    assert not (known & rows.clues).any()
+    assert (~(known | rows.clues)).any(-1).all()
+
+
+def test_steps_are_resumed_bit_for_bit(tmp_path: Path) -> None:
+    whole = _train(grid_recipe(), tmp_path / "whole")
+    _train(grid_recipe(), tmp_path / "parts")
+    for newest in sorted((tmp_path / "parts" / "checkpoints").glob("step-*"))[1:]:
+        for file in newest.rglob("*"):
+            file.unlink()
+        newest.rmdir()
+    _assert_same_weights(_train(grid_recipe(), tmp_path / "parts").denoiser, whole.denoiser)
+
+
+def test_every_loop_is_trained_and_the_loss_reads_as_the_last_ones() -> None:
+    rows, recipe = split_rows(DATASET, "train"), grid_recipe()
+    prefixes = draw_batch(rows, recipe, step=0).draws.under(torch.zeros(81))
+    early, last = (torch.rand(8, 81, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    loss = order_form(last, prefixes, log_w=torch.zeros(81))
+    torch.testing.assert_close(even_loss(last, prefixes), loss.row_nelbos)
+    deep = _with_depths(loss, [early], prefixes)
+    assert float(deep.total.detach()) == pytest.approx(float(loss.total.detach()))
+    deep.total.backward()  # type: ignore[no-untyped-call]
+    assert early.grad is not None
+    assert last.grad is not None
+    torch.testing.assert_close(early.grad, last.grad)
+    assert (early.grad[prefixes.hidden] > 0).all()
+    assert (early.grad[~prefixes.hidden] == 0).all()
+
+
+def test_foresight_is_learned_for_a_frozen_denoiser_and_resumed_bit_for_bit(denoiser: Path, tmp_path: Path) -> None:
+    recipe = grid_recipe(*FORESIGHT, f"start.artifact={denoiser}", "start.freeze_denoiser=true")
+    whole = _train(recipe, tmp_path / "whole")
+    _train(recipe, tmp_path / "parts")
+    newest = sorted((tmp_path / "parts" / "checkpoints").glob("step-*"))[-1]
+    for file in newest.rglob("*"):
+        file.unlink()
+    newest.rmdir()
+    _assert_same_weights(_train(recipe, tmp_path / "parts").denoiser, whole.denoiser)
+    before, after = load_artifact(denoiser).denoiser.state_dict(), whole.denoiser.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items() if not name.startswith("order_head"))
+    assert whole.summary["posterior_forwards"] == 0
+
+
+@torch.inference_mode()
+def test_a_walk_is_solved_if_and_only_if_every_likeliest_digit_is_right(denoiser: Path) -> None:
+    network, rows = load_artifact(denoiser).denoiser, split_rows(DATASET, "test")
+    walk = policy_walk(network, rows, "margin")
+    assert not walk.is_solved.any(), "hardly trained"
+    assert rows.clues is not None
+    assert ((walk.order >= 0).sum(-1) == (~rows.clues).sum(-1)).all()
+    nearly = split_rows(DATASET, "test")
+    clues = torch.ones_like(rows.clues)
+    clues[:, 40] = False
+    single = law_walk(network, type(nearly)(nearly.x, nearly.lengths, clues), torch.zeros(81), seed=0)
+    hidden = ~clues
+    logits = network(nearly.x.masked_fill(hidden, 0), hidden, nearly.lengths).token_logits[:, 40]
+    assert torch.equal(single.is_solved, logits.argmax(-1) == nearly.x[:, 40])
+
+
+@pytest.mark.parametrize("kind", ["uniform", "contextual"])
+def test_figures_card_and_order_of_a_grid(denoiser: Path, tmp_path: Path, kind: str) -> None:
+    recipe = grid_recipe()
+    network = load_artifact(denoiser).denoiser
+    if kind == "contextual":
+        recipe = grid_recipe(*FORESIGHT, f"start.artifact={denoiser}", "start.freeze_denoiser=true")
+        network = _train(recipe, tmp_path).denoiser
+    told: list[int] = []
+    figures = evaluate_model(network, DATASET, limit=2, advance=told.append)
+    assert sum(told) == num_row_forwards(DATASET, split="test", limit=2, kind=network.order.kind)
+    names = {"learned"} if kind == "contextual" else set()
+    assert set(figures["solved"]) == {"confidence", "margin", "uniform"} | names
+    account = describe_order(network, DATASET.tokenizer, name="grids")
+    assert account.picture.startswith(b"<?xml")
+    if kind == "contextual":
+        assert len(account.value["order"]) == 51
+        assert "step that" in account.words
+    card = write_card(
+        recipe,
+        data=DATASET.summary,
+        figures=figures,
+        training={"steps": 4, "row_forwards": 32, "seed": 0, "torch": "2"},
+        order_words=account.words,
+        num_parameters=network.num_parameters,
+        recipe_text="",
+    )
+    assert "share of puzzles solved" in card
+    assert "Not a solver" in card

@@ -1,0 +1,92 @@
+"""Molecules of a trained model in its figures and its card, prompts in what is made, and exact resumption."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.artifact import load_artifact
+from model.canvas import SamplingParams
+from model.tokenizers.smiles import SmilesTokenizer
+from tests.model.artifacts import random_transformer
+from tests.training.molecules import molecules_dataset, molecules_recipe
+from training import molecule_report
+from training.chemistry import NEEDED
+from training.figures import molecule_lines
+from training.molecule_report import make, molecule_figures, num_samples
+from training.publish import publish
+from training.report import evaluate_model, num_row_forwards
+from training.trainer import Trained, train
+
+pytest.importorskip("rdkit")
+DATASET = molecules_dataset()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    found = train(molecules_recipe(), DATASET, work=tmp_path_factory.mktemp("run"))
+    assert found is not None
+    return found
+
+
+def test_a_killed_run_goes_on_bit_for_bit(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.stepper import Stepper
+
+    take = Stepper.take
+
+    def dies(self: Stepper, step: int) -> object:
+        if step == 4:
+            raise KeyboardInterrupt
+        return take(self, step)
+
+    monkeypatch.setattr(Stepper, "take", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(molecules_recipe(), DATASET, work=tmp_path)
+    monkeypatch.setattr(Stepper, "take", take)
+    resumed = train(molecules_recipe(), DATASET, work=tmp_path)
+    assert resumed is not None
+    for name, value in trained.denoiser.state_dict().items():
+        assert torch.equal(value, resumed.denoiser.state_dict()[name]), name
+
+
+def test_the_artifact_of_molecules_loads_and_its_card_says_what_the_judge_says(
+    trained: Trained, tmp_path: Path
+) -> None:
+    told: list[int] = []
+    publish(trained, molecules_recipe(), DATASET, out=tmp_path / "a", recipe_text="", advance=told.append)
+    artifact = load_artifact(tmp_path / "a")
+    assert artifact.manifest.domain == artifact.tokenizer.domain == "smiles"
+    assert artifact.tokenizer.describe() == DATASET.tokenizer.describe()
+    figures = artifact.manifest.figures["molecules"]
+    assert figures["samples"] == 8
+    (line,) = molecule_lines(artifact.manifest.figures, digits=3)
+    assert line in (tmp_path / "a" / "README.md").read_text()
+    assert sum(told) == num_row_forwards(DATASET, split="test", limit=8, kind="global")
+
+
+def test_figures_are_the_same_every_time_and_cost_what_was_said(trained: Trained) -> None:
+    told: list[int] = []
+    figures = molecule_figures(trained.denoiser, DATASET, limit=8, advance=told.append)
+    assert figures == molecule_figures(trained.denoiser, DATASET, limit=8)
+    assert sum(told) == num_samples(DATASET, 8) * DATASET.train.shape[1]
+    assert figures["training_molecules"] == len(DATASET.train) + len(DATASET.validation)
+    assert figures["training_molecules_in_canonical_form"] == 1.0
+
+
+def test_without_rdkit_it_is_said_in_figures_and_words(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(molecule_report, "has_rdkit", lambda: False)
+    assert num_samples(DATASET, 8) == 0
+    figures = evaluate_model(trained.denoiser, DATASET, limit=4)
+    assert figures["molecules"] == {"left_out": NEEDED}
+    (line,) = molecule_lines(figures, digits=3)
+    assert line == f"Validity, uniqueness and novelty of molecules are left out: {NEEDED}."
+
+
+def test_what_is_made_holds_its_prompt() -> None:
+    tokenizer = DATASET.tokenizer
+    assert isinstance(tokenizer, SmilesTokenizer)
+    network = random_transformer(tokenizer)
+    made = make(network, tokenizer, ["c1ccc([MASK:3])cc1", "CC"], params=SamplingParams(), seed=1)
+    assert made[0].startswith("c1ccc(")
+    assert made[0].endswith(")cc1")
+    assert made[1].startswith("CC")
