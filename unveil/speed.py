@@ -54,8 +54,8 @@ def load_subject(source: Source, *, max_batch: int, threads: int = 1) -> Subject
 def mixed_canvases(subject: Subject, *, num: int, rule: Rule, holes: int | None = None) -> list[Canvas]:
     """`num` canvases of mixed lengths and numbers of holes, the same every time.
 
-    Tables and grids keep their length; other canvases have a quarter to all of the model's. `holes` of each are hidden, by
-    default an eighth of it, two eighths, and so on to the whole.
+    Tables and grids keep their length; other canvases have a quarter to all of the model's. `holes` of each are hidden,
+    by default an eighth of it, two eighths, and so on to the whole.
     """
     draws = torch.Generator().manual_seed(num)
     params = SamplingParams(order=_ORDERS[rule], temperature=TEMPERATURES[rule])  # type: ignore[arg-type]
