@@ -114,7 +114,7 @@ def random_subject(shape: dict[str, Any]) -> Subject:
     denoiser, _ = fixed_shapes(network, architecture, LARGE_REQUESTS, torch.device("cpu"))
     runner = Runner(denoiser, weights_version="random", device=torch.device("cpu"))
     sizes = architecture.vocabulary_sizes
-    return Subject("random, BERT-base's shape", runner, network, sizes, architecture.length, LARGE_REQUESTS)
+    return Subject("random, BERT-base's shape", runner, network, sizes, architecture.length, True, LARGE_REQUESTS)
 
 
 if __name__ == "__main__":

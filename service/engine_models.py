@@ -23,6 +23,9 @@ from service.engine_shapes import (
 from service.engine_trace import Traced
 from service.messages import Loaded
 
+# On a CPU a forward over more positions gains nothing, and costs in warm-up: larger batches run in parts.
+_CPU_POSITIONS, _CPU_ROWS, _RECORDED_POSITIONS = 2048, 4, 1024
+
 
 class Runner:
     """One model, ready to step. Satisfies `service.engine_worker.Runner`."""
@@ -77,22 +80,26 @@ def fixed_shapes(
     is_deterministic = True
     for shortest, bucket in zip((0, *buckets), buckets, strict=False):
         lowest = shortest + 1 if architecture.is_padded else bucket
+        largest = max_batch if device.type != "cpu" else min(max_batch, max(_CPU_POSITIONS // bucket, _CPU_ROWS))
         inputs = random_inputs(
-            max_batch, bucket, shortest=lowest, vocabulary_sizes=architecture.vocabulary_sizes, seed=bucket
+            largest, bucket, shortest=lowest, vocabulary_sizes=architecture.vocabulary_sizes, seed=bucket
         )
         inputs = type(inputs)(*(x.to(device) for x in inputs))
         if device.type == "cpu":
-            _record(network, inputs, batch_sizes(max_batch))
-        agreeing = agreeing_sizes(network, inputs, batch_sizes(max_batch))
+            _record(network, inputs, batch_sizes(largest))
+        agreeing = agreeing_sizes(network, inputs, batch_sizes(largest))
         is_deterministic &= bool(agreeing)
-        sizes[bucket] = agreeing or batch_sizes(max_batch)
+        sizes[bucket] = agreeing or batch_sizes(largest)
     return FixedShapes(network, sizes=sizes), is_deterministic
 
 
 def _record(network: Traced, inputs: Inputs, sizes: Sequence[int]) -> None:
-    """All sizes at this length, or those before the first that cannot be recorded."""
+    """Small sizes at this length, or those before the first that cannot be recorded. In large ones the arithmetic
+    takes the time."""
     for size in sizes:
-        if not network.record(*inputs.rows(torch.arange(size, device=inputs.tokens.device))):
+        if size * inputs.tokens.shape[1] > _RECORDED_POSITIONS or not network.record(
+            *inputs.rows(torch.arange(size, device=inputs.tokens.device))
+        ):
             return
 
 

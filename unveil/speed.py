@@ -38,6 +38,7 @@ class Subject:
     denoise: Denoiser
     vocabulary_sizes: tuple[int, ...]
     length: int
+    is_padded: bool
     max_batch: int
 
 
@@ -46,23 +47,22 @@ def load_subject(source: Source, *, max_batch: int, threads: int = 1) -> Subject
     ((_, runner),) = load_models([source], max_batch=max_batch, device="cpu", threads=threads)
     artifact = load_artifact(source.folder)
     architecture = artifact.manifest.architecture
-    return Subject(
-        source.name, runner, artifact.denoiser, architecture.vocabulary_sizes, architecture.length, max_batch
-    )
+    sizes, length = architecture.vocabulary_sizes, architecture.length
+    return Subject(source.name, runner, artifact.denoiser, sizes, length, architecture.is_padded, max_batch)
 
 
 def mixed_canvases(subject: Subject, *, num: int, rule: Rule, holes: int | None = None) -> list[Canvas]:
     """`num` canvases of mixed lengths and numbers of holes, the same every time.
 
-    Tables keep their length; other canvases have a quarter to all of the model's. `holes` of each are hidden, by
-    default an eighth of it, two eighths, and so on to the whole.
+    Tables and grids keep their length; other canvases have a quarter to all of the model's. `holes` of each are hidden,
+    by default an eighth of it, two eighths, and so on to the whole.
     """
     draws = torch.Generator().manual_seed(num)
     params = SamplingParams(order=_ORDERS[rule], temperature=TEMPERATURES[rule])  # type: ignore[arg-type]
     has_own = len(subject.vocabulary_sizes) > 1
     canvases = []
     for number in range(num):
-        length = subject.length if has_own or holes else max(subject.length * (1 + number % 4) // 4, 1)
+        length = subject.length if holes or not subject.is_padded else max(subject.length * (1 + number % 4) // 4, 1)
         num_hidden = holes or max(length * (1 + number % 8) // 8, 1)
         where = set(torch.randperm(length, generator=draws)[:num_hidden].tolist())
         sizes = subject.vocabulary_sizes if has_own else subject.vocabulary_sizes * length

@@ -53,7 +53,7 @@ def test_canvases_are_of_mixed_lengths_and_the_same_every_time(subject: Subject)
     assert canvases == mixed_canvases(subject, num=8, rule="random")
     assert len({canvas.length for canvas in canvases}) == 4
     assert all(0 < canvas.num_at_start <= canvas.length for canvas in canvases)
-    table = Subject("t", subject.runner, random_transformer(table_tokenizer()), (3,) * 5, 5, 8)
+    table = Subject("t", subject.runner, random_transformer(table_tokenizer()), (3,) * 5, 5, False, 8)
     assert {canvas.length for canvas in mixed_canvases(table, num=8, rule="random")} == {5}
 
 
