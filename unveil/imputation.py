@@ -102,9 +102,11 @@ def _task(manifest: Manifest, tokenizer: TableTokenizer, source: Path, options: 
     position_of = {i: positions[name] for i, name in enumerate(table.names) if name in positions}
     if not position_of:
         raise UsageError(f"{source}: has none of the model's columns ({listed(positions)})")
-    for name in positions:
-        if name not in table.names:
-            stderr.print(f'note: {source} has no column "{name}": it is unknown in every row', soft_wrap=True)
+    absent = [name for name in positions if name not in table.names]
+    if absent:
+        stderr.print(
+            f"note: {source} lacks columns of the model, unknown in every row: {listed(absent)}", soft_wrap=True
+        )
     own = data.get("missing", _MISSING_OF_KIND.get(data.get("kind", ""), ()))
     missing = own if options.missing is None else options.missing
     seed = draw_seed() if options.seed is None else options.seed
@@ -185,9 +187,13 @@ def _write(task: _Task, row: _Row, samples: Sequence[Finished], files: Sequence[
 
 def _tell(task: _Task, num_cells: int, paths: Sequence[Path]) -> None:
     for name, number in task.foreign.items():
-        stderr.print(f"note: column {quoted(name)}: {number:,} cells not known to the model, left as they are")
+        stderr.print(
+            f"note: column {quoted(name)}: {number:,} cells not known to the model, left as they are", soft_wrap=True
+        )
     for name, number in task.not_filled.items():
-        stderr.print(f"note: column {quoted(name)} is not the model's: {number:,} empty cells left as they are")
+        stderr.print(
+            f"note: column {quoted(name)} is not the model's: {number:,} empty cells left as they are", soft_wrap=True
+        )
     places = ", ".join(map(str, paths))
     seed = "" if task.options.is_mode and task.params.order != "uniform" else f", seed {task.seed}"
     stderr.print(f"wrote {places}: {num_cells:,} cells filled in{seed}", soft_wrap=True)

@@ -92,13 +92,13 @@ def test_a_file_of_rows_takes_a_table(tmp_path: Path, run: Run) -> None:
 def test_memory_does_not_grow_with_the_number_of_rows(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "_LARGEST_WINDOW", 100)
     decoder, peaks = Decoder(artifact), []
-    for number in (200, 1000):
+    for number in (200, 200, 2000):  # the first one fills caches
         tracemalloc.start()
         canvases = (Canvas.start((0,) * 5, (True,) * 5, seed=i, params=SamplingParams()) for i in range(number))
         assert sum(1 for _ in decoder.decode(canvases)) == number
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.3 * peaks[0]
+    assert peaks[2] < 2 * peaks[1]
 
 
 def test_canvases_that_look_alike_are_computed_once() -> None:

@@ -20,6 +20,7 @@ from training.data.inference import ColumnReader, Dropped, Kept
 from training.data.splits import EncodedSplits, Index, draw_out, fit_and_encode, notices_of, take
 
 MIN_ROWS = 10
+_MANY_COLUMNS = 200
 
 
 def load_table(config: TableData) -> Dataset:
@@ -53,7 +54,7 @@ def load_table(config: TableData) -> Dataset:
             "sha256": {config.path.name: raw.sha256},
             **encoded.fates,
             "dropped_columns": choice.dropped,
-            "notices": [*choice.notices, *notices_of(encoded.fates)],
+            "notices": [*choice.notices, *notices_of(encoded.fates), *_wide(len(columns))],
         },
     )
 
@@ -100,6 +101,14 @@ def _missing_notices(raw: RawTable, config: TableData) -> list[str]:
     texts = raw.frame.select(pl.col(pl.String).exclude(config.drop).str.strip_chars())
     counts = {marker: sum(int((text == marker).sum()) for text in texts) for marker in config.missing}
     return [f"cells {quoted(marker)} read as missing values: {number}" for marker, number in counts.items() if number]
+
+
+def _wide(num_columns: int) -> list[str]:
+    """A row is evaluated in as many forwards as it has columns, each over all of them."""
+    if num_columns <= _MANY_COLUMNS:
+        return []
+    advice = "--set optimizer.batch_size=16 and --set run.evaluate_rows=10 make it less, and --drop fewer columns"
+    return [f"{num_columns} columns: training and evaluation take long, more than in proportion; {advice}"]
 
 
 def _without_empty(choice: _Choice, train: Index) -> dict[str, Cells]:

@@ -134,7 +134,9 @@ def test_a_table_of_a_thousand_columns_works(tmp_path: Path) -> None:
     lines = [",".join(f"c{i}" for i in range(1000))]
     lines += [",".join(str((i * j) % 7) for i in range(1000)) for j in range(12)]
     path.write_text("\n".join(lines))
-    assert load_table(TableData(path=path)).train.shape == (10, 1000)
+    dataset = load_table(TableData(path=path))
+    assert dataset.train.shape == (10, 1000)
+    assert dataset.summary["notices"][-1].startswith("1000 columns: training and evaluation take long")
 
 
 def test_shoppers_needs_no_recipe() -> None:
