@@ -1,4 +1,4 @@
-"""The quick variant of benchmarks/imported.py prints what it says it prints; its holes are halves; its gains are paired."""
+"""The quick variant of benchmarks/imported.py prints what it says; its holes are halves; its gains are paired."""
 
 from pathlib import Path
 
