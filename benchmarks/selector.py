@@ -1,12 +1,14 @@
 """Does context matter? A mixture in which one column decides which order is good: `benchmarks/problems/selector.py`.
 
-    python -m benchmarks.selector [--quick] [--seeds N] [--json] [--work DIR] [--jobs N]
+    python -m benchmarks.selector [--quick] [--seeds N] [--walks N] [--json] [--work DIR] [--jobs N]
 
 For each seed (another mixture) a reference net is trained under uniform orders. On it, under the true law, every
 expectation is exact: the NELBO of uniform orders, the best single order there is, and the contextual optimum
 `V*(x_S) = min_l E[CE(l | x_S) + V*(x_S + l)]`. Then orders are learned, by nets of the same size at equal forwards (the
 posterior's passes counted), with the shipped settings: a global one and a contextual one jointly with their denoisers,
-and a contextual one for the reference itself, frozen. Each is scored on the reference along its deployed argmax order:
+and a contextual one for the reference itself, frozen. For the frozen reference two more learn on whole walks, N steps
+of 128 rows, nine forwards each: `foresight` what each reveal costs, `cost to go` also what it leaves to pay. They take
+more forwards than the other arms (`forwards`). Each is scored on the reference along its deployed argmax order:
 `context_gained = (best single order - policy) / (best single order - contextual optimum)`. Net and budget were chosen
 on seed 100 such that there is something to gain.
 """
@@ -41,16 +43,22 @@ from training.evaluate import as_rows
 from training.trainer import posterior_forwards, train
 
 MODEL = {"width": 32, "layers": 1, "heads": 2, "mlp_width": 64, "dropout": 0.0}
-OPTIMIZER: Fields = {"batch_size": 128, "warmup_steps": 100}
+BATCH = 128
+OPTIMIZER: Fields = {"batch_size": BATCH, "warmup_steps": 100}
+WALKING: Fields = {"batch_size": BATCH, "warmup_steps": 50, "ema_decay": 0.98}
 STEPS, QUICK_STEPS = 1500, 40
+WALKS, QUICK_WALKS = 1500, 3
+EXPLORATION = 0.2  # of the walks
 REFERENCE = 1000  # added to the seed: the reference shares neither first weights nor batches with the other arms
 
 
 def main() -> None:
-    given = arguments(__doc__, work="runs/selector", seeds=5).parse_args()
-    steps = QUICK_STEPS if given.quick else STEPS
+    parser = arguments(__doc__, work="runs/selector", seeds=5)
+    parser.add_argument("--walks", type=int, default=WALKS)
+    given = parser.parse_args()
+    budget = {"steps": QUICK_STEPS, "walks": QUICK_WALKS} if given.quick else {"steps": STEPS, "walks": given.walks}
     folder = str(given.work / "runs")
-    tasks = [{"problem": "selector", "seed": seed, "steps": steps, "runs": folder} for seed in range(given.seeds)]
+    tasks = [{"problem": "selector", "seed": seed, **budget, "runs": folder} for seed in range(given.seeds)]
     report = summary(run_all(measure, tasks, folder=given.work, jobs=given.jobs))
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 
@@ -59,7 +67,7 @@ def measure(task: Fields) -> Fields:
     """All arms of one seed."""
     problem = SelectorProblem(seed=task["seed"])
     dataset = problem.dataset(train=200_000, validation=512, test=512)
-    work = Path(task["runs"]) / f"{task['seed']}-{task['steps']}"
+    work = Path(task["runs"]) / f"{task['seed']}-{task['steps']}-{task['walks']}"
 
     def arm(name: str, **fields: Any) -> Network:
         return trained(dataset, name=name, steps=task["steps"], work=work, **fields)
@@ -76,6 +84,8 @@ def measure(task: Fields) -> Fields:
     policies = {
         "contextual": arm("contextual", kind="contextual", seed=task["seed"]),
         "contextual, frozen denoiser": arm("frozen", kind="contextual", seed=task["seed"], frozen=frozen),
+        "foresight, frozen denoiser": walked(dataset, "foresight", task, work=work, frozen=frozen),
+        "cost to go, frozen denoiser": walked(dataset, "cost_to_go", task, work=work, frozen=frozen),
     }
     order = deterministic_order(single.order_head.global_log_w().detach())
     nats = {
@@ -89,6 +99,7 @@ def measure(task: Fields) -> Fields:
     gains = {name: (nats["best single order"] - nats[name]) / float(best - optimum) for name in policies}
     return {
         "seed": task["seed"],
+        "forwards": {"walks": task["walks"] * WALKING["batch_size"] * x.shape[1], "others": task["steps"] * BATCH},
         "entropy": problem.entropy,
         "nats": nats,
         "context_gained": gains,
@@ -105,15 +116,7 @@ def trained(
     dataset: Dataset, *, name: str, kind: str, seed: int, steps: int, work: Path, frozen: Path | None = None
 ) -> Network:
     """One arm, with as many steps as its forwards allow."""
-    fields: Fields = {
-        "name": name,
-        "seed": seed,
-        "data": {"kind": "table", "path": "drawn-by-the-benchmark"},
-        "order": {"kind": kind},
-        "prompts": {"share": 0.0},
-        "optimizer": {**OPTIMIZER, "steps": steps},
-        "run": {"threads": 1, "validate_rows": 256, "validate_every": steps, "log_every": 100},
-    }
+    fields = _fields(name, seed, order={"kind": kind}, optimizer={**OPTIMIZER, "steps": steps})
     fields |= {"model": MODEL} if frozen is None else {"start": {"artifact": str(frozen), "freeze_denoiser": True}}
     recipe = settle(Recipe.model_validate(fields), num_rows=len(dataset.train))
     budget = steps * recipe.optimizer.batch_size
@@ -122,6 +125,29 @@ def trained(
     result = train(recipe.model_copy(update={"optimizer": affordable}), dataset, work=work / f"{name}.run")
     assert result is not None, "run in one process"
     return result.denoiser
+
+
+def walked(dataset: Dataset, head: str, task: Fields, *, work: Path, frozen: Path) -> Network:
+    """An order that learns on whole walks of the frozen reference."""
+    order = {"kind": "contextual", "head": head, "signal": head, "exploration": EXPLORATION}
+    fields = _fields(head, task["seed"], order=order, optimizer={**WALKING, "steps": task["walks"]})
+    fields |= {"start": {"artifact": str(frozen), "freeze_denoiser": True}}
+    recipe = settle(Recipe.model_validate(fields), num_rows=len(dataset.train))
+    result = train(recipe, dataset, work=work / f"{head}.run")
+    assert result is not None, "run in one process"
+    return result.denoiser
+
+
+def _fields(name: str, seed: int, *, order: Fields, optimizer: Fields) -> Fields:
+    return {
+        "name": name,
+        "seed": seed,
+        "data": {"kind": "table", "path": "drawn-by-the-benchmark"},
+        "order": order,
+        "prompts": {"share": 0.0},
+        "optimizer": optimizer,
+        "run": {"threads": 1, "validate_rows": 256, "validate_every": optimizer["steps"], "log_every": 100},
+    }
 
 
 @torch.inference_mode()
@@ -161,6 +187,7 @@ def summary(results: Sequence[Fields]) -> Fields:
         "context_gained": {name: interval(values) for name, values in gained.items()},
         "model": MODEL,
         "optimizer": OPTIMIZER,
+        "walking": WALKING,
     }
 
 

@@ -103,7 +103,7 @@ class Imported(Network):
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""
         states, logits = self.read(tokens, hidden, lengths)
-        return Prediction(logits, self.order_head(states, logits))
+        return Prediction(logits, self.order_head(states, logits, lengths))
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read`."""

@@ -15,7 +15,7 @@ CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenize
 OrderKind = Literal["uniform", "fixed", "global", "contextual"]
 Family = Literal["bert", "roberta", "albert", "modernbert", "llada", "dream"]
 OWN, IMPORTED = "transformer", "hf_masked_lm"
-OrderHeadKind = Literal["trunk", "foresight"]
+OrderHeadKind = Literal["trunk", "foresight", "cost_to_go"]
 TrunkKind = Literal["attention", "planes"]
 GRID_SIDE, GRID_CELLS = 9, 81
 
@@ -121,7 +121,8 @@ AnyArchitecture = Annotated[
 class OrderSpec(_Frozen):
     """How the model orders its positions; `fixed` lists them, and goes with the kind of that name only.
 
-    `head` is what a contextual order reads: the `trunk` alone, or, with `foresight`, also the token head's confidence.
+    `head` is what a contextual order reads: the `trunk` alone; with `foresight` also the token head's confidence; with
+    `cost_to_go` these of all positions together.
     """
 
     kind: OrderKind

@@ -1,8 +1,11 @@
 """Order heads: log-weights of the next position to reveal, read off the trunk. Know no loss and no sampler."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
+from model.attention import Attention, padding_bias
 from model.manifest import Architecture, ImportedArchitecture, OrderKind, OrderSpec
 from model.policies import confidence_of
 
@@ -38,12 +41,21 @@ class OrderHead(nn.Module):
         """[L] float32 with mean zero: the context-free part of the law, all of it unless the kind is contextual."""
         return self.log_w - self.log_w.mean()
 
-    def forward(self, x: Tensor, token_logits: Tensor | None = None) -> Tensor:  # noqa: ARG002
-        """Trunk states [B, L, D] -> log-weights [B, L]. This head does not look at the token logits [B, L, V]."""
+    def forward(self, x: Tensor, token_logits: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Trunk states [B, L, D] -> log-weights [B, L]. This head does not look at the token logits [B, L, V], nor at
+        the canvases' lengths [B]."""
         log_w = self.global_log_w()[: x.shape[1]].expand(x.shape[:2])
         if self.kind != "contextual":
             return log_w
         return log_w + self.head(x).squeeze(-1).float()  # type: ignore[no-any-return]
+
+
+class Foreseen(NamedTuple):
+    """What revealing each position is expected to cost, [B, L] each: the logarithm of its own nats, and the whole cost
+    that decides, in nats up to a constant a canvas."""
+
+    log_loss: Tensor
+    cost: Tensor
 
 
 class ForesightHead(OrderHead):
@@ -61,22 +73,66 @@ class ForesightHead(OrderHead):
         self.state_norm = nn.RMSNorm(D, eps=1e-5)
         self.head = nn.Sequential(nn.Linear(D + _NUM_FEATURES, D), nn.GELU(), nn.Linear(D, 1))
 
-    def log_loss(self, x: Tensor, token_logits: Tensor) -> Tensor:
-        """Logarithm of the nats that revealing each position is expected to cost: [B, L, D], [B, L, V] -> [B, L]."""
+    def foresee(self, x: Tensor, token_logits: Tensor, lengths: Tensor) -> Foreseen:  # noqa: ARG002
+        """Trunk states [B, L, D], token logits [B, L, V], lengths [B]."""
         sure = _features(token_logits.detach())  # [B, L, F]
-        correction = self.head(torch.cat([self.state_norm(x.detach()), sure.to(x.dtype)], -1)).squeeze(-1).float()
-        return sure[..., 0] + correction  # type: ignore[no-any-return]
+        log_loss = self._log_loss(torch.cat([self.state_norm(x.detach()), sure.to(x.dtype)], -1), sure)
+        return Foreseen(log_loss, log_loss.exp())
 
-    def forward(self, x: Tensor, token_logits: Tensor | None = None) -> Tensor:
-        """Trunk states [B, L, D] and token logits [B, L, V] -> log-weights [B, L]."""
+    def forward(self, x: Tensor, token_logits: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+        """Trunk states [B, L, D], token logits [B, L, V] and lengths [B] -> log-weights [B, L]."""
         assert token_logits is not None
-        return self.log_weights(self.log_loss(x, token_logits))
+        assert lengths is not None
+        return self.log_weights(self.foresee(x, token_logits, lengths).cost)
 
-    def log_weights(self, log_loss: Tensor) -> Tensor:
-        """Of the next position: minus the expected loss, in units of 1 / `SHARPNESS` nats."""
-        return -SHARPNESS * log_loss.exp()
+    def log_weights(self, cost: Tensor) -> Tensor:
+        """Of the next position: minus the expected cost, in units of 1 / `SHARPNESS` nats."""
+        return -SHARPNESS * cost
+
+    def _log_loss(self, seen: Tensor, sure: Tensor) -> Tensor:
+        return sure[..., 0] + self.head(seen).squeeze(-1).float()  # type: ignore[no-any-return]
 
 
+class CostToGoHead(ForesightHead):
+    """A contextual head that foresees the whole rest of the decoding: what a reveal costs, and what will be left to pay
+    once it is made, `Q(x_S, l) = E[CE(l | x_S) + min_j Q(x_{S + l}, j)]`.
+
+    The second part is not a matter of one position, so it is read by attention over all of them.
+    """
+
+    def __init__(self, architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> None:
+        super().__init__(architecture, order)
+        width = max(architecture.width, _LEAST_WIDTH)
+        self.seen = nn.Linear(architecture.width + _NUM_FEATURES, width)
+        self.mixers = nn.ModuleList(_Mixer(width) for _ in range(_MIXERS))
+        self.left = nn.Sequential(nn.RMSNorm(width, eps=1e-5), nn.Linear(width, 1))
+
+    def foresee(self, x: Tensor, token_logits: Tensor, lengths: Tensor) -> Foreseen:
+        """See `ForesightHead.foresee`."""
+        sure = _features(token_logits.detach())
+        seen = torch.cat([self.state_norm(x.detach()), sure.to(x.dtype)], -1)
+        log_loss = self._log_loss(seen, sure)
+        mixed, bias = self.seen(seen), padding_bias(lengths, x.shape[1], x.dtype)
+        for mixer in self.mixers:
+            mixed = mixer(mixed, bias)
+        return Foreseen(log_loss, log_loss.detach().exp() + self.left(mixed).squeeze(-1).float())
+
+
+class _Mixer(nn.Module):
+    """Attention and an MLP, each behind a norm and a residual: [B, L, W] -> [B, L, W]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention_norm, self.mlp_norm = nn.RMSNorm(width, eps=1e-5), nn.RMSNorm(width, eps=1e-5)
+        self.attention = Attention(width, _HEADS if width % _HEADS == 0 else 1)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), bias)
+        return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
+
+
+_LEAST_WIDTH, _MIXERS, _HEADS = 64, 2, 4
 _NUM_FEATURES = 4
 
 
@@ -88,6 +144,9 @@ def _features(token_logits: Tensor) -> Tensor:
     return torch.stack([*logs, doubt], -1).float()
 
 
+_HEAD_TYPES = {"trunk": OrderHead, "foresight": ForesightHead, "cost_to_go": CostToGoHead}
+
+
 def make_order_head(architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> OrderHead:
     """The head that an order asks for. ValueError for a fixed order of another length."""
-    return ForesightHead(architecture, order) if order.head == "foresight" else OrderHead(architecture, order)
+    return _HEAD_TYPES[order.head](architecture, order)

@@ -76,7 +76,7 @@ class PlaneNetwork(Network):
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. Grids are never padded, so `lengths` says nothing."""
         states, logits = self.read(tokens, hidden, lengths)
-        return Prediction(logits, self.order_head(states, logits))
+        return Prediction(logits, self.order_head(states, logits, lengths))
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:  # noqa: ARG002
         """See `Network.read`. A cell's state is the mean of its digits' states, each as likely as it is: an order
@@ -93,11 +93,11 @@ class PlaneNetwork(Network):
         logits = self._logits(x)
         return Reading(_of_cells(x, logits), logits)
 
-    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:  # noqa: ARG002
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
         """See `Network.depths`."""
         *earlier, x = self._trunk(tokens, hidden)
         logits = self._logits(x)
-        prediction = Prediction(logits, self.order_head(_of_cells(x, logits), logits))
+        prediction = Prediction(logits, self.order_head(_of_cells(x, logits), logits, lengths))
         return Depths(prediction, tuple(map(self._logits, earlier)))
 
     def _trunk(self, tokens: Tensor, hidden: Tensor) -> Sequence[Tensor]:

@@ -8,40 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.attention import Attention, padding_bias
 from model.denoiser import Prediction
 from model.manifest import Architecture, OrderSpec
 from model.network import Depths, Network, Reading, initialise
 from model.order_heads import make_order_head
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Softmax attention, [B, H, L, E] each; `bias` [B, 1, 1, L] is added to the scores.
-
-    On a CPU in bf16 the written-out form beats torch's fused kernel on short sequences by far; in float32, and on
-    accelerators, the fused kernel is taken (`benchmarks/attention.py`).
-    """
-    if q.device.type != "cpu" or q.dtype == torch.float32:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [B, H, L, L]
-    if bias is not None:
-        scores = scores + bias
-    attended: Tensor = scores.softmax(-1).to(v.dtype) @ v
-    return attended
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention in both directions, [B, L, D] -> [B, L, D]."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self.heads = architecture.heads
-        self.qkv = nn.Linear(architecture.width, 3 * architecture.width, bias=False)
-        self.out = nn.Linear(architecture.width, architecture.width, bias=False)
-
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        B, L, D = x.shape
-        q, k, v = self.qkv(x).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # [B, H, L, E] each
-        return self.out(attend(q, k, v, bias).transpose(1, 2).reshape(B, L, D))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -51,7 +22,7 @@ class Block(nn.Module):
         super().__init__()
         D = architecture.width
         self.attention_norm, self.mlp_norm = nn.RMSNorm(D, eps=1e-5), nn.RMSNorm(D, eps=1e-5)
-        self.attention = Attention(architecture)
+        self.attention = Attention(architecture.width, architecture.heads)
         self.mlp = nn.Sequential(
             nn.Linear(D, architecture.mlp_width), nn.GELU(approximate="tanh"), nn.Linear(architecture.mlp_width, D)
         )
@@ -111,8 +82,7 @@ class Trunk(nn.Module):
         x = self.embed(tokens, hidden) + self.position[:L]  # [B, L, D]
         bias = None
         if not self.architecture.has_own_vocabularies:  # a table's canvases are never padded
-            padding = torch.arange(L, device=tokens.device) >= lengths[:, None]
-            bias = torch.zeros_like(padding, dtype=x.dtype).masked_fill(padding, -torch.inf)[:, None, None]
+            bias = padding_bias(lengths, L, x.dtype)
         states: list[Tensor] = []
         for _ in range(self.architecture.loops):
             for block in self.blocks:
@@ -148,7 +118,7 @@ class Transformer(Trunk, Network):
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""
         states, logits = self.read(tokens, hidden, lengths)
-        return Prediction(logits, self.order_head(states, logits))
+        return Prediction(logits, self.order_head(states, logits, lengths))
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read`."""
@@ -159,7 +129,7 @@ class Transformer(Trunk, Network):
         """See `Network.depths`."""
         *earlier, x = self.trunk(tokens, hidden, lengths)
         logits = self._logits(x)
-        return Depths(Prediction(logits, self.order_head(x, logits)), tuple(map(self._logits, earlier)))
+        return Depths(Prediction(logits, self.order_head(x, logits, lengths)), tuple(map(self._logits, earlier)))
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]

@@ -17,7 +17,8 @@ from training.data.config import DataConfig, LinesData, TableData
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
-OrderSignal = Literal["critic", "score", "foresight"]
+OrderSignal = Literal["critic", "score", "foresight", "cost_to_go"]
+WALKED = ("foresight", "cost_to_go")  # heads, and signals of the same name, that learn on whole walks
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # Younger than some checkpoints: left at their defaults, they change no fingerprint.
 _LATER_KEYS = {"model": ("trunk", "loops"), "order": ("head", "stride")}
@@ -68,7 +69,8 @@ class OrderConfig(_Frozen):
     so a batch has a K-th of the rows.
     `signal` and `head` `foresight` go together, with contextual orders for a frozen denoiser: rows are walked along the
     order's own choices, `stride` positions a forward, and the head learns what each reveal would have cost
-    (`training/foresight.py`).
+    (`training/foresight.py`). `signal` and `head` `cost_to_go` likewise, and the head learns what the rest of the walk
+    will have cost after each choice: the order for which a reveal pays off later.
     `posterior_layers`, other contextual orders only: depth of the network that proposes orders in training.
     """
 
@@ -89,6 +91,11 @@ class OrderConfig(_Frozen):
     learn_from_prompted: bool = False
 
     @property
+    def is_walked(self) -> bool:
+        """Whether the order is learned on whole walks, for a frozen denoiser (`training/foresight.py`)."""
+        return self.signal in WALKED
+
+    @property
     def has_critic(self) -> bool:
         """Whether the order is moved by a critic."""
         return self.kind == "global" and self.signal != "score"
@@ -99,10 +106,11 @@ class OrderConfig(_Frozen):
             raise ValueError("draws: goes with learned orders, kind global or contextual")
         if self.signal is not None and self.kind not in ("global", "contextual"):
             raise ValueError("signal: goes with learned orders, kind global or contextual")
-        if (self.signal == "foresight") != (self.head == "foresight"):
-            raise ValueError("signal: foresight goes with head foresight")
-        if self.head == "foresight" and (self.kind != "contextual" or self.draws > 1):
-            raise ValueError("head: foresight goes with kind contextual, and with one draw")
+        for walked in WALKED:
+            if (self.signal == walked) != (self.head == walked):
+                raise ValueError(f"signal: {walked} goes with head {walked}")
+            if self.head == walked and (self.kind != "contextual" or self.draws > 1):
+                raise ValueError(f"head: {walked} goes with kind contextual, and with one draw")
         if self.signal == "critic" and self.kind == "contextual":
             raise ValueError("signal: critic goes with kind global")
         if self.has_critic and (self.draws > 1 or self.learn_from_prompted):
@@ -208,8 +216,9 @@ class Recipe(_Frozen):
             raise ValueError("start.freeze_denoiser: goes with learned orders, order.kind global or contextual")
         if isinstance(self.data, LinesData) and self.start.artifact is None:
             raise ValueError("start.artifact: data.kind lines takes its tokenizer, so one is needed")
-        if self.order.signal == "foresight" and not self.start.freeze_denoiser:
-            raise ValueError("order.signal: foresight takes a denoiser that stays as it is, start.freeze_denoiser")
+        if self.order.is_walked and not self.start.freeze_denoiser:
+            signal = self.order.signal
+            raise ValueError(f"order.signal: {signal} takes a denoiser that stays as it is, start.freeze_denoiser")
         return self
 
     def fingerprint(self) -> str:

@@ -73,7 +73,7 @@ def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Tr
 
 def posterior_forwards(recipe: Recipe) -> int:
     """Rows that the posterior of a contextual order sees in a whole run; it rests during the warm-up."""
-    if recipe.order.kind != "contextual" or recipe.order.signal == "foresight":
+    if recipe.order.kind != "contextual" or recipe.order.is_walked:
         return 0
     optimizer = recipe.optimizer
     asked = sum(uniform_share(recipe.order, optimizer, step) < 1.0 for step in range(optimizer.num_steps))
@@ -81,7 +81,7 @@ def posterior_forwards(recipe: Recipe) -> int:
 
 
 def _posterior(recipe: Recipe, dataset: Dataset, architecture: Architecture | ImportedArchitecture) -> Posterior | None:
-    if recipe.order.kind != "contextual" or recipe.order.signal == "foresight":
+    if recipe.order.kind != "contextual" or recipe.order.is_walked:
         return None
     if isinstance(architecture, ImportedArchitecture):  # no shape of ours to copy: that of a recipe without a [model]
         architecture = fresh_architecture(recipe, dataset)
@@ -129,7 +129,7 @@ class _Run:
         )
         optimizer = torch.optim.AdamW(groups, betas=recipe.optimizer.betas)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
-        self.stepper = (ForesightStepper if recipe.order.signal == "foresight" else Stepper)(
+        self.stepper = (ForesightStepper if recipe.order.is_walked else Stepper)(
             fabric,
             recipe=recipe,
             arm=self.arm,

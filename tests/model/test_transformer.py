@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from model.attention import attend
 from model.denoiser import Prediction, cross_entropy
 from model.manifest import Architecture, OrderKind, OrderSpec
-from model.transformer import Transformer, attend
+from model.transformer import Transformer
 
 SIZES = (3, 1, 5, 2)
 

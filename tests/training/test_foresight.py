@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from model.denoiser import cross_entropy
-from model.exact import subset_table, table_nelbo
+from model.exact import best_order, subset_table, table_nelbo
 from model.manifest import Architecture, OrderSpec
-from model.network import Network
+from model.network import Network, Reading
 from model.networks import build_network
-from model.order_heads import ForesightHead
+from model.order_heads import CostToGoHead, ForesightHead, make_order_head
 from model.orders import next_log_probs
 from model.policies import confidence_of
 from tests.model.enumerable import random_world
 from training.config import RecipeError, build_recipe
-from training.foresight import Canvases, foresight_error, walk
+from training.foresight import TRACE, Canvases, State, cost_errors, foresight_error, walk
 
 L, V, COPIES = 4, 2, 400
 FORESIGHT = OrderSpec(kind="contextual", head="foresight")
@@ -29,6 +29,11 @@ def small_network(*, seed: int = 0, loops: int = 1) -> Network:
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return network
+
+
+def all_hidden(x: Tensor) -> Canvases:
+    hidden = torch.ones_like(x, dtype=torch.bool)
+    return Canvases(x, hidden, torch.full((len(x),), x.shape[1]), torch.zeros(x.shape))
 
 
 def _tables(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,13 +57,13 @@ def test_the_nats_of_a_walk_are_the_nelbo_of_the_law_in_the_mean() -> None:
     network, x = small_network(), random_world(L=L, V=V).x
     expected = table_nelbo(*_tables(network, x)).mean()
     rows = x.repeat(COPIES, 1)
-    canvases = Canvases(rows, torch.ones_like(rows, dtype=torch.bool), torch.full((len(rows),), L))
+    canvases = all_hidden(rows)
     even = torch.zeros(len(rows), dtype=torch.bool)
     values = []
     for seed in range(12):
         states = list(walk(network, canvases, stride=1, generator=torch.Generator().manual_seed(seed), is_uniform=even))
         assert len(states) == L
-        values.append(torch.stack([state.nats for state in states]).sum() / len(rows))
+        values.append(torch.cat([state.nats for state in states]).sum() / len(rows))
     found = torch.stack(values)
     assert abs(found.mean() - expected) < 5 * found.std() / len(found) ** 0.5 + 1e-6
 
@@ -70,13 +75,13 @@ def test_uniform_rows_take_random_orders() -> None:
     even = torch.where(order > -torch.inf, 0.0, -torch.inf).log_softmax(-1).nan_to_num(-torch.inf)
     expected = table_nelbo(even, losses).mean()
     rows = x.repeat(COPIES, 1)
-    canvases = Canvases(rows, torch.ones_like(rows, dtype=torch.bool), torch.full((len(rows),), L))
+    canvases = all_hidden(rows)
     values = []
     for seed in range(12):
         generator = torch.Generator().manual_seed(seed)
         is_uniform = torch.ones(len(rows), dtype=torch.bool)
         states = walk(network, canvases, stride=1, generator=generator, is_uniform=is_uniform)
-        values.append(torch.stack([state.nats for state in states]).sum() / len(rows))
+        values.append(torch.cat([state.nats for state in states]).sum() / len(rows))
     found = torch.stack(values)
     assert abs(found.mean() - expected) < 5 * found.std() / len(found) ** 0.5 + 1e-6
 
@@ -87,7 +92,7 @@ def test_what_is_known_is_never_walked_and_a_stride_takes_several() -> None:
     hidden[:, 1] = False
     generator = torch.Generator().manual_seed(0)
     even = torch.zeros(len(x), dtype=torch.bool)
-    canvases = Canvases(x, hidden, torch.full((len(x),), L))
+    canvases = all_hidden(x)._replace(hidden=hidden)
     assert len(list(walk(network, canvases, stride=2, generator=generator, is_uniform=even))) == 2
 
 
@@ -106,13 +111,94 @@ def test_only_the_head_learns_and_a_sure_position_goes_before_an_unsure_one() ->
     logits = torch.tensor([[[4.0, 0.0, 0.0], [1.0, 0.9, 0.0]]], requires_grad=True)
     for parameter in head.head[2].parameters():
         torch.nn.init.zeros_(parameter)
-    weights = head(states, logits)
+    lengths = torch.tensor([2])
+    weights = head(states, logits, lengths)
     assert weights[0, 0] > weights[0, 1]
     entropy = confidence_of(logits.detach()).entropy.float()
-    torch.testing.assert_close(head.log_loss(states, logits).exp(), entropy, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(head.foresee(states, logits, lengths).cost, entropy, rtol=1e-3, atol=1e-4)
     weights.sum().backward()
     assert states.grad is None
     assert logits.grad is None
+
+
+class Trap(Network):
+    """A denoiser of one row, all zeros, that costs what a table says: the cheapest first reveal is not the best one."""
+
+    COSTS = torch.tensor(
+        [[0.3, 0.4, 1.5], [0, 1.5, 1.5], [0.2, 0, 0.1], [0, 0, 1.5], [0.4, 0.4, 0], [0, 0.3, 0], [0.2, 0, 0], [0, 0, 0]]
+    )
+
+    def __init__(self, head: str) -> None:
+        super().__init__()
+        self.architecture = Architecture(length=3, vocabulary_sizes=(2,), width=8, layers=1, heads=2, mlp_width=16)
+        self.order = OrderSpec.model_validate({"kind": "contextual", "head": head})
+        self.order_head = make_order_head(self.architecture, self.order)
+
+    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
+        subset = ((~hidden).long() << torch.arange(3)).sum(-1)
+        costs = self.COSTS[subset].clamp(min=1e-3)  # [B, 3]
+        logits = torch.stack([-costs, torch.log(-torch.expm1(-costs))], -1)
+        places = torch.eye(3).expand(len(tokens), 3, 3)
+        return Reading(torch.cat([places, hidden.float()[:, None].expand(-1, 3, 3), places[..., :2]], -1), logits)
+
+
+def order_learned(head: str, *, steps: int = 200) -> list[int]:
+    """The argmax order of a head that learned in the trap."""
+    torch.manual_seed(0)
+    network = Trap(head)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    canvases, is_uniform = all_hidden(torch.zeros(32, 3, dtype=torch.int64)), torch.arange(32) < 16
+    for step in range(steps):
+        generator = torch.Generator().manual_seed(step)
+        states = list(walk(network, canvases, stride=1, generator=generator, is_uniform=is_uniform))
+        loss = torch.cat([state.error for state in states]).mean()
+        if isinstance(network.order_head, CostToGoHead):
+            loss = loss + torch.cat(cost_errors(states, is_uniform=is_uniform)).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    sigma: list[int] = []
+    hidden, zeros = torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3, dtype=torch.int64)
+    while hidden.any():
+        states_, logits = network.read(zeros, hidden, torch.tensor([3]))
+        weights = network.order_head(states_, logits, torch.tensor([3])).masked_fill(~hidden, -torch.inf)
+        sigma.append(int(weights.argmax()))
+        hidden[0, sigma[-1]] = False
+    return sigma
+
+
+def test_the_cost_to_go_walks_round_a_trap_that_foresight_falls_into() -> None:
+    table = Trap.COSTS.double()
+    _, best = best_order(table)
+    assert best.tolist() == [1, 2, 0]
+    assert order_learned("cost_to_go") == best.tolist()
+    assert order_learned("foresight")[0] == 0
+
+
+def test_what_is_left_to_pay_is_the_walks_own_but_for_rows_of_random_orders() -> None:
+    def state(rows: list[int], excess: list[float], chosen: list[float], expected: list[float]) -> State:
+        zeros = torch.zeros(len(rows))
+        parts = [torch.tensor(values, dtype=torch.float64) for values in (excess, chosen, expected)]
+        return State(torch.tensor(rows), zeros, zeros, zeros, *parts)
+
+    states = [state([0, 1], [1.0, 1.0], [5.0, 5.0], [9.0, 9.0]), state([0, 1], [2.0, 2.0], [0.0, 0.0], [3.0, 3.0])]
+    first, last = cost_errors([*states, state([1], [4.0], [4.5], [7.0])], is_uniform=torch.tensor([False, True]))[::-1][
+        :2
+    ]
+    assert first.tolist() == pytest.approx([(5 - (1 + TRACE * 2 + (1 - TRACE) * 3)) ** 2, (5 - (1 + 3)) ** 2])
+    assert last.tolist() == pytest.approx([2.0**2, (2 + 7) ** 2])
+
+
+def test_what_lies_beyond_a_canvas_does_not_change_what_it_is_expected_to_cost() -> None:
+    torch.manual_seed(0)
+    head = CostToGoHead(Architecture(length=5, vocabulary_sizes=(3,), width=8, heads=2), FORESIGHT)
+    states, logits = torch.randn(1, 5, 8), torch.randn(1, 5, 3)
+    other = states.clone(), logits.clone()
+    other[0][:, 3:], other[1][:, 3:] = 7.0, torch.tensor([9.0, 0.0, 0.0])
+    length = torch.tensor([3])
+    torch.testing.assert_close(head(states, logits, length)[:, :3], head(*other, length)[:, :3])
+    short = head(states[:, :3], logits[:, :3], length)
+    torch.testing.assert_close(head(states, logits, length)[:, :3], short)
 
 
 FIELDS = {
@@ -124,6 +210,8 @@ FIELDS = {
 WRONG = [
     ("order.kind=global", "foresight goes with kind contextual"),
     ("order.head=trunk", "signal: foresight goes with head foresight"),
+    ("order.head=cost_to_go", "signal: foresight goes with head foresight"),
+    ("order.signal=cost_to_go", "signal: foresight goes with head foresight"),
     ("order.draws=2", "with one draw"),
     ("start.freeze_denoiser=false", "foresight takes a denoiser that stays as it is"),
 ]
