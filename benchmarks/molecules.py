@@ -1,7 +1,7 @@
 """Molecules: a learned order against uniform ones on the same net, judged by RDKit and ChemNet, not by us.
 
     python -m benchmarks.molecules [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--samples N] [--smiles FILE]
-        [--set key=value]...
+        [--artifact DIR] [--set key=value]...
 
 For each seed three nets of `training/recipes/moses.toml`'s size see as many forwards of the same batches: `uniform`
 orders, `global`, a learned order, and `fixed`, left to right with the learned arm's warm-up and share of uniform rows.
@@ -14,10 +14,13 @@ Infilling: test molecules of which only the scaffold is left, every side chain a
 share that comes back valid and with the scaffold in it. Intervals are Student's over seeds, 95 %. Beside them stands
 what MOSES publishes for CharRNN: 30,000 samples, epochs of training, millions of parameters. `--smiles` takes a file of
 one's own instead of MOSES. Results are kept in DIR, and found again: remove DIR after a change to the method.
+
+With `--artifact` nothing is trained: that one model is decoded along each order, its own and others, and intervals are
+over seeds of sampling, not of training.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from typing import Any
 import training
 from benchmarks.problems.molecules import FCD_NEEDED, ChemNet, has_fcd, require_rdkit, scaffold_prompt
 from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from model.artifact import load_artifact
 from model.canvas import OrderPolicy, SamplingParams
 from model.network import Network
 from model.tokenizers.smiles import SmilesTokenizer
@@ -47,6 +51,7 @@ WAYS: dict[str, tuple[str, OrderPolicy]] = {  # label -> the net and the order a
     "uniform net, left to right": ("uniform", "left_to_right"),
     "left to right": ("fixed", "learned"),
 }
+ORDERS: tuple[OrderPolicy, ...] = ("learned", "uniform", "confidence", "margin", "left_to_right")
 QUICK = [
     "model={width = 16, layers = 1, heads = 2, mlp_width = 32}",
     "optimizer={steps = 8, batch_size = 16, warmup_steps = 2}",
@@ -60,6 +65,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="molecules from each net and order; 10,000 as MOSES's unique@10k")
     parser.add_argument("--infills", type=int, help="test scaffolds to fill; 500 where left out")
     parser.add_argument("--smiles", type=Path, help="a file of SMILES, one a line, instead of MOSES")
+    parser.add_argument("--artifact", type=Path, help="judge this model alone, along each order")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a key of the recipe")
     given = parser.parse_args()
     require_rdkit()
@@ -72,10 +78,12 @@ def main() -> None:
         "samples": given.samples or (24 if given.quick else 10_000),
         "infills": given.infills or (8 if given.quick else 500),
         "fcd": has_fcd(),
+        "artifact": None if given.artifact is None else str(given.artifact),
         "runs": str(given.work / "runs"),
     }
     tasks = [{**task, "seed": seed} for seed in range(given.seeds)]
-    report = summary(run_all(measure, tasks, folder=given.work, jobs=given.jobs))
+    job = measure if given.artifact is None else measure_artifact
+    report = summary(run_all(job, tasks, folder=given.work, jobs=given.jobs))
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 
 
@@ -84,27 +92,36 @@ def measure(task: Fields) -> Fields:
     recipes = {kind: arm_recipe(task, kind) for kind in ("uniform", "global", "fixed")}
     dataset = _dataset(recipes["uniform"])
     nets = {kind: trained(recipe, dataset, task) for kind, recipe in recipes.items()}
+    forwards = {k: r.optimizer.num_steps * r.optimizer.batch_size for k, r in recipes.items()}
+    found = judged({label: (nets[kind], order) for label, (kind, order) in WAYS.items()}, dataset, task)
+    return {**found, "row_forwards": forwards, "parameters": nets["global"].num_parameters}
+
+
+def measure_artifact(task: Fields) -> Fields:
+    """One trained model along each order, with one seed of sampling."""
+    artifact = load_artifact(Path(task["artifact"]))
+    dataset = _dataset(load_recipe(RECIPE, overrides=task["overrides"]))
+    if dataset.tokenizer.vocabulary_sizes != artifact.tokenizer.vocabulary_sizes:
+        raise SystemExit(f"error: {task['artifact']}: its tokens are not those of the recipe's molecules")
+    found = judged({order: (artifact.denoiser, order) for order in ORDERS}, dataset, task)
+    return {**found, "parameters": artifact.manifest.num_parameters, "sha256": artifact.manifest.weights_sha256}
+
+
+def judged(ways: Mapping[str, tuple[Network, OrderPolicy]], dataset: Dataset, task: Fields) -> Fields:
+    """Molecules and infills made in each way, by the same seeds, and what they are worth."""
     known, test = _molecules(dataset)
     asked = [found for found in map(scaffold_prompt, test) if found is not None][: task["infills"]]
     chemnet = ChemNet(_valid(test[: task["samples"]])) if task["fcd"] else None
-    ways = {}
-    for label, (kind, order) in WAYS.items():
-        params, net = SamplingParams(order=order), nets[kind]
+    report = {}
+    for label, (net, order) in ways.items():
+        params = SamplingParams(order=order)
         made = sample(net, dataset, [""] * task["samples"], params, task)
         filled = sample(net, dataset, [prompt for prompt, _ in asked], params, task)
-        ways[label] = {**scores(made, known, chemnet), "infilled": share_filled(filled, [core for _, core in asked])}
+        report[label] = {**scores(made, known, chemnet), "infilled": share_filled(filled, [core for _, core in asked])}
     others = _valid(test[task["samples"] : 2 * task["samples"]])
     floor = chemnet.distance(others) if chemnet is not None and len(others) > 1 else None
-    forwards = {k: r.optimizer.num_steps * r.optimizer.batch_size for k, r in recipes.items()}
-    return {
-        "seed": task["seed"],
-        "ways": ways,
-        "test": {"fcd": floor},
-        "row_forwards": forwards,
-        "parameters": nets["global"].num_parameters,
-        "samples": task["samples"],
-        "infills": len(asked),
-    }
+    sizes = {"samples": task["samples"], "infills": len(asked)}
+    return {"seed": task["seed"], "ways": report, "test": {"fcd": floor}, **sizes}
 
 
 def arm_recipe(task: Fields, kind: str) -> Recipe:
@@ -180,11 +197,12 @@ def summary(results: Sequence[Fields]) -> Fields:
             return None
         return interval([a - b for a, b in zip(values, others, strict=True)])
 
+    labels = list(results[0]["ways"])
     return {
         "seeds": list(results),
-        "ways": {label: {c: over_seeds(label, c) for c in COLUMNS} for label in WAYS},
+        "ways": {label: {c: over_seeds(label, c) for c in COLUMNS} for label in labels},
         "learned_minus": {
-            rival: {c: over_seeds("learned", c, rival=rival) for c in COLUMNS} for rival in WAYS if rival != "learned"
+            rival: {c: over_seeds("learned", c, rival=rival) for c in COLUMNS} for rival in labels if rival != "learned"
         },
         "published": {"CharRNN": CHAR_RNN},
         "left_out": {} if has_fcd() else {"fcd": FCD_NEEDED},
