@@ -115,7 +115,7 @@ def _limits(recipe: Recipe) -> list[str]:
             "  with none gets a grid all the same: only clues that exclude each other outright are refused.",
             "- The 9 x 9 grid alone.",
         ]
-    if recipe.data.kind == "text":
+    if recipe.data.kind in ("text", "kjv", "datasets"):
         return ["- A small model of one text: it writes in its manner, and knows nothing."]
     if recipe.data.kind in ("moses", "smiles"):
         return [
