@@ -1,9 +1,9 @@
-"""The recipes for GPUs, in small on a few made-up documents: they load, train and publish, alone and over processes."""
+"""The recipes for GPUs, in small on a few made-up documents: they load, train and publish.
+
+Spread over processes: `tests/integration/test_training_processes.py`.
+"""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -80,16 +80,3 @@ def parameters(recipe: Recipe) -> int:
     shape = recipe.model
     vocabulary = getattr(recipe.data, "vocab_size", None) or 27
     return shape.layers * (4 * shape.width**2 + 2 * shape.width * shape.mlp_width) + vocabulary * shape.width
-
-
-@pytest.mark.slow
-def test_processes_share_the_encoding_and_shard_the_network(corpus: Path, tmp_path: Path) -> None:
-    settings = [*overrides(corpus), "run.strategy=fsdp"]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "unveil.cli"]
-    command = [sys.executable, *launcher, "train", str(RECIPES[0]), "--out", str(tmp_path / "out")]
-    command += [part for setting in settings for part in ("--set", setting)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "UNVEIL_CACHE": str(tmp_path / "cache")}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert result.returncode == 0, result.stderr
-    assert len(list((tmp_path / "cache").glob("datasets-*/"))) == 1
-    assert load_artifact(tmp_path / "out").manifest.training["world_size"] == 2

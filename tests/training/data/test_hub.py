@@ -1,6 +1,7 @@
 """Documents through the `datasets` library, out of a folder: no network."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from model.errors import DataError
 from tests.training.small import documents
+from training.data import hub
 from training.data.config import HubData
 from training.data.dataset import Dataset
 from training.data.hub import NEEDED, Stretch, load_hub, stretches
@@ -59,6 +61,22 @@ def test_it_is_encoded_once_and_anew_when_a_file_changes(tmp_path: Path) -> None
     changed = load(documents(folder, 41), cache)
     assert changed.summary["train"]["documents"] == 34
     assert not list(cache.glob(".datasets-*")), "nothing half-made is left"
+
+
+def test_of_several_that_ask_at_once_one_encodes_and_the_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, encoded, encode = documents(tmp_path / "docs"), [], hub._encode
+
+    def counted(config: HubData, into: Path) -> None:
+        encoded.append(into)
+        encode(config, into)
+
+    monkeypatch.setattr(hub, "_encode", counted)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(load, folder, tmp_path / "cache") for _ in range(4)]
+        fingerprints = {future.result().fingerprint for future in asked}
+    assert len(encoded) == len(fingerprints) == 1
 
 
 def test_characters_beyond_the_vocabulary_are_left_out_and_counted(tmp_path: Path) -> None:
