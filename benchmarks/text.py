@@ -52,7 +52,7 @@ REDUCED = [
     "model.layers=3",
     "model.heads=4",
     "model.mlp_width=256",
-    "optimizer.steps=900",
+    "optimizer.steps=700",
     "optimizer.batch_size=64",
     "run={threads = 1, validate_every = 100000, validate_rows = 2, checkpoint_every = 100}",
 ]
