@@ -52,7 +52,7 @@ REDUCED = [
     "model.layers=3",
     "model.heads=4",
     "model.mlp_width=256",
-    "optimizer.steps=600",
+    "optimizer.steps=700",
     "optimizer.batch_size=64",
     "run={threads = 1, validate_every = 100000, validate_rows = 2, checkpoint_every = 100}",
 ]
@@ -91,8 +91,8 @@ MADE: dict[str, tuple[str, OrderPolicy]] = {  # label -> the net and the order a
 
 def main() -> None:
     parser = arguments(__doc__, work="runs/text", seeds=2)
-    parser.add_argument("--rows", type=int, help="test canvases; 40 where left out")
-    parser.add_argument("--samples", type=int, help="texts from each net, order and number of positions a step; 24")
+    parser.add_argument("--rows", type=int, help="test canvases; 64 where left out")
+    parser.add_argument("--samples", type=int, help="texts from each net, order and number of positions a step; 32")
     parser.add_argument("--file", type=Path, help="a text file instead of the King James Version")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a key of the recipe")
     given = parser.parse_args()
@@ -100,8 +100,8 @@ def main() -> None:
     task = {
         "problem": "text",
         "overrides": [*overrides, *given.overrides],
-        "rows": given.rows or (4 if given.quick else 40),
-        "samples": given.samples or (3 if given.quick else 24),
+        "rows": given.rows or (4 if given.quick else 64),
+        "samples": given.samples or (3 if given.quick else 32),
         "strides": [1, 4] if given.quick else [1, 2, 4, 8],
         "file": None if given.file is None else str(given.file),
         "length": 16 if given.quick else 128,

@@ -184,7 +184,7 @@ def test_what_the_models_page_says_of_text_is_true(client: httpx.Client) -> None
     ("prompt", "message"),
     [
         ("In 7 days", 'the model does not know "7" (character 4 of the prompt)'),
-        ("Amen.[MASK:128]", "2 known and 128 hidden tokens are 130, the model takes at most 128"),
+        ("Amen.[MASK:128]", "4 known and 128 hidden tokens are 132, the model takes at most 128"),
     ],
 )
 def test_a_text_that_the_model_cannot_take_is_refused_in_one_line(
