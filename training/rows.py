@@ -108,8 +108,8 @@ def known_sets(rows: Rows, *, seed: int) -> Tensor:
 
 def known_spans(rows: Rows, *, seed: int) -> Tensor:
     """Known stretches a row, [N, L] bool: 1 to 6 borders, uniform in number and in place, between known and hidden
-    stretches in turn. One border is a prefix or a suffix, two are a hole or what stands around nothing, and so on. A
-    row that it would leave nothing to generate knows nothing beyond what is given."""
+    stretches in turn. One border leaves a prefix or a suffix, two a text with a hole or its middle alone, and so on.
+    A row that it would leave nothing to generate knows nothing beyond what is given."""
     generator = torch.Generator().manual_seed(seed)
     N, L = rows.x.shape
     places = (torch.rand((N, MOST_BORDERS), generator=generator, dtype=torch.float64) * rows.lengths[:, None]).long()
