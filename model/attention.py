@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Softmax attention, [B, H, L, E] each; `bias` [B, 1, 1, L] is added to the scores.
+    """Softmax attention, [B, H, L, E] each; `bias`, which broadcasts to [B, H, L, L], is added to the scores.
 
     On a CPU in bf16 the written-out form beats torch's fused kernel on short sequences by far; in float32, and on
     accelerators, the fused kernel is taken (`benchmarks/attention.py`).
@@ -15,22 +15,48 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [B, H, L, L]
     if bias is not None:
-        scores = scores + bias
+        scores = scores + bias.to(q.dtype)
     attended: Tensor = scores.softmax(-1).to(v.dtype) @ v
     return attended
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention in both directions, [B, L, D] -> [B, L, D]."""
+class RelativeBias(nn.Module):
+    """What each head adds to the score of a position so many places away, arXiv 1910.10683 without buckets.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Heads begin as readers of one neighbour each, to the left and to the right in turn, farther and vaguer from pair to
+    pair, and the last one of all alike: from an even start a masked model of text is long in finding its neighbours.
+    """
+
+    def __init__(self, length: int, heads: int) -> None:
+        super().__init__()
+        self.length = length
+        distances = torch.arange(1 - length, length).float()  # of the position read from the one that reads
+        pair = torch.arange(heads) // 2 + 1.0
+        place = pair * torch.where(torch.arange(heads) % 2 == 0, -1.0, 1.0)
+        slope = 2.0 / pair**2
+        slope[-1] = 0.0
+        self.embedding = nn.Parameter(-slope[:, None] * (distances - place[:, None]).abs())  # [H, 2 L - 1]
+
+    def forward(self, length: int) -> Tensor:
+        """[H, l, l] for canvases of `length` l."""
+        places = torch.arange(length, device=self.embedding.device)
+        return self.embedding[:, places - places[:, None] + self.length - 1]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention in both directions, [B, L, D] -> [B, L, D]; with a relative bias of so many places if it has a `reach`."""
+
+    def __init__(self, width: int, heads: int, *, reach: int | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
+        self.relative = None if reach is None else RelativeBias(reach, heads)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         B, L, D = x.shape
+        if self.relative is not None:
+            bias = self.relative(L) if bias is None else self.relative(L) + bias
         q, k, v = self.qkv(x).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # [B, H, L, E] each
         return self.out(attend(q, k, v, bias).transpose(1, 2).reshape(B, L, D))  # type: ignore[no-any-return]
 

@@ -28,7 +28,8 @@ class Architecture(_Frozen):
     """The denoiser's shape. `vocabulary_sizes`: one entry a position (tables), or a single one shared by all.
 
     `loops`: how many times a canvas goes through the blocks, each time with the same weights. `trunk`: `attention`, or
-    `planes` (`model/planes.py`), for sudoku grids, which has no heads.
+    `planes` (`model/planes.py`), for sudoku grids, which has no heads. `relative_bias`: each head learns what distance
+    and direction are worth to it, beside the positions that every network learns; for rows whose neighbours matter.
     """
 
     length: int = Field(ge=1)
@@ -40,9 +41,12 @@ class Architecture(_Frozen):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     trunk: TrunkKind = "attention"
     loops: int = Field(default=1, ge=1)
+    relative_bias: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.relative_bias and self.trunk == "planes":
+            raise ValueError("relative_bias goes with trunk attention")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.trunk == "planes" and (self.length, self.vocabulary_sizes) != (GRID_CELLS, (GRID_SIDE,)):

@@ -22,7 +22,8 @@ class Block(nn.Module):
         super().__init__()
         D = architecture.width
         self.attention_norm, self.mlp_norm = nn.RMSNorm(D, eps=1e-5), nn.RMSNorm(D, eps=1e-5)
-        self.attention = Attention(architecture.width, architecture.heads)
+        reach = architecture.length if architecture.relative_bias else None
+        self.attention = Attention(D, architecture.heads, reach=reach)
         self.mlp = nn.Sequential(
             nn.Linear(D, architecture.mlp_width), nn.GELU(approximate="tanh"), nn.Linear(architecture.mlp_width, D)
         )

@@ -15,11 +15,12 @@ from model.orders import gumbel_noise
 from model.prefixes import PrefixDraws, prefix_draws
 from training.config import OptimizerConfig, OrderConfig, Recipe
 from training.data.dataset import Symmetries
-from training.rows import Rows, known_sets
+from training.rows import Rows, known_sets, known_spans
 
 _STEP_STRIDE = 1_000_003  # keeps the streams of neighbouring seeds and steps apart
 _EPOCH_STREAM, _ORDER_STREAM = 2**40, 2**41
 _SYMMETRY_STREAM = 3
+_BLOCK_ROWS = 65_536
 _MOST_ORDERS, _MOST_PREFIXES = 128, 2**13  # that a critic is asked about in one step
 
 
@@ -85,7 +86,7 @@ def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries 
     is_prompted = draws[0] < recipe.prompts.share
     is_uniform = draws[1] < uniform_share(order, optimizer, step)
     seed = int(torch.randint(2**62, (), generator=generator))
-    known = known_sets(batch, seed=seed) & is_prompted[:, None]
+    known = _prompts(batch, spans=recipe.prompts.spans, seed=seed) & is_prompted[:, None]
     shown = prefix_draws(
         known | batch.given,
         prompted=known.any(-1),
@@ -94,6 +95,15 @@ def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries 
         num_draws=order.draws,
     )
     return Batch(batch, shown)
+
+
+def _prompts(batch: Rows, *, spans: float, seed: int) -> Tensor:
+    """A known set for each row: this share of them in stretches."""
+    known = known_sets(batch, seed=seed)
+    if not spans:
+        return known
+    has_spans = torch.rand((len(batch), 1), generator=torch.Generator().manual_seed(seed + 1)) < spans
+    return torch.where(has_spans, known_spans(batch, seed=seed + 2), known)
 
 
 def _changed(batch: Rows, symmetries: Symmetries, generator: np.random.Generator) -> Rows:
@@ -111,7 +121,9 @@ def simulated_noise(length: int, recipe: Recipe, *, step: int) -> Tensor:
 def marginal_logprobs(rows: Rows, vocabulary_sizes: tuple[int, ...]) -> Tensor:
     """log p(x_i) under the rows' own marginals, half a count added to each id: [L, V], or [1, V] if shared; float64."""
     V = max(vocabulary_sizes)
-    is_shared = len(vocabulary_sizes) == 1
-    columns = [rows.x[~rows.padding]] if is_shared else list(rows.x.T)
-    counts = torch.stack([torch.bincount(column, minlength=V) for column in columns]).double() + 0.5
+    counts = torch.zeros(1 if len(vocabulary_sizes) == 1 else rows.x.shape[1], V, dtype=torch.float64)
+    for block, _ in rows.batches(size=_BLOCK_ROWS):  # rows may be more than memory holds
+        columns = [block.x[~block.padding]] if len(counts) == 1 else list(block.x.T)
+        counts += torch.stack([torch.bincount(column.long(), minlength=V) for column in columns])
+    counts += 0.5
     return (counts / counts.sum(-1, keepdim=True)).log()

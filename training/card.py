@@ -5,10 +5,12 @@ from typing import Any
 
 from training.config import Recipe
 from training.figures import (
+    BITS_HEADER,
     ORDER_HEADER,
     PRIVACY_HEADER,
     SOLVED_HEADER,
     SOLVED_NOTE,
+    bits_rows,
     molecule_lines,
     notes,
     order_rows,
@@ -74,6 +76,8 @@ def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
         "",
         *notes(figures, digits=3),
     ]
+    if "characters" in figures:
+        lines += ["", *_table(BITS_HEADER, bits_rows(figures, digits=3))]
     if "molecules" in figures:
         lines += ["", *molecule_lines(figures, digits=3)]
     if "solved" in figures:
@@ -115,7 +119,7 @@ def _limits(recipe: Recipe) -> list[str]:
             "  with none gets a grid all the same: only clues that exclude each other outright are refused.",
             "- The 9 x 9 grid alone.",
         ]
-    if recipe.data.kind == "text":
+    if recipe.data.kind in ("text", "kjv", "datasets"):
         return ["- A small model of one text: it writes in its manner, and knows nothing."]
     if recipe.data.kind in ("moses", "smiles"):
         return [

@@ -21,7 +21,7 @@ OrderSignal = Literal["critic", "score", "foresight", "cost_to_go"]
 WALKED = ("foresight", "cost_to_go")  # heads, and signals of the same name, that learn on whole walks
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # Younger than some checkpoints: left at their defaults, they change no fingerprint.
-_LATER_KEYS = {"model": ("trunk", "loops"), "order": ("head", "stride")}
+_LATER_KEYS = {"model": ("trunk", "loops", "relative_bias"), "order": ("head", "stride"), "prompts": ("spans",)}
 
 
 class RecipeError(ValueError):
@@ -45,6 +45,7 @@ class ModelConfig(_Frozen):
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     trunk: TrunkKind = "attention"
     loops: int = Field(default=1, ge=1)
+    relative_bias: bool = False
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -122,9 +123,14 @@ class OrderConfig(_Frozen):
 
 
 class PromptConfig(_Frozen):
-    """`share` of the training rows carry a random known set, uniform in size and in place."""
+    """`share` of the training rows carry a random known set, uniform in size and in place.
+
+    `spans`: this share of them knows whole stretches instead, as people write prompts: a beginning, an end, a text
+    with holes (`training.rows.known_spans`).
+    """
 
     share: Share = 0.25
+    spans: Share = 0.0
 
 
 class StartConfig(_Frozen):

@@ -3,6 +3,7 @@
 Every name is looked for and none is required, so figures of older artifacts show too.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ PAIRS = {  # what the uniform model is scored along; this model, its likeliest o
     "conditional": "random prompts",
 }
 ORDER_HEADER = ("order", "NELBO", "exact log-likelihood")
+BITS_HEADER = ("bits a character", "NELBO", "along this one order")
 SOLVED_HEADER = ("order", "share of puzzles solved")
 SOLVED_NOTE = "One position a step, always the likeliest digit; the learned order without chance."
 PRIVACY_HEADER = ("distance to the closest training row", "median", "5th percentile", "at distance 0")
@@ -48,6 +50,17 @@ def order_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str
         if any(cell is not None for cell in cells):
             bound, exact = (estimate(cell, digits=digits) for cell in cells)
             yield label, bound, exact
+
+
+def bits_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str, str]]:
+    """Label and cost of each order in bits a character, its drawn law's and its one order's; nothing but for texts."""
+    if "characters" not in figures:
+        return
+    unit = figures["characters"] * math.log(2)
+    for name, label in ORDERS.items():
+        bound, exact = figures["nelbo"].get(name), figures["log_likelihood"].get(name)
+        if bound is not None or exact is not None:
+            yield label, _in_units(bound, unit, digits=digits), _in_units(exact, -unit, digits=digits)
 
 
 def pair_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str, str, str]]:
@@ -110,6 +123,8 @@ def notes(figures: Mapping[str, Any], *, digits: int) -> list[str]:
         )
     if "best" in figures.get("orders", {}) and figures["split"] == "validation":
         said.append("Best and worst order were chosen on these very rows.")
+    if "characters" in figures:
+        said.append(f"A row has {figures['characters']:.1f} characters on average.")
     if (reason := figures.get("left_out", {}).get("best_and_worst")) is not None:
         said.append(f"Best and worst order are left out: {reason}.")
     if (conditional := figures.get("conditional")) is not None:
@@ -119,6 +134,13 @@ def notes(figures: Mapping[str, Any], *, digits: int) -> list[str]:
     if (reason := figures.get("left_out", {}).get("global_orders")) is not None:
         said.append(f"Left out: {reason}.")
     return said
+
+
+def _in_units(value: Mapping[str, float] | None, unit: float, *, digits: int) -> str:
+    if value is None:
+        return ""
+    scaled = {"mean": value["mean"] / unit, "standard_error": value["standard_error"] / abs(unit)}
+    return estimate(scaled, digits=digits)
 
 
 def estimate(value: Mapping[str, float] | None, *, digits: int, is_signed: bool = False) -> str:

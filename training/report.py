@@ -15,6 +15,7 @@ from torch import Tensor
 from model.denoiser import Denoiser
 from model.manifest import OrderKind
 from model.network import Network
+from model.tokenizers.text import TextTokenizer
 from training.controls import (
     Law,
     best_and_worst,
@@ -199,13 +200,21 @@ def _estimate(values: Tensor) -> dict[str, float]:
 
 
 def _of_domain(denoise: Denoiser, dataset: Dataset, rows: Rows, limit: int | None, advance: Advance | None) -> Figures:
-    """What goes with tables alone, or with molecules alone."""
+    """What goes with tables alone, with molecules or with texts."""
     if dataset.tokenizer.domain == "table":
         distances = privacy(denoise, dataset, limit=limit, seed=EVALUATION_SEED, advance=advance)
         return {**_imputation(denoise, dataset, rows), **distances}
     if dataset.tokenizer.domain == "smiles":
         return {"molecules": molecule_figures(denoise, dataset, limit=limit, advance=advance)}
+    if isinstance(dataset.tokenizer, TextTokenizer):
+        return {"characters": mean_characters(dataset.tokenizer, rows)}
     return {}
+
+
+def mean_characters(tokenizer: TextTokenizer, rows: Rows) -> float:
+    """Of a row, padding left out."""
+    sizes = torch.tensor([len(tokenizer.token(0, i)) for i in range(tokenizer.vocabulary_sizes[0])])
+    return float(sizes[rows.x].masked_fill(rows.padding, 0).sum(1).double().mean())
 
 
 def _imputation(denoise: Denoiser, dataset: Dataset, rows: Rows) -> Figures:

@@ -15,6 +15,7 @@ from torch import Tensor
 from training.data.dataset import Dataset
 
 BATCH_ROWS = 512
+MOST_BORDERS = 6  # between what is known and what is not, in a prompt of `known_spans`
 
 
 @dataclass(frozen=True)
@@ -103,3 +104,18 @@ def known_sets(rows: Rows, *, seed: int) -> Tensor:
     sizes = (torch.rand(len(rows), generator=generator, dtype=torch.float64) * n).long().clamp(max=n.max())
     scores = torch.rand(rows.x.shape, generator=generator).masked_fill(rows.given, 2.0)
     return scores.argsort(-1).argsort(-1) < sizes[:, None]
+
+
+def known_spans(rows: Rows, *, seed: int) -> Tensor:
+    """Known stretches a row, [N, L] bool: 1 to 6 borders, uniform in number and in place, between known and hidden
+    stretches in turn. One border leaves a prefix or a suffix, two a text with a hole or its middle alone, and so on.
+    A row that it would leave nothing to generate knows nothing beyond what is given."""
+    generator = torch.Generator().manual_seed(seed)
+    N, L = rows.x.shape
+    places = (torch.rand((N, MOST_BORDERS), generator=generator, dtype=torch.float64) * rows.lengths[:, None]).long()
+    counts = torch.randint(1, MOST_BORDERS + 1, (N, 1), generator=generator)
+    is_used = torch.arange(MOST_BORDERS) < counts
+    first = torch.randint(2, (N, 1), generator=generator)
+    passed = (is_used[:, :, None] & (places[:, :, None] <= torch.arange(L))).sum(1)  # [N, L]
+    known = ((passed + first) % 2 == 1) & ~rows.given
+    return known & ~(known | rows.given).all(-1, keepdim=True)

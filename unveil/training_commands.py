@@ -28,12 +28,14 @@ from training.data.config import DataConfig, TableData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
 from training.figures import (
+    BITS_HEADER,
     ORDER_HEADER,
     PAIR_HEADER,
     PAIR_NOTE,
     PRIVACY_HEADER,
     SOLVED_HEADER,
     SOLVED_NOTE,
+    bits_rows,
     molecule_lines,
     notes,
     order_rows,
@@ -207,6 +209,8 @@ def _show_figures(figures: dict[str, Any]) -> None:
     console.print(_table(ORDER_HEADER, order_rows(figures, digits=4)))
     for note in notes(figures, digits=4):
         print(note)
+    if "characters" in figures:
+        console.print(_table(BITS_HEADER, bits_rows(figures, digits=4)))
     if "reference" in figures:
         print(f"\nBeside the uniform model. {PAIR_NOTE}")
         console.print(_table(PAIR_HEADER, pair_rows(figures, digits=4)))

@@ -117,7 +117,7 @@ def test_a_mistake_gets_its_one_line_and_the_service_goes_on(
 
 
 def test_what_the_models_page_says_of_adult_is_true(client: httpx.Client) -> None:
-    adult, _ = client.get("/v1/models").json()["data"]
+    adult, *_ = client.get("/v1/models").json()["data"]
     assert (adult["id"], adult["order"], adult["length"], adult["deterministic"]) == ("adult", "global", 15, True)
     reply = client.post("/generate", json={"prompt": adult["example_prompt"]})
     assert reply.status_code == 200
@@ -127,7 +127,7 @@ def test_what_the_models_page_says_of_adult_is_true(client: httpx.Client) -> Non
 
 
 def test_the_sudoku_model_solves_its_example_and_says_so(client: httpx.Client) -> None:
-    _, sudoku = client.get("/v1/models").json()["data"]
+    _, sudoku, _ = client.get("/v1/models").json()["data"]
     assert (sudoku["id"], sudoku["domain"], sudoku["order"], sudoku["length"]) == ("sudoku", "grid", "contextual", 81)
     prompt = sudoku["example_prompt"]
     body = {"model": "sudoku", "prompt": prompt, "order_temperature": 0, "temperature": 0, "seed": 7}
@@ -153,6 +153,46 @@ def test_a_sudoku_that_contradicts_itself_is_refused_and_the_cells_are_named(cli
     error = response.json()["error"]
     assert error["param"] == "prompt"
     assert error["message"] == "5 stands twice in one row: at row 1 column 1 (cell 0) and at row 1 column 9 (cell 8)"
+
+
+TEXT_PROMPTS = {
+    "prefix": "And the LORD spake unto Moses, [MASK:16]",
+    "suffix": "[MASK:16] and he died.",
+    "many holes": "And the [MASK:3] of Israel [MASK:4] the LORD [MASK:5].\nAnd [MASK:2]",
+}
+
+
+@pytest.mark.parametrize("prompt", TEXT_PROMPTS.values(), ids=TEXT_PROMPTS)
+def test_the_text_model_fills_a_prompt_and_keeps_what_it_knows(client: httpx.Client, prompt: str) -> None:
+    body = {"model": "text", "prompt": prompt, "seed": 7}
+    sample = client.post("/generate", json=body).json()["samples"][0]
+    parts = [re.escape(part) for part in re.split(r"\[MASK:\d+\]", prompt)]
+    assert re.fullmatch("(?s:.+)".join(parts), sample["output"])
+    assert sample["text"] == sample["output"]
+    assert len(sample["reveals"]) == sum(map(int, re.findall(r"\[MASK:(\d+)\]", prompt)))
+
+
+def test_what_the_models_page_says_of_text_is_true(client: httpx.Client) -> None:
+    *_, text = client.get("/v1/models").json()["data"]
+    assert (text["id"], text["domain"], text["order"], text["length"]) == ("text", "text", "global", 128)
+    assert client.post("/generate", json={"model": "text", "prompt": text["example_prompt"]}).status_code == 200
+    whole = client.post("/generate", json={"model": "text", "prompt": "In the ", "seed": 1}).json()["samples"][0]
+    assert len(whole["reveals"]) == text["default_length"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("In 7 days", 'the model does not know "7" (character 4 of the prompt)'),
+        ("Amen.[MASK:128]", "4 known and 128 hidden tokens are 132, the model takes at most 128"),
+    ],
+)
+def test_a_text_that_the_model_cannot_take_is_refused_in_one_line(
+    client: httpx.Client, prompt: str, message: str
+) -> None:
+    response = client.post("/generate", json={"model": "text", "prompt": prompt})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["message"]) == (422, "prompt", message)
 
 
 def test_the_readme_shows_the_real_answer(client: httpx.Client) -> None:

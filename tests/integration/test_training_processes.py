@@ -85,7 +85,8 @@ def test_two_processes_see_the_loss_that_one_sees_on_the_same_global_batch(
 ) -> None:
     table = write_csv(tmp_path / "small.csv")
     schedule = ("optimizer.steps=8", "order.warmup=0.25", "order.anneal=0.25", "run.checkpoint_every=4")
-    overrides = (*schedule, f"order.kind={kind}", "model.dropout=0.0")  # dropout's masks are drawn a process
+    network = ("model.dropout=0.0", "model.relative_bias=true")  # dropout's masks are drawn a process
+    overrides = (*schedule, f"order.kind={kind}", *network)
     one = _run(_command(table, tmp_path / "one", *overrides))
     assert one.returncode == 0, one.stderr
     two = _run(_command(table, tmp_path / "two", *overrides, f"run.strategy={strategy}", processes=2))

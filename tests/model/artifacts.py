@@ -32,12 +32,20 @@ def text_tokenizer(*, length: int = 40, default_length: int = 8) -> TextTokenize
     return TextTokenizer.train_characters(["abcdefghij klmno\npq."], length=length, default_length=default_length)
 
 
-def random_transformer(tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0) -> Transformer:
+def random_transformer(
+    tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0, relative_bias: bool = False
+) -> Transformer:
     """Weights large enough that tokens and orders really differ from place to place."""
     torch.manual_seed(seed)
     sizes = tuple(tokenizer.vocabulary_sizes)
     architecture = Architecture(
-        length=tokenizer.length, vocabulary_sizes=sizes, width=32, layers=2, heads=2, mlp_width=64
+        length=tokenizer.length,
+        vocabulary_sizes=sizes,
+        width=32,
+        layers=2,
+        heads=2,
+        mlp_width=64,
+        relative_bias=relative_bias,
     )
     network = Transformer(architecture, OrderSpec(kind=kind)).eval()
     for parameter in network.parameters():

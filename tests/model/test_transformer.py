@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.attention import attend
+from model.attention import RelativeBias, attend
 from model.denoiser import Prediction, cross_entropy
 from model.manifest import Architecture, OrderKind, OrderSpec
 from model.transformer import Transformer
@@ -18,9 +18,11 @@ def _network(
     length: int = 4,
     kind: OrderKind = "contextual",
     fixed: tuple[int, ...] | None = None,
+    relative_bias: bool = False,
 ) -> Transformer:
     torch.manual_seed(1)
-    architecture = Architecture(length=length, vocabulary_sizes=sizes, width=32, layers=2, heads=4, mlp_width=64)
+    shape = {"length": length, "vocabulary_sizes": sizes, "width": 32, "layers": 2, "heads": 4, "mlp_width": 64}
+    architecture = Architecture.model_validate({**shape, "relative_bias": relative_bias})
     network = Transformer(architecture, OrderSpec(kind=kind, fixed=fixed)).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -69,8 +71,9 @@ def test_equal_ids_of_different_columns_are_different_things() -> None:
     assert not torch.allclose(a, b)
 
 
-def test_the_content_and_amount_of_padding_do_not_matter() -> None:
-    network = _network((7,), length=12)
+@pytest.mark.parametrize("relative_bias", [False, True])
+def test_the_content_and_amount_of_padding_do_not_matter(relative_bias: bool) -> None:
+    network = _network((7,), length=12, relative_bias=relative_bias)
     tokens, hidden = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[False, True, False, True, False]])
     length = torch.tensor([5])
     short = network(tokens, hidden, length)
@@ -98,6 +101,26 @@ def test_both_sides_of_attention_are_the_textbooks() -> None:
             torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
 
 
+def test_a_relative_bias_knows_distances_alone_and_heads_begin_at_neighbours() -> None:
+    bias = RelativeBias(6, 5)
+    found = bias(4)
+    assert found.shape == (5, 4, 4)
+    assert torch.equal(found[:, 1:, 1:], found[:, :-1, :-1])
+    assert [int(found[head, 2].argmax()) - 2 for head in range(4)] == [-1, 1, -2, 1], "two to the right is off the end"
+    assert int(bias(6)[3, 2].argmax()) == 4
+    assert torch.equal(found[4], torch.zeros(4, 4))
+    assert torch.equal(bias(6)[:, :4, :4], found), "a shorter canvas reads the same biases"
+
+
+def test_a_network_with_a_relative_bias_tells_left_from_right_without_its_positions() -> None:
+    plain, relative = (_network((5,), relative_bias=has) for has in (False, True))
+    for network, is_told in ((plain, False), (relative, True)):
+        torch.nn.init.zeros_(network.position)
+        hidden = [[False, True, False, True]]
+        a, b = (_ask(network, tokens, hidden).token_logits[0, 1] for tokens in ([[1, 0, 2, 0]], [[2, 0, 1, 0]]))
+        assert torch.allclose(a, b, atol=1e-4) != is_told
+
+
 @pytest.mark.parametrize("kind", ["uniform", "global", "contextual"])
 def test_only_a_contextual_order_depends_on_what_is_revealed(kind: OrderKind) -> None:
     network = _network(kind=kind)
@@ -121,8 +144,9 @@ def test_a_fixed_order_is_what_it_lists() -> None:
         _network(kind="fixed", fixed=(1, 0))
 
 
-def test_every_parameter_gets_a_gradient_from_both_heads() -> None:
-    network = _network()
+@pytest.mark.parametrize("relative_bias", [False, True])
+def test_every_parameter_gets_a_gradient_from_both_heads(relative_bias: bool) -> None:
+    network = _network(relative_bias=relative_bias)
     prediction = _ask(network, [[0, 0, 3, 1], [1, 0, 2, 0]], [[True, False, True, False], [False, True, False, True]])
     finite = prediction.token_logits.masked_fill(torch.isinf(prediction.token_logits), 0.0)
     (finite.square().sum() + prediction.order_logits.square().sum()).backward()  # type: ignore[no-untyped-call]
@@ -136,3 +160,5 @@ def test_an_architecture_that_cannot_be_is_refused() -> None:
         Architecture(length=4, vocabulary_sizes=(5,), width=30, heads=4)
     with pytest.raises(ValueError, match="one positive size, or one for each position"):
         Architecture(length=4, vocabulary_sizes=(5, 6))
+    with pytest.raises(ValueError, match="relative_bias goes with trunk attention"):
+        Architecture(length=81, vocabulary_sizes=(9,), trunk="planes", relative_bias=True)

@@ -18,10 +18,13 @@ def _inputs(tokenizer: Tokenizer, rows: int, *, seed: int) -> Inputs:
 
 
 @pytest.mark.parametrize("kind", ["uniform", "global", "contextual"])
+@pytest.mark.parametrize("relative_bias", [False, True])
 @pytest.mark.parametrize("tokenizer", [table_tokenizer(), text_tokenizer()], ids=["table", "text"])
 @torch.inference_mode()
-def test_a_recorded_shape_gives_the_networks_own_bits_for_other_inputs(tokenizer: Tokenizer, kind: str) -> None:
-    network = random_transformer(tokenizer, kind=kind)  # type: ignore[arg-type]
+def test_a_recorded_shape_gives_the_networks_own_bits_for_other_inputs(
+    tokenizer: Tokenizer, kind: str, relative_bias: bool
+) -> None:
+    network = random_transformer(tokenizer, kind=kind, relative_bias=relative_bias)  # type: ignore[arg-type]
     traced = Traced(network)
     assert traced.record(*_inputs(tokenizer, 3, seed=1))
     for seed in range(2, 6):

@@ -1,5 +1,7 @@
-"""A small table with real dependence between its columns, and a recipe that trains on it in a second or two."""
+"""Small data: documents, and a table with real dependence between its columns and a recipe that
+trains on it in a second or two."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +60,11 @@ def write_csv(path: Path, num_rows: int = 600) -> Path:
     lines = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
     path.write_text("\n".join(lines).replace(".0", "") + "\n")
     return path
+
+
+def documents(folder: Path, count: int = 40, *, split: str = "train") -> Path:
+    """A folder as the `datasets` library reads one: a JSON object a line, document n says so."""
+    folder.mkdir(exist_ok=True)
+    lines = [json.dumps({"text": f"Document {n} of {split}: the cat sat on the mat. ", "n": n}) for n in range(count)]
+    (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder

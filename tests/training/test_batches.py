@@ -5,6 +5,7 @@ import torch
 from tests.training.small import small_recipe
 from training.batches import draw_batch, marginal_logprobs, row_indices, uniform_share
 from training.evaluate import Rows, known_sets
+from training.rows import MOST_BORDERS, known_spans
 
 
 def _rows(num_rows: int = 50, L: int = 5) -> Rows:
@@ -69,6 +70,34 @@ def test_known_sets_are_uniform_in_size_and_place_and_never_whole() -> None:
     assert (torch.bincount(short, minlength=2) / 3000 - 0.5).abs().max() < 0.04
     assert not known[1::2, 2:].any()
     assert (known[0::2][long == 1].float().mean(0) - 0.25).abs().max() < 0.06
+
+
+def test_known_spans_are_stretches_as_people_write_prompts_and_never_whole() -> None:
+    lengths = torch.tensor([24, 24, 24, 9] * 500)
+    rows = Rows(torch.zeros(2000, 24, dtype=torch.int64), lengths)
+    known = known_spans(rows, seed=0)
+    assert torch.equal(known, known_spans(rows, seed=0))
+    assert not (known & rows.padding).any()
+    assert (~(known | rows.padding)).any(-1).all()
+    long = known[lengths == 24]
+    borders = (long[:, 1:] != long[:, :-1]).sum(-1)
+    assert set(borders.tolist()) == set(range(MOST_BORDERS + 1)), "fewer where two borders meet or one is at the end"
+    one = long[borders == 1]
+    assert 0.4 < one[:, 0].double().mean() < 0.6, "prefixes and suffixes alike"
+    assert 0.35 < long.double().mean() < 0.6
+
+
+def test_a_share_of_the_prompts_is_in_stretches_and_none_of_them_changes_what_other_recipes_draw() -> None:
+    rows = Rows(torch.zeros(400, 24, dtype=torch.int64), torch.full((400,), 24))
+    recipes = [
+        small_recipe("prompts.share=1", f"prompts.spans={share}", "optimizer.batch_size=400") for share in (0, 0.5)
+    ]
+    without, half = (draw_batch(rows, recipe, step=3).draws for recipe in recipes)
+    is_same = (without.known == half.known).all(-1)
+    assert 0.4 < is_same.double().mean() < 0.6
+    assert torch.equal(without.noise, half.noise)
+    assert recipes[0].fingerprint() == small_recipe("prompts.share=1", "optimizer.batch_size=400").fingerprint()
+    assert recipes[0].fingerprint() != recipes[1].fingerprint()
 
 
 def test_padding_is_known_and_no_prompt() -> None:

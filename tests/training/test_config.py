@@ -8,7 +8,7 @@ from tests.training.small import small_recipe
 from training.config import RecipeError, build_recipe, load_recipe, settle, table_recipe
 from training.data.config import TableData
 
-RECIPES = sorted(Path(__file__).parents[2].glob("training/recipes/*.toml"))
+RECIPES = sorted(Path(__file__).parents[2].glob("training/recipes/**/*.toml"))
 
 
 def test_there_are_recipes() -> None:

@@ -70,17 +70,13 @@ class TableData(_Part):
     seed: int = Field(default=0, ge=0)
 
 
-class TextData(_Part):
-    """Text files, cut into canvases of `length` tokens. `vocab_size` goes with `tokenizer = "bpe"` (default 1024)."""
+class _Canvases(_Part):
+    """How a text becomes canvases of `length` tokens. `vocab_size` goes with `tokenizer = "bpe"` (default 1024)."""
 
-    kind: Literal["text"] = "text"
-    files: Annotated[tuple[Path, ...], Field(min_length=1)]
     tokenizer: Literal["characters", "bpe"] = "characters"
     vocab_size: Annotated[int, Field(ge=2, le=100_000)] | None = None
     length: Annotated[int, Field(ge=2, le=8192)] = 128
     default_length: Annotated[int, Field(ge=1)] | None = None
-    validation_share: Share = 0.05
-    test_share: Share = 0.05
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -89,6 +85,52 @@ class TextData(_Part):
         if self.default_length is not None and self.default_length > self.length:
             raise ValueError("default_length cannot exceed length")
         return self
+
+
+class TextData(_Canvases):
+    """Text files, each cut into contiguous parts."""
+
+    kind: Literal["text"] = "text"
+    files: Annotated[tuple[Path, ...], Field(min_length=1)]
+    validation_share: Share = 0.05
+    test_share: Share = 0.05
+
+
+class KjvData(_Canvases):
+    """The King James Version. Whole chapters are drawn for validation and test.
+
+    `stride`: training canvases begin at every so many tokens of a chapter (default: `length`, so that they do not
+    overlap); those of the other splits never overlap.
+    """
+
+    kind: Literal["kjv"] = "kjv"
+    stride: Annotated[int, Field(ge=1)] | None = None
+    validation_share: Share = 0.05
+    test_share: Share = 0.05
+    seed: int = Field(default=0, ge=0)
+
+
+class HubData(_Canvases):
+    """Documents through the `datasets` library: the name of a data set on its hub, or a folder of one's own.
+
+    `column` holds the text. Where `validation` or `test` names no split of the data set, its documents are the first of
+    the train split. `documents` limits the training ones; the first `tokenizer_documents` of them make the vocabulary.
+    Documents are joined, `separator` after each, and cut into canvases without a gap.
+    """
+
+    kind: Literal["datasets"] = "datasets"
+    path: Annotated[str, Field(min_length=1)]
+    subset: str | None = None
+    revision: str | None = None
+    column: str = "text"
+    train: str = "train"
+    validation: str | None = None
+    test: str | None = None
+    validation_documents: Annotated[int, Field(ge=1)] = 1_000
+    test_documents: Annotated[int, Field(ge=1)] = 1_000
+    documents: Annotated[int, Field(ge=1)] | None = None
+    tokenizer_documents: Annotated[int, Field(ge=1)] = 20_000
+    separator: str = "\n"
 
 
 class NetworkData(_Part):
@@ -162,6 +204,15 @@ class SudokuData(_Part):
 
 
 DataConfig = Annotated[
-    AdultData | TableData | TextData | NetworkData | LinesData | MosesData | SmilesData | SudokuData,
+    AdultData
+    | TableData
+    | TextData
+    | KjvData
+    | HubData
+    | NetworkData
+    | LinesData
+    | MosesData
+    | SmilesData
+    | SudokuData,
     Field(discriminator="kind"),
 ]

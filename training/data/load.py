@@ -10,6 +10,8 @@ from training.data.adult import load_adult
 from training.data.config import (
     AdultData,
     DataConfig,
+    HubData,
+    KjvData,
     LinesData,
     MosesData,
     NetworkData,
@@ -18,6 +20,8 @@ from training.data.config import (
     TableData,
 )
 from training.data.dataset import Dataset
+from training.data.hub import load_hub
+from training.data.kjv import load_kjv
 from training.data.lines import load_lines
 from training.data.molecules import load_moses, load_smiles
 from training.data.network import load_network
@@ -39,6 +43,10 @@ def load_dataset(config: DataConfig, *, cache: Path, tokenizer: Tokenizer | None
         return load_adult(config, cache=cache)
     if isinstance(config, NetworkData):
         return load_network(config, cache=cache)
+    if isinstance(config, KjvData):
+        return load_kjv(config, cache=cache)
+    if isinstance(config, HubData):
+        return load_hub(config, cache=cache)
     if isinstance(config, MosesData):
         return load_moses(config, cache=cache)
     if isinstance(config, SmilesData):

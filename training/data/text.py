@@ -9,10 +9,11 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from model.errors import DataError
 from model.tokenizers.text import TextTokenizer
-from training.data.config import TextData
+from training.data.config import HubData, KjvData, TextData
 from training.data.dataset import Dataset, Rows
 from training.data.files import decode, read_bytes
 
@@ -27,10 +28,10 @@ def load_text(config: TextData) -> Dataset:
     train, validation, test = ([part[i] for part in parts] for i in range(3))
     if sum(map(len, train)) < config.length:
         raise DataError(f"{config.files[0]}: the train part gives no canvas of {config.length} tokens")
-    tokenizer = _tokenizer(train, config)
+    tokenizer = fit_tokenizer(train, config, name=str(config.files[0]))
     rows, fates = {}, {}
     for name, split in (("train", train), ("validation", validation), ("test", test)):
-        rows[name], fates[name] = _encode(split, tokenizer)
+        rows[name], fates[name] = cut(split, tokenizer)
         if not len(rows[name]):
             raise DataError(f"{config.files[0]}: the {name} part gives no canvas of {config.length} tokens")
     return Dataset(
@@ -54,24 +55,25 @@ def _split(text: str, config: TextData) -> tuple[str, str, str]:
     return text[:second], text[second:third], text[third:]
 
 
-def _tokenizer(texts: Sequence[str], config: TextData) -> TextTokenizer:
+def fit_tokenizer(texts: Sequence[str], config: TextData | KjvData | HubData, *, name: str) -> TextTokenizer:
+    """The vocabulary of the training texts; `name` says whose they are where it cannot be had. Raises DataError."""
     default_length = config.default_length or max(config.length // 2, 1)
     if config.tokenizer == "characters":
         return TextTokenizer.train_characters(texts, length=config.length, default_length=default_length)
     size = config.vocab_size or _DEFAULT_VOCAB_SIZE
     num_characters = len(set().union(*texts))
     if num_characters > size:
-        raise DataError(f"{config.files[0]}: {num_characters} different characters, data.vocab_size is {size}")
+        raise DataError(f"{name}: {num_characters} different characters, data.vocab_size is {size}")
     return TextTokenizer.train_bpe(texts, vocab_size=size, length=config.length, default_length=default_length)
 
 
-def _encode(texts: Sequence[str], tokenizer: TextTokenizer) -> tuple[Rows, dict[str, int]]:
-    """[N, L] ids; what is left over at the end of a stretch is not used."""
+def cut(texts: Sequence[str], tokenizer: TextTokenizer, *, stride: int | None = None) -> tuple[Rows, dict[str, int]]:
+    """[N, L] ids, a canvas at every `stride` (default L) tokens of a text; what is left over at its end is not used."""
     known = re.escape("".join(sorted(tokenizer.alphabet)))
     stretches = [stretch for text in texts for stretch in re.findall(f"[{known}]+", text)]
-    length = tokenizer.length
+    L = tokenizer.length
     ids = [tokenizer.ids(stretch) for stretch in stretches]
-    rows = [stretch[: len(stretch) // length * length].reshape(-1, length) for stretch in ids]
-    tokens = np.concatenate(rows) if rows else np.empty((0, length), dtype=np.int64)  # [N, L]
+    rows = [sliding_window_view(stretch, L)[:: stride or L] for stretch in ids if len(stretch) >= L]
+    tokens = np.concatenate(rows) if rows else np.empty((0, L), dtype=np.int64)  # [N, L]
     num_unknown = sum(map(len, texts)) - sum(map(len, stretches))
     return tokens, {"rows": len(tokens), "characters": sum(map(len, texts)), "unknown_characters": num_unknown}
