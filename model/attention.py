@@ -44,7 +44,7 @@ class RelativeBias(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention in both directions, [B, L, D] -> [B, L, D]; with a relative bias of so many places if it has a `reach`."""
+    """Multi-head self-attention in both directions, [B, L, D] -> [B, L, D]; biased by distance up to `reach` if it has one."""
 
     def __init__(self, width: int, heads: int, *, reach: int | None = None) -> None:
         super().__init__()
