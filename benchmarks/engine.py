@@ -12,13 +12,16 @@ forwards in the same batches without scheduler and sampler. The seeds of request
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from model.batch import collate
 from model.canvas import Canvas
 from model.manifest import Architecture, OrderSpec
-from model.sampler import collate
+from model.networks import prepare
 from model.transformer import Transformer
 from service.catalog import find_sources
 from service.engine_models import Runner, fixed_shapes
@@ -81,15 +84,26 @@ def of_limit(subject: Subject, *, rounds: int, num: int, **fields: Any) -> float
     canvases = mixed_canvases(subject, num=num, **fields)
     runner = subject.runner
     assert isinstance(runner, Runner)
-    batches = [collate(batch) for batch in _steps(runner, canvases, subject.max_batch)]
+    stages = runner.denoiser
+    asks = canvases[0].params.measure is not None
+    steps = [_asked(batch, asks=asks) for batch in _steps(runner, canvases, subject.max_batch)]
 
     @torch.inference_mode()
     def bare() -> None:
-        for inputs in batches:
-            runner.denoiser(*inputs)
+        for inputs, rows, positions in steps:
+            stages.finish(stages.begin(*inputs).states[rows, positions], positions)
 
     seconds = medians({"bare": bare, "engine": lambda: engine_decode(subject, canvases)}, rounds=rounds)
     return seconds["bare"] / seconds["engine"]
+
+
+def _asked(batch: Sequence[Canvas], *, asks: bool) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    """The inputs of a step, and the rows and positions whose token logits it asks for: all hidden ones or one each."""
+    inputs = collate(batch)
+    rows, positions = (
+        inputs[1].nonzero(as_tuple=True) if asks else (torch.arange(len(batch)), inputs[1].int().argmax(1))
+    )
+    return inputs, rows, positions
 
 
 def _steps(runner: Runner, canvases: Sequence[Canvas], max_batch: int) -> list[list[Canvas]]:
@@ -102,8 +116,14 @@ def _steps(runner: Runner, canvases: Sequence[Canvas], max_batch: int) -> list[l
         for start in range(0, len(bucket), max_batch):
             part = bucket[start : start + max_batch]
             most = max(canvas.num_at_start for canvas in part)
-            steps += [[canvas for canvas in part if canvas.num_at_start > step] for step in range(most)]
+            steps += [[_after(canvas, step) for canvas in part if canvas.num_at_start > step] for step in range(most)]
     return steps
+
+
+def _after(canvas: Canvas, num_steps: int) -> Canvas:
+    """As many positions known as after so many steps of one, which ones does not matter."""
+    known = [i for i, is_hidden in enumerate(canvas.hidden) if is_hidden][:num_steps]
+    return replace(canvas, hidden=tuple(h and i not in known for i, h in enumerate(canvas.hidden)))
 
 
 def random_subject(shape: dict[str, Any]) -> Subject:
@@ -111,7 +131,7 @@ def random_subject(shape: dict[str, Any]) -> Subject:
     torch.manual_seed(SEED)
     architecture = Architecture(**shape)
     network = Transformer(architecture, OrderSpec(kind="uniform")).eval().requires_grad_(False)
-    denoiser, _ = fixed_shapes(network, architecture, LARGE_REQUESTS, torch.device("cpu"))
+    denoiser, _ = fixed_shapes(prepare(network), architecture, LARGE_REQUESTS, torch.device("cpu"))
     runner = Runner(denoiser, weights_version="random", device=torch.device("cpu"))
     sizes = architecture.vocabulary_sizes
     return Subject("random, BERT-base's shape", runner, network, sizes, architecture.length, True, LARGE_REQUESTS)
