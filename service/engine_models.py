@@ -47,6 +47,9 @@ class Runner:
     def bucket(self, length: int) -> int:
         return self.denoiser.bucket(length)
 
+    def largest(self, bucket: int) -> int:
+        return self.denoiser.sizes[bucket][-1]
+
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
         return step(self.denoiser, canvases, device=self._device)
 
