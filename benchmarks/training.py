@@ -64,7 +64,7 @@ def measured(name: str, shape: dict[str, int], kind: str, *, rounds: int) -> dic
 
         def bare() -> None:
             loss = cross_entropy(network(batch.masked_fill(hidden, 0), hidden, lengths).token_logits, batch)
-            loss[hidden].mean().backward()
+            loss[hidden].mean().backward()  # type: ignore[no-untyped-call]
             network.zero_grad()
 
         taken = iter(range(STEPS_A_ROUND * (rounds + 1)))
