@@ -1,27 +1,32 @@
 """Is the engine faster than the published loop, and how near the bare forward? Measured by `unveil/speed.py`.
 
-    python -m benchmarks.engine [--quick] [--json] [--rounds N] [--requests N] [--no-large]
+    python -m benchmarks.engine [--quick] [--json] [--rounds N] [--requests N] [--no-large] [--large-only] [--holes N]
 
 On every bundled model, and on a random network of BERT-base's shape (30,522 ids, length 128, 12 layers of width 768; 8
 requests of 16 holes): 64 requests of mixed lengths through the engine's own loop, and through LLaDA's loop one by one,
 at fixed batches of 1 to 64, and one request alone; same weights, rule and precision, one position a step, both sides in
-turns in one run, one thread, the median of the rounds. `of_limit` is the engine's tokens a second over those of bare
-forwards in the same batches without scheduler and sampler. The seeds of requests and weights are fixed in the script.
+turns in one run, one thread, the median of the rounds, in CPU seconds of that thread. `of_limit` is the engine's tokens
+a second over those of bare forwards in the same batches, asked for tokens at as many positions, without scheduler and
+sampler. The seeds of requests and weights are fixed in the script.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from model.batch import collate
 from model.canvas import Canvas
 from model.manifest import Architecture, OrderSpec
-from model.sampler import collate
+from model.networks import prepare
 from model.transformer import Transformer
 from service.catalog import find_sources
-from service.engine_models import Runner, fixed_shapes
+from service.engine_models import Runner
+from service.engine_shapes import FixedShapes, batch_sizes
 from service.settings import load_settings
 from unveil.speed import (
     TEMPERATURES,
@@ -50,6 +55,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--no-large", action="store_true", help="without the network of BERT-base's shape")
+    parser.add_argument("--large-only", action="store_true", help="nothing but that one")
+    parser.add_argument("--holes", type=int, default=LARGE_HOLES, help="of each request to that one")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rounds, num = (1, 4) if given.quick else (given.rounds, given.requests)
@@ -57,13 +64,14 @@ def main() -> None:
     subjects = [
         load_subject(source, max_batch=MAX_BATCH if num > 4 else 4)
         for source in find_sources(settings.artifacts, checkpoints=settings.checkpoints)
+        if not given.large_only
     ]
     rows = [measured(subject, rule=rule, rounds=rounds, num=num) for subject in subjects for rule in TEMPERATURES]
     large = None
     if not given.no_large:
         subject = random_subject(QUICK_LARGE if given.quick else LARGE)
         large = [
-            measured(subject, rule=rule, rounds=min(rounds, 3), num=LARGE_REQUESTS, holes=LARGE_HOLES)
+            measured(subject, rule=rule, rounds=min(rounds, 3), num=LARGE_REQUESTS, holes=given.holes)
             for rule in TEMPERATURES
         ]
     full = {**report(rows), "large": large, "threads": 1, "rounds": rounds, "torch": torch.__version__}
@@ -81,15 +89,26 @@ def of_limit(subject: Subject, *, rounds: int, num: int, **fields: Any) -> float
     canvases = mixed_canvases(subject, num=num, **fields)
     runner = subject.runner
     assert isinstance(runner, Runner)
-    batches = [collate(batch) for batch in _steps(runner, canvases, subject.max_batch)]
+    stages = runner.denoiser
+    asks = canvases[0].params.measure is not None
+    steps = [_asked(batch, asks=asks) for batch in _steps(runner, canvases, subject.max_batch)]
 
     @torch.inference_mode()
     def bare() -> None:
-        for inputs in batches:
-            runner.denoiser(*inputs)
+        for inputs, rows, positions in steps:
+            stages.finish(stages.begin(*inputs).states[rows, positions], positions)
 
     seconds = medians({"bare": bare, "engine": lambda: engine_decode(subject, canvases)}, rounds=rounds)
     return seconds["bare"] / seconds["engine"]
+
+
+def _asked(batch: Sequence[Canvas], *, asks: bool) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    """The inputs of a step, and the rows and positions whose token logits it asks for: all hidden ones or one each."""
+    inputs = collate(batch)
+    rows, positions = (
+        inputs[1].nonzero(as_tuple=True) if asks else (torch.arange(len(batch)), inputs[1].int().argmax(1))
+    )
+    return inputs, rows, positions
 
 
 def _steps(runner: Runner, canvases: Sequence[Canvas], max_batch: int) -> list[list[Canvas]]:
@@ -102,19 +121,27 @@ def _steps(runner: Runner, canvases: Sequence[Canvas], max_batch: int) -> list[l
         for start in range(0, len(bucket), max_batch):
             part = bucket[start : start + max_batch]
             most = max(canvas.num_at_start for canvas in part)
-            steps += [[canvas for canvas in part if canvas.num_at_start > step] for step in range(most)]
+            steps += [[_after(canvas, step) for canvas in part if canvas.num_at_start > step] for step in range(most)]
     return steps
 
 
+def _after(canvas: Canvas, num_steps: int) -> Canvas:
+    """As many positions known as after so many steps of one, which ones does not matter."""
+    known = [i for i, is_hidden in enumerate(canvas.hidden) if is_hidden][:num_steps]
+    return replace(canvas, hidden=tuple(h and i not in known for i, h in enumerate(canvas.hidden)))
+
+
 def random_subject(shape: dict[str, Any]) -> Subject:
-    """A random network in fixed shapes, warm."""
+    """A random network as it is served. Its shapes are not checked against each other: that takes longer than the
+    measurement, and changes nothing in what is measured."""
     torch.manual_seed(SEED)
     architecture = Architecture(**shape)
     network = Transformer(architecture, OrderSpec(kind="uniform")).eval().requires_grad_(False)
-    denoiser, _ = fixed_shapes(network, architecture, LARGE_REQUESTS, torch.device("cpu"))
+    sizes, length = architecture.vocabulary_sizes, architecture.length
+    batches = batch_sizes(LARGE_REQUESTS)
+    denoiser = FixedShapes(prepare(network), sizes={length: batches}, finish_sizes=batch_sizes(length)[2:])
     runner = Runner(denoiser, weights_version="random", device=torch.device("cpu"))
-    sizes = architecture.vocabulary_sizes
-    return Subject("random, BERT-base's shape", runner, network, sizes, architecture.length, True, LARGE_REQUESTS)
+    return Subject("random, BERT-base's shape", runner, network, sizes, length, True, LARGE_REQUESTS)
 
 
 if __name__ == "__main__":

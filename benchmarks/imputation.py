@@ -160,8 +160,9 @@ def by_net(net: Network, dataset: Dataset, rows: Ids, hidden: Mask) -> Guesses:
     laws = []
     for start in range(0, len(rows), 512):
         part, mask = (torch.from_numpy(x[start : start + 512]) for x in (rows, hidden))
-        lengths = torch.full((len(part),), part.shape[1])
-        logits = denoise(part.masked_fill(mask, 0), mask, lengths).token_logits[mask]
+        lengths, (at, positions) = torch.full((len(part),), part.shape[1]), mask.nonzero(as_tuple=True)
+        begun = denoise.begin(part.masked_fill(mask, 0), mask, lengths)
+        logits = denoise.finish(begun.states[at, positions], positions)
         laws.append(logits.double().softmax(-1))
     return _guesses(torch.cat(laws).numpy(), rows[hidden])
 

@@ -44,7 +44,7 @@ class RelativeBias(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention in both directions, [B, L, D] -> [B, L, D]; biased by distance up to `reach` if it has one."""
+    """Multi-head self-attention in both directions, [B, L, D] -> [B, L, D]; with a `reach`, biased by distance."""
 
     def __init__(self, width: int, heads: int, *, reach: int | None = None) -> None:
         super().__init__()

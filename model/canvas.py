@@ -4,13 +4,14 @@ A canvas is everything the sampler needs to go on: tokens, which of them are hid
 its sampling parameters. Two equal canvases have equal futures, whatever batch they step in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 OrderPolicy = Literal[
     "learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy", "explicit"
 ]
 ORDER_POLICIES: tuple[OrderPolicy, ...] = get_args(OrderPolicy)
+_MEASURES: tuple[OrderPolicy, ...] = ("confidence", "margin", "entropy")
 MAX_SEED = 2**63 - 1
 
 
@@ -32,15 +33,23 @@ class SamplingParams:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    # What follows from these, once a request instead of once a step.
+    is_order_drawn: bool = field(init=False, repr=False, compare=False)
+    measure: OrderPolicy | None = field(init=False, repr=False, compare=False)
+    is_single: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        assert sum(x is not None for x in (self.tokens_per_step, self.steps, self.threshold)) <= 1
+        """`is_order_drawn`: the order is random, not one that follows from the canvas and the model. `measure`: how
+        sure the model is of every hidden position, which the order or the threshold needs at each step. `is_single`:
+        one position a step."""
+        strides = (self.tokens_per_step, self.steps, self.threshold)
+        assert sum(x is not None for x in strides) <= 1
         assert (self.order == "explicit") == (self.explicit_order is not None)
-
-    @property
-    def is_order_drawn(self) -> bool:
-        """Whether the order is random, not one that follows from the canvas and the model."""
-        return self.order == "uniform" or (self.order == "learned" and self.order_temperature > 0)
+        is_drawn = self.order == "uniform" or (self.order == "learned" and self.order_temperature > 0)
+        measure = self.order if self.order in _MEASURES else None if self.threshold is None else "confidence"
+        object.__setattr__(self, "is_order_drawn", is_drawn)
+        object.__setattr__(self, "measure", measure)
+        object.__setattr__(self, "is_single", strides == (None, None, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ class Canvas:
 
     @property
     def is_complete(self) -> bool:
-        return not any(self.hidden)
+        return True not in self.hidden
 
     @property
     def length(self) -> int:

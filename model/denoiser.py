@@ -1,7 +1,7 @@
-"""What the sampler and the objective take a denoiser to be: a callable. Knows no network."""
+"""What the sampler and the objective take a denoiser to be: a callable, or its two stages. Knows no network."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,23 +25,78 @@ class Denoiser(Protocol):
     def __call__(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction: ...
 
 
+class Begun(NamedTuple):
+    """The first stage's answer: `order_logits` [B, L] as in `Prediction`; `states` [B, L, S], which `finish` reads."""
+
+    order_logits: Tensor
+    states: Tensor
+
+
+class Stages(Protocol):
+    """A denoiser whose token logits are computed only where they are asked for. V may be wider than the vocabulary."""
+
+    def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
+        """Arguments as a `Denoiser` takes them."""
+        ...
+
+    def finish(self, states: Tensor, positions: Tensor) -> Tensor:
+        """Token logits [R, V] of states [R, S] out of `begin`'s that stand at `positions` [R]."""
+        ...
+
+    def rounded(self, num: int) -> int:
+        """How many positions `finish` would rather be asked for than `num`: as many or more."""
+        ...
+
+
+class Whole:
+    """A denoiser that knows no stages, in two: the first one computes everything."""
+
+    def __init__(self, denoise: Denoiser) -> None:
+        self._denoise = denoise
+
+    def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
+        """See `Stages`."""
+        logits, order_logits = self._denoise(tokens, hidden, lengths)
+        return Begun(order_logits, logits)
+
+    def finish(self, states: Tensor, positions: Tensor) -> Tensor:  # noqa: ARG002
+        """See `Stages`."""
+        return states
+
+    def rounded(self, num: int) -> int:
+        """See `Stages`."""
+        return num
+
+
+def in_stages(denoise: "Denoiser | Stages") -> Stages:
+    """The same in two stages."""
+    return cast(Stages, denoise) if hasattr(denoise, "begin") else Whole(denoise)
+
+
 class Barring:
     """A denoiser that never offers `barred`: one id at each of some positions, as a table's missing values.
 
     The other ids of the position share its mass in their proportions; each must have one at least.
     """
 
-    def __init__(self, denoise: Denoiser, barred: Mapping[int, int]) -> None:
-        self._denoise = denoise
-        self._positions = torch.tensor(list(barred), dtype=torch.int64)
-        self._ids = torch.tensor(list(barred.values()), dtype=torch.int64)
+    def __init__(self, denoise: "Denoiser | Stages", barred: Mapping[int, int]) -> None:
+        self._stages = in_stages(denoise)
+        self._barred = dict(barred)
 
-    def __call__(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
-        """See `Denoiser`."""
-        logits, order_logits = self._denoise(tokens, hidden, lengths)
-        logits = logits.clone()
-        logits[:, self._positions.to(logits.device), self._ids.to(logits.device)] = -torch.inf
-        return Prediction(logits, order_logits)
+    def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
+        """See `Stages`."""
+        return self._stages.begin(tokens, hidden, lengths)
+
+    def finish(self, states: Tensor, positions: Tensor) -> Tensor:
+        """See `Stages`."""
+        logits = self._stages.finish(states, positions).clone()
+        for position, token_id in self._barred.items():
+            logits[:, token_id].masked_fill_(positions == position, -torch.inf)
+        return logits
+
+    def rounded(self, num: int) -> int:
+        """See `Stages`."""
+        return self._stages.rounded(num)
 
 
 def cross_entropy(token_logits: Tensor, x: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ asked at the canvas's positions alone, and an order head of Unveil's own reads t
 Knows no order, no loss and no file.
 
 Shapes depend on nothing but the batch's own: the marks are part of every row, the attention mask is always given (the
-library would leave it out where no row of a batch is padded, and take another kernel), and the token head answers every
-position of the canvas, hidden or not. So the service's check of fixed shapes holds for these networks as for its own.
+library would leave it out where no row of a batch is padded, and take another kernel). The token head is asked where
+its answer is needed, in shapes that the service fixes too. So its check holds for these networks as for its own.
 """
 
 import importlib
@@ -18,11 +18,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from model.denoiser import Prediction
+from model.denoiser import Begun, Prediction
 from model.errors import ArtifactError
 from model.manifest import Family, ImportedArchitecture, OrderSpec
 from model.network import Depths, Network, Reading
-from model.order_heads import make_order_head
+from model.order_heads import ForesightHead, make_order_head
 
 INSTALL = "pip install 'unveil[transformers]'"
 
@@ -107,13 +107,37 @@ class Imported(Network):
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read`."""
+        x = self._read(tokens, hidden, lengths)
+        return Reading(x, self._logits(x))
+
+    def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
+        """See `model.denoiser.Stages`: the token head is left for later, unless the order reads it."""
+        x = self._read(tokens, hidden, lengths)
+        if isinstance(self.order_head, ForesightHead):
+            logits = self._logits(x)
+            return Begun(self.order_head(x, logits, lengths), logits)
+        return Begun(self.order_head(x), x)
+
+    def finish(self, states: Tensor, positions: Tensor) -> Tensor:  # noqa: ARG002
+        """See `model.denoiser.Stages`."""
+        return states if isinstance(self.order_head, ForesightHead) else self._logits(states)
+
+    def rounded(self, num: int) -> int:
+        """See `model.denoiser.Stages`."""
+        return num
+
+    def _read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """The states [B, L, D] that the token head is to read at each position."""
         L, start = tokens.shape[1], len(self.architecture.before)
         states = self._states(*self._framed(tokens, hidden, lengths))  # [B, P + L + S, D]
         if self.architecture.is_shifted:
             states = torch.cat([states[:, :1], states[:, :-1]], 1)
-        x = states[:, start : start + L]
+        return states[:, start : start + L]
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """[..., D] -> float32 [..., V]."""
         logits = self._parts.head(self.net, x)[..., : len(self.get_buffer("absent"))].float()
-        return Reading(x, logits.masked_fill(self.get_buffer("absent"), -torch.inf))
+        return logits.masked_fill(self.get_buffer("absent"), -torch.inf)
 
     def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
         """See `Network.depths`: there are no loops."""

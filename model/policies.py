@@ -3,24 +3,33 @@
 Learned and uniform orders are an exponential race (`model.schedule`): position i arrives after a time
 `E_i ~ Exponential(rate w_i)`, and the arrivals in ascending order are Plackett-Luce(w). The race has no memory, so it
 is run afresh at every step among the hidden positions, which lets `w` depend on what has been revealed.
+
+What needs the vocabulary is computed where the logits are; all else is a few numbers a canvas, in NumPy on the host.
+Widths are `padded_width`s, the same for all canvases of a length bucket, so that sums round alike in any company.
 """
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.canvas import Canvas, OrderPolicy
-from model.noise import gumbel, uniforms
+from model.noise import Floats, order_gumbel
 
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 _BISECTIONS = 60
+_LAST = np.finfo(np.float64).max
 _HEURISTICS: tuple[OrderPolicy, ...] = ("confidence", "margin", "entropy")
+_NARROWEST = 16  # whole vector registers: a remainder takes another code path, which may round differently
 
 
 class Confidence(NamedTuple):
-    """How sure the model is of each position, [B, L] float64 each, at temperature 1 over the whole vocabulary."""
+    """How sure the model is of each position, float64, at temperature 1 over the whole vocabulary."""
 
     confidence: Tensor
     margin: Tensor
@@ -28,113 +37,121 @@ class Confidence(NamedTuple):
 
 
 def confidence_of(token_logits: Tensor) -> Confidence:
-    """Probability of the likeliest id, its lead over the second, and the entropy in nats: [B, L, V] -> [B, L] each."""
+    """Probability of the likeliest id, its lead over the second, and the entropy in nats: [..., V] -> [...] each."""
     log_p = token_logits.to(torch.float64).log_softmax(-1)
+    return Confidence(*(sureness(log_p, measure) for measure in ("confidence", "margin", "entropy")))
+
+
+def sureness(log_p: Tensor, measure: OrderPolicy) -> Tensor:
+    """One of `Confidence`'s three, of float64 log-probabilities [..., V] -> [...]."""
+    if measure == "confidence":
+        return log_p.amax(-1).exp()
+    if measure == "margin":
+        best = log_p.topk(min(2, log_p.shape[-1]), dim=-1).values.exp()
+        return best[..., 0] - best[..., 1] if best.shape[-1] == 2 else best[..., 0]
     p = log_p.exp()
-    best = p.topk(min(2, p.shape[-1]), dim=-1).values
-    margin = best[..., 0] - best[..., 1] if best.shape[-1] == 2 else best[..., 0]
-    return Confidence(best[..., 0], margin, -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1))
+    return -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1)
 
 
-def needs_confidence(canvases: Sequence[Canvas]) -> bool:
-    """Whether any canvas asks for what only the token logits of every hidden position can tell."""
-    return any(c.params.order in _HEURISTICS or c.params.threshold is not None for c in canvases)
+def padded_width(length: int) -> int:
+    """A power of two from 16, which all canvases of a length bucket share."""
+    return max(_NARROWEST, 1 << (length - 1).bit_length())
 
 
-def is_stochastic(canvas: Canvas) -> bool:
-    """Whether the order is drawn, so that a reveal has an order log-probability."""
-    return canvas.params.is_order_drawn
+def log_rates(canvases: Sequence[Canvas], order_logits: Floats) -> Floats:
+    """Log-rates of the race, [B, W]: the learned ones at the canvas's order temperature, or all equal."""
+    heat = [c.params.order_temperature or 1.0 if c.params.order == "learned" else math.inf for c in canvases]
+    if all(t == 1.0 for t in heat):
+        return order_logits
+    column = np.array(heat)[:, None]
+    rates: Floats = np.where(np.isinf(column), 0.0, order_logits / column)
+    return rates
 
 
-def log_rates(canvases: Sequence[Canvas], order_logits: Tensor) -> Tensor:
-    """Log-rates of the race, [B, L] float64: the learned ones at the canvas's order temperature, or all equal."""
-    learned = _column([c.params.order == "learned" for c in canvases], order_logits)
-    temperature = _column([c.params.order_temperature or 1.0 for c in canvases], order_logits)
-    return torch.where(learned.bool(), order_logits.to(torch.float64) / temperature, 0.0)
+def race_keys(canvases: Sequence[Canvas], rates: Floats, steps: Sequence[int]) -> Floats:
+    """Logarithm of each position's arrival time at the canvas's own `steps`: -(log w + Gumbel), [B, W]."""
+    return -(rates + order_gumbel([c.seed for c in canvases], steps, rates.shape[1]))
 
 
-def race_keys(canvases: Sequence[Canvas], rates: Tensor, steps: Tensor) -> Tensor:
-    """Logarithm of each position's arrival time at the canvas's own `steps` [B]: -(log w + Gumbel), [B, L] float64."""
-    positions = torch.arange(rates.shape[1], device=rates.device)
-    seeds = torch.tensor([c.seed for c in canvases], device=rates.device)
-    noise, _ = uniforms(seeds[:, None], steps[:, None], positions, purpose="order")
-    return -(rates + gumbel(noise))
-
-
-def fixed_keys(canvases: Sequence[Canvas], order_logits: Tensor, sure: Confidence | None) -> Tensor:
-    """Keys of the policies that draw nothing, [B, L] float64; rows of the others are left to right and not used."""
-    B, L = order_logits.shape
-    positions = torch.arange(L, dtype=torch.float64, device=order_logits.device)
-    keys = positions.expand(B, L)
-    for order in {c.params.order for c in canvases} - {"uniform", "left_to_right"}:
-        own = _keys_of(order, canvases, order_logits, sure)
-        rows = torch.tensor([c.params.order == order for c in canvases], device=order_logits.device)
-        keys = torch.where(rows[:, None], own, keys)
-    return keys
-
-
-def _keys_of(order: OrderPolicy, canvases: Sequence[Canvas], order_logits: Tensor, sure: Confidence | None) -> Tensor:
-    """[B, L] or [L] float64, right in the rows of this order."""
-    L = order_logits.shape[1]
+def fixed_keys(order: OrderPolicy, canvases: Sequence[Canvas], order_logits: Floats, sure: Floats | None) -> Floats:
+    """Keys of a policy that draws nothing, [B, W] or [W]; `sure` [B, W] is the policy's own measure if it has one."""
+    W = order_logits.shape[1]
     if order == "learned":
-        return -order_logits.to(torch.float64)
-    if order == "right_to_left":
-        return -torch.arange(L, dtype=torch.float64, device=order_logits.device)
+        return -order_logits
     if order == "explicit":
-        ranks = [_ranks(c.params.explicit_order or (), L) for c in canvases]
-        return torch.tensor(ranks, dtype=torch.float64, device=order_logits.device)
-    assert sure is not None
-    return sure.entropy if order == "entropy" else -getattr(sure, order)
+        return np.array([_ranks(c.params.explicit_order or (), W) for c in canvases])
+    if order in _HEURISTICS:
+        assert sure is not None
+        return sure if order == "entropy" else -sure
+    positions = np.arange(W, dtype=np.float64)
+    return positions if order == "left_to_right" else -positions
 
 
-def _ranks(explicit_order: Sequence[int], length: int) -> list[float]:
+def _ranks(explicit_order: Sequence[int], width: int) -> list[float]:
     """When each position's turn comes; never, for those that are not listed."""
-    ranks = [math.inf] * length
+    ranks = [math.inf] * width
     for rank_, position in enumerate(explicit_order):
         ranks[position] = float(rank_)
     return ranks
 
 
-def time_step(rates: Tensor, hidden: Tensor, steps_left: Tensor) -> Tensor:
-    """Logarithm of the race time tau that ends this time step: [B, L], [B, L], [B] -> [B], infinite on the last step.
+def time_step(rates: Floats, hidden: Bools, steps_left: Ints) -> Floats:
+    """Logarithm of the race time tau that ends this time step: [B, W], [B, W], [B] -> [B], infinite on the last step.
 
     A time step from t to s reveals the positions whose T_i falls into (s, t], which in the race is
     `E_i < tau = log(t/s)`. Only ratios of w matter, so the grid is free: tau is set such that the step is expected to
     reveal its equal share, `sum_i 1 - exp(-w_i tau) = hidden / steps_left`. Equal weights give the linear grid in t.
     """
-    n = hidden.sum(-1)
-    share = n / steps_left
-    centre = rates.masked_fill(~hidden, -torch.inf).amax(-1, keepdim=True)
-    low = torch.full_like(share, -40.0, dtype=torch.float64)  # of log tau, in units of the fastest position's rate
-    high = (centre - rates.masked_fill(~hidden, torch.inf).amin(-1, keepdim=True)).squeeze(-1) + 10.0
-    log_w = (rates - centre).masked_fill(~hidden, -torch.inf)
+    share = hidden.sum(-1) / steps_left
+    centre = np.where(hidden, rates, -np.inf).max(-1)
+    low = np.full_like(share, -40.0)  # of log tau, in units of the fastest position's rate
+    high = centre - np.where(hidden, rates, np.inf).min(-1) + 10.0
+    log_w = np.where(hidden, rates - centre[:, None], -np.inf)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        expected = -torch.expm1(-(log_w + middle[:, None]).exp()).sum(-1)
-        low, high = torch.where(expected < share, middle, low), torch.where(expected < share, high, middle)
-    return torch.where(steps_left <= 1, torch.inf, (low + high) / 2 - centre.squeeze(-1))
+        expected = -np.expm1(-np.exp(log_w + middle[:, None])).sum(-1)
+        low, high = np.where(expected < share, middle, low), np.where(expected < share, high, middle)
+    ends: Floats = np.where(steps_left <= 1, np.inf, (low + high) / 2 - centre)
+    return ends
 
 
-def rank(keys: Tensor, hidden: Tensor) -> Tensor:
-    """Positions by ascending key, hidden ones first, ties to the lowest position: [B, L] -> [B, L] int64."""
-    return keys.masked_fill(~hidden, torch.inf).sort(dim=-1, stable=True).indices
+def rank(keys: Floats, hidden: Bools, *, is_whole: bool) -> Ints:
+    """Positions by ascending key, hidden ones first, ties to the lowest: [B, W] -> [B, W], or only the first [B, 1].
 
-
-def count_passing(canvases: Sequence[Canvas], sure: Confidence, ranking: Tensor) -> Tensor:
-    """How many positions at the head of the ranking are sure enough for the canvas's threshold: [B].
-
-    The measure is the order's own for margin and entropy, else the confidence.
+    Raises ValueError where a hidden position's key is not a number.
     """
-    passing = torch.zeros_like(ranking, dtype=torch.bool)
-    for b, canvas in enumerate(canvases):
-        threshold = canvas.params.threshold
-        if threshold is None:
-            continue
-        if canvas.params.order == "entropy":
-            passing[b] = sure.entropy[b] <= threshold
-        else:
-            passing[b] = (sure.margin if canvas.params.order == "margin" else sure.confidence)[b] >= threshold
-    return passing.gather(1, ranking).long().cumprod(-1).sum(-1)
+    finite = np.minimum(keys, _LAST)  # a position that is never listed still goes before those that are not hidden
+    keys = np.where(hidden, finite, np.inf)
+    if np.isnan(keys).any():
+        raise ValueError("the denoiser's order logits are not finite")
+    return keys.argsort(-1, kind="stable") if is_whole else keys.argmin(-1)[:, None]
+
+
+def choice_logprobs(log_w: Floats, hidden: Bools, ranking: Ints, counts: Ints) -> Floats:
+    """Plackett-Luce log-probability of each choice along the ranking: [B, W], [B, W], [B, N], [B] -> [B, N].
+
+    A row that reveals one position is summed over its positions, one that reveals more along its own ranking: a row's
+    rounding is its own affair.
+    """
+    log_w = np.where(hidden, log_w, -np.inf)
+    found = np.take_along_axis(log_w, ranking, 1)
+    many = np.flatnonzero(counts > 1)
+    if len(many):
+        remaining = np.logaddexp.accumulate(found[many, ::-1], 1)[:, ::-1]
+    top = log_w.max(-1)
+    found[:, 0] -= top + np.log(np.exp(log_w - top[:, None]).sum(-1))
+    if len(many):
+        with np.errstate(invalid="ignore"):  # behind the last hidden position there is nothing to choose
+            found[many] = np.take_along_axis(log_w[many], ranking[many], 1) - remaining
+    return found
+
+
+def count_passing(sure: Floats, threshold: Floats, ranking: Ints, measure: OrderPolicy | None) -> Ints:
+    """How many positions at the head of the ranking [B, N] are sure enough for each threshold [B]: [B]."""
+    measured = np.take_along_axis(sure, ranking, 1)
+    passing = measured <= threshold[:, None] if measure == "entropy" else measured >= threshold[:, None]
+    counts: Ints = np.logical_and.accumulate(passing, 1).sum(-1)
+    return counts
 
 
 def planned_count(canvas: Canvas, num_hidden: int) -> int:
@@ -145,7 +162,3 @@ def planned_count(canvas: Canvas, num_hidden: int) -> int:
     if params.steps is not None:
         return math.ceil(num_hidden / max(params.steps - canvas.step, 1))
     return 1
-
-
-def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64, device=like.device)[:, None]

@@ -13,13 +13,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from model import policies
+from model.batch import Batch, Sureness, begin
 from model.chain import Chain, Term
-from model.denoiser import Denoiser, Prediction
-from model.sampler import LANES, checked, collate
+from model.denoiser import Denoiser, Stages
+from model.policies import Ints
+from model.reveals import order_keys
 
 
 class ScoreResult(NamedTuple):
@@ -34,19 +36,19 @@ Step = Callable[[Sequence[Chain]], list[ScoreResult]]
 
 
 @torch.inference_mode()
-def score_step(denoise: Denoiser, chains: Sequence[Chain], *, device: torch.device | None = None) -> list[ScoreResult]:
+def score_step(
+    denoise: Denoiser | Stages, chains: Sequence[Chain], *, device: torch.device | None = None
+) -> list[ScoreResult]:
     """Reveals and scores the next position of every chain; none may be complete.
 
     Raises ValueError if the denoiser's output does not fit the canvases or gives a cost that is not a number.
     """
     assert chains
     assert not any(chain.is_complete for chain in chains)
-    tokens, hidden, lengths = collate([chain.canvas for chain in chains], device)
-    prediction = checked(denoise(tokens, hidden, lengths), tokens)
-    chosen = _choose(chains, prediction)
-    nats = _costs(chains, prediction.token_logits, chosen)
+    batch = begin(denoise, [chain.canvas for chain in chains], device=device)
+    chosen = _choose(chains, batch)
     results = []
-    for chain, position, cost in zip(chains, chosen, nats, strict=True):
+    for chain, position, cost in zip(chains, chosen.tolist(), _costs(chains, batch, chosen), strict=True):
         if not math.isfinite(cost):
             raise ValueError(f"the denoiser's logits at position {position} are not finite")
         results.append(ScoreResult(chain.after([position]), Term(position, chain.canvas.step, cost)))
@@ -75,36 +77,16 @@ def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _choose(chains: Sequence[Chain], prediction: Prediction) -> list[int]:
+def _choose(chains: Sequence[Chain], batch: Batch) -> Ints:
     """Each chain's next position: the pending one of the smallest key, ties to the lowest."""
-    canvases = [chain.canvas for chain in chains]
-    L = prediction.order_logits.shape[1]
-    wide = L + -L % LANES
-    order_logits = _widened(prediction.order_logits)
-    sure = None
-    if policies.needs_confidence(canvases):
-        sure = policies.Confidence(*map(_widened, policies.confidence_of(prediction.token_logits)))
-    device = order_logits.device
-    pending = torch.tensor([[*c.pending, *[False] * (wide - len(c.pending))] for c in chains], device=device)
-    drawn = torch.tensor([policies.is_stochastic(c) for c in canvases], device=device)
-    steps = torch.tensor([c.step for c in canvases], device=device)
-    still = policies.fixed_keys(canvases, order_logits, sure)
-    timed = policies.race_keys(canvases, policies.log_rates(canvases, order_logits), steps)
-    keys = torch.where(drawn[:, None], timed, still)
-    chosen: list[int] = policies.rank(keys, pending)[:, 0].tolist()
-    return chosen
+    W = batch.hidden.shape[1]
+    pending = np.array([chain.pending + (False,) * (W - len(chain.pending)) for chain in chains])
+    return policies.rank(order_keys(batch, Sureness(batch)).keys, pending, is_whole=False)[:, 0]
 
 
-def _costs(chains: Sequence[Chain], logits: Tensor, chosen: Sequence[int]) -> list[float]:
+def _costs(chains: Sequence[Chain], batch: Batch, chosen: Ints) -> list[float]:
     """`-log p` of the true id at each chain's chosen position, computed as the sampler computes a reveal's."""
-    rows = torch.arange(len(chains), device=logits.device)
-    positions = torch.tensor(chosen, device=logits.device)
-    true = torch.tensor([chain.truth[i] for chain, i in zip(chains, chosen, strict=True)], device=logits.device)
-    log_p = _widened(logits[rows, positions].to(torch.float64), value=-torch.inf).log_softmax(-1)  # [B, V']
+    log_p = batch.log_p(range(len(chains)), chosen)  # [B, V']
+    true = torch.tensor([chain.truth[i] for chain, i in zip(chains, chosen.tolist(), strict=True)], device=log_p.device)
     nats: list[float] = (0.0 - log_p.gather(-1, true[:, None]).squeeze(-1)).tolist()
     return nats
-
-
-def _widened(x: Tensor, *, value: float = 0.0) -> Tensor:
-    """The last axis padded to whole vector registers, as the sampler does, so that rounding does not depend on it."""
-    return torch.nn.functional.pad(x, (0, -x.shape[-1] % LANES), value=value)

@@ -58,13 +58,14 @@ def _check_length(given: Sequence[object], results: Sequence[object]) -> None:
 
 
 def _check_step(before: Canvas, result: StepResult) -> None:
-    after, positions = result.canvas, {reveal.position for reveal in result.reveals}
-    if not positions or len(positions) != len(result.reveals) or after.length != before.length:
-        raise BadStepError("a step that reveals nothing, or a position twice, or changes the length")
-    if any(h != (b and i not in positions) for i, (b, h) in enumerate(zip(before.hidden, after.hidden, strict=True))):
-        raise BadStepError("hidden positions do not follow from the reveals")
-    if any(not before.hidden[i] for i in positions):
-        raise BadStepError("a known position was revealed again")
+    after, hidden = result.canvas, list(before.hidden)
+    if not result.reveals or after.length != before.length:
+        raise BadStepError("a step that reveals nothing, or changes the length")
     for reveal in result.reveals:
-        if not math.isfinite(reveal.logprob) or not math.isfinite(reveal.order_logprob or 0.0):
+        if not hidden[reveal.position]:
+            raise BadStepError("a known position was revealed again, or a position twice")
+        if not (math.isfinite(reveal.logprob) and math.isfinite(reveal.order_logprob or 0.0)):
             raise BadStepError(f"the log-probability of position {reveal.position} is not finite")
+        hidden[reveal.position] = False
+    if tuple(hidden) != after.hidden:
+        raise BadStepError("hidden positions do not follow from the reveals")

@@ -1,14 +1,17 @@
 """Models in memory, warm and checked: what the worker steps with. Knows no request, no queue and no HTTP."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from model.artifact import load_artifact
 from model.canvas import Canvas
 from model.chain import Chain
-from model.denoiser import Denoiser
+from model.denoiser import Denoiser, Stages, in_stages
 from model.manifest import Architecture, ImportedArchitecture
+from model.networks import prepare
 from model.sampler import StepResult, order_probabilities, step
 from model.scoring import ScoreResult, score_step
 from service.catalog import Source
@@ -17,6 +20,7 @@ from service.engine_shapes import (
     Inputs,
     agreeing_sizes,
     batch_sizes,
+    bits,
     length_buckets,
     random_inputs,
 )
@@ -25,6 +29,7 @@ from service.messages import Loaded
 
 # On a CPU a forward over more positions gains nothing, and costs in warm-up: larger batches run in parts.
 _CPU_POSITIONS, _CPU_ROWS, _RECORDED_POSITIONS = 2048, 4, 1024
+_FINISHED_POSITIONS, _FINISHED_CELLS = 1024, 8_000_000
 
 
 class Runner:
@@ -41,6 +46,9 @@ class Runner:
 
     def bucket(self, length: int) -> int:
         return self.denoiser.bucket(length)
+
+    def largest(self, bucket: int) -> int:
+        return self.denoiser.sizes[bucket][-1]
 
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
         return step(self.denoiser, canvases, device=self._device)
@@ -63,18 +71,21 @@ def load_models(
     place = torch.device(pick_device(device))
     for source in sources:
         artifact = load_artifact(source.folder)
-        network = artifact.denoiser.to(place)
-        denoiser, is_deterministic = fixed_shapes(network, artifact.manifest.architecture, max_batch, place)
+        stages = prepare(artifact.denoiser.to(place))
+        denoiser, is_deterministic = fixed_shapes(stages, artifact.manifest.architecture, max_batch, place)
         version = artifact.manifest.weights_sha256
         loaded = Loaded(source.name, version, str(place), is_deterministic)
         yield loaded, Runner(denoiser, weights_version=version, device=place)
 
 
 def fixed_shapes(
-    network: Denoiser, architecture: Architecture | ImportedArchitecture, max_batch: int, device: torch.device
+    network: Denoiser | Stages,
+    architecture: Architecture | ImportedArchitecture,
+    max_batch: int,
+    device: torch.device,
 ) -> tuple[FixedShapes, bool]:
     """Runs every shape, which is the warm-up, and keeps those that agree; False where nothing does."""
-    network = Traced(network)
+    stages = Traced(in_stages(network))
     buckets = length_buckets(architecture.length, is_padded=architecture.is_padded)
     sizes: dict[int, tuple[int, ...]] = {}
     is_deterministic = True
@@ -84,22 +95,47 @@ def fixed_shapes(
         inputs = random_inputs(
             largest, bucket, shortest=lowest, vocabulary_sizes=architecture.vocabulary_sizes, seed=bucket
         )
-        inputs = type(inputs)(*(x.to(device) for x in inputs))
+        inputs = Inputs(*(x.to(device) for x in inputs))
         if device.type == "cpu":
-            _record(network, inputs, batch_sizes(largest))
-        agreeing = agreeing_sizes(network, inputs, batch_sizes(largest))
+            _record(batch_sizes(largest), bucket, partial(_record_begin, stages, inputs))
+        agreeing = agreeing_sizes(partial(_begin_bits, stages, inputs), largest, batch_sizes(largest))
         is_deterministic &= bool(agreeing)
         sizes[bucket] = agreeing or batch_sizes(largest)
-    return FixedShapes(network, sizes=sizes), is_deterministic
+    finish_sizes, agree = _finish_sizes(stages, inputs, max_batch, max(architecture.vocabulary_sizes))
+    return FixedShapes(stages, sizes=sizes, finish_sizes=finish_sizes), is_deterministic and agree
 
 
-def _record(network: Traced, inputs: Inputs, sizes: Sequence[int]) -> None:
-    """Small sizes at this length, or those before the first that cannot be recorded. In large ones the arithmetic
-    takes the time."""
+def _record_begin(stages: Traced, inputs: Inputs, index: Tensor) -> bool:
+    return stages.record_begin(*inputs.rows(index))
+
+
+def _begin_bits(stages: Traced, inputs: Inputs, index: Tensor) -> Tensor:
+    return bits(stages.begin(*inputs.rows(index.to(inputs.tokens.device))))
+
+
+@torch.inference_mode()
+def _finish_sizes(stages: Traced, inputs: Inputs, max_batch: int, V: int) -> tuple[tuple[int, ...], bool]:
+    """The numbers of positions whose tokens are computed at once, checked on states of the longest canvases."""
+    (B, L), device = inputs.tokens.shape, inputs.tokens.device
+    largest = max(min(max_batch * L, _FINISHED_POSITIONS, _FINISHED_CELLS // V), _CPU_ROWS)
+    states = torch.cat(
+        [stages.begin(*inputs.rows(index)).states for index in torch.arange(B, device=device).chunk(-(-B // 4))]
+    )
+    places = torch.randperm(max(largest, B * L), generator=torch.Generator().manual_seed(L))[:largest] % (B * L)
+    positions = (places % L).to(device)
+    found = states.flatten(0, 1)[places.to(device)]  # [largest, S]
+    if device.type == "cpu":
+        _record(batch_sizes(largest), 1, lambda index: stages.record_finish(found[index], positions[index]))
+    agreeing = agreeing_sizes(
+        lambda index: stages.finish(found[index], positions[index]), largest, batch_sizes(largest)
+    )
+    return agreeing or batch_sizes(largest), bool(agreeing)
+
+
+def _record(sizes: Sequence[int], length: int, record: Callable[[Tensor], bool]) -> None:
+    """Small sizes, or those before the first that cannot be recorded. In large ones the arithmetic takes the time."""
     for size in sizes:
-        if size * inputs.tokens.shape[1] > _RECORDED_POSITIONS or not network.record(
-            *inputs.rows(torch.arange(size, device=inputs.tokens.device))
-        ):
+        if size * length > _RECORDED_POSITIONS or not record(torch.arange(size)):
             return
 
 

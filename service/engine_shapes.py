@@ -1,17 +1,18 @@
-"""A denoiser whose rows do not depend on their neighbours: it runs a network in fixed shapes, checked to agree.
+"""A denoiser whose rows do not depend on their neighbours: both its stages run in fixed shapes, checked to agree.
 
 The rounding of a matrix product may depend on its shape, so the same canvas could get other logits in a batch of 1 than
 in a batch of 8. Here a batch is padded to one of a few sizes and a canvas to its own length bucket, and at warm-up it
 is measured, bit for bit, which sizes agree with each other in every row. Knows no canvas, no scheduler and no request.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from model.denoiser import Denoiser, Prediction
+from model.denoiser import Begun, Stages
 
 _SHORTEST_BUCKET = 16
 _CHECKED_ROWS = 16  # of each size, or two batches of it: bounds the warm-up to a few forwards of the largest one
@@ -29,17 +30,19 @@ class Inputs(NamedTuple):
 
 
 class FixedShapes:
-    """A `Denoiser` around a network, with the batch sizes allowed at each length bucket.
+    """`Stages` around stages, with the batch sizes allowed at each length bucket, and the numbers of positions allowed
+    to the second stage.
 
-    All canvases of one call must belong to one length bucket. `num_positions` counts what the network has computed so
-    far, padding included.
+    All canvases of one call must belong to one length bucket. `num_positions` counts what the first stage has computed
+    so far, padding included.
     """
 
-    def __init__(self, network: Denoiser, *, sizes: Mapping[int, Sequence[int]]) -> None:
+    def __init__(self, stages: Stages, *, sizes: Mapping[int, Sequence[int]], finish_sizes: Sequence[int]) -> None:
         assert sizes
         assert all(sizes.values())
-        self._network = network
+        self._stages = stages
         self._sizes = {length: tuple(sorted(sizes[length])) for length in sorted(sizes)}
+        self._finish_sizes = tuple(sorted(finish_sizes))
         self.num_positions = 0
 
     @property
@@ -47,31 +50,68 @@ class FixedShapes:
         """The batch sizes in use at each length bucket, ascending."""
         return self._sizes
 
+    @property
+    def finish_sizes(self) -> tuple[int, ...]:
+        """The numbers of positions in use, ascending."""
+        return self._finish_sizes
+
     def bucket(self, length: int) -> int:
         """The padded length at which a canvas of this length always runs."""
         return next(bucket for bucket in self._sizes if bucket >= length)
 
-    def __call__(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
-        """See `model.denoiser.Denoiser`."""
-        bucket = self.bucket(int(lengths.max()))
-        assert bucket == self.bucket(int(lengths.min())), "canvases of two length buckets in one call"
+    def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
+        """See `model.denoiser.Stages`."""
         B, L = tokens.shape
-        inputs = Inputs(_pad(tokens, bucket), _pad(hidden, bucket), lengths)
-        parts = [self._run(inputs.rows(chunk), bucket) for chunk in _chunks(torch.arange(B), self._sizes[bucket][-1])]
-        logits, order_logits = (torch.cat(part) for part in zip(*parts, strict=True))
-        return Prediction(logits[:, :L], order_logits[:, :L])
+        bucket = self.bucket(L)
+        if len(self._sizes) > 1:
+            assert bucket == self.bucket(int(lengths.min())), "canvases of two length buckets in one call"
+        inputs = Inputs(_wide(tokens, bucket), _wide(hidden, bucket), lengths)
+        sizes = self._sizes[bucket]
+        if B in sizes:
+            self.num_positions += B * bucket
+            begun = self._stages.begin(*inputs)
+        else:
+            parts = [self._begin(inputs.rows(chunk), bucket) for chunk in _chunks(torch.arange(B), sizes[-1])]
+            begun = Begun(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        return begun if bucket == L else Begun(begun.order_logits[:, :L], begun.states[:, :L])
 
-    def _run(self, inputs: Inputs, bucket: int) -> Prediction:
+    def _begin(self, inputs: Inputs, bucket: int) -> Begun:
         B = len(inputs.lengths)
-        size = next(size for size in self._sizes[bucket] if size >= B)
+        size = _fitting(self._sizes[bucket], B)
         self.num_positions += size * bucket
-        padding = torch.zeros(size - B, dtype=torch.int64)  # further copies of the first row
-        logits, order_logits = self._network(*inputs.rows(torch.cat([torch.arange(B), padding])))
-        return Prediction(logits[:B], order_logits[:B])
+        order_logits, states = self._stages.begin(
+            _filled(inputs.tokens, size), _filled(inputs.hidden, size), _filled(inputs.lengths, size, bucket)
+        )
+        return Begun(order_logits[:B], states[:B])
+
+    def finish(self, states: Tensor, positions: Tensor) -> Tensor:
+        """See `model.denoiser.Stages`."""
+        R, largest = len(positions), self._finish_sizes[-1]
+        if R in self._finish_sizes:
+            return self._stages.finish(states, positions)
+        if largest < R:
+            starts = range(0, R, largest)
+            return torch.cat([self.finish(states[i : i + largest], positions[i : i + largest]) for i in starts])
+        size = _fitting(self._finish_sizes, R)
+        return self._stages.finish(_filled(states, size), _filled(positions, size))[:R]
+
+    def rounded(self, num: int) -> int:
+        """See `model.denoiser.Stages`."""
+        return _fitting(self._finish_sizes, num) if num < self._finish_sizes[-1] else num
 
 
-def _pad(x: Tensor, length: int) -> Tensor:
-    return torch.nn.functional.pad(x, (0, length - x.shape[1]))
+def _fitting(sizes: Sequence[int], num: int) -> int:
+    return next(size for size in sizes if size >= num)
+
+
+def _filled(x: Tensor, size: int, value: int = 0) -> Tensor:
+    """Further rows of `value`, up to this size."""
+    missing = size - len(x)
+    return x if not missing else F.pad(x, (*(0, 0) * (x.dim() - 1), 0, missing), value=value)
+
+
+def _wide(x: Tensor, length: int) -> Tensor:
+    return x if x.shape[1] == length else F.pad(x, (0, length - x.shape[1]))
 
 
 def batch_sizes(max_batch: int) -> tuple[int, ...]:
@@ -100,32 +140,31 @@ def random_inputs(num_rows: int, bucket: int, *, shortest: int, vocabulary_sizes
 
 
 @torch.inference_mode()
-def agreeing_sizes(network: Denoiser, inputs: Inputs, sizes: Sequence[int]) -> tuple[int, ...]:
-    """The batch sizes in which every row's logits are the same, bit for bit, wherever the row stands: maybe none.
+def agreeing_sizes(run: Callable[[Tensor], Tensor], num_rows: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The batch sizes in which every row's bits are the same wherever the row stands: maybe none.
 
-    The reference is the largest size that repeats itself and agrees with itself when its rows change places; smaller
-    ones must agree with it. `inputs` holds at least as many rows as the largest size.
+    `run` takes row numbers below `num_rows` and gives what is computed of those rows, in one batch. The reference is
+    the largest size that repeats itself and agrees with itself when its rows change places; smaller ones must agree
+    with it. There are at least as many rows as the largest size. NaN equals nothing: what gives it never agrees.
     """
-    num_rows = len(inputs.lengths)
     as_given = torch.arange(num_rows)
     shuffled = torch.randperm(num_rows, generator=torch.Generator().manual_seed(num_rows))
     for reference in sorted(sizes, reverse=True):
-        expected = _bits(network, inputs, _chunks(as_given, reference))
+        expected = torch.cat([run(chunk) for chunk in _chunks(as_given, reference)])
 
         def agrees(size: int, order: Tensor, expected: Tensor = expected) -> bool:
             num_chunks = max(2, _CHECKED_ROWS // size)
             chunks = [chunk for chunk in _chunks(order, size) if len(chunk) == size][:num_chunks]
-            return torch.equal(_bits(network, inputs, chunks), expected[torch.cat(chunks)])
+            return torch.equal(torch.cat([run(chunk) for chunk in chunks]), expected[torch.cat(chunks)])
 
         if agrees(reference, as_given) and agrees(reference, shuffled):
             return tuple(size for size in sorted(sizes) if size <= reference and agrees(size, shuffled))
     return ()
 
 
-def _bits(network: Denoiser, inputs: Inputs, chunks: Sequence[Tensor]) -> Tensor:
-    """Logits of both heads side by side, [rows, L, V + 1]. NaN equals nothing: a network that gives it never agrees."""
-    parts = [network(*inputs.rows(chunk)) for chunk in chunks]
-    return torch.cat([torch.cat([p.token_logits, p.order_logits[..., None].to(p.token_logits)], -1) for p in parts])
+def bits(begun: Begun) -> Tensor:
+    """All that the first stage answers, side by side: [B, L, 1 + S]."""
+    return torch.cat([begun.order_logits[..., None].to(begun.states), begun.states], -1)
 
 
 def _chunks(rows: Tensor, size: int) -> list[Tensor]:

@@ -1,70 +1,92 @@
-"""A network's forward, recorded once a shape and replayed without Python in between. Knows no canvas and no request.
+"""Both stages of a denoiser, recorded once a shape and replayed without Python in between. Knows no canvas, no request.
 
-A small network's forward on a CPU is mostly the cost of calling it: some fifty operations of a few microseconds each.
+A small network's forward on a CPU is mostly the cost of calling it: some forty operations of a few microseconds each.
 `torch.jit.trace` replays the same kernels in half the time, with the same bits, and shares the weights. What was tried
 beside it (`docs/results.md`): inductor is slower on small batches, takes a C++ compiler and most of a minute a shape,
-and gives other bits; an exported module is slower than no recording. On CUDA nothing is recorded here.
+and gives other bits; an exported module is slower than no recording. On CUDA nothing is recorded here, nor are wide
+networks on a CPU: there the arithmetic takes the time, and oneDNN's packed weights cannot be recorded.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.denoiser import Denoiser, Prediction
+from model.denoiser import Begun, Stages
 
-Replay = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Run = Callable[..., tuple[Tensor, ...]]
 _RUNS_TO_SETTLE = 2  # the first calls of a recording are spent on optimising it
 
 
 class Traced:
-    """A `Denoiser` around a network: shapes that `record` has seen are replayed, others run as they are."""
+    """`Stages` around stages: shapes that were recorded are replayed, others run as they are."""
 
-    def __init__(self, network: Denoiser) -> None:
-        if isinstance(network, nn.Module):
-            network.requires_grad_(False)  # a recording takes no weights that could still be trained
-        self._network = network
-        self._replays: dict[torch.Size, Replay] = {}
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+        self._begins: dict[torch.Size, Run] = {}
+        self._finishes: dict[int, Run] = {}
 
-    def __call__(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
-        """See `model.denoiser.Denoiser`."""
-        replay = self._replays.get(tokens.shape)
+    def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
+        """See `model.denoiser.Stages`."""
+        replay = self._begins.get(tokens.shape)
         if replay is None:
-            return self._network(tokens, hidden, lengths)
-        return Prediction(*replay(tokens, hidden, lengths))
+            return self._stages.begin(tokens, hidden, lengths)
+        return Begun(*replay(tokens, hidden, lengths))
+
+    def finish(self, states: Tensor, positions: Tensor) -> Tensor:
+        """See `model.denoiser.Stages`."""
+        replay = self._finishes.get(len(positions))
+        if replay is None:
+            return self._stages.finish(states, positions)
+        return replay(states, positions)[0]
+
+    def rounded(self, num: int) -> int:
+        """See `model.denoiser.Stages`."""
+        return self._stages.rounded(num)
 
     @torch.inference_mode()
-    def record(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> bool:
-        """Records these inputs' shape; False, and nothing recorded, if that gives other bits than the network itself.
+    def record_begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> bool:
+        """Records these inputs' shape; False, and nothing recorded, if that gives other bits than what it recorded.
 
         It is compared on these inputs and on the same canvases without padding: a recording keeps whatever branch the
         first inputs took.
         """
         full = torch.full_like(lengths, tokens.shape[1])
-        tried = [lengths] if torch.equal(lengths, full) else [lengths, full]
-        try:
-            replay = _recorded(self._network, tokens, hidden, lengths)
-            for _ in range(_RUNS_TO_SETTLE):
-                for own_lengths in tried:
-                    expected = self._network(tokens, hidden, own_lengths)
-                    found = replay(tokens, hidden, own_lengths)
-                    if not all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)):
-                        return False
-        except (RuntimeError, Warning):  # a warning that the process takes for an error
-            return False
-        self._replays[tokens.shape] = replay
-        return True
+        tried = [(tokens, hidden, own) for own in ([lengths] if torch.equal(lengths, full) else [lengths, full])]
+        replay = _recorded(self._stages.begin, tried)
+        if replay is not None:
+            self._begins[tokens.shape] = replay
+        return replay is not None
+
+    @torch.inference_mode()
+    def record_finish(self, states: Tensor, positions: Tensor) -> bool:
+        """The same for the second stage and a number of positions."""
+        replay = _recorded(lambda *inputs: (self._stages.finish(*inputs),), [(states, positions)])
+        if replay is not None:
+            self._finishes[len(positions)] = replay
+        return replay is not None
 
 
-def _recorded(network: Denoiser, *inputs: Tensor) -> Replay:
-    def forward(tokens: Tensor, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        token_logits, order_logits = network(tokens, hidden, lengths)
-        return token_logits, order_logits
+def _recorded(run: Run, tried: Sequence[tuple[Tensor, ...]]) -> Run | None:
+    """A recording of `run` on the first inputs, if it gives the same bits on all of them, when it has settled too."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # deprecated in favour of what was measured to be slower; branches: see above
+            replay: Run = torch.jit.trace(_as_tuple(run), tried[0], check_trace=False)  # type: ignore[no-untyped-call]
+        for _ in range(_RUNS_TO_SETTLE):
+            for inputs in tried:
+                if not all(torch.equal(a, b) for a, b in zip(run(*inputs), replay(*inputs), strict=True)):
+                    return None
+    except (RuntimeError, Warning):  # a warning that the process takes for an error
+        return None
+    return replay
 
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # deprecated in favour of what was measured to be slower; branches: see `record`
-        traced: Replay = torch.jit.trace(forward, inputs, check_trace=False)  # type: ignore[no-untyped-call]
-    return traced
+
+def _as_tuple(run: Run) -> Run:
+    def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(run(*inputs))
+
+    return forward

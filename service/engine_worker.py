@@ -17,6 +17,7 @@ from model.sampler import StepResult
 from model.scoring import ScoreResult
 from service.engine_checks import BadStepError, check_scores, check_steps, step_all
 from service.engine_jobs import DecodeJob, Job, Result, ScoreJob
+from service.engine_twins import Twins
 from service.messages import (
     Beat,
     Cancel,
@@ -47,6 +48,10 @@ class Runner(Protocol):
     @property
     def num_positions(self) -> int: ...
     def bucket(self, length: int) -> int: ...
+    def largest(self, bucket: int) -> int:
+        """How many canvases of this padded length one forward takes."""
+        ...
+
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]: ...
     def rank(self, canvas: Canvas) -> list[tuple[int, float]]: ...
     def score(self, chains: Sequence[Chain]) -> list[ScoreResult]: ...
@@ -66,7 +71,8 @@ class Worker:
     ) -> None:
         self._runners = runners
         self._inbox = inbox
-        self._emit = emit
+        self._twins = Twins()
+        self._emit_as_is = emit
         self._beat_seconds = beat_seconds
         self._scheduler = Scheduler(max_batch=max_batch)
         self._jobs: dict[str, Job] = {}
@@ -97,7 +103,9 @@ class Worker:
 
     def _take(self, command: Work | Cancel) -> None:
         if isinstance(command, Cancel):
-            self._forget(command.request_id)
+            nobody_left = self._twins.leave(command.request_id)
+            if nobody_left is not None:
+                self._forget(nobody_left)
             return
         try:
             self._admit(command)
@@ -109,6 +117,10 @@ class Worker:
         runner = self._runners[command.model]
         if runner.weights_version != command.weights_version:
             raise ValueError(f"made for weights {command.weights_version}, served are {runner.weights_version}")
+        said = self._twins.join(command) if isinstance(command, Generate) else None
+        if said is not None:
+            self._emit_as_is(said)
+            return
         job = ScoreJob(command) if isinstance(command, Score) else DecodeJob(command)
         self._jobs[command.request_id] = job
         if job.is_finished:
@@ -117,8 +129,12 @@ class Worker:
             self._emit([job.last_event()])
             return
         kind = _KINDS[type(command)]
-        lanes = {i: Lane(command.model, runner.bucket(length), kind) for i, length in job.open_seats().items()}
+        lanes = {i: self._lane(command.model, length, kind) for i, length in job.open_seats().items()}
         self._scheduler.join(command.request_id, lanes)
+
+    def _lane(self, model: str, length: int, kind: Kind) -> Lane:
+        bucket = self._runners[model].bucket(length)
+        return Lane(model, bucket, kind, self._runners[model].largest(bucket))
 
     def _step(self, lane: Lane, seats: Sequence[Seat]) -> None:
         self._start([self._jobs[seat.request_id] for seat in seats])
@@ -196,6 +212,10 @@ class Worker:
         for job in jobs:
             self._forget(job.command.request_id)
         self._emit([Failed(*job.ids, _one_line(error)) for job in jobs])
+
+    def _emit(self, events: Sequence[Event]) -> None:
+        """Also to whoever asked for the same."""
+        self._emit_as_is(self._twins.told(events))
 
     def _forget(self, request_id: str) -> None:
         self._scheduler.drop(request_id)

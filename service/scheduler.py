@@ -10,6 +10,7 @@ Somebody watches a generation, and waits for a score as a whole: while anybody g
 a part of a batch, so that turns come round sooner.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
@@ -22,11 +23,13 @@ Kind = Literal["generate", "rank", "score"]
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What must agree for two canvases to step together. `length` is the padded one."""
+    """What must agree for two canvases to step together. `length` is the padded one; one forward takes `most` canvases
+    of it, so that a step's cost is bounded whatever the length."""
 
     model: str
     length: int
     kind: Kind
+    most: int = sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Scheduler:
         self._max_batch = max_batch
         self._lanes: dict[Lane, dict[str, dict[int, None]]] = {}  # lane -> request -> its seats, both by arrival
         self._lanes_of: dict[str, set[Lane]] = {}
+        self._chosen: dict[tuple[Lane, int], tuple[Seat, ...]] = {}  # by lane and limit, until its seats change
 
     def __len__(self) -> int:
         return sum(len(seats) for requests in self._lanes.values() for seats in requests.values())
@@ -56,12 +60,14 @@ class Scheduler:
     def join(self, request_id: str, seats: Mapping[int, Lane]) -> None:
         """Adds a request, the youngest of all, with the lane of each of its canvases."""
         assert request_id not in self._lanes_of
+        self._chosen.clear()
         self._lanes_of[request_id] = set(seats.values())
         for index, lane in seats.items():
             self._lanes.setdefault(lane, {}).setdefault(request_id, {})[index] = None
 
     def leave(self, seat: Seat, lane: Lane) -> None:
         """Frees the seat of a finished canvas."""
+        self._chosen.clear()
         seats = self._lanes[lane][seat.request_id]
         del seats[seat.index]
         if not seats:
@@ -69,6 +75,7 @@ class Scheduler:
 
     def drop(self, request_id: str) -> None:
         """Frees all seats of a request. A request that has none is no error: it may just have finished."""
+        self._chosen.clear()
         for lane in tuple(self._lanes_of.get(request_id, ())):
             self._forget(request_id, lane)
 
@@ -79,12 +86,16 @@ class Scheduler:
         lane = next(iter(self._lanes))
         requests = self._lanes.pop(lane)
         self._lanes[lane] = requests
-        return lane, tuple(islice(_rounds(requests), self._limit(lane)))
+        limit = self._limit(lane)
+        if (lane, limit) not in self._chosen:
+            self._chosen[lane, limit] = tuple(islice(_rounds(requests), limit))
+        return lane, self._chosen[lane, limit]
 
     def _limit(self, lane: Lane) -> int:
+        most = min(self._max_batch, lane.most)
         if lane.kind == "score" and any(other.kind == "generate" for other in self._lanes):
-            return max(1, self._max_batch // _SCORE_PART)
-        return self._max_batch
+            return max(1, most // _SCORE_PART)
+        return most
 
     def _forget(self, request_id: str, lane: Lane) -> None:
         del self._lanes[lane][request_id]

@@ -58,7 +58,7 @@ def train(recipe: Recipe, dataset: Dataset, *, work: Path) -> Trained | None:
 
 
 def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Trained | None:
-    run = _Run(fabric, recipe, dataset, work)
+    run = Run(fabric, recipe, dataset, work)
     run.resume()
     if not fabric.is_global_zero:
         run.steps(None)
@@ -98,7 +98,7 @@ def _critic(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -
     return Critic(length)
 
 
-class _Run:
+class Run:
     """One run's moving parts; `step` is the number of updates done."""
 
     def __init__(self, fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> None:

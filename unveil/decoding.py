@@ -1,7 +1,6 @@
 """Canvases of a table to finished ones, many at once and in their order. Knows no file, no prompt and no column.
 
-The same noise and the same fixed shapes as the service has, so a seed gives what it gives over HTTP. Canvases that look
-alike (all of them at their first step, where no prompt is given) share one row of the forward.
+The same noise and the same fixed shapes as the service has, so a seed gives what it gives over HTTP.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from model.artifact import load_artifact
 from model.canvas import Canvas, Reveal
-from model.denoiser import Barring, Denoiser, Prediction
+from model.denoiser import Barring
+from model.networks import prepare
 from model.sampler import step
 from service.engine_models import fixed_shapes, pick_device
 
@@ -38,11 +37,11 @@ class Decoder:
         torch.set_num_threads(1)
         artifact = load_artifact(folder)
         self._device = torch.device(pick_device("auto"))
-        network: Denoiser = artifact.denoiser.to(self._device)
+        stages = prepare(artifact.denoiser.to(self._device))
         architecture = artifact.manifest.architecture
         if barred:
-            network = Barring(network, barred)
-        self._denoise = _Shared(fixed_shapes(network, architecture, _MAX_BATCH, self._device)[0])
+            stages = Barring(stages, barred)
+        self._denoise, _ = fixed_shapes(stages, architecture, _MAX_BATCH, self._device)
         width = max(architecture.vocabulary_sizes) * architecture.length
         self._window = max(min(_CELLS_AT_ONCE // width, _LARGEST_WINDOW), 1)
 
@@ -61,19 +60,3 @@ class Decoder:
                 current[i] = result.canvas
                 reveals[i].update((reveal.position, reveal) for reveal in result.reveals)
         return [Finished(canvas, found) for canvas, found in zip(current, reveals, strict=True)]
-
-
-class _Shared:
-    """A denoiser that computes equal rows once. Its rows must not depend on their neighbours."""
-
-    def __init__(self, denoise: Denoiser) -> None:
-        self._denoise = denoise
-
-    def __call__(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
-        """See `model.denoiser.Denoiser`; rows of a table are all of one length."""
-        looks = tokens.masked_fill(hidden, -1)
-        _, row_of = torch.unique(looks, dim=0, return_inverse=True)
-        first = torch.empty(int(row_of.max()) + 1, dtype=torch.int64, device=tokens.device)
-        first[row_of] = torch.arange(len(tokens), device=tokens.device)
-        logits, order_logits = self._denoise(tokens[first], hidden[first], lengths[first])
-        return Prediction(logits[row_of], order_logits[row_of])

@@ -1,6 +1,7 @@
 """How fast the engine is here: the same canvases decoded by the engine's own loop and by the published one, in turns.
 
-No HTTP: `Worker`, scheduler, fixed shapes and sampler exactly as the service runs them, in the calling thread.
+No HTTP: `Worker`, scheduler, fixed shapes and sampler exactly as the service runs them, in the calling thread, whose
+CPU time is what is measured.
 """
 
 import queue
@@ -14,9 +15,9 @@ from typing import Any
 import torch
 
 from model.artifact import load_artifact
+from model.batch import collate
 from model.canvas import Canvas, SamplingParams
 from model.denoiser import Denoiser
-from model.sampler import collate
 from service.catalog import Source
 from service.engine_models import load_models
 from service.engine_worker import Runner, Worker
@@ -151,7 +152,8 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def medians(sides: dict[str, Callable[[], None]], *, rounds: int) -> dict[str, float]:
-    """Seconds of each side, the sides taking turns, so that a busy neighbour slows all of them."""
+    """Seconds of the calling thread's own CPU time, which is all that a side of one thread takes; the sides take turns.
+    Clock time would count other processes of a busy machine too."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for name, seconds in _rounds(sides, rounds):
         taken[name].append(seconds)
@@ -161,6 +163,6 @@ def medians(sides: dict[str, Callable[[], None]], *, rounds: int) -> dict[str, f
 def _rounds(sides: dict[str, Callable[[], None]], rounds: int) -> Iterator[tuple[str, float]]:
     for _ in range(rounds):
         for name, run in sides.items():
-            begin = time.perf_counter()
+            begin = time.thread_time()
             run()
-            yield name, time.perf_counter() - begin
+            yield name, time.thread_time() - begin

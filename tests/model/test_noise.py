@@ -1,20 +1,21 @@
 """Philox against its published vectors, and what the sampler's uniforms are keyed by."""
 
+import numpy as np
 import torch
 
-from model.noise import gumbel, philox, uniforms
+from model.noise import Words, gumbel, order_gumbel, philox, reveal_uniforms, uniforms
 from model.seeds import DRAWN_SEED_BITS, derive_seed, draw_seed
 
 
-def _words(values: tuple[torch.Tensor, ...]) -> list[int]:
-    return [int(value) for value in values]
+def _words(values: tuple[Words, ...]) -> list[int]:
+    return [int(value[0]) for value in values]
 
 
 def test_philox_gives_the_known_answers_of_random123() -> None:
-    zero, ones = torch.tensor(0), torch.tensor(0xFFFFFFFF)
+    zero, ones = np.array([0], np.uint64), np.array([0xFFFFFFFF], np.uint64)
     assert _words(philox((zero,) * 4, (zero,) * 2)) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
     assert _words(philox((ones,) * 4, (ones,) * 2)) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
-    pi = [torch.tensor(v) for v in (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0)]
+    pi = [np.array([v], np.uint64) for v in (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0)]
     assert _words(philox((pi[0], pi[1], pi[2], pi[3]), (pi[4], pi[5]))) == [
         0xD16CFE09,
         0x94FDCCEB,
@@ -67,3 +68,20 @@ def test_the_first_sample_has_the_requests_own_seed_and_the_others_have_seeds_th
     assert all(0 <= seed < 2**DRAWN_SEED_BITS for seed in derived)
     assert derive_seed(18, 0, 1) != derive_seed(17, 0, 1)
     assert 0 <= draw_seed() < 2**DRAWN_SEED_BITS
+
+
+def test_remembered_blocks_are_the_same_numbers() -> None:
+    seeds, steps, W = [3, 2**63 - 1, 3], [1, 70, 2**33 + 5], 16
+    s, t = torch.tensor(seeds)[:, None], torch.tensor(steps)[:, None]
+    noise, _ = uniforms(s, t, torch.arange(W), purpose="order")
+    for _ in range(2):
+        assert np.allclose(order_gumbel(seeds, steps, W), gumbel(noise).numpy(), rtol=1e-14)
+        for many in (3, 4, 7):  # few are looked up, many are drawn at once
+            assert np.array_equal(
+                order_gumbel(seeds * many, steps * many, W), np.tile(order_gumbel(seeds, steps, W), (many, 1))
+            )
+    positions = [0, 15, 7]
+    token, value = uniforms(s[:, 0], t[:, 0], torch.tensor(positions), purpose="reveal")
+    assert reveal_uniforms(seeds, steps, positions, W) == (token.tolist(), value.tolist())
+    assert reveal_uniforms(seeds * 5, steps * 5, positions * 5, W) == (token.tolist() * 5, value.tolist() * 5)
+    assert reveal_uniforms(seeds, steps, positions, 32) == (token.tolist(), value.tolist())

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import model.sampler
+import model.reveals
 from model.canvas import Canvas, OrderPolicy, Reveal, SamplingParams
 from model.denoiser import Prediction
 from model.exact import log_likelihood, order_table
@@ -226,7 +226,7 @@ def test_idle_time_steps_are_passed_over_in_blocks_without_changing_a_reveal(mon
     final, reveals = _finish(denoiser, canvases)
     assert all(canvas.num_forwards <= 6 for canvas in final)  # an idle step costs no forward
     assert max(reveal.step for own in reveals for reveal in own) > 200
-    monkeypatch.setattr(model.sampler, "_STEPS_AT_ONCE", 1)
+    monkeypatch.setattr(model.reveals, "_STEPS_AT_ONCE", 1)
     assert _finish(denoiser, canvases) == (final, reveals)
     assert _finish(denoiser, canvases[5:6]) == (final[5:6], reveals[5:6])
 
@@ -248,8 +248,7 @@ def test_threshold_reveals_the_head_of_the_order_that_is_sure_enough_and_at_leas
 def _shares(row: list[float], **params: Any) -> list[float]:
     n = 8000
     noise = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    given: dict[str, Any] = {"temperature": 1.0, "top_k": None, "top_p": None, **params}
-    ids, _ = draw_tokens(torch.tensor(row).log().expand(n, -1), noise, **{k: [v] * n for k, v in given.items()})
+    ids, _ = draw_tokens(torch.tensor(row).log().expand(n, -1), noise.tolist(), [SamplingParams(**params)] * n)
     return [float((ids == i).double().mean()) for i in range(len(row))]
 
 
@@ -348,3 +347,19 @@ def test_a_denoiser_of_the_wrong_shape_or_without_numbers_is_refused() -> None:
         step(Short(), [blank(4)])
     with pytest.raises(ValueError, match="not finite"):
         step(Fixed([[float("nan"), 0.0]] * 4), [blank(4)])
+
+
+def test_canvases_that_look_alike_share_a_row_of_the_forward() -> None:
+    seen: list[int] = []
+    network = random_denoiser()
+
+    def denoise(tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
+        seen.append(len(tokens))
+        return network(tokens, hidden, lengths)
+
+    params = [SamplingParams(order=order) for order in ("learned", "margin", "uniform")]
+    canvases = [blank(3, seed=seed, params=own) for seed in range(4) for own in params]
+    known = [Canvas.start((1, 0, 0), (False, True, True), seed=9, params=own) for own in params]
+    together = step(denoise, [*canvases, *known, *canvases])
+    assert seen == [2]
+    assert together == [result for canvas in [*canvases, *known, *canvases] for result in step(network, [canvas])]

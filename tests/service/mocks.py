@@ -56,6 +56,9 @@ class MockRunner:
     def bucket(self, length: int) -> int:
         return length
 
+    def largest(self, bucket: int) -> int:
+        return 1000
+
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
         self.batches.append(list(canvases))
         self.on_step(canvases)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.denoiser import Denoiser, Prediction
+from model.denoiser import Begun, Denoiser, Prediction, Whole
+from model.networks import prepare
 from model.tokenizers.base import Tokenizer
 from service.engine_models import fixed_shapes
 from service.engine_shapes import FixedShapes, agreeing_sizes, batch_sizes, length_buckets, random_inputs
@@ -54,6 +55,11 @@ def _never_the_same_twice(batch: int, rows: Tensor) -> Tensor:
     return 1e-12 * torch.rand(len(rows), generator=_noise)
 
 
+def _agreeing(rounding: Rounding) -> tuple[int, ...]:
+    inputs, network = random_inputs(16, 5, shortest=5, vocabulary_sizes=(V,), seed=1), _network(rounding)
+    return agreeing_sizes(lambda index: network(*inputs.rows(index)).token_logits, 16, (1, 2, 4, 8, 16))
+
+
 @pytest.mark.parametrize(
     ("rounding", "expected"),
     [
@@ -65,22 +71,55 @@ def _never_the_same_twice(batch: int, rows: Tensor) -> Tensor:
     ],
 )
 def test_exactly_the_sizes_that_agree_bit_for_bit_are_used(rounding: Rounding, expected: tuple[int, ...]) -> None:
-    inputs = random_inputs(16, 5, shortest=5, vocabulary_sizes=(V,), seed=1)
-    assert agreeing_sizes(_network(rounding), inputs, (1, 2, 4, 8, 16)) == expected
+    assert _agreeing(rounding) == expected
 
 
 @pytest.mark.parametrize("rounding", [_small_batches_differ, _all_but_single_rows_depend_on_the_row])
 def test_a_row_is_the_same_alone_and_in_any_batch_on_a_network_that_rounds_by_batch(rounding: Rounding) -> None:
-    network = _network(rounding)
-    sizes = agreeing_sizes(network, random_inputs(16, 5, shortest=5, vocabulary_sizes=(V,), seed=1), (1, 2, 4, 8, 16))
-    fixed = FixedShapes(network, sizes={5: sizes})
+    fixed = FixedShapes(Whole(_network(rounding)), sizes={5: _agreeing(rounding)}, finish_sizes=(1,))
     tokens, hidden, lengths = _inputs()
-    alone = [fixed(tokens[i : i + 1], hidden[i : i + 1], lengths[i : i + 1]) for i in range(16)]
+    alone = [fixed.begin(tokens[i : i + 1], hidden[i : i + 1], lengths[i : i + 1]) for i in range(16)]
     for rows in (torch.arange(16), torch.arange(16).flip(0), torch.tensor([3, 3, 9]), torch.arange(5, 12)):
-        together = fixed(tokens[rows], hidden[rows], lengths[rows])
+        together = fixed.begin(tokens[rows], hidden[rows], lengths[rows])
         for place, row in enumerate(rows.tolist()):
-            assert torch.equal(together.token_logits[place], alone[row].token_logits[0])
+            assert torch.equal(together.states[place], alone[row].states[0])
             assert torch.equal(together.order_logits[place], alone[row].order_logits[0])
+
+
+class Rowwise:
+    """A second stage that rounds by how many positions it is asked for."""
+
+    def __init__(self, rounding: Rounding) -> None:
+        self.rounding = rounding
+        self.seen: list[int] = []
+
+    def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
+        return Begun(tokens.double(), torch.stack([tokens.double(), hidden.double()], -1))
+
+    def finish(self, states: Tensor, positions: Tensor) -> Tensor:
+        self.seen.append(len(positions))
+        row = states.sum(-1) + positions + self.rounding(len(positions), torch.arange(len(positions)))
+        return (row[:, None] + torch.arange(V)).sin()
+
+    def rounded(self, num: int) -> int:
+        return num
+
+
+def test_positions_are_finished_in_the_sizes_that_agree_and_so_alike_in_any_company() -> None:
+    stages = Rowwise(_small_batches_differ)
+    architecture = random_transformer(table_tokenizer()).architecture
+    measured, is_deterministic = fixed_shapes(stages, architecture, 4, torch.device("cpu"))
+    assert is_deterministic
+    assert measured.finish_sizes == (4, 6, 8, 12, 16, 20)
+    fixed = FixedShapes(stages, sizes={5: (1,)}, finish_sizes=measured.finish_sizes)
+    generator = torch.Generator().manual_seed(3)
+    states, positions = torch.rand(50, 2, generator=generator), torch.randint(5, (50,), generator=generator)
+    alone = torch.cat([fixed.finish(states[i : i + 1], positions[i : i + 1]) for i in range(50)])
+    stages.seen.clear()
+    assert torch.equal(fixed.finish(states, positions), alone)
+    assert torch.equal(fixed.finish(states[40:47], positions[40:47]), alone[40:47])
+    assert stages.seen == [20, 20, 12, 8]
+    assert [fixed.rounded(num) for num in (1, 4, 7, 19, 20, 21)] == [4, 4, 8, 20, 20, 21]
 
 
 def test_the_check_would_not_pass_without_the_fixed_shapes() -> None:
@@ -98,21 +137,21 @@ def test_the_network_only_ever_sees_its_sizes_and_lengths_and_the_caller_its_own
         seen.append(tuple(tokens.shape))
         return _network(_exact)(tokens, hidden, lengths)
 
-    fixed = FixedShapes(network, sizes={16: (4, 8), 40: (2,)})
+    fixed = FixedShapes(Whole(network), sizes={16: (4, 8), 40: (2,)}, finish_sizes=(1,))
     for rows, length in ((1, 3), (4, 16), (5, 16), (9, 11), (3, 17)):
         inputs = random_inputs(rows, length, shortest=length, vocabulary_sizes=(V,), seed=0)
-        logits, order_logits = fixed(*inputs)
-        assert logits.shape == (rows, length, V)
-        assert order_logits.shape == (rows, length)
+        begun = fixed.begin(*inputs)
+        assert begun.states.shape == (rows, length, V)
+        assert begun.order_logits.shape == (rows, length)
     assert seen == [(4, 16), (4, 16), (8, 16), (8, 16), (4, 16), (2, 40), (2, 40)]
     assert fixed.num_positions == sum(rows * length for rows, length in seen)
 
 
 def test_canvases_of_two_length_buckets_are_not_run_together() -> None:
-    fixed = FixedShapes(_network(_exact), sizes={16: (4,), 40: (4,)})
+    fixed = FixedShapes(Whole(_network(_exact)), sizes={16: (4,), 40: (4,)}, finish_sizes=(1,))
     tokens, hidden, _ = random_inputs(2, 30, shortest=30, vocabulary_sizes=(V,), seed=0)
     with pytest.raises(AssertionError, match="two length buckets"):
-        fixed(tokens, hidden, torch.tensor([12, 30]))
+        fixed.begin(tokens, hidden, torch.tensor([12, 30]))
 
 
 def test_batch_sizes_grow_by_half_and_buckets_double_up_to_the_length() -> None:
@@ -128,7 +167,7 @@ def test_batch_sizes_grow_by_half_and_buckets_double_up_to_the_length() -> None:
 @pytest.mark.parametrize("tokenizer", [table_tokenizer(), text_tokenizer()], ids=["table", "text"])
 def test_the_real_network_runs_deterministically_here(tokenizer: Tokenizer) -> None:
     network = random_transformer(tokenizer, kind="contextual")
-    fixed, is_deterministic = fixed_shapes(network, network.architecture, 16, torch.device("cpu"))
+    fixed, is_deterministic = fixed_shapes(prepare(network), network.architecture, 16, torch.device("cpu"))
     assert is_deterministic
     assert all(fixed.sizes.values())
 

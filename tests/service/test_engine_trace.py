@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.denoiser import Prediction
+from model.denoiser import Prediction, Stages, Whole
+from model.networks import prepare
 from model.tokenizers.base import Tokenizer
 from service.engine_shapes import Inputs, random_inputs
 from service.engine_trace import Traced
@@ -21,24 +22,34 @@ def _inputs(tokenizer: Tokenizer, rows: int, *, seed: int) -> Inputs:
 @pytest.mark.parametrize("relative_bias", [False, True])
 @pytest.mark.parametrize("tokenizer", [table_tokenizer(), text_tokenizer()], ids=["table", "text"])
 @torch.inference_mode()
-def test_a_recorded_shape_gives_the_networks_own_bits_for_other_inputs(
+def test_a_recorded_shape_gives_the_stages_own_bits_for_other_inputs(
     tokenizer: Tokenizer, kind: str, relative_bias: bool
 ) -> None:
-    network = random_transformer(tokenizer, kind=kind, relative_bias=relative_bias)  # type: ignore[arg-type]
-    traced = Traced(network)
-    assert traced.record(*_inputs(tokenizer, 3, seed=1))
+    stages = prepare(random_transformer(tokenizer, kind=kind, relative_bias=relative_bias))  # type: ignore[arg-type]
+    traced = Traced(stages)
+    assert traced.record_begin(*_inputs(tokenizer, 3, seed=1))
+    states, positions = _states(stages, tokenizer, seed=1)
+    assert traced.record_finish(states, positions)
     for seed in range(2, 6):
         inputs = _inputs(tokenizer, 3, seed=seed)
-        for found, expected in zip(traced(*inputs), network(*inputs), strict=True):
+        for found, expected in zip(traced.begin(*inputs), stages.begin(*inputs), strict=True):
             assert torch.equal(found, expected)
+        states, positions = _states(stages, tokenizer, seed=seed)
+        assert torch.equal(traced.finish(states, positions), stages.finish(states, positions))
+
+
+def _states(stages: Stages, tokenizer: Tokenizer, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Those of every position of two canvases, and where they stand."""
+    states = stages.begin(*_inputs(tokenizer, 2, seed=seed)).states
+    return states.flatten(0, 1), torch.arange(states.shape[1]).repeat(2)
 
 
 @torch.inference_mode()
 def test_a_shape_that_was_not_recorded_runs_as_it_is() -> None:
     tokenizer = table_tokenizer()
-    network = random_transformer(tokenizer)
+    stages = prepare(random_transformer(tokenizer))
     inputs = _inputs(tokenizer, 2, seed=1)
-    assert torch.equal(Traced(network)(*inputs).token_logits, network(*inputs).token_logits)
+    assert torch.equal(Traced(stages).begin(*inputs).states, stages.begin(*inputs).states)
 
 
 def test_a_network_whose_path_depends_on_its_inputs_is_not_recorded() -> None:
@@ -49,17 +60,17 @@ def test_a_network_whose_path_depends_on_its_inputs_is_not_recorded() -> None:
 
     inputs = random_inputs(2, 6, shortest=1, vocabulary_sizes=(3,), seed=3)
     assert int(inputs.lengths.min()) < 6
-    traced = Traced(branching)
-    assert not traced.record(*inputs)
-    assert torch.equal(traced(*inputs).token_logits, branching(*inputs).token_logits)
+    traced = Traced(Whole(branching))
+    assert not traced.record_begin(*inputs)
+    assert torch.equal(traced.begin(*inputs).states, branching(*inputs).token_logits)
 
 
 def test_a_network_that_fails_is_not_recorded_and_still_fails_when_asked() -> None:
     def broken(tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         raise RuntimeError("no such kernel")
 
-    traced = Traced(broken)
+    traced = Traced(Whole(broken))
     inputs = random_inputs(2, 6, shortest=6, vocabulary_sizes=(3,), seed=3)
-    assert not traced.record(*inputs)
+    assert not traced.record_begin(*inputs)
     with pytest.raises(RuntimeError, match="no such kernel"):
-        traced(*inputs)
+        traced.begin(*inputs)

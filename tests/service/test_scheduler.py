@@ -154,3 +154,13 @@ def test_a_request_joins_once() -> None:
     scheduler.join("x", {0: A})
     with pytest.raises(AssertionError):
         scheduler.join("x", {1: A})
+
+
+def test_a_batch_takes_no_more_than_one_forward_of_its_length() -> None:
+    long, short = Lane("a", 1024, "generate", 2), Lane("a", 16, "generate", 128)
+    scheduler = Scheduler(max_batch=64)
+    scheduler.join("many", {**dict.fromkeys(range(5), long), **dict.fromkeys(range(5, 200), short)})
+    batches = [scheduler.next_batch() for _ in range(4)]
+    assert [(batch[0], len(batch[1])) for batch in batches if batch] == [(long, 2), (short, 64)] * 2
+    scheduler.leave(Seat("many", 0), long)
+    assert scheduler.next_batch() == (long, (Seat("many", 1), Seat("many", 2)))

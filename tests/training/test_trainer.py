@@ -196,7 +196,7 @@ def test_compiled_blocks_give_the_same_losses(tmp_path: Path) -> None:
 def test_the_averaged_weights_follow_the_trained_ones() -> None:
     recipe = small_recipe()
     fabric = make_fabric(recipe.run)
-    run = training.trainer._Run(fabric, recipe, DATASET, Path("unused"))
+    run = training.trainer.Run(fabric, recipe, DATASET, Path("unused"))
     arm: Arm = run.arm
     before = [p.clone() for p in arm.average.parameters()]
     with torch.no_grad():

@@ -8,10 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from model.canvas import Canvas, SamplingParams
-from model.denoiser import Prediction
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.unveil.commands import Outcome, run_command
 from unveil import decoding
@@ -99,18 +97,3 @@ def test_memory_does_not_grow_with_the_number_of_rows(artifact: Path, monkeypatc
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 2 * peaks[1]
-
-
-def test_canvases_that_look_alike_are_computed_once() -> None:
-    seen: list[int] = []
-
-    def denoise(tokens: torch.Tensor, hidden: torch.Tensor, lengths: torch.Tensor) -> Prediction:
-        seen.append(len(tokens))
-        return Prediction(tokens[..., None] + 10.0 * hidden[..., None], tokens.float())
-
-    tokens = torch.tensor([[0, 1], [2, 1], [0, 1], [0, 1]])
-    hidden = torch.tensor([[True, False], [False, False], [True, False], [False, False]])
-    logits, order_logits = decoding._Shared(denoise)(tokens, hidden, torch.full((4,), 2))
-    assert seen == [3]
-    assert torch.equal(logits[..., 0], tokens + 10.0 * hidden)
-    assert torch.equal(order_logits, tokens.float())

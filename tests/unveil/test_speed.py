@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.batch import collate
 from model.canvas import Canvas
-from model.sampler import collate, decode
+from model.sampler import decode
 from service.catalog import Source
 from tests.model.artifacts import random_transformer, table_tokenizer, text_tokenizer, write_artifact
 from unveil import cli
