@@ -33,17 +33,20 @@ class Batch:
     begun: Begun
     canvases: Sequence[Canvas]
     params: Sequence[SamplingParams]
-    row_of: Sequence[int]
+    row_of: Ints
     hidden: Bools
     order_logits: Floats
 
-    def log_p(self, rows: Sequence[int], positions: Ints) -> Tensor:
+    def log_p(self, rows: Ints, positions: Ints) -> Tensor:
         """Log-probabilities [R, V'] at `positions` [R] of the canvases `rows` [R], on the denoiser's device."""
-        device, num = self.begun.states.device, len(rows)
-        more = self.stages.rounded(num) - num
-        at = torch.tensor([*(self.row_of[row] for row in rows), *(0,) * more], device=device)
-        where = torch.tensor([*positions.tolist(), *(0,) * more], device=device)
-        return log_probabilities(self.stages.finish(self.begun.states[at, where], where)[:num])
+        states, num = self.begun.states, len(rows)
+        missing = self.stages.rounded(num) - num
+        if missing:
+            rows, positions = (np.concatenate([x, np.zeros(missing, np.int64)]) for x in (rows, positions))
+        flat = torch.from_numpy(self.row_of[rows] * states.shape[1] + positions).to(states.device)
+        found = states.reshape(-1, states.shape[2]).index_select(0, flat)
+        where = torch.from_numpy(positions).to(states.device)
+        return log_probabilities(self.stages.finish(found, where)[:num])
 
 
 def begin(denoise: Denoiser | Stages, canvases: Sequence[Canvas], *, device: torch.device | None = None) -> Batch:
@@ -65,7 +68,7 @@ def begin(denoise: Denoiser | Stages, canvases: Sequence[Canvas], *, device: tor
     wide[:, : tokens.shape[1]] = hidden
     if len(looks) < len(canvases):
         wide, logits = wide[row_of], logits[row_of]
-    return Batch(stages, begun, canvases, params, row_of, wide, logits)
+    return Batch(stages, begun, canvases, params, np.array(row_of), wide, logits)
 
 
 class Sureness:
@@ -81,11 +84,11 @@ class Sureness:
 
     def _look(self, batch: Batch, measure: OrderPolicy, asking: Sequence[int]) -> None:
         first_of: dict[int, int] = {}  # canvases that look alike are looked at once
-        like = [first_of.setdefault(batch.row_of[b], b) for b in asking]
+        like = [first_of.setdefault(row, b) for row, b in zip(batch.row_of[asking].tolist(), asking, strict=True)]
         firsts = np.array(list(first_of.values()))
         at, positions = batch.hidden[firsts].nonzero()
         rows = firsts[at]
-        log_p = batch.log_p(rows.tolist(), positions)
+        log_p = batch.log_p(rows, positions)
         values, places = np.zeros(batch.hidden.shape), np.zeros(batch.hidden.shape, np.int64)
         values[rows, positions] = policies.sureness(log_p, measure).cpu().numpy()
         places[rows, positions] = np.arange(len(rows))
@@ -93,7 +96,7 @@ class Sureness:
             values[asking], places[asking] = values[like], places[like]
         self.values[measure], self._log_p[measure] = values, (log_p, places)
 
-    def log_p(self, measure: OrderPolicy, rows: Sequence[int], positions: Ints) -> Tensor:
+    def log_p(self, measure: OrderPolicy, rows: Ints, positions: Ints) -> Tensor:
         """As `Batch.log_p`, of what has been computed."""
         log_p, places = self._log_p[measure]
         return log_p[torch.from_numpy(places[rows, positions]).to(log_p.device)]

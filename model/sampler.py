@@ -81,9 +81,9 @@ def _tokens(
     batch: Batch, sure: Sureness, of: Sequence[int], positions: Ints, noise: Sequence[float]
 ) -> tuple[list[int], list[float]]:
     """The id drawn at each position of the canvases `of`, and its log-probability."""
-    ids, logprobs = [0] * len(of), [0.0] * len(of)
+    ids, logprobs, rows = [0] * len(of), [0.0] * len(of), np.array(of)
     for measure, at in groups([sure.measures[row] for row in of]):
-        log_p = (batch.log_p if measure is None else partial(sure.log_p, measure))([of[i] for i in at], positions[at])
+        log_p = (batch.log_p if measure is None else partial(sure.log_p, measure))(rows[at], positions[at])
         drawn, found = draw(log_p, [noise[i] for i in at], [batch.params[of[i]] for i in at])
         for i, token_id, logprob in zip(at, drawn.tolist(), found.tolist(), strict=True):
             ids[i], logprobs[i] = token_id, logprob

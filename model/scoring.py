@@ -86,7 +86,7 @@ def _choose(chains: Sequence[Chain], batch: Batch) -> Ints:
 
 def _costs(chains: Sequence[Chain], batch: Batch, chosen: Ints) -> list[float]:
     """`-log p` of the true id at each chain's chosen position, computed as the sampler computes a reveal's."""
-    log_p = batch.log_p(range(len(chains)), chosen)  # [B, V']
+    log_p = batch.log_p(np.arange(len(chains)), chosen)  # [B, V']
     true = torch.tensor([chain.truth[i] for chain, i in zip(chains, chosen.tolist(), strict=True)], device=log_p.device)
     nats: list[float] = (0.0 - log_p.gather(-1, true[:, None]).squeeze(-1)).tolist()
     return nats
