@@ -14,7 +14,7 @@ from service.engine_shapes import random_inputs
 def _network(*, sizes: tuple[int, ...], width: int = 32, **fields: object) -> Transformer:
     torch.manual_seed(0)
     length = len(sizes) if len(sizes) > 1 else 9
-    has_bias = len(sizes) == 1 and width == 32  # wide ones, as drawn here, magnify the last bits
+    has_bias = len(sizes) == 1
     shape = {
         "relative_bias": has_bias,
         "length": length,
@@ -27,7 +27,7 @@ def _network(*, sizes: tuple[int, ...], width: int = 32, **fields: object) -> Tr
     order = OrderSpec(**{"kind": "global", **fields})
     network = Transformer(Architecture(**shape), order).eval()
     for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=0.3 * (32 / width) ** 0.5)
     return network
 
 
