@@ -1,6 +1,7 @@
 """Order heads: log-weights of the next position to reveal, read off the trunk. Know no loss and no sampler."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.manifest import Architecture, ImportedArchitecture, OrderKind, OrderSpec
@@ -8,7 +9,21 @@ from model.policies import confidence_of
 
 FIXED_GAP = 64.0  # log-weights this far apart make Plackett-Luce deterministic: float64 Gumbel noise spans 40
 SHARPNESS = 32.0  # log-weight of a nat of expected loss: what is sure goes first, and what is equally sure by chance
+_COLUMNS = 4
 _FLOOR = 1e-6  # probabilities and nats below this are all the same to a head that reads their logarithms
+
+
+def read_one(head: nn.Sequential | nn.Linear, x: Tensor) -> Tensor:
+    """[..., D] -> [...], by a head whose last layer has one output.
+
+    That layer runs as a product with a few columns that are all alike: a product with a single one is another kernel,
+    which rounds by how many rows there are, and so a canvas alone would not be what it is in a batch.
+    """
+    *layers, last = head if isinstance(head, nn.Sequential) else (head,)
+    for layer in layers:
+        x = layer(x)
+    assert isinstance(last, nn.Linear)
+    return F.linear(x, last.weight.expand(_COLUMNS, -1), last.bias.expand(_COLUMNS))[..., 0]
 
 
 class OrderHead(nn.Module):
@@ -43,7 +58,7 @@ class OrderHead(nn.Module):
         log_w = self.global_log_w()[: x.shape[1]].expand(x.shape[:2])
         if self.kind != "contextual":
             return log_w
-        return log_w + self.head(x).squeeze(-1).float()  # type: ignore[no-any-return]
+        return log_w + read_one(self.head, x).float()
 
 
 class ForesightHead(OrderHead):
@@ -64,8 +79,8 @@ class ForesightHead(OrderHead):
     def log_loss(self, x: Tensor, token_logits: Tensor) -> Tensor:
         """Logarithm of the nats that revealing each position is expected to cost: [B, L, D], [B, L, V] -> [B, L]."""
         sure = _features(token_logits.detach())  # [B, L, F]
-        correction = self.head(torch.cat([self.state_norm(x.detach()), sure.to(x.dtype)], -1)).squeeze(-1).float()
-        return sure[..., 0] + correction  # type: ignore[no-any-return]
+        correction = read_one(self.head, torch.cat([self.state_norm(x.detach()), sure.to(x.dtype)], -1)).float()
+        return sure[..., 0] + correction
 
     def forward(self, x: Tensor, token_logits: Tensor | None = None) -> Tensor:
         """Trunk states [B, L, D] and token logits [B, L, V] -> log-weights [B, L]."""
