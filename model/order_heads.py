@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.attention import Attention, padding_bias
@@ -11,7 +12,21 @@ from model.policies import confidence_of
 
 FIXED_GAP = 64.0  # log-weights this far apart make Plackett-Luce deterministic: float64 Gumbel noise spans 40
 SHARPNESS = 32.0  # log-weight of a nat of expected loss: what is sure goes first, and what is equally sure by chance
+_COLUMNS = 4
 _FLOOR = 1e-6  # probabilities and nats below this are all the same to a head that reads their logarithms
+
+
+def read_one(head: nn.Sequential | nn.Linear, x: Tensor) -> Tensor:
+    """[..., D] -> [...], by a head whose last layer has one output.
+
+    That layer runs as a product with a few columns that are all alike: a product with a single one is another kernel,
+    which rounds by how many rows there are, and so a canvas alone would not be what it is in a batch.
+    """
+    *layers, last = head if isinstance(head, nn.Sequential) else (head,)
+    for layer in layers:
+        x = layer(x)
+    assert isinstance(last, nn.Linear)
+    return F.linear(x, last.weight.expand(_COLUMNS, -1), last.bias.expand(_COLUMNS))[..., 0]
 
 
 class OrderHead(nn.Module):
@@ -47,7 +62,7 @@ class OrderHead(nn.Module):
         log_w = self.global_log_w()[: x.shape[1]].expand(x.shape[:2])
         if self.kind != "contextual":
             return log_w
-        return log_w + self.head(x).squeeze(-1).float()  # type: ignore[no-any-return]
+        return log_w + read_one(self.head, x).float()
 
 
 class Foreseen(NamedTuple):
@@ -90,7 +105,7 @@ class ForesightHead(OrderHead):
         return -SHARPNESS * cost
 
     def _log_loss(self, seen: Tensor, sure: Tensor) -> Tensor:
-        return sure[..., 0] + self.head(seen).squeeze(-1).float()  # type: ignore[no-any-return]
+        return sure[..., 0] + read_one(self.head, seen).float()
 
 
 class CostToGoHead(ForesightHead):
@@ -115,7 +130,7 @@ class CostToGoHead(ForesightHead):
         mixed, bias = self.seen(seen), padding_bias(lengths, x.shape[1], x.dtype)
         for mixer in self.mixers:
             mixed = mixer(mixed, bias)
-        return Foreseen(log_loss, log_loss.detach().exp() + self.left(mixed).squeeze(-1).float())
+        return Foreseen(log_loss, log_loss.detach().exp() + read_one(self.left, mixed).float())
 
 
 class _Mixer(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.denoiser import Prediction
 from model.manifest import GRID_CELLS, GRID_SIDE, Architecture, OrderSpec
 from model.network import Depths, Network, Reading, initialise
-from model.order_heads import make_order_head
+from model.order_heads import make_order_head, read_one
 
 _HIDDEN, _IS, _IS_NOT = range(3)  # what a plane knows of a cell
 _SIDE = GRID_SIDE
@@ -115,7 +115,7 @@ class PlaneNetwork(Network):
 
     def _logits(self, x: Tensor) -> Tensor:
         """States -> float32 logits [B, 81, 9]."""
-        return self.score(self.norm(x)).float().reshape(-1, GRID_CELLS, _SIDE)  # type: ignore[no-any-return]
+        return read_one(self.score, self.norm(x)).float().reshape(-1, GRID_CELLS, _SIDE)
 
 
 def _of_cells(x: Tensor, logits: Tensor) -> Tensor:
