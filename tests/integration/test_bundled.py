@@ -126,8 +126,38 @@ def test_what_the_models_page_says_of_adult_is_true(client: httpx.Client) -> Non
     assert len(law) == 15
 
 
+def _model(client: httpx.Client, name: str) -> dict[str, Any]:
+    (model,) = [model for model in client.get("/v1/models").json()["data"] if model["id"] == name]
+    return model
+
+
+def test_the_bundled_models_are_these_and_the_table_is_the_one_that_answers_unasked(client: httpx.Client) -> None:
+    models = [(model["id"], model["domain"]) for model in client.get("/v1/models").json()["data"]]
+    assert models == [("adult", "table"), ("moses", "smiles"), ("sudoku", "grid"), ("text", "text")]
+
+
+def test_the_molecule_model_keeps_a_scaffold_and_decides_where_the_molecule_ends(client: httpx.Client) -> None:
+    prompt = "[MASK:3]c1ccc([MASK:2])cc1"
+    body = {"model": "moses", "prompt": prompt, "seed": 7, "num_samples": 4}
+    samples = client.post("/generate", json=body).json()["samples"]
+    assert all("c1ccc(" in sample["output"] and ")cc1" in sample["output"] for sample in samples)
+    assert all(len(sample["reveals"]) >= 5 for sample in samples)
+    free = client.post("/generate", json={"model": "moses", "prompt": "", "seed": 7, "num_samples": 8}).json()
+    assert len({len(sample["output"]) for sample in free["samples"]}) > 1, "lengths are drawn, not given"
+    scored = client.post("/score", json={"model": "moses", "prompt": "CCO", "order": "left_to_right"})
+    assert scored.status_code == 200
+
+
+def test_a_molecule_of_unknown_tokens_is_refused_and_the_place_is_named(client: httpx.Client) -> None:
+    response = client.post("/generate", json={"model": "moses", "prompt": "CC[Zn]C"})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (422, "prompt")
+    assert "[Zn]" in error["message"]
+    assert "\n" not in error["message"]
+
+
 def test_the_sudoku_model_solves_its_example_and_says_so(client: httpx.Client) -> None:
-    _, sudoku, _ = client.get("/v1/models").json()["data"]
+    sudoku = _model(client, "sudoku")
     assert (sudoku["id"], sudoku["domain"], sudoku["order"], sudoku["length"]) == ("sudoku", "grid", "contextual", 81)
     prompt = sudoku["example_prompt"]
     body = {"model": "sudoku", "prompt": prompt, "order_temperature": 0, "temperature": 0, "seed": 7}
@@ -173,7 +203,7 @@ def test_the_text_model_fills_a_prompt_and_keeps_what_it_knows(client: httpx.Cli
 
 
 def test_what_the_models_page_says_of_text_is_true(client: httpx.Client) -> None:
-    *_, text = client.get("/v1/models").json()["data"]
+    text = _model(client, "text")
     assert (text["id"], text["domain"], text["order"], text["length"]) == ("text", "text", "global", 128)
     assert client.post("/generate", json={"model": "text", "prompt": text["example_prompt"]}).status_code == 200
     whole = client.post("/generate", json={"model": "text", "prompt": "In the ", "seed": 1}).json()["samples"][0]
