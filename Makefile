@@ -39,7 +39,7 @@ serve: install
 	$(BIN)/unveil serve
 
 test check: lint types browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: install
 	$(BIN)/ruff format --check .

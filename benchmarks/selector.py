@@ -87,15 +87,16 @@ def measure(task: Fields) -> Fields:
         "foresight, frozen denoiser": walked(dataset, "foresight", task, work=work, frozen=frozen),
         "cost to go, frozen denoiser": walked(dataset, "cost_to_go", task, work=work, frozen=frozen),
     }
+    taken = {name: choices(net, x) for name, net in policies.items()}
     order = deterministic_order(single.order_head.global_log_w().detach())
     nats = {
         "uniform orders": float(exact_nelbo(torch.zeros(x.shape[1]), mean)),
         "best single order": float(best),
         "global, learned": float(order_nelbo(mean, order)),
-        **{name: float(policy_cost(ce, choices(net, x)).mean()) for name, net in policies.items()},
+        **{name: float(policy_cost(ce, choice).mean()) for name, choice in taken.items()},
         "contextual optimum": float(optimum),
     }
-    own = {name: own_nats(net, x) for name, net in {"global": single, **policies}.items()}
+    own = {name: own_nats(net, x) for name, net in {"global": single, "contextual": policies["contextual"]}.items()}
     gains = {name: (nats["best single order"] - nats[name]) / float(best - optimum) for name in policies}
     return {
         "seed": task["seed"],
@@ -107,7 +108,7 @@ def measure(task: Fields) -> Fields:
         "selector_first": {
             "best single order": bool(sigma[0] == int(problem.places[0])),
             "contextual optimum": bool(choice[0, 0] == int(problem.places[0])),
-            **{name: bool(choices(net, x)[0, 0] == int(problem.places[0])) for name, net in policies.items()},
+            **{name: bool(choice[0, 0] == int(problem.places[0])) for name, choice in taken.items()},
         },
     }
 
