@@ -127,7 +127,8 @@ def test_what_the_models_page_says_of_adult_is_true(client: httpx.Client) -> Non
 
 
 def _model(client: httpx.Client, name: str) -> dict[str, Any]:
-    (model,) = [model for model in client.get("/v1/models").json()["data"] if model["id"] == name]
+    models: list[dict[str, Any]] = client.get("/v1/models").json()["data"]
+    (model,) = [model for model in models if model["id"] == name]
     return model
 
 
