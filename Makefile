@@ -39,7 +39,7 @@ serve: install
 	$(BIN)/unveil serve
 
 test check: lint types browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff format --check .
