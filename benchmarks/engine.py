@@ -10,7 +10,6 @@ a second over those of bare forwards in the same batches, asked for tokens at as
 sampler. The seeds of requests and weights are fixed in the script.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.problems.runs import timing_arguments
 from model.batch import collate
 from model.canvas import Canvas
 from model.manifest import Architecture, OrderSpec
@@ -47,12 +47,7 @@ SEED = 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="one round, few requests, a small network for the large one"
-    )
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = timing_arguments(__doc__, rounds=5)
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--no-large", action="store_true", help="without the network of BERT-base's shape")
     parser.add_argument("--large-only", action="store_true", help="nothing but that one")

@@ -9,7 +9,6 @@ order hardly any growth with the vocabulary, under confidence linear; none with 
 Memory is what the process's peak grew by in a process of its own.
 """
 
-import argparse
 import json
 import multiprocessing
 import resource
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.problems.runs import timing_arguments
 from model.canvas import Canvas, OrderPolicy, SamplingParams
 from model.manifest import Architecture, OrderSpec
 from model.networks import prepare
@@ -38,11 +38,7 @@ _LARGEST_BATCH = 64
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few small points, one round")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
+    given = timing_arguments(__doc__, rounds=5).parse_args()
     torch.set_num_threads(1)
     sweeps, rounds = (QUICK, 1) if given.quick else (SWEEPS, given.rounds)
     points = [

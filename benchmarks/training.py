@@ -7,7 +7,6 @@ average) over forward, cross-entropy and backward of the same network on as many
 thread, both in turns, the medians of this process's own CPU time. Learned (global) and uniform orders.
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from benchmarks.problems.runs import timing_arguments
 from model.denoiser import cross_entropy
 from model.tokenizers.table import TableTokenizer
 from training.config import Recipe, build_recipe
@@ -35,11 +35,7 @@ STEPS_A_ROUND = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one small table, one round")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--rounds", type=int, default=9)
-    given = parser.parse_args()
+    given = timing_arguments(__doc__, rounds=9).parse_args()
     torch.set_num_threads(1)
     shapes, rounds = (QUICK, 1) if given.quick else (SHAPES, given.rounds)
     rows = [measured(name, shapes[name], kind, rounds=rounds) for name in shapes for kind in ("uniform", "global")]

@@ -17,7 +17,6 @@ from model.denoiser import Begun, Denoiser, Stages, in_stages
 from model.noise import Floats
 from model.policies import Bools, Ints
 
-LANES = 16  # rows padded to whole vector registers: a remainder takes another code path, which may round differently
 Kind = TypeVar("Kind", bound=Hashable)
 
 
@@ -118,7 +117,7 @@ def _arrays(looks: Sequence[tuple[tuple[int, ...], tuple[bool, ...]]]) -> tuple[
 
 def log_probabilities(logits: Tensor) -> Tensor:
     """[R, V] -> float64 [R, V'], wider by ids that cannot be."""
-    missing = -logits.shape[-1] % LANES
+    missing = -logits.shape[-1] % policies.LANES
     if missing:
         logits = torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
     return logits.log_softmax(-1, dtype=torch.float64)

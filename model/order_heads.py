@@ -90,8 +90,7 @@ class ForesightHead(OrderHead):
 
     def foresee(self, x: Tensor, token_logits: Tensor, lengths: Tensor) -> Foreseen:  # noqa: ARG002
         """Trunk states [B, L, D], token logits [B, L, V], lengths [B]."""
-        sure = _features(token_logits.detach())  # [B, L, F]
-        log_loss = self._log_loss(torch.cat([self.state_norm(x.detach()), sure.to(x.dtype)], -1), sure)
+        log_loss, _ = self._look(x, token_logits)
         return Foreseen(log_loss, log_loss.exp())
 
     def forward(self, x: Tensor, token_logits: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
@@ -104,8 +103,11 @@ class ForesightHead(OrderHead):
         """Of the next position: minus the expected cost, in units of 1 / `SHARPNESS` nats."""
         return -SHARPNESS * cost
 
-    def _log_loss(self, seen: Tensor, sure: Tensor) -> Tensor:
-        return sure[..., 0] + read_one(self.head, seen).float()
+    def _look(self, x: Tensor, token_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The logarithm of each position's own expected nats [B, L], and what it is read from [B, L, D + F]."""
+        sure = _features(token_logits.detach())
+        seen = torch.cat([self.state_norm(x.detach()), sure.to(x.dtype)], -1)
+        return sure[..., 0] + read_one(self.head, seen).float(), seen
 
 
 class CostToGoHead(ForesightHead):
@@ -124,9 +126,7 @@ class CostToGoHead(ForesightHead):
 
     def foresee(self, x: Tensor, token_logits: Tensor, lengths: Tensor) -> Foreseen:
         """See `ForesightHead.foresee`."""
-        sure = _features(token_logits.detach())
-        seen = torch.cat([self.state_norm(x.detach()), sure.to(x.dtype)], -1)
-        log_loss = self._log_loss(seen, sure)
+        log_loss, seen = self._look(x, token_logits)
         mixed, bias = self.seen(seen), padding_bias(lengths, x.shape[1], x.dtype)
         for mixer in self.mixers:
             mixed = mixer(mixed, bias)

@@ -25,7 +25,7 @@ Ints = NDArray[np.int64]
 _BISECTIONS = 60
 _LAST = np.finfo(np.float64).max
 _HEURISTICS: tuple[OrderPolicy, ...] = ("confidence", "margin", "entropy")
-_NARROWEST = 16  # whole vector registers: a remainder takes another code path, which may round differently
+LANES = 16  # rows padded to whole vector registers: a remainder takes another code path, which may round differently
 
 
 class Confidence(NamedTuple):
@@ -55,7 +55,7 @@ def sureness(log_p: Tensor, measure: OrderPolicy) -> Tensor:
 
 def padded_width(length: int) -> int:
     """A power of two from 16, which all canvases of a length bucket share."""
-    return max(_NARROWEST, 1 << (length - 1).bit_length())
+    return max(LANES, 1 << (length - 1).bit_length())
 
 
 def log_rates(canvases: Sequence[Canvas], order_logits: Floats) -> Floats:

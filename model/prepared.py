@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from model.attention import attend, padding_bias
 from model.denoiser import Begun
 from model.order_heads import ForesightHead
+from model.policies import LANES
 from model.transformer import Block, Transformer
 
 _WIDE = 256
 _GELU = 2 * (2 / torch.pi) ** 0.5  # tanh GELU is x * sigmoid(_GELU * (x + _CUBIC * x**3))
 _CUBIC = 0.044715
-LANES = 16  # as the sampler pads: whole vector registers
 _MANY_IDS = 4096  # over all columns: beyond, each position's own head is gathered instead of computing all
 
 Product = Callable[[Tensor], Tensor]

@@ -44,7 +44,7 @@ class ForesightStepper(Stepper):
         x, is_uniform = batch.rows.x, batch.draws.uniform_rows
         canvases = Canvases(x, ~batch.draws.known, batch.rows.lengths, self._arm.control(x))
         states = list(walk(network, canvases, stride=stride, generator=generator, is_uniform=is_uniform))
-        nats, entropies = (torch.stack([s.nats.sum() for s in states]).sum(), _sum([s.entropy for s in states]))
+        nats, entropies = _sum([s.nats for s in states]), _sum([s.entropy for s in states])
         rows = torch.tensor(len(batch.rows), dtype=torch.float64, device=self._device)
         error = _sum([s.error for s in states])
         if isinstance(network.order_head, CostToGoHead):

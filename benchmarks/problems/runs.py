@@ -32,6 +32,15 @@ def arguments(doc: str | None, *, work: str, seeds: int) -> argparse.ArgumentPar
     return parser
 
 
+def timing_arguments(doc: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """What every benchmark that times takes."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="seconds; small shapes, one round, figures mean nothing")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    return parser
+
+
 def run_all(work: Callable[[Fields], Fields], tasks: Sequence[Fields], *, folder: Path, jobs: int) -> list[Fields]:
     """`work(task)` for each task, in order. `work` is a module's function and writes nothing but its result."""
     results: dict[int, Fields] = {}
