@@ -112,7 +112,7 @@ class ForesightHead(OrderHead):
 
 class CostToGoHead(ForesightHead):
     """A contextual head that foresees the whole rest of the decoding: what a reveal costs, and what will be left to pay
-    once it is made, `Q(x_S, l) = E[CE(l | x_S) + min_j Q(x_{S + l}, j)]`.
+    once it is made, `Q(x_S, l) = E[CE(l | x_S) + min_j Q(x_{S + l}, j)]`, up to a constant of the canvas.
 
     The second part is not a matter of one position, so it is read by attention over all of them.
     """

@@ -18,10 +18,15 @@ NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
 OrderSignal = Literal["critic", "score", "foresight", "cost_to_go"]
-WALKED = ("foresight", "cost_to_go")  # heads, and signals of the same name, that learn on whole walks
+WALKED = ("foresight", "cost_to_go")  # heads, and signals of the same name, that learn on walks
+BRANCHES = 4
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # Younger than some checkpoints: left at their defaults, they change no fingerprint.
-_LATER_KEYS = {"model": ("trunk", "loops", "relative_bias"), "order": ("head", "stride"), "prompts": ("spans",)}
+_LATER_KEYS = {
+    "model": ("trunk", "loops", "relative_bias"),
+    "order": ("head", "stride", "branches"),
+    "prompts": ("spans",),
+}
 
 
 class RecipeError(ValueError):
@@ -71,7 +76,8 @@ class OrderConfig(_Frozen):
     `signal` and `head` `foresight` go together, with contextual orders for a frozen denoiser: rows are walked along the
     order's own choices, `stride` positions a forward, and the head learns what each reveal would have cost
     (`training/foresight.py`). `signal` and `head` `cost_to_go` likewise, and the head learns what the rest of the walk
-    will have cost after each choice: the order for which a reveal pays off later.
+    will have cost after each choice, the order for which a reveal pays off later: at a state of each walk the order's
+    own choice and others, `branches` in all, are tried to the end (`training/branches.py`).
     `posterior_layers`, other contextual orders only: depth of the network that proposes orders in training.
     """
 
@@ -89,6 +95,7 @@ class OrderConfig(_Frozen):
     draws: int = Field(default=1, ge=1)
     posterior_layers: int = Field(default=1, ge=1)
     stride: int = Field(default=1, ge=1)
+    branches: int = Field(default=BRANCHES, ge=2)
     learn_from_prompted: bool = False
 
     @property
@@ -112,6 +119,10 @@ class OrderConfig(_Frozen):
                 raise ValueError(f"signal: {walked} goes with head {walked}")
             if self.head == walked and (self.kind != "contextual" or self.draws > 1):
                 raise ValueError(f"head: {walked} goes with kind contextual, and with one draw")
+        if self.stride != 1 and not self.is_walked:
+            raise ValueError("stride: goes with signal foresight or cost_to_go")
+        if self.branches != BRANCHES and self.signal != "cost_to_go":
+            raise ValueError("branches: goes with signal cost_to_go")
         if self.signal == "critic" and self.kind == "contextual":
             raise ValueError("signal: critic goes with kind global")
         if self.has_critic and (self.draws > 1 or self.learn_from_prompted):

@@ -21,6 +21,7 @@ from model.networks import build_network
 from model.posterior import Posterior
 from training.arm import ORDER_GROUPS, Arm, whole
 from training.batches import marginal_logprobs, uniform_share
+from training.branches import CostToGoStepper
 from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
 from training.config import Recipe
 from training.data.dataset import Dataset
@@ -33,6 +34,7 @@ from training.stepper import Stepper, TrainingError
 from training.watch import gradient_noise, law_figures, validation_figures
 
 VALIDATION_SEED = 20_251_119
+_STEPPERS: Mapping[str | None, type[Stepper]] = {"foresight": ForesightStepper, "cost_to_go": CostToGoStepper}
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Run:
         )
         optimizer = torch.optim.AdamW(groups, betas=recipe.optimizer.betas)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
-        self.stepper = (ForesightStepper if recipe.order.is_walked else Stepper)(
+        self.stepper = _STEPPERS.get(recipe.order.signal, Stepper)(
             fabric,
             recipe=recipe,
             arm=self.arm,

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.problems.latent import LatentProblem, kendall_tau
 from benchmarks.problems.runs import interval, run_all
-from benchmarks.problems.selector import GROUP, SelectorProblem
+from benchmarks.problems.selector import SelectorProblem
 
 
 @pytest.mark.parametrize("scale", [1, 3])
@@ -33,11 +33,12 @@ def test_latents_first_puts_every_parent_before_its_observation() -> None:
 
 
 def test_the_selector_says_which_group_is_free() -> None:
-    problem = SelectorProblem(seed=2)
+    problem, group = SelectorProblem(seed=2, group=4), 4
     x = problem.support[:, problem.places]  # selector, group A, group B
     assert len(np.unique(x, axis=0)) == len(x) == 162
-    for selector, free in ((0, slice(1, 1 + GROUP)), (1, slice(1 + GROUP, 1 + 2 * GROUP))):
+    for selector, free in ((0, slice(1, 1 + group)), (1, slice(1 + group, 1 + 2 * group))):
         half = x[x[:, 0] == selector]
+        assert np.array_equal(half, x[problem.halves[selector]])
         assert len(np.unique(half[:, free], axis=0)) == len(half) == 81
     assert problem.entropy == pytest.approx(np.log(162))
 

@@ -1,4 +1,4 @@
-"""Learning what each reveal costs: the walk against the exact oracle, the error, the recipe, resuming."""
+"""Learning what reveals cost, at once and by the end: walks and branches against the exact oracle, the recipe."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model.denoiser import cross_entropy
-from model.exact import best_order, subset_table, table_nelbo
+from model.exact import best_order, policy_cost, subset_table, table_nelbo
 from model.manifest import Architecture, OrderSpec
 from model.network import Network, Reading
 from model.networks import build_network
@@ -15,8 +15,9 @@ from model.order_heads import CostToGoHead, ForesightHead, make_order_head
 from model.orders import next_log_probs
 from model.policies import confidence_of
 from tests.model.enumerable import random_world
+from training.branches import branch, depart, finish, forwards_a_row
 from training.config import RecipeError, build_recipe
-from training.foresight import TRACE, Canvases, State, cost_errors, foresight_error, walk
+from training.foresight import Canvases, foresight_error, walk
 
 L, V, COPIES = 4, 2, 400
 FORESIGHT = OrderSpec(kind="contextual", head="foresight")
@@ -33,7 +34,7 @@ def small_network(*, seed: int = 0, loops: int = 1) -> Network:
 
 def all_hidden(x: Tensor) -> Canvases:
     hidden = torch.ones_like(x, dtype=torch.bool)
-    return Canvases(x, hidden, torch.full((len(x),), x.shape[1]), torch.zeros(x.shape))
+    return Canvases(x, hidden, torch.full((len(x),), x.shape[1]))
 
 
 def _tables(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,10 +151,12 @@ def order_learned(head: str, *, steps: int = 200) -> list[int]:
     canvases, is_uniform = all_hidden(torch.zeros(32, 3, dtype=torch.int64)), torch.arange(32) < 16
     for step in range(steps):
         generator = torch.Generator().manual_seed(step)
-        states = list(walk(network, canvases, stride=1, generator=generator, is_uniform=is_uniform))
-        loss = torch.cat([state.error for state in states]).mean()
         if isinstance(network.order_head, CostToGoHead):
-            loss = loss + torch.cat(cost_errors(states, is_uniform=is_uniform)).mean()
+            start = depart(network, canvases, stride=1, generator=generator, is_uniform=is_uniform)
+            loss = branch(network, start.canvases, num=2, stride=1, generator=generator).error.mean()
+        else:
+            states = list(walk(network, canvases, stride=1, generator=generator, is_uniform=is_uniform))
+            loss = torch.cat([state.error for state in states]).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -175,18 +178,80 @@ def test_the_cost_to_go_walks_round_a_trap_that_foresight_falls_into() -> None:
     assert order_learned("foresight")[0] == 0
 
 
-def test_what_is_left_to_pay_is_the_walks_own_but_for_rows_of_random_orders() -> None:
-    def state(rows: list[int], excess: list[float], chosen: list[float], expected: list[float]) -> State:
-        zeros = torch.zeros(len(rows))
-        parts = [torch.tensor(values, dtype=torch.float64) for values in (excess, chosen, expected)]
-        return State(torch.tensor(rows), zeros, zeros, zeros, *parts)
+@torch.inference_mode()
+def test_a_branch_pays_what_the_oracle_says_of_its_choice_and_the_argmax_order_after_it() -> None:
+    network, x = small_network(), random_world(L=L, V=V).x
+    order, losses = _tables(network, x)
+    choices = order.argmax(-1)
+    canvases = all_hidden(x)
+    torch.testing.assert_close(finish(network, canvases, stride=1), policy_cost(losses, choices), rtol=0, atol=1e-5)
+    found = branch(network, canvases, num=L, stride=1, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found.paid, policy_cost(losses, choices), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.error, _expected_error(network, x, choices, losses), rtol=1e-4, atol=1e-5)
 
-    states = [state([0, 1], [1.0, 1.0], [5.0, 5.0], [9.0, 9.0]), state([0, 1], [2.0, 2.0], [0.0, 0.0], [3.0, 3.0])]
-    first, last = cost_errors([*states, state([1], [4.0], [4.5], [7.0])], is_uniform=torch.tensor([False, True]))[::-1][
-        :2
-    ]
-    assert first.tolist() == pytest.approx([(5 - (1 + TRACE * 2 + (1 - TRACE) * 3)) ** 2, (5 - (1 + 3)) ** 2])
-    assert last.tolist() == pytest.approx([2.0**2, (2 + 7) ** 2])
+
+def _expected_error(network: Network, x: Tensor, choices: Tensor, losses: Tensor) -> Tensor:
+    """The head's error at empty canvases of which every choice is a branch, with the oracle's costs."""
+    forced = [choices.index_fill(1, torch.tensor(0), first) for first in range(L)]
+    paid = torch.stack([policy_cost(losses, choice) for choice in forced], -1)  # [N, L]
+    head = network.order_head
+    assert isinstance(head, ForesightHead)
+    hidden, lengths = torch.ones_like(x, dtype=torch.bool), torch.full((len(x),), L)
+    log_m, cost = head.foresee(*network.read(torch.zeros_like(x), hidden, lengths), lengths)
+    single = foresight_error(log_m, losses[:, 0].float()).mean(-1)
+    return single + (cost.double() - paid).var(-1)
+
+
+@torch.inference_mode()
+def test_a_stride_reveals_as_many_in_every_forward_of_a_branch() -> None:
+    network, x = small_network(), random_world(L=L, V=V).x
+    losses = _tables(network, x)[1]
+    law = _tables(network, x)[0]
+    pairs = law[:, 0].topk(2).indices  # [N, 2]
+    reached = (1 << pairs).sum(-1)
+    first = losses[:, 0].gather(1, pairs).sum(-1)
+    second = losses[torch.arange(len(x)), reached].sum(-1)
+    torch.testing.assert_close(finish(network, all_hidden(x), stride=2), first + second, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_rows_depart_from_every_state_that_leaves_a_choice_and_from_no_other() -> None:
+    network = small_network()
+    x = torch.zeros(4000, L, dtype=torch.int64)
+    is_uniform = torch.arange(len(x)) % 2 == 0
+    generator = torch.Generator().manual_seed(0)
+    start = depart(network, all_hidden(x), stride=1, generator=generator, is_uniform=is_uniform)
+    counts = start.canvases.hidden.sum(-1).bincount(minlength=L + 1)
+    assert counts[:2].tolist() == [0, 0]
+    assert (counts[2:].float() / len(x) - 1 / (L - 1)).abs().max() < 0.03
+    assert bool((start.num_choices == L - 1).all())
+    losses = _tables(network, x[:1])[1][0]
+    once = start.canvases.hidden.sum(-1) == L - 1
+    revealed = (~start.canvases.hidden[once]).long().argmax(-1)
+    torch.testing.assert_close(start.paid[once], losses[0][revealed], rtol=0, atol=1e-5)
+    shares = revealed[is_uniform[once]].bincount(minlength=L) / is_uniform[once].sum()
+    assert (shares - 1 / L).abs().max() < 0.08
+    one_left = all_hidden(x[:3])._replace(hidden=torch.eye(L, dtype=torch.bool)[:3])
+    stays = depart(network, one_left, stride=1, generator=generator, is_uniform=is_uniform[:3])
+    assert torch.equal(stays.canvases.hidden, one_left.hidden)
+    alone = branch(network, stays.canvases, num=3, stride=1, generator=generator)
+    assert bool(alone.error.isfinite().all())
+
+
+def test_the_forwards_of_a_step_are_counted() -> None:
+    network, x = small_network(), torch.zeros(600, L, dtype=torch.int64)
+    read, rows = network.read, []
+
+    def counting(tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
+        rows.append(len(tokens))
+        return read(tokens, hidden, lengths)
+
+    network.read = counting  # type: ignore[method-assign]
+    generator = torch.Generator().manual_seed(0)
+    even = torch.zeros(len(x), dtype=torch.bool)
+    start = depart(network, all_hidden(x), stride=1, generator=generator, is_uniform=even)
+    branch(network, start.canvases, num=3, stride=1, generator=generator)
+    assert abs(sum(rows) / len(x) - forwards_a_row(L, branches=3)) < 0.2
 
 
 def test_what_lies_beyond_a_canvas_does_not_change_what_it_is_expected_to_cost() -> None:
@@ -213,6 +278,7 @@ WRONG = [
     ("order.head=cost_to_go", "signal: foresight goes with head foresight"),
     ("order.signal=cost_to_go", "signal: foresight goes with head foresight"),
     ("order.draws=2", "with one draw"),
+    ("order.branches=3", "branches: goes with signal cost_to_go"),
     ("start.freeze_denoiser=false", "foresight takes a denoiser that stays as it is"),
 ]
 

@@ -1,0 +1,124 @@
+"""Learns what a choice will have cost by the end, by trying choices: for a denoiser that stays as it is. No file.
+
+Each row is walked to a random state by the law of the order itself. There a few next positions are tried, and each
+branch is walked to its end along the order's own argmax, on the row's true values. All branches of a state pay for the
+same rest of the same row, so what they pay differs by the choice and what follows from it, and hardly by what the row
+happens to be. The head (`model.order_heads.CostToGoHead`) learns these differences by least squares, the mean of a
+state's branches taken off on both sides; the least of its costs is then a better order than the one that was walked
+(policy iteration with rollouts; Bertsekas, Tsitsiklis and Wu 1997), and the next walks follow that one.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.network import Network
+from model.orders import gumbel_noise
+from training.foresight import Canvases, ForesightStepper, Lesson, choice_entropy, foremost, mean_error, view
+
+
+class CostToGoStepper(ForesightStepper):
+    """Takes steps of branched walks. `optimizer.batch_size` counts rows, each of which branches once."""
+
+    def _lesson(self, canvases: Canvases, *, is_uniform: Tensor, generator: torch.Generator) -> Lesson:
+        order, network = self._recipe.order, self._arm.denoiser
+        start = depart(network, canvases, stride=order.stride, generator=generator, is_uniform=is_uniform)
+        branched = branch(network, start.canvases, num=order.branches, stride=order.stride, generator=generator)
+        follows_law = ~is_uniform
+        nats = (start.paid + branched.paid) * follows_law
+        return Lesson(
+            loss=branched.error.mean(),
+            nats=nats.sum(),
+            entropy=(branched.entropy * start.num_choices * follows_law).sum(),
+            num_rows=follows_law.sum().double(),
+        )
+
+
+class Departure(NamedTuple):
+    """Rows at a random state of their walks, what the walks paid so far in nats [B] float64, and how many states with
+    a choice a whole walk of the row has [B]."""
+
+    canvases: Canvases
+    paid: Tensor
+    num_choices: Tensor
+
+
+@torch.no_grad()
+def depart(
+    network: Network, canvases: Canvases, *, stride: int, generator: torch.Generator, is_uniform: Tensor
+) -> Departure:
+    """Walks each row by the law, or along a random order where it `is_uniform` [B], to a state drawn evenly from those
+    of its walk that leave a choice: the last forward has none."""
+    hidden = canvases.hidden.clone()
+    num_choices = (-(-hidden.sum(-1) // stride) - 1).clamp(min=0)
+    draws = torch.rand(len(hidden), generator=generator, dtype=torch.float64).to(hidden.device)
+    stop = (draws * num_choices).long()
+    paid = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
+    for number in range(int(stop.max()) if len(stop) else 0):
+        active = (stop > number).nonzero().squeeze(-1)
+        noise = gumbel_noise(hidden.shape, generator).to(hidden.device)[active]
+        part = canvases._replace(hidden=hidden).at(active)
+        seen = view(network, part)
+        taken = foremost(seen.law.masked_fill(is_uniform[active, None], 0.0) + noise, part.hidden, stride)
+        paid[active] += (seen.losses * taken).double().sum(-1)
+        hidden[active] = part.hidden & ~taken
+    return Departure(canvases._replace(hidden=hidden), paid, num_choices)
+
+
+class Branched(NamedTuple):
+    """Of each row [B]: the head's error, about single positions and about the differences of its branches (their sample
+    variance, in squared nats); what the branch of the law's own choice paid; the entropy of that choice."""
+
+    error: Tensor
+    paid: Tensor
+    entropy: Tensor
+
+
+def branch(network: Network, canvases: Canvases, *, num: int, stride: int, generator: torch.Generator) -> Branched:
+    """Tries the argmax choice of every row and up to `num` - 1 others, drawn at random, each to the end of its walk."""
+    hidden = canvases.hidden
+    seen = view(network, canvases)
+    first = seen.cost.detach().masked_fill(~hidden, torch.inf).argmin(-1, keepdim=True)
+    keys = torch.rand(hidden.shape, generator=generator).to(hidden.device).masked_fill(~hidden, -1.0)
+    chosen = keys.scatter(1, first, 2.0).argsort(-1, descending=True)[:, :num]  # [B, K]
+    is_there = hidden.gather(1, chosen)
+    rows, places = is_there.nonzero(as_tuple=True)
+    part, tried = canvases.at(rows), chosen[rows, places]
+    taken = foremost(seen.law[rows].scatter(1, tried[:, None], torch.inf), part.hidden, stride)
+    nats = (seen.losses[rows] * taken).double().sum(-1)
+    nats = nats + finish(network, part._replace(hidden=part.hidden & ~taken), stride=stride)
+    paid = torch.zeros(chosen.shape, dtype=torch.float64, device=hidden.device)
+    paid[rows, places] = nats
+    apart = _centred(seen.cost.double().gather(1, chosen), is_there) - _centred(paid, is_there)
+    differences = apart.square().sum(-1) / (is_there.sum(-1) - 1).clamp(min=1)
+    return Branched(mean_error(seen, hidden) + differences, paid[:, 0], choice_entropy(seen.law, hidden))
+
+
+@torch.no_grad()
+def finish(network: Network, canvases: Canvases, *, stride: int) -> Tensor:
+    """What true rows pay to the end along the argmax order, `stride` positions a forward: nats [B] float64."""
+    hidden = canvases.hidden.clone()
+    paid = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
+    while bool(hidden.any()):
+        active = hidden.any(-1).nonzero().squeeze(-1)
+        part = canvases._replace(hidden=hidden).at(active)
+        seen = view(network, part)
+        taken = foremost(seen.law, part.hidden, stride)
+        paid[active] += (seen.losses * taken).double().sum(-1)
+        hidden[active] = part.hidden & ~taken
+    return paid
+
+
+def forwards_a_row(length: int, *, branches: int) -> float:
+    """Of a row of `length` hidden positions: the mean number of forwards that a step takes with it, at stride 1."""
+    num_choices = max(length - 1, 1)
+    per_stop = [k + 1 + min(branches, length - k) * (length - k - 1) for k in range(num_choices)]
+    return sum(per_stop) / num_choices
+
+
+def _centred(values: Tensor, is_there: Tensor) -> Tensor:
+    """Less their mean over the places that are there, 0 elsewhere: [B, K]."""
+    values = values.masked_fill(~is_there, 0.0)
+    mean = values.sum(-1, keepdim=True) / is_there.sum(-1, keepdim=True).clamp(min=1)
+    return (values - mean).masked_fill(~is_there, 0.0)
