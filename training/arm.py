@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model.baseline import RunningBaseline
 from model.critic import Critic, simulated_nelbo
@@ -113,6 +113,14 @@ class Arm(nn.Module):
         head = (self.average if average else self.denoiser).order_head
         log_w = whole(head.log_w.detach()).float()
         return log_w - log_w.mean()
+
+    @torch.no_grad()
+    def become(self, log_w: Tensor) -> None:
+        """Takes log-weights [L] for the context-free part of the order, in the trained and the averaged weights."""
+        for network in (self.denoiser, self.average):
+            own = network.order_head.log_w
+            value = log_w.to(own.device, own.dtype)
+            own.copy_(distribute_tensor(value, own.device_mesh, own.placements) if isinstance(own, DTensor) else value)
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:

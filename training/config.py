@@ -17,6 +17,7 @@ from training.data.config import DataConfig, LinesData, TableData
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
+Rival = Literal["left_to_right", "right_to_left"]
 OrderSignal = Literal["critic", "score", "foresight", "cost_to_go"]
 WALKED = ("foresight", "cost_to_go")  # heads, and signals of the same name, that learn on walks
 BRANCHES = 4
@@ -24,7 +25,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # Younger than some checkpoints: left at their defaults, they change no fingerprint.
 _LATER_KEYS = {
     "model": ("trunk", "loops", "relative_bias"),
-    "order": ("head", "stride", "branches"),
+    "order": ("head", "stride", "branches", "rivals"),
     "prompts": ("spans",),
 }
 
@@ -78,6 +79,9 @@ class OrderConfig(_Frozen):
     (`training/foresight.py`). `signal` and `head` `cost_to_go` likewise, and the head learns what the rest of the walk
     will have cost after each choice, the order for which a reveal pays off later: at a state of each walk the order's
     own choice and others, `branches` in all, are tried to the end (`training/branches.py`).
+    `rivals`, global orders only: when the warm-up ends these are tried on validation rows, and the law begins as the
+    best of them if that is cheaper than the law is then (`training/rivals.py`); the order then also rests while the
+    share of uniform rows shrinks, so that the critic meets the new law before it moves it.
     `posterior_layers`, other contextual orders only: depth of the network that proposes orders in training.
     """
 
@@ -96,12 +100,18 @@ class OrderConfig(_Frozen):
     posterior_layers: int = Field(default=1, ge=1)
     stride: int = Field(default=1, ge=1)
     branches: int = Field(default=BRANCHES, ge=2)
+    rivals: tuple[Rival, ...] = ()
     learn_from_prompted: bool = False
 
     @property
     def is_walked(self) -> bool:
         """Whether the order is learned on whole walks, for a frozen denoiser (`training/foresight.py`)."""
         return self.signal in WALKED
+
+    @property
+    def rests_until(self) -> float:
+        """The share of all steps before which the order's weights are not moved."""
+        return self.warmup + (self.anneal if self.rivals else 0.0)
 
     @property
     def has_critic(self) -> bool:
@@ -121,6 +131,8 @@ class OrderConfig(_Frozen):
                 raise ValueError(f"head: {walked} goes with kind contextual, and with one draw")
         if self.stride != 1 and not self.is_walked:
             raise ValueError("stride: goes with signal foresight or cost_to_go")
+        if self.rivals and self.kind != "global":
+            raise ValueError("rivals: goes with kind global")
         if self.branches != BRANCHES and self.signal != "cost_to_go":
             raise ValueError("branches: goes with signal cost_to_go")
         if self.signal == "critic" and self.kind == "contextual":

@@ -90,6 +90,14 @@ class Stepper:
         self._arm.baseline.update(*self._sum(sums))
         return {**_collected(losses), "gradient_norm": norm}
 
+    @torch.no_grad()
+    def forget(self, name: str) -> None:
+        """Zeroes the moments of a parameter group: they are of weights that it no longer has."""
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"] if group["name"] == name else ():
+                for moment in self._optimizer.state.get(parameter, {}).values():
+                    moment.zero_()
+
     def figures(self, taken: Mapping[str, Tensor]) -> dict[str, float]:
         """Means over the global batch of what `take` gave. A collective. NELBOs are of the rows of their kind alone."""
         figures = {"loss": float(self._sum(taken["loss"])) / self._fabric.world_size}
@@ -160,13 +168,13 @@ class Stepper:
         return cast(Tensor, self._fabric.all_reduce(value, reduce_op="sum"))
 
     def _set_rates(self, step: int) -> None:
-        """Warm-up and cosine for the network; the order's rate starts where its own warm-up ends."""
+        """Warm-up and cosine for the network; the order's rate starts where its rest ends."""
         config, order = self._recipe.optimizer, self._recipe.order
         warm = min((step + 1) / max(config.warmup_steps, 1), 1.0)
         progress = step / config.num_steps
         cosine = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in self._optimizer.param_groups:
-            is_resting = group["name"] in ORDER_GROUPS and progress < order.warmup
+            is_resting = group["name"] in ORDER_GROUPS and progress < order.rests_until
             group["lr"] = 0.0 if is_resting else group["peak"] * warm * cosine
 
 

@@ -4,6 +4,7 @@ A step is a function of (recipe, data, step): see `training.batches`. So n steps
 for bit on one CPU thread count, and two processes see the loss that one would see on the same global batch.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from training.data.dataset import Dataset
 from training.devices import leave, make_fabric, pick_precision
 from training.foresight import ForesightStepper
 from training.journal import Journal
-from training.rows import split_rows
+from training.rivals import LAW, compare, rival_log_w
+from training.rows import Rows, split_rows
 from training.start import fresh_architecture, load_start, make_denoiser
 from training.stepper import Stepper, TrainingError
 from training.watch import gradient_noise, law_figures, validation_figures
@@ -165,6 +167,8 @@ class Run:
         total, run = self.recipe.optimizer.num_steps, self.recipe.run
         self._last_log = (self.step, time.monotonic())
         while self.step < total:
+            if self.recipe.order.rivals and self.step == math.ceil(self.recipe.order.warmup * total):
+                self._meet_rivals(journal)
             taken = self.stepper.take(self.step)
             self.step += 1
             is_last = self.step == total
@@ -216,17 +220,33 @@ class Run:
     def _validate(self, journal: Journal | None) -> None:
         """Figures of the averaged weights on validation rows."""
         self.arm.eval()
-        limit = self.recipe.run.validate_rows
-        rows = split_rows(self.dataset, "validation", limit=limit)
         figures = validation_figures(
             self.module,
-            rows.to(self.fabric.device),
+            self._validation_rows(),
             log_w=self.arm.log_w(average=True),
             is_contextual=self.recipe.order.kind == "contextual",
             seed=VALIDATION_SEED,
         )
         if journal is not None:
             journal.log("validation", self.step, figures)
+
+    def _validation_rows(self) -> Rows:
+        limit = self.recipe.run.validate_rows
+        return split_rows(self.dataset, "validation", limit=limit).to(self.fabric.device)
+
+    def _meet_rivals(self, journal: Journal | None) -> None:
+        """The law becomes the best of the recipe's rivals, if that is cheaper for the averaged weights as they are."""
+        self.arm.eval()
+        log_w, rivals = self.arm.log_w(average=True), self.recipe.order.rivals
+        nats, best = compare(self.module, self._validation_rows(), log_w=log_w, rivals=rivals, seed=VALIDATION_SEED)
+        for rival in rivals:
+            if rival == best:
+                self.arm.become(rival_log_w(rival, len(log_w)))
+                self.stepper.forget("order")
+        if journal is not None:
+            costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in nats.items())
+            started = "the law goes on" if best == LAW else f"the law begins as {best.replace('_', ' ')}"
+            journal.say(f"orders, in nats a validation row: {costs}; {started}")
 
     def _save(self) -> None:
         save_checkpoint(

@@ -1,0 +1,105 @@
+"""Rivals: orders that anybody would try, against the law at the end of the warm-up."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.denoiser import Prediction
+from model.orders import deterministic_order
+from tests.training.small import small_dataset, small_recipe
+from training.config import RecipeError
+from training.rivals import LAW, compare, order_of, rival_log_w
+from training.rows import Rows
+from training.trainer import Trained, train
+
+L = 4
+DATASET = small_dataset()
+RIVALS = 'order.rivals=["left_to_right", "right_to_left"]'
+
+
+def rows(count: int = 64) -> Rows:
+    x = torch.zeros(count, L, dtype=torch.int64)
+    return Rows(x, torch.full((count,), L))
+
+
+def follows(step: int) -> "type[Chain]":
+    """A denoiser that knows a position only if its neighbour, `step` away, is visible or off the canvas."""
+
+    class Following(Chain):
+        neighbour = step
+
+    return Following
+
+
+class Chain:
+    neighbour = 0
+
+    def __call__(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
+        places = torch.arange(L) + self.neighbour
+        is_there = (places >= 0) & (places < L)
+        known = ~hidden[:, places.clamp(0, L - 1)] | ~is_there
+        sure = torch.where(known, 5.0, 0.0)
+        return Prediction(torch.stack([sure, torch.zeros_like(sure)], -1), torch.zeros_like(sure))
+
+
+@pytest.mark.parametrize(("step", "best"), [(-1, "left_to_right"), (1, "right_to_left")])
+def test_the_order_in_which_every_position_is_known_from_its_neighbour_wins(step: int, best: str) -> None:
+    verdict = compare(follows(step)(), rows(), log_w=torch.zeros(L), rivals=("left_to_right", "right_to_left"), seed=0)
+    assert verdict.best == best
+    sure = float(torch.tensor(-5.0).exp().log1p())
+    assert verdict.nats[best] == pytest.approx(L * sure, abs=1e-5)
+    assert verdict.nats[LAW] > 2 * verdict.nats[best]
+    assert deterministic_order(rival_log_w(best, L)).tolist() == order_of(best, L)  # type: ignore[arg-type]
+
+
+def test_a_law_that_is_as_good_goes_on() -> None:
+    law = rival_log_w("left_to_right", L) * 20
+    verdict = compare(follows(-1)(), rows(), log_w=law, rivals=("right_to_left",), seed=0)
+    assert verdict.best == LAW
+
+
+def _train(work: Path, *overrides: str) -> Trained:
+    trained = train(small_recipe(*overrides), DATASET, work=work)
+    assert trained is not None
+    return trained
+
+
+def test_the_law_begins_as_the_rival_rests_through_the_anneal_and_resumes_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.trainer.compare", _right_to_left_wins)
+    order = (RIVALS, "order.warmup=0.3", "order.anneal=0.3", "optimizer.ema_decay=0.0", "run.keep_checkpoints=3")
+    whole = _train(tmp_path / "whole", *order)
+    spans = [line["log_w_span"] for line in _log(tmp_path / "whole")]
+    start = rival_log_w("right_to_left", L)
+    span = float(start.max() - start.min())
+    assert spans[:4] == [0.0] * 4  # the warm-up: 0.3 of 12 steps, rounded up
+    assert spans[4:8] == pytest.approx([span] * 4)
+    assert spans[-1] != pytest.approx(span, abs=1e-4)
+    assert deterministic_order(whole.denoiser.order_head.global_log_w().detach()).tolist() == [3, 2, 1, 0]
+    _train(tmp_path / "parts", *order)
+    for step in (8, 12):  # as if killed between the rival's start, step 4, and step 8
+        shutil.rmtree(tmp_path / "parts" / "checkpoints" / f"step-{step:08}")
+    resumed = _train(tmp_path / "parts", *order)
+    for name, tensor in whole.denoiser.state_dict().items():
+        assert torch.equal(tensor, resumed.denoiser.state_dict()[name]), name
+
+
+def _right_to_left_wins(*_: object, **__: object) -> tuple[dict[str, float], str]:
+    return {LAW: 2.0, "left_to_right": 3.0, "right_to_left": 1.0}, "right_to_left"
+
+
+def _log(work: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "train"]
+
+
+def test_rivals_are_for_global_orders() -> None:
+    with pytest.raises(RecipeError, match="rivals: goes with kind global"):
+        small_recipe(RIVALS, "order.kind=contextual")
+    with pytest.raises(RecipeError, match=r"order\.rivals"):
+        small_recipe('order.rivals=["inside_out"]')
