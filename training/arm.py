@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model.baseline import RunningBaseline
@@ -117,6 +118,9 @@ class Arm(nn.Module):
     @torch.no_grad()
     def become(self, log_w: Tensor) -> None:
         """Takes log-weights [L] for the context-free part of the order, in the trained and the averaged weights."""
+        for module in self.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # a forward may have left it whole, and what is written then is lost
         for network in (self.denoiser, self.average):
             own = network.order_head.log_w
             value = log_w.to(own.device, own.dtype)
