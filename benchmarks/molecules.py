@@ -3,8 +3,9 @@
     python -m benchmarks.molecules [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--samples N] [--smiles FILE]
         [--artifact DIR] [--set key=value]...
 
-For each seed three nets of `training/recipes/moses-start.toml`'s size see as many forwards of the same batches: `uniform`
-orders, `global`, a learned order, and `fixed`, left to right with the learned arm's warm-up and share of uniform rows.
+For each seed three nets of `training/recipes/moses-start.toml`'s size see as many forwards of the same batches:
+`uniform` orders, `global`, a learned order, and `fixed`, left to right with the learned arm's warm-up and share of
+uniform rows.
 Each makes molecules along its own order; the uniform net also surest first (confidence) and from left to right, the
 learned one also in random orders. MOSES's definitions: valid of all, unique of the first 10,000 valid, novel of the
 different valid ones. FCD is to as many test molecules as there are samples (fcd_torch; without it the column is left
