@@ -1,29 +1,42 @@
-"""What does HTTP cost, and how long do requests wait? A real `unveil serve` on one core, its client on another.
+"""What does HTTP cost, and how long do requests wait? A real `unveil serve` on one core, its clients on another.
 
-    python -m benchmarks.http [--quick] [--json] [--model adult] [--seconds N]
+    python -m benchmarks.http [--quick] [--json] [--seconds N] [--models adult,moses,...] [--no-large] [--large-only]
 
-Requests for a whole row (nothing known, one sample, one position a step, learned order). Saturation: 32 connections,
-each asking again as soon as it is answered, whole replies and streams; beside it the same requests planned and decoded
-in process, in a process pinned to the server's core. CPU seconds of the server a request, and HTTP's share of them.
-Then an open loop: arrivals of a Poisson process at shares of the streams' saturation, whatever is answered, with
-percentiles of first reveal, of the time between reveals and of the total, and beyond saturation the share refused.
-No independent load generator has confirmed it yet.
+Saturation: connections that are kept, each asking again as soon as it is answered, whole replies and streams; beside it
+the same canvases decoded by the same engine in process, on the server's core, before and after (both are given, their
+mean is compared). CPU seconds of the server a request, and HTTP's share of them. The bundled models get whole rows,
+grids, and 24 or 64 new tokens, at 32 connections; a random network of BERT-base's shape texts with 4 holes among 128
+characters, at 8. One sample a request, one position a step, the model's own order, one thread.
+
+Of the first model also: a new connection for every request; an open loop on a short queue, arrivals of a Poisson
+process at shares of the streams' saturation, with percentiles of first reveal, of the time between reveals and of the
+total, and the share refused (429); and locust, where it is installed, beside our own clients: the same requests, users
+and seconds, so that neither generator has to be believed alone. The seeds of requests and weights are fixed.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import torch
+
+from benchmarks.engine import LARGE, QUICK_LARGE, SEED
+from benchmarks.problems.http_load import Answer, Body, closed_loop, open_loop, percentiles
+from benchmarks.problems.served import Served, on_core, served
+from model.artifact import save_artifact
+from model.manifest import Architecture, OrderSpec
+from model.tokenizers.text import TextTokenizer
+from model.transformer import Transformer
 from service.catalog import Source, load_catalog
 from service.planning import plan_generation
 from service.schemas import GenerateRequest
@@ -31,197 +44,219 @@ from service.settings import Settings
 from unveil.speed import engine_decode, load_subject
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
-CONNECTIONS, QUICK_CONNECTIONS = 32, 4
-LOADS = (0.2, 0.5, 0.8, 0.95, 1.3)
-_SERVER_CORE, _CLIENT_CORE = 0, -1
-
-
-class Answer(NamedTuple):
-    """Seconds since the request left: the first reveal (None in whole replies), the gaps between reveals, the end."""
-
-    status: int
-    first: float | None
-    gaps: tuple[float, ...]
-    total: float
+LOCUSTFILE = Path(__file__).resolve().parent / "problems" / "locustfile.py"
+PROMPTS: dict[str, Any] = {"adult": {}, "sudoku": "." * 81, "moses": "[MASK:24]", "text": "[MASK:64]"}
+CONNECTIONS, LARGE_CONNECTIONS, QUICK_CONNECTIONS = 32, 8, 4
+LOADS, QUICK_LOADS = (0.2, 0.5, 0.8, 0.95, 1.3, 2.0), (0.5,)
+QUEUE, HOLES, FIRST_CHARACTER = 64, 4, 0x4E00
+SERVER_CORE, CLIENT_CORE = 0, -1
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="half a second of everything, one load")
+    parser.add_argument("--quick", action="store_true", help="half a second of everything, one model, one load")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--model", default="adult", help="a bundled model")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="of each measurement; six times as long on the large"
+    )
+    parser.add_argument("--models", default=",".join(PROMPTS), help="bundled ones, the first of them in every detail")
+    parser.add_argument("--no-large", action="store_true", help="without the network of BERT-base's shape")
+    parser.add_argument("--large-only", action="store_true", help="nothing but that one")
     given = parser.parse_args()
-    seconds, loads = (0.5, LOADS[1:2]) if given.quick else (given.seconds, LOADS)
-    connections = QUICK_CONNECTIONS if given.quick else CONNECTIONS
-    found = measured(given.model, seconds=seconds, loads=loads, connections=connections)
-    print(json.dumps(found, indent=2) if given.json else as_text(found))
+    names = [] if given.large_only else given.models.split(",")[: 1 if given.quick else None]
+    if unknown := set(names) - PROMPTS.keys():
+        parser.error(f"--models: {', '.join(sorted(unknown))}: not one of {', '.join(PROMPTS)}")
+    seconds = 0.5 if given.quick else given.seconds
+    num = QUICK_CONNECTIONS if given.quick else CONNECTIONS
+    report: dict[str, Any] = {"seconds": seconds, "torch": torch.__version__, "models": []}
+    for name in names:
+        report["models"].append(saturation(CHECKPOINTS / name, PROMPTS[name], seconds=seconds, num=num))
+    if names:
+        report |= details(names[0], seconds=seconds, num=num, loads=QUICK_LOADS if given.quick else LOADS)
+    if not given.no_large:
+        report["large"] = large(seconds=seconds, is_quick=given.quick)
+    print(json.dumps(report, indent=2) if given.json else as_text(report))
 
 
-def measured(model: str, *, seconds: float, loads: Sequence[float], connections: int) -> dict[str, Any]:
-    """All of it, on one server."""
-    alone = in_process(model, num=connections)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "unveil.cli", "serve", str(CHECKPOINTS / model), "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    cores = sorted(os.sched_getaffinity(0))
-    try:
-        os.sched_setaffinity(process.pid, {cores[_SERVER_CORE]})
-        os.sched_setaffinity(0, {cores[_CLIENT_CORE]})
-        asyncio.run(_until_ready(port, process))
+def large(*, seconds: float, is_quick: bool) -> dict[str, Any]:
+    """A random network of BERT-base's shape, whose arithmetic takes nearly all of the time."""
+    torch.manual_seed(SEED)
+    architecture = Architecture(**(QUICK_LARGE if is_quick else LARGE))
+    L, V = architecture.length, architecture.vocabulary_sizes[0]
+    characters = "".join(map(chr, range(FIRST_CHARACTER, FIRST_CHARACTER + V)))
+    prompt = ("".join(characters[:: V // L][: L // HOLES - 1]) + "[MASK:1]") * HOLES
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "large"
+        save_artifact(
+            path,
+            denoiser=Transformer(architecture, OrderSpec(kind="uniform")),
+            tokenizer=TextTokenizer.train_characters([characters], length=L, default_length=L),
+            training={},
+            figures={},
+            card="Random weights, to measure with.",
+        )
+        num = QUICK_CONNECTIONS if is_quick else LARGE_CONNECTIONS
+        return saturation(path, prompt, seconds=6 * seconds, num=num, max_batch=num, name="random, BERT-base's shape")
+
+
+def saturation(
+    folder: Path, prompt: Any, *, seconds: float, num: int, name: str = "", **settings: int
+) -> dict[str, Any]:
+    """The engine in process and `num` kept connections, plain and streamed: requests a second and CPU seconds each."""
+    alone = InProcess(folder, prompt, num=num, **settings)
+    first = alone.measured(seconds)
+    with served(folder, settings, core=SERVER_CORE) as server, on_core(CLIENT_CORE):
         sides = {
-            name: saturated(
-                port, process.pid, model, seconds=seconds, connections=connections, is_streamed=name == "streamed"
-            )
-            for name in ("plain", "streamed")
+            side: saturated(server, request(folder.name, prompt, is_streamed=side == "streamed"), seconds, num)
+            for side in ("plain", "streamed")
         }
-        rate = sides["streamed"]["requests_per_second"]
-        open_loop = [
-            {"load": load, **asyncio.run(_open_loop(port, model, rate=load * rate, seconds=seconds))} for load in loads
+    both = [first, alone.measured(seconds)]
+    mean = {key: sum(one[key] for one in both) / len(both) for key in first}
+    for row in sides.values():
+        row["over_in_process"] = row["requests_per_second"] / mean["requests_per_second"]
+        row["cpu_over_in_process"] = mean["cpu_seconds_a_request"] / row["server_cpu_seconds_a_request"]
+        row["http_share_of_cpu"] = 1 - row["cpu_over_in_process"]
+    return {"model": name or folder.name, "connections": num, "in_process": both, **sides}
+
+
+def details(name: str, *, seconds: float, num: int, loads: Sequence[float]) -> dict[str, Any]:
+    """Of one bundled model, on a short queue: new connections, locust beside our clients, and the open loop."""
+    prompt, queue = PROMPTS[name], max(QUEUE, num)
+    plain, streamed = (request(name, prompt, is_streamed=is_streamed) for is_streamed in (False, True))
+    with served(CHECKPOINTS / name, {"queue_capacity": queue}, core=SERVER_CORE) as server, on_core(CLIENT_CORE):
+        new = {
+            side: saturated(server, body, seconds, num, is_kept=False)
+            for side, body in (("plain", plain), ("streamed", streamed))
+        }
+        ours = saturated(server, plain, seconds, num)
+        theirs = locust(server, plain, seconds, num)
+        rate = saturated(server, streamed, seconds, num)["requests_per_second"]
+        rows = [
+            {
+                "load": load,
+                **latencies(asyncio.run(open_loop(server.port, streamed, rate=load * rate, seconds=seconds))),
+            }
+            for load in loads
         ]
-    finally:
-        os.sched_setaffinity(0, cores)
-        process.terminate()
-        process.wait(timeout=60)
-    for side in sides.values():
-        side["over_in_process"] = side["requests_per_second"] / alone["requests_per_second"]
-        side["http_share_of_cpu"] = 1 - alone["cpu_seconds_a_request"] / side["server_cpu_seconds_a_request"]
-    return {"model": model, "seconds": seconds, "connections": connections, "in_process": alone, **sides} | {
-        "open_loop": open_loop
+    return {
+        "new_connections": new,
+        "generators": {"ours": ours, "locust": theirs},
+        "open_loop": {"model": name, "queue_capacity": queue, "saturation": rate, "loads": rows},
     }
 
 
-def in_process(model: str, *, num: int) -> dict[str, float]:
-    """The same requests planned and decoded without HTTP, on the server's core."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[_SERVER_CORE]})
-    try:
-        source, settings = Source(model, CHECKPOINTS / model), Settings()
-        subject = load_subject(source, max_batch=settings.max_batch)
-        served = load_catalog([source]).get(None)
-        canvases = [
-            plan_generation(GenerateRequest(prompt=_prompt(model), seed=seed), served, settings).canvases[0]
+def request(model: str, prompt: Any, *, is_streamed: bool) -> Body:
+    """Request after request: the same prompt, other seeds."""
+    return lambda number: {"model": model, "prompt": prompt, "seed": number, "stream": is_streamed}
+
+
+class InProcess:
+    """The same canvases through the engine's own loop, on the server's core, without HTTP."""
+
+    def __init__(self, folder: Path, prompt: Any, *, num: int, max_batch: int | None = None) -> None:
+        source, settings = Source(folder.name, folder), Settings()
+        model = load_catalog([source]).get(None)
+        self._canvases = [
+            plan_generation(GenerateRequest(prompt=prompt, seed=seed), model, settings).canvases[0]
             for seed in range(num)
         ]
-        engine_decode(subject, canvases)
-        rounds, begin, begin_cpu = 3, time.perf_counter(), time.process_time()
-        for _ in range(rounds):
-            engine_decode(subject, canvases)
-        seconds, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
-    finally:
-        os.sched_setaffinity(0, cores)
-    return {"requests_per_second": rounds * num / seconds, "cpu_seconds_a_request": cpu / (rounds * num)}
+        with on_core(SERVER_CORE):
+            self._decode = partial(engine_decode, load_subject(source, max_batch=max_batch or settings.max_batch))
+            self._decode(self._canvases)
+
+    def measured(self, seconds: float) -> dict[str, float]:
+        """Decodes all again and again, for about so many seconds."""
+        rounds, begin, begin_cpu = 0, time.perf_counter(), time.process_time()
+        with on_core(SERVER_CORE):
+            while not rounds or time.perf_counter() < begin + seconds:
+                self._decode(self._canvases)
+                rounds += 1
+        num = rounds * len(self._canvases)
+        wall, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
+        return {"requests_per_second": num / wall, "cpu_seconds_a_request": cpu / num}
 
 
-def saturated(
-    port: int, pid: int, model: str, *, seconds: float, connections: int, is_streamed: bool
-) -> dict[str, float]:
-    """Requests a second when every connection asks again at once, and the server's CPU seconds for each."""
-    before = _cpu_seconds(pid)
-    begin = time.perf_counter()
-    answers = asyncio.run(_closed_loop(port, model, seconds=seconds, connections=connections, is_streamed=is_streamed))
-    taken = time.perf_counter() - begin
+def saturated(server: Served, body: Body, seconds: float, num: int, *, is_kept: bool = True) -> dict[str, Any]:
+    """Requests a second when every connection asks again at once, the server's CPU seconds for each, the latency."""
+    before, begin = server.cpu_seconds(), time.perf_counter()
+    answers = asyncio.run(closed_loop(server.port, body, seconds=seconds, num=num, is_kept=is_kept))
+    wall = time.perf_counter() - begin
     assert all(answer.status == 200 for answer in answers)
     return {
-        "requests_per_second": len(answers) / taken,
-        "server_cpu_seconds_a_request": (_cpu_seconds(pid) - before) / len(answers),
+        "requests": len(answers),
+        "requests_per_second": len(answers) / wall,
+        "server_cpu_seconds_a_request": (server.cpu_seconds() - before) / len(answers),
+        "total_seconds": percentiles([answer.total for answer in answers]),
     }
 
 
-async def _closed_loop(port: int, model: str, *, seconds: float, connections: int, is_streamed: bool) -> list[Answer]:
-    end = time.perf_counter() + seconds
+def locust(server: Served, body: Body, seconds: float, num: int) -> dict[str, Any] | None:
+    """What locust measures of as many users; None where it is not installed. Raises CalledProcessError."""
+    if find_spec("locust") is None:
+        return None
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--skip-log", "--json"]
+    command += [
+        "--host",
+        f"http://127.0.0.1:{server.port}",
+        "-u",
+        str(num),
+        "-r",
+        str(num),
+        "-t",
+        f"{max(seconds, 1):.0f}s",
+    ]
+    environment = {**os.environ, "UNVEIL_BODY": json.dumps(body(0))}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    (row,) = json.loads(found.stdout)
+    took = row["last_request_timestamp"] - row["start_time"]
+    times = [int(ms) / 1000 for ms, count in row["response_times"].items() for _ in range(count)]
+    return {
+        "requests": row["num_requests"],
+        "failures": row["num_failures"],
+        "requests_per_second": row["num_requests"] / took,
+        "total_seconds": percentiles(times),
+    }
 
-    async def ask_again(number: int) -> list[Answer]:
-        answers: list[Answer] = []
-        while not answers or time.perf_counter() < end:
-            answers.append(
-                await ask(port, model=model, seed=number + connections * len(answers), is_streamed=is_streamed)
-            )
-        return answers
 
-    return [answer for own in await asyncio.gather(*map(ask_again, range(connections))) for answer in own]
-
-
-async def _open_loop(port: int, model: str, *, rate: float, seconds: float) -> dict[str, Any]:
-    draws = random.Random(0)
-    tasks: list[asyncio.Task[Answer]] = []
-    end = time.perf_counter() + seconds
-    while not tasks or time.perf_counter() < end:
-        tasks.append(asyncio.create_task(ask(port, model=model, seed=len(tasks), is_streamed=True)))
-        await asyncio.sleep(draws.expovariate(rate))
-    answers = await asyncio.gather(*tasks)
+def latencies(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Of those that were accepted, and how many were not."""
     good = [answer for answer in answers if answer.status == 200]
     return {
         "requests": len(answers),
         "refused": sum(answer.status == 429 for answer in answers),
-        "first_reveal_seconds": _percentiles([answer.first for answer in good if answer.first is not None]),
-        "inter_reveal_seconds": _percentiles([gap for answer in good for gap in answer.gaps]),
-        "total_seconds": _percentiles([answer.total for answer in good]),
+        "first_reveal_seconds": percentiles([answer.first for answer in good if answer.first is not None]),
+        "inter_reveal_seconds": percentiles([gap for answer in good for gap in answer.gaps]),
+        "total_seconds": percentiles([answer.total for answer in good]),
     }
 
 
-def _percentiles(values: Sequence[float]) -> dict[str, float]:
-    ranked = sorted(values)
-    return {f"p{p}": ranked[min(len(ranked) * p // 100, len(ranked) - 1)] for p in (50, 95, 99)}
-
-
-async def ask(port: int, *, model: str, seed: int, is_streamed: bool) -> Answer:
-    """One request on a connection of its own, read to its end."""
-    body = json.dumps({"prompt": _prompt(model), "seed": seed, "stream": is_streamed}).encode()
-    head = f"POST /generate HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
-    begin, times = time.perf_counter(), []
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(head.encode() + body)
-        status = int((await reader.readline()).split()[1])
-        while line := await reader.readline():
-            if line.startswith(b"event: reveal"):
-                times.append(time.perf_counter() - begin)
-    finally:
-        writer.close()
-    gaps = tuple(b - a for a, b in pairwise(times))
-    return Answer(status, times[0] if times else None, gaps, time.perf_counter() - begin)
-
-
-def _prompt(model: str) -> Any:
-    """Everything hidden."""
-    return {} if model == "adult" else "." * 81
-
-
-async def _until_ready(port: int, process: "subprocess.Popen[bytes]") -> None:
-    while process.poll() is None:
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            if (await reader.readline()).split()[1:2] == [b"200"]:
-                return
-            writer.close()
-        except OSError:
-            pass
-        await asyncio.sleep(0.05)
-    raise RuntimeError("the server ended before it was ready")
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def as_text(found: dict[str, Any]) -> str:
+def as_text(report: dict[str, Any]) -> str:
     """The same for a reader."""
-    lines = [f"{found['model']}: in process {found['in_process']['requests_per_second']:.1f} requests a second"]
-    for name in ("plain", "streamed"):
-        side = found[name]
+    lines = []
+    for row in [*report["models"], *([report["large"]] if "large" in report else [])]:
         lines.append(
-            f"{name}: {side['requests_per_second']:.1f} a second (x{side['over_in_process']:.2f} of in process),"
-            f" {1000 * side['server_cpu_seconds_a_request']:.2f} ms of CPU each, {side['http_share_of_cpu']:.0%} HTTP's"
+            f"{row['model']}, {row['connections']} connections: in process "
+            + ", ".join(
+                f"{one['requests_per_second']:.1f}/s at {1000 * one['cpu_seconds_a_request']:.2f} ms"
+                for one in row["in_process"]
+            )
         )
-    for row in found["open_loop"]:
+        lines += [
+            f"  {side}: {row[side]['requests_per_second']:.1f}/s (x{row[side]['over_in_process']:.2f}),"
+            f" {1000 * row[side]['server_cpu_seconds_a_request']:.2f} ms of CPU,"
+            f" in process {row[side]['cpu_over_in_process']:.0%} of it"
+            for side in ("plain", "streamed")
+        ]
+    for name, row in [*report.get("new_connections", {}).items(), *report.get("generators", {}).items()]:
+        if row is not None:
+            total = ", ".join(f"{key} {1000 * value:.0f} ms" for key, value in row["total_seconds"].items())
+            lines.append(f"{name}: {row['requests_per_second']:.1f}/s, {total}")
+    for row in report.get("open_loop", {}).get("loads", []):
         first, total = row["first_reveal_seconds"], row["total_seconds"]
         lines.append(
             f"load {row['load']:.2f}: first reveal p50 {1000 * first['p50']:.1f} ms, p99 {1000 * first['p99']:.1f} ms;"
-            f" total p50 {1000 * total['p50']:.1f} ms, p99 {1000 * total['p99']:.1f} ms; {row['refused']} refused"
+            f" total p50 {1000 * total['p50']:.1f} ms, p99 {1000 * total['p99']:.1f} ms;"
+            f" {row['refused']} of {row['requests']} refused"
         )
     return "\n".join(lines)
 

@@ -1,14 +1,100 @@
-"""The HTTP benchmark measures saturation and an open loop on a real server."""
+"""The HTTP benchmark measures saturation and an open loop on real servers, by our clients and by locust."""
 
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+from benchmarks.problems.http_load import Connection, closed_loop, percentiles
 from tests.benchmarks.quick import run
 
 
-def test_saturation_and_an_open_loop_are_measured_on_a_real_server() -> None:
+def test_saturation_and_an_open_loop_are_measured_on_real_servers() -> None:
     found = run("http")
-    for side in ("plain", "streamed"):
-        assert found[side]["requests_per_second"] > 0
-        assert found[side]["server_cpu_seconds_a_request"] > 0
-    (row,) = found["open_loop"]
+    (small,) = found["models"]
+    for row in (small, found["large"]):
+        for side in ("plain", "streamed"):
+            assert row[side]["requests_per_second"] > 0
+            assert row[side]["server_cpu_seconds_a_request"] > 0
+            assert row[side]["over_in_process"] > 0
+    for row in (*found["new_connections"].values(), *found["generators"].values()):
+        assert row["requests"] > 0
+        assert row["requests_per_second"] > 0
+    assert found["generators"]["locust"]["failures"] == 0
+    (row,) = found["open_loop"]["loads"]
     assert row["requests"] > 0
     for name in ("first_reveal_seconds", "inter_reveal_seconds", "total_seconds"):
         assert 0 <= row[name]["p50"] <= row[name]["p95"] <= row[name]["p99"]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Refuses odd seeds; streams four reveals in two chunks where a stream is asked for."""
+
+    protocol_version = "HTTP/1.1"
+    peers: set[int] = set()  # noqa: RUF012
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.peers.add(self.client_address[1])
+        if body["seed"] % 2:
+            self._whole(429)
+        elif not body["stream"]:
+            self._whole(200)
+        else:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for chunk in (b"event: start\n\nevent: reveal\n\n", b"event: reveal\n\n" * 3, b""):
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+
+    def _whole(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def _server() -> Iterator[int]:
+    _Handler.peers.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_connection_is_kept_over_whole_replies_streams_and_refusals() -> None:
+    async def ask(port: int) -> list[tuple[int, bool, int]]:
+        connection = Connection(port)
+        answers = [
+            await connection.ask({"seed": seed, "stream": stream})
+            for seed, stream in ((0, True), (1, True), (2, False), (4, True))
+        ]
+        connection.close()
+        return [(answer.status, answer.first is not None, len(answer.gaps)) for answer in answers]
+
+    with _server() as port:
+        assert asyncio.run(ask(port)) == [(200, True, 3), (429, False, 0), (200, False, 0), (200, True, 3)]
+        assert len(_Handler.peers) == 1
+
+
+def test_a_closed_loop_asks_until_the_time_is_up_and_can_open_a_connection_for_each_request() -> None:
+    with _server() as port:
+        answers = asyncio.run(
+            closed_loop(port, lambda number: {"seed": 2 * number, "stream": False}, seconds=0.2, num=2, is_kept=False)
+        )
+        assert len(answers) > 2
+        assert len(_Handler.peers) == len(answers)
+
+
+def test_percentiles_of_nothing_are_none() -> None:
+    assert percentiles([]) == {}
+    assert percentiles(range(100)) == {"p50": 50, "p95": 95, "p99": 99}

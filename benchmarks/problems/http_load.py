@@ -1,0 +1,117 @@
+"""Clients of a server on this machine: connections that are kept, closed and open loops. Knows no model.
+
+Written for measuring: one core must load the other, so replies are cut up by length and nothing of them is read but
+their status and where reveals begin.
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+Body = Callable[[int], dict[str, Any]]  # number of the request -> what is posted to /generate
+_REVEAL = b"event: reveal"
+_LIMIT = 2**24
+
+
+class Answer(NamedTuple):
+    """Seconds since the request left: the first reveal (None in whole replies), the gaps between reveals, the end."""
+
+    status: int
+    first: float | None
+    gaps: tuple[float, ...]
+    total: float
+
+
+class Connection:
+    """One connection of HTTP/1.1, opened when it is first needed and kept for what is asked next."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, body: dict[str, Any]) -> Answer:
+        """Posts one request and reads its reply to the end. Raises OSError or EOFError where the server hangs up."""
+        content = json.dumps(body).encode()
+        begin = time.perf_counter()
+        reader, writer = await self._open()
+        writer.write(b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(content), content))
+        status, length = await _head(reader)
+        times: list[float] = []
+        if length is not None:
+            await reader.readexactly(length)
+        else:
+            while chunk := await _chunk(reader):
+                times += [time.perf_counter() - begin] * chunk.count(_REVEAL)
+        gaps = tuple(later - earlier for earlier, later in pairwise(times))
+        return Answer(status, times[0] if times else None, gaps, time.perf_counter() - begin)
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port, limit=_LIMIT)
+        return self._streams
+
+
+async def _head(reader: asyncio.StreamReader) -> tuple[int, int | None]:
+    """The status, and the length of the reply; None where it comes in chunks."""
+    lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
+    length = next((int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")), None)
+    return int(lines[0].split()[1]), length
+
+
+async def _chunk(reader: asyncio.StreamReader) -> bytes:
+    size = int(await reader.readuntil(b"\r\n"), 16)
+    return (await reader.readexactly(size + 2))[:size]
+
+
+async def closed_loop(port: int, body: Body, *, seconds: float, num: int, is_kept: bool = True) -> list[Answer]:
+    """`num` connections, each asking again as soon as it is answered; or a new connection for every request."""
+    end = time.perf_counter() + seconds
+
+    async def ask_again(number: int) -> list[Answer]:
+        connection, answers = Connection(port), list[Answer]()
+        while not answers or time.perf_counter() < end:
+            answers.append(await connection.ask(body(number + num * len(answers))))
+            if not is_kept:
+                connection.close()
+        connection.close()
+        return answers
+
+    return [answer for own in await asyncio.gather(*map(ask_again, range(num))) for answer in own]
+
+
+async def open_loop(port: int, body: Body, *, rate: float, seconds: float) -> list[Answer]:
+    """Arrivals of a Poisson process, `rate` a second, whatever is answered; on idle connections where there are any."""
+    draws = random.Random(0)
+    idle: list[Connection] = []
+
+    async def ask(number: int) -> Answer:
+        connection = idle.pop() if idle else Connection(port)
+        answer = await connection.ask(body(number))
+        idle.append(connection)
+        return answer
+
+    tasks: list[asyncio.Task[Answer]] = []
+    begin = at = time.perf_counter()
+    while not tasks or at < begin + seconds:
+        await asyncio.sleep(at - time.perf_counter())
+        tasks.append(asyncio.create_task(ask(len(tasks))))
+        at += draws.expovariate(rate)
+    answers = await asyncio.gather(*tasks)
+    for connection in idle:
+        connection.close()
+    return answers
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99; empty where there are no values."""
+    ranked = sorted(values)
+    return {f"p{p}": ranked[min(len(ranked) * p // 100, len(ranked) - 1)] for p in (50, 95, 99)} if ranked else {}
