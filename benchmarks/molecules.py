@@ -1,7 +1,7 @@
 """Molecules: a learned order against uniform ones on the same net, judged by RDKit and ChemNet, not by us.
 
     python -m benchmarks.molecules [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--samples N] [--smiles FILE]
-        [--artifact DIR] [--set key=value]...
+        [--artifact DIR [--temperatures T,...]] [--set key=value]...
 
 For each seed three nets of `training/recipes/moses.toml`'s size see as many forwards of the same batches:
 `uniform` orders, `global`, a learned order, and `fixed`, left to right with the learned arm's warm-up and share of
@@ -17,7 +17,8 @@ what MOSES publishes for CharRNN: 30,000 samples, epochs of training, millions o
 one's own instead of MOSES. Results are kept in DIR, and found again: remove DIR after a change to the method.
 
 With `--artifact` nothing is trained: that one model is decoded along each order, its own and others, and intervals are
-over seeds of sampling, not of training.
+over seeds of sampling, not of training. `--temperatures 0.8,0.6` decodes it along its own order at those, too: lower
+ones make more molecules that are valid, and fewer different ones.
 """
 
 import json
@@ -67,8 +68,13 @@ def main() -> None:
     parser.add_argument("--infills", type=int, help="test scaffolds to fill; 500 where left out")
     parser.add_argument("--smiles", type=Path, help="a file of SMILES, one a line, instead of MOSES")
     parser.add_argument("--artifact", type=Path, help="judge this model alone, along each order")
+    parser.add_argument(
+        "--temperatures", type=_temperatures, default=(), help="with --artifact: beside 1, learned order"
+    )
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a key of the recipe")
     given = parser.parse_args()
+    if given.temperatures and given.artifact is None:
+        parser.error("--temperatures goes with --artifact")
     require_rdkit()
     overrides = [*(QUICK if given.quick else []), *given.overrides]
     if given.smiles is not None:
@@ -80,6 +86,7 @@ def main() -> None:
         "infills": given.infills or (8 if given.quick else 500),
         "fcd": has_fcd(),
         "artifact": None if given.artifact is None else str(given.artifact),
+        "temperatures": list(given.temperatures),
         "runs": str(given.work / "runs"),
     }
     tasks = [{**task, "seed": seed} for seed in range(given.seeds)]
@@ -88,13 +95,18 @@ def main() -> None:
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 
 
+def _temperatures(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
+
+
 def measure(task: Fields) -> Fields:
     """All arms of one seed."""
     recipes = {kind: arm_recipe(task, kind) for kind in ("uniform", "global", "fixed")}
     dataset = _dataset(recipes["uniform"])
     nets = {kind: trained(recipe, dataset, task) for kind, recipe in recipes.items()}
     forwards = {k: r.optimizer.num_steps * r.optimizer.batch_size for k, r in recipes.items()}
-    found = judged({label: (nets[kind], order) for label, (kind, order) in WAYS.items()}, dataset, task)
+    ways = {label: (nets[kind], SamplingParams(order=order)) for label, (kind, order) in WAYS.items()}
+    found = judged(ways, dataset, task)
     return {**found, "row_forwards": forwards, "parameters": nets["global"].num_parameters}
 
 
@@ -104,18 +116,20 @@ def measure_artifact(task: Fields) -> Fields:
     dataset = _dataset(load_recipe(RECIPE, overrides=task["overrides"]))
     if dataset.tokenizer.vocabulary_sizes != artifact.tokenizer.vocabulary_sizes:
         raise SystemExit(f"error: {task['artifact']}: its tokens are not those of the recipe's molecules")
-    found = judged({order: (artifact.denoiser, order) for order in ORDERS}, dataset, task)
+    ways = {order: SamplingParams(order=order) for order in ORDERS} | {
+        f"learned, temperature {t:g}": SamplingParams(temperature=t) for t in task["temperatures"]
+    }
+    found = judged({label: (artifact.denoiser, params) for label, params in ways.items()}, dataset, task)
     return {**found, "parameters": artifact.manifest.num_parameters, "sha256": artifact.manifest.weights_sha256}
 
 
-def judged(ways: Mapping[str, tuple[Network, OrderPolicy]], dataset: Dataset, task: Fields) -> Fields:
+def judged(ways: Mapping[str, tuple[Network, SamplingParams]], dataset: Dataset, task: Fields) -> Fields:
     """Molecules and infills made in each way, by the same seeds, and what they are worth."""
     known, test = _molecules(dataset)
     asked = [found for found in map(scaffold_prompt, test) if found is not None][: task["infills"]]
     chemnet = ChemNet(_valid(test[: task["samples"]])) if task["fcd"] else None
     report = {}
-    for label, (net, order) in ways.items():
-        params = SamplingParams(order=order)
+    for label, (net, params) in ways.items():
         made = sample(net, dataset, [""] * task["samples"], params, task)
         filled = sample(net, dataset, [prompt for prompt, _ in asked], params, task)
         report[label] = {**scores(made, known, chemnet), "infilled": share_filled(filled, [core for _, core in asked])}

@@ -8,13 +8,14 @@ from collections import deque
 from contextvars import copy_context
 
 from service.errors import ServiceError
-from service.messages import RequestEvent, Revealed
+from service.messages import Finished, Ranked, RequestEvent, Revealed
 
 
 class Flight:
     """Filled by the dispatcher, emptied by one reader. Times are the event loop's, in seconds.
 
-    `buffer_events` bounds the reveals a slow reader may lag behind; None where the reader only collects.
+    `buffer_events` bounds the reveals a slow reader may lag behind; None where the reader only collects, which is woken
+    once, when all is there.
     """
 
     def __init__(self, request_id: str, *, num_canvases: int, arrived_at: float, buffer_events: int | None) -> None:
@@ -42,7 +43,8 @@ class Flight:
         self._events.append(event)
         if isinstance(event, Revealed):
             self._num_reveals += len(event.reveals)
-        self._wake.set()
+        if self._buffer_events is not None or isinstance(event, Finished | Ranked):
+            self._wake.set()
 
     def fail(self, error: ServiceError) -> None:
         """The reader gets what it has not taken yet, then this; a slow one gets this at once."""
@@ -52,9 +54,10 @@ class Flight:
         self._wake.set()
 
     async def take(self, *, timeout_seconds: float | None = None) -> list[RequestEvent]:
-        """All events there are, as soon as there is one; none after the timeout. Raises what the request failed of."""
-        if not self._events and self._error is None:
-            self._wake.clear()
+        """All events there are, as soon as there is one, or all of them where the reader only collects; none after the
+        timeout. Raises what the request failed of.
+        """
+        if self._error is None and not self._wake.is_set():
             self._is_taking = True
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -65,6 +68,7 @@ class Flight:
                 self._is_taking = False
         events = list(self._events)
         self._events.clear()
+        self._wake.clear()
         self._num_reveals = 0
         if not events and self._error is not None:
             raise self._error

@@ -81,7 +81,8 @@ class OrderConfig(_Frozen):
     own choice and others, `branches` in all, are tried to the end (`training/branches.py`).
     `rivals`, global orders only: when the warm-up ends these are tried on validation rows, and the law begins as the
     best of them if that is cheaper than the law is then (`training/rivals.py`); the order then also rests while the
-    share of uniform rows shrinks, so that the critic meets the new law before it moves it.
+    share of uniform rows shrinks, so that the critic meets the new law before it moves it. When training ends they are
+    tried again, and the cheapest is kept.
     `posterior_layers`, other contextual orders only: depth of the network that proposes orders in training.
     """
 

@@ -1,4 +1,4 @@
-"""Rivals: orders that anybody would try, against the law at the end of the warm-up."""
+"""Rivals: orders that anybody would try, against the law at the end of the warm-up and of training."""
 
 import json
 import shutil
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from model.denoiser import Prediction
-from model.orders import deterministic_order
+from model.orders import deterministic_order, next_log_probs
 from tests.training.small import small_dataset, small_recipe
 from training.config import RecipeError
-from training.rivals import LAW, compare, order_of, rival_log_w
+from training.rivals import LAST_GAP, LAW, compare, order_of, rival_log_w
 from training.rows import Rows
 from training.trainer import Trained, train
 
@@ -87,6 +87,20 @@ def test_the_law_begins_as_the_rival_rests_through_the_anneal_and_resumes_bit_fo
     resumed = _train(tmp_path / "parts", *order)
     for name, tensor in whole.denoiser.state_dict().items():
         assert torch.equal(tensor, resumed.denoiser.state_dict()[name]), name
+
+
+def test_at_the_end_the_rival_is_kept_decided_if_it_is_cheaper_than_what_was_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = iter([({LAW: 1.0}, LAW), ({LAW: 2.0, "left_to_right": 1.0}, "left_to_right")])
+    monkeypatch.setattr("training.trainer.compare", lambda *_, **__: next(verdicts))
+    order = (RIVALS, "order.warmup=0.3", "order.anneal=0.3")
+    kept = _train(tmp_path, *order).denoiser.order_head.global_log_w().detach()
+    torch.testing.assert_close(kept, rival_log_w("left_to_right", L, gap=LAST_GAP))
+    assert next(verdicts, None) is None
+    assert float(next_log_probs(kept, torch.ones(1, L, dtype=torch.bool))[0, 0].exp()) > 0.99
+    again = _train(tmp_path, *order).denoiser.order_head.global_log_w().detach()  # nothing left to do, nothing tried
+    assert torch.equal(again, kept)
 
 
 def _right_to_left_wins(*_: object, **__: object) -> tuple[dict[str, float], str]:
