@@ -7,20 +7,25 @@ requests of 16 holes): 64 requests of mixed lengths through the engine's own loo
 at fixed batches of 1 to 64, and one request alone; same weights, rule and precision, one position a step, both sides in
 turns in one run, one thread, the median of the rounds, in CPU seconds of that thread. `of_limit` is the engine's tokens
 a second over those of bare forwards in the same batches, asked for tokens at as many positions, without scheduler and
-sampler. The seeds of requests and weights are fixed in the script.
+sampler. `of_peak` is the engine's share of what this thread's float32 matrix products reach at their best, measured in
+the same run: the operations of those forwards' products (torch's own counter), useful rows alone, over the engine's
+seconds. The seeds of requests and weights are fixed in the script.
 """
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.problems.runs import timing_arguments
 from model.batch import collate
 from model.canvas import Canvas
+from model.denoiser import Stages
 from model.manifest import Architecture, OrderSpec
 from model.networks import prepare
 from model.transformer import Transformer
@@ -44,6 +49,8 @@ LARGE = {"length": 128, "vocabulary_sizes": (30_522,), "width": 768, "layers": 1
 QUICK_LARGE = {**LARGE, "vocabulary_sizes": (500,), "width": 64, "layers": 2, "heads": 4, "mlp_width": 128}
 LARGE_REQUESTS, LARGE_HOLES, MAX_BATCH = 8, 16, 64
 SEED = 0
+PEAK_SIZE, QUICK_PEAK_SIZE, PEAK_ROUNDS = 2048, 256, 5
+Asked = tuple[tuple[Tensor, ...], Tensor, Tensor]  # inputs of a step, rows and positions of which it asks tokens
 
 
 def main() -> None:
@@ -61,26 +68,31 @@ def main() -> None:
         for source in find_sources(settings.artifacts, checkpoints=settings.checkpoints)
         if not given.large_only
     ]
-    rows = [measured(subject, rule=rule, rounds=rounds, num=num) for subject in subjects for rule in TEMPERATURES]
+    peak = matmul_peak(QUICK_PEAK_SIZE if given.quick else PEAK_SIZE)
+    rows = [
+        measured(subject, rule=rule, rounds=rounds, num=num, peak=peak) for subject in subjects for rule in TEMPERATURES
+    ]
     large = None
     if not given.no_large:
         subject = random_subject(QUICK_LARGE if given.quick else LARGE)
         large = [
-            measured(subject, rule=rule, rounds=min(rounds, 3), num=LARGE_REQUESTS, holes=given.holes)
+            measured(subject, rule=rule, rounds=min(rounds, 3), num=LARGE_REQUESTS, holes=given.holes, peak=peak)
             for rule in TEMPERATURES
         ]
-    full = {**report(rows), "large": large, "threads": 1, "rounds": rounds, "torch": torch.__version__}
+    machine = {"peak_gflops": peak / 1e9, "threads": 1, "torch": torch.__version__}
+    full = {**report(rows), "large": large, **machine, "rounds": rounds}
     print(json.dumps(full, indent=2) if given.json else as_text([*rows, *(large or [])]))
 
 
-def measured(subject: Subject, *, rounds: int, num: int, **fields: Any) -> dict[str, Any]:
-    """The comparison, and the share of the limit."""
+def measured(subject: Subject, *, rounds: int, num: int, peak: float, **fields: Any) -> dict[str, Any]:
+    """The comparison, and the shares of the limit and of the peak."""
     row = compare(subject, rounds=rounds, num=num, **fields)
-    return {**row, "of_limit": of_limit(subject, rounds=rounds, num=num, **fields)}
+    return {**row, **shares(subject, rounds=rounds, num=num, peak=peak, **fields)}
 
 
-def of_limit(subject: Subject, *, rounds: int, num: int, **fields: Any) -> float:
-    """Seconds of the bare forwards that the engine makes, over the engine's seconds for all of it."""
+def shares(subject: Subject, *, rounds: int, num: int, peak: float, **fields: Any) -> dict[str, float]:
+    """`of_limit`: seconds of the bare forwards that the engine makes, over the engine's for all of it; `of_peak`:
+    their operations over those of `peak`, operations a second, in the engine's seconds."""
     canvases = mixed_canvases(subject, num=num, **fields)
     runner = subject.runner
     assert isinstance(runner, Runner)
@@ -94,10 +106,44 @@ def of_limit(subject: Subject, *, rounds: int, num: int, **fields: Any) -> float
             stages.finish(stages.begin(*inputs).states[rows, positions], positions)
 
     seconds = medians({"bare": bare, "engine": lambda: engine_decode(subject, canvases)}, rounds=rounds)
-    return seconds["bare"] / seconds["engine"]
+    operations = _operations(prepare(subject.denoise), steps)
+    return {"of_limit": seconds["bare"] / seconds["engine"], "of_peak": operations / seconds["engine"] / peak}
 
 
-def _asked(batch: Sequence[Canvas], *, asks: bool) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+@torch.inference_mode()
+def _operations(stages: Stages, steps: Sequence[Asked]) -> int:
+    """Floating-point operations of the products in these forwards, each shape counted once."""
+    counted: dict[tuple[int, ...], int] = {}
+    total = 0
+    for inputs, rows, positions in steps:
+        shape = (*inputs[0].shape, len(positions))
+        if shape not in counted:
+            with FlopCounterMode(display=False, custom_mapping=_ONEDNN) as counter:
+                stages.finish(stages.begin(*inputs).states[rows, positions], positions)
+            counted[shape] = counter.get_total_flops()
+        total += counted[shape]
+    return total
+
+
+def _linear_operations(x: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
+    return 2 * out_shape.numel() * x[-1]
+
+
+_ONEDNN = {torch.ops.mkldnn._linear_pointwise: _linear_operations}  # which the counter does not know
+
+
+def matmul_peak(size: int) -> float:
+    """Operations a second of this thread's float32 products of `size` x `size` matrices, the best of several."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    seconds = []
+    for _ in range(PEAK_ROUNDS):
+        begin = time.thread_time()
+        a @ b
+        seconds.append(time.thread_time() - begin)
+    return 2 * size**3 / min(seconds)
+
+
+def _asked(batch: Sequence[Canvas], *, asks: bool) -> Asked:
     """The inputs of a step, and the rows and positions whose token logits it asks for: all hidden ones or one each."""
     inputs = collate(batch)
     rows, positions = (

@@ -17,7 +17,7 @@ import torch
 from model.artifact import load_artifact
 from model.batch import collate
 from model.canvas import Canvas, SamplingParams
-from model.denoiser import Denoiser
+from model.network import Network
 from service.catalog import Source
 from service.engine_models import load_models
 from service.engine_worker import Runner, Worker
@@ -36,7 +36,7 @@ class Subject:
 
     name: str
     runner: Runner
-    denoise: Denoiser
+    denoise: Network
     vocabulary_sizes: tuple[int, ...]
     length: int
     is_padded: bool

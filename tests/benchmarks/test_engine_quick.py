@@ -1,6 +1,10 @@
 """The engine's benchmark takes every path and reports the keys that are promised."""
 
-from benchmarks.engine import LARGE_HOLES, LARGE_REQUESTS
+import pytest
+import torch
+
+from benchmarks.engine import LARGE_HOLES, LARGE_REQUESTS, _operations, random_subject
+from model.networks import prepare
 from tests.benchmarks.quick import run
 from unveil.speed import RATIOS
 
@@ -15,3 +19,19 @@ def test_the_engine_is_timed_on_every_bundled_model_and_on_a_large_one() -> None
     for row in report["large"]:
         assert row["tokens"] == LARGE_REQUESTS * LARGE_HOLES
         assert 0 < row["of_limit"] < 2
+        assert row["of_peak"] > 0
+    assert report["peak_gflops"] > 0
+
+
+@pytest.mark.parametrize("width", [32, 256])  # in MKL, in oneDNN
+def test_the_operations_of_a_forward_are_those_of_its_products(width: int) -> None:
+    B, L, R, W, M, V, N = 2, 16, 3, width, 64, 50, 2
+    shape = {"length": L, "vocabulary_sizes": (V,), "width": W, "layers": N, "heads": 1, "mlp_width": M}
+    stages = prepare(random_subject(shape).denoise)
+    inputs = (torch.zeros(B, L, dtype=torch.int64), torch.ones(B, L, dtype=torch.bool), torch.full((B,), L))
+    asked = (inputs, torch.zeros(R, dtype=torch.int64), torch.arange(R))
+    found = _operations(stages, [asked])
+    block, attention, head = 4 * W * W + 2 * W * M, 2 * L * W, W * V  # a position's multiplications
+    whole = 2 * (B * L * N * (block + attention) + R * head)
+    assert 0.5 * whole < found < 1.2 * whole  # the last block is finished at R positions alone
+    assert _operations(stages, [asked, asked]) == 2 * found
