@@ -38,6 +38,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.peers.add(self.client_address[1])
+        self.close_connection = body.get("leave", False)  # without a word of it in the reply
         if body["seed"] % 2:
             self._whole(429)
         elif not body["stream"]:
@@ -93,6 +94,21 @@ def test_a_closed_loop_asks_until_the_time_is_up_and_can_open_a_connection_for_e
         )
         assert len(answers) > 2
         assert len(_Handler.peers) == len(answers)
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_opened_anew() -> None:
+    async def ask(port: int) -> list[int]:
+        connection = Connection(port)
+        statuses = []
+        for _ in range(3):
+            statuses.append((await connection.ask({"seed": 0, "stream": False, "leave": True})).status)
+            await asyncio.sleep(0.05)
+        connection.close()
+        return statuses
+
+    with _server() as port:
+        assert asyncio.run(ask(port)) == [200, 200, 200]
+        assert len(_Handler.peers) == 3
 
 
 def test_percentiles_of_nothing_are_none() -> None:
