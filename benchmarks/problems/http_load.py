@@ -34,12 +34,21 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, body: dict[str, Any]) -> Answer:
-        """Posts one request and reads its reply to the end. Raises OSError or EOFError where the server hangs up."""
+        """Posts one request and reads its reply to the end. Raises OSError or EOFError where the server hangs up.
+
+        A server closes what has been idle for long, maybe while the next request is on its way: then it is asked once
+        more, on a new connection, as every client does.
+        """
         content = json.dumps(body).encode()
-        begin = time.perf_counter()
-        reader, writer = await self._open()
-        writer.write(b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(content), content))
-        status, length = await _head(reader)
+        sent = b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(content), content)
+        was_open, begin = self._streams is not None, time.perf_counter()
+        try:
+            reader, status, length = await self._send(sent)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            if not was_open:
+                raise
+            self.close()
+            reader, status, length = await self._send(sent)
         times: list[float] = []
         if length is not None:
             await reader.readexactly(length)
@@ -54,12 +63,13 @@ class Connection:
             self._streams[1].close()
             self._streams = None
 
-    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._streams is not None and self._streams[0].at_eof():  # idle for so long that the server hung up
-            self.close()
+    async def _send(self, content: bytes) -> tuple[asyncio.StreamReader, int, int | None]:
+        """The reader, after the reply's head; its status and length."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port, limit=_LIMIT)
-        return self._streams
+        reader, writer = self._streams
+        writer.write(content)
+        return reader, *await _head(reader)
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, int | None]:
