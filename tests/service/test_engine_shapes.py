@@ -1,6 +1,7 @@
 """Rows do not depend on their neighbours: proved on networks that are made to round by batch size and by row."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -110,16 +111,16 @@ def test_positions_are_finished_in_the_sizes_that_agree_and_so_alike_in_any_comp
     architecture = random_transformer(table_tokenizer()).architecture
     measured, is_deterministic = fixed_shapes(stages, architecture, 4, torch.device("cpu"))
     assert is_deterministic
-    assert measured.finish_sizes == (4, 6, 8, 12, 16, 20)
+    assert measured.finish_sizes == (4, 5, 6, 7, 8, 10, 12, 14, 16, 20)
     fixed = FixedShapes(stages, sizes={5: (1,)}, finish_sizes=measured.finish_sizes)
     generator = torch.Generator().manual_seed(3)
     states, positions = torch.rand(50, 2, generator=generator), torch.randint(5, (50,), generator=generator)
     alone = torch.cat([fixed.finish(states[i : i + 1], positions[i : i + 1]) for i in range(50)])
     stages.seen.clear()
     assert torch.equal(fixed.finish(states, positions), alone)
-    assert torch.equal(fixed.finish(states[40:47], positions[40:47]), alone[40:47])
-    assert stages.seen == [20, 20, 12, 8]
-    assert [fixed.rounded(num) for num in (1, 4, 7, 19, 20, 21)] == [4, 4, 8, 20, 20, 21]
+    assert torch.equal(fixed.finish(states[40:49], positions[40:49]), alone[40:49])
+    assert stages.seen == [20, 20, 10, 10]
+    assert [fixed.rounded(num) for num in (1, 4, 9, 19, 20, 21)] == [4, 4, 10, 20, 20, 21]
 
 
 def test_the_check_would_not_pass_without_the_fixed_shapes() -> None:
@@ -154,10 +155,14 @@ def test_canvases_of_two_length_buckets_are_not_run_together() -> None:
         fixed.begin(tokens, hidden, torch.tensor([12, 30]))
 
 
-def test_batch_sizes_grow_by_half_and_buckets_double_up_to_the_length() -> None:
+def test_batch_sizes_leave_a_fifth_to_padding_and_buckets_double_up_to_the_length() -> None:
     assert batch_sizes(1) == (1,)
-    assert batch_sizes(8) == (1, 2, 3, 4, 6, 8)
-    assert batch_sizes(9) == (1, 2, 3, 4, 6, 8, 9)
+    assert batch_sizes(8) == (1, 2, 3, 4, 5, 6, 7, 8)
+    assert batch_sizes(9) == (1, 2, 3, 4, 5, 6, 7, 8, 9)
+    for largest in range(1, 200):
+        sizes = batch_sizes(largest)
+        assert sizes[-1] == largest
+        assert all(small < large <= (small + 1) * 5 / 4 for small, large in pairwise(sizes)), largest
     assert length_buckets(40, is_padded=True) == (16, 32, 40)
     assert length_buckets(64, is_padded=True) == (16, 32, 64)
     assert length_buckets(10, is_padded=True) == (10,)
@@ -176,4 +181,4 @@ def test_a_network_that_never_repeats_itself_is_served_and_said_to_be_not_determ
     architecture = random_transformer(table_tokenizer()).architecture
     fixed, is_deterministic = fixed_shapes(_network(_never_the_same_twice), architecture, 8, torch.device("cpu"))
     assert not is_deterministic
-    assert fixed.sizes == {5: (1, 2, 3, 4, 6, 8)}
+    assert fixed.sizes == {5: batch_sizes(8)}
