@@ -2,11 +2,12 @@
 
     python -m benchmarks.http [--quick] [--json] [--seconds N] [--models adult,moses,...] [--no-large] [--large-only]
 
-Saturation: connections that are kept, each asking again as soon as it is answered, whole replies and streams; beside it
-the same canvases decoded by the same engine in process, on the server's core, before and after (both are given, their
-mean is compared). CPU seconds of the server a request, and HTTP's share of them. The bundled models get whole rows,
-grids, and 24 or 64 new tokens, at 32 connections; a random network of BERT-base's shape texts with 4 holes among 128
-characters, at 8. One sample a request, one position a step, the model's own order, one thread.
+Saturation: connections that are kept, each asking again as soon as it is answered, whole replies and streams, counted
+while all are busy; beside it the same canvases decoded by the same engine in process, on the server's core, before and
+after (both are given, their mean is compared). CPU seconds of the server a request, and HTTP's share of them. The
+bundled models get whole rows, grids, and 24 or 64 new tokens, at 32 connections; a random network of BERT-base's shape
+texts with 4 holes among 128 characters, at 8. One sample a request, one position a step, the model's own order, one
+thread.
 
 Of the first model also: a new connection for every request; an open loop on a short queue, arrivals of a Poisson
 process at shares of the streams' saturation, with percentiles of first reveal, of the time between reveals and of the
@@ -178,14 +179,15 @@ class InProcess:
 
 def saturated(server: Served, body: Body, seconds: float, num: int, *, is_kept: bool = True) -> dict[str, Any]:
     """Requests a second when every connection asks again at once, the server's CPU seconds for each, the latency."""
-    before, begin = server.cpu_seconds(), time.perf_counter()
-    answers = asyncio.run(closed_loop(server.port, body, seconds=seconds, num=num, is_kept=is_kept))
-    wall = time.perf_counter() - begin
+    window = asyncio.run(
+        closed_loop(server.port, body, seconds=seconds, num=num, is_kept=is_kept, meter=server.cpu_seconds)
+    )
+    answers = window.answers
     assert all(answer.status == 200 for answer in answers)
     return {
         "requests": len(answers),
-        "requests_per_second": len(answers) / wall,
-        "server_cpu_seconds_a_request": (server.cpu_seconds() - before) / len(answers),
+        "requests_per_second": len(answers) / window.seconds,
+        "server_cpu_seconds_a_request": window.metered / len(answers),
         "total_seconds": percentiles([answer.total for answer in answers]),
     }
 

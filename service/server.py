@@ -42,6 +42,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=settings.idle_connection_seconds,
                 timeout_graceful_shutdown=_CLOSE_SECONDS,
             )
         )

@@ -84,20 +84,50 @@ async def _chunk(reader: asyncio.StreamReader) -> bytes:
     return (await reader.readexactly(size + 2))[:size]
 
 
-async def closed_loop(port: int, body: Body, *, seconds: float, num: int, is_kept: bool = True) -> list[Answer]:
-    """`num` connections, each asking again as soon as it is answered; or a new connection for every request."""
-    end = time.perf_counter() + seconds
+class Window(NamedTuple):
+    """What was answered in a stretch of a closed loop, how long that was, and by how much a meter went on in it."""
 
-    async def ask_again(number: int) -> list[Answer]:
-        connection, answers = Connection(port), list[Answer]()
-        while not answers or time.perf_counter() < end:
-            answers.append(await connection.ask(body(number + num * len(answers))))
+    answers: list[Answer]
+    seconds: float
+    metered: float
+
+
+async def closed_loop(
+    port: int,
+    body: Body,
+    *,
+    seconds: float,
+    num: int,
+    is_kept: bool = True,
+    meter: Callable[[], float] = lambda: 0.0,
+) -> Window:
+    """`num` connections, each asking again as soon as it is answered; or a new connection for every request.
+
+    What counts lies between two answers of the first connection, its own first one and one at least `seconds` later:
+    all are busy from end to end, and requests that end together are counted whole.
+    """
+    answered: list[tuple[float, Answer]] = []
+    marks: list[tuple[float, float]] = []
+
+    def mark(now: float) -> None:
+        if not marks or (len(marks) == 1 and now >= marks[0][0] + seconds):
+            marks.append((now, meter()))
+
+    async def ask_again(number: int) -> None:
+        connection, count = Connection(port), 0
+        while len(marks) < 2:
+            answer = await connection.ask(body(number + num * count))
+            count += 1
+            answered.append((time.perf_counter(), answer))
             if not is_kept:
                 connection.close()
+            if number == 0:
+                mark(answered[-1][0])
         connection.close()
-        return answers
 
-    return [answer for own in await asyncio.gather(*map(ask_again, range(num))) for answer in own]
+    await asyncio.gather(*map(ask_again, range(num)))
+    (begin, first), (end, last) = marks
+    return Window([answer for at, answer in answered if begin < at <= end], end - begin, last - first)
 
 
 async def open_loop(port: int, body: Body, *, rate: float, seconds: float) -> list[Answer]:

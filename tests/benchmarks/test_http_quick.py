@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import pytest
+
 from benchmarks.problems.http_load import Connection, closed_loop, percentiles
 from tests.benchmarks.quick import run
 
@@ -87,13 +89,26 @@ def test_a_connection_is_kept_over_whole_replies_streams_and_refusals() -> None:
         assert len(_Handler.peers) == 1
 
 
-def test_a_closed_loop_asks_until_the_time_is_up_and_can_open_a_connection_for_each_request() -> None:
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_closed_loop_counts_while_all_are_busy_and_can_open_a_connection_for_each_request(is_kept: bool) -> None:
+    readings = iter([3.0, 7.0])
     with _server() as port:
-        answers = asyncio.run(
-            closed_loop(port, lambda number: {"seed": 2 * number, "stream": False}, seconds=0.2, num=2, is_kept=False)
+        window = asyncio.run(
+            closed_loop(
+                port,
+                lambda number: {"seed": 2 * number, "stream": False},
+                seconds=0.2,
+                num=2,
+                is_kept=is_kept,
+                meter=lambda: next(readings),
+            )
         )
-        assert len(answers) > 2
-        assert len(_Handler.peers) == len(answers)
+        num_peers = len(_Handler.peers)
+    assert window.metered == 4.0
+    assert 0.2 <= window.seconds < 5
+    assert all(answer.status == 200 for answer in window.answers)
+    assert len(window.answers) > 2
+    assert num_peers == 2 if is_kept else num_peers > len(window.answers)  # one at least before the window
 
 
 def test_a_connection_that_the_server_closed_meanwhile_is_opened_anew() -> None:

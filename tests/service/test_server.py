@@ -4,6 +4,7 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import structlog
@@ -21,6 +22,23 @@ def test_connections_are_accepted_without_nagles_algorithm() -> None:
         (asyncio_server,) = server.server.servers
         (listening,) = asyncio_server.sockets
         assert listening.proto == socket.IPPROTO_TCP
+
+
+def _connect(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return socket.create_connection((parts.hostname, parts.port))
+
+
+def test_a_connection_without_a_request_is_closed_when_its_time_is_up() -> None:
+    with run_toy(idle_connection_seconds=1) as server, _connect(server.url) as connection:
+        connection.settimeout(30)
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" * 2)
+        read = b""
+        while chunk := connection.recv(65_536):  # until the server closes it
+            read += chunk
+        assert read.count(b"HTTP/1.1 200 OK") == 2
 
 
 def test_a_port_that_is_taken_is_told_in_one_line() -> None:
