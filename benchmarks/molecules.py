@@ -3,9 +3,9 @@
     python -m benchmarks.molecules [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--samples N] [--smiles FILE]
         [--artifact DIR [--temperatures T,...]] [--set key=value]...
 
-For each seed three nets of `training/recipes/moses.toml`'s size see as many forwards of the same batches:
-`uniform` orders, `global`, a learned order, and `fixed`, left to right with the learned arm's warm-up and share of
-uniform rows.
+For each seed three nets of `training/recipes/moses-start.toml`'s size see as many forwards of the same batches:
+`uniform` orders, `global`, a learned order (with the recipe's rivals), and `fixed`, left to right with the learned
+arm's warm-up and share of uniform rows.
 Each makes molecules along its own order; the uniform net also surest first (confidence) and from left to right, the
 learned one also in random orders. MOSES's definitions: valid of all, unique of the first 10,000 valid, novel of the
 different valid ones. FCD is to as many test molecules as there are samples (fcd_torch; without it the column is left
@@ -42,7 +42,7 @@ from training.molecule_report import make
 from training.trainer import train
 from unveil.training_commands import cache_folder
 
-RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses.toml"
+RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses-start.toml"
 CHAR_RNN = {"valid": 0.9748, "unique": 0.9994, "novel": 0.8419, "fcd": 0.0732}
 SEED, UNIQUE_OF = 5_417, 10_000
 WAYS: dict[str, tuple[str, OrderPolicy]] = {  # label -> the net and the order along which it is decoded
@@ -145,7 +145,8 @@ def arm_recipe(task: Fields, kind: str) -> Recipe:
     dataset = _dataset(recipe)
     fixed = tuple(range(dataset.train.shape[1])) if kind == "fixed" else None
     fields = recipe.model_dump(mode="json")
-    order = {**fields["order"], "kind": kind, "fixed": fixed}
+    rivals = fields["order"]["rivals"] if kind == "global" else ()
+    order = {**fields["order"], "kind": kind, "fixed": fixed, "rivals": rivals}
     return settle(Recipe.model_validate({**fields, "name": kind, "order": order}), num_rows=len(dataset.train))
 
 
