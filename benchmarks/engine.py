@@ -8,8 +8,8 @@ at fixed batches of 1 to 64, and one request alone; same weights, rule and preci
 turns in one run, one thread, the median of the rounds, in CPU seconds of that thread. `of_limit` is the engine's tokens
 a second over those of bare forwards in the same batches, asked for tokens at as many positions, without scheduler and
 sampler. `of_peak` is the engine's share of what this thread's float32 matrix products reach at their best, measured in
-the same run: the operations of those forwards' products (torch's own counter), useful rows alone, over the engine's
-seconds. The seeds of requests and weights are fixed in the script.
+the same run: the operations of those forwards' products (torch's own counter), padding to the longest canvas included,
+over the engine's seconds. The seeds of requests and weights are fixed in the script.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from benchmarks.problems.runs import timing_arguments
 from model.batch import collate
@@ -118,7 +118,7 @@ def _operations(stages: Stages, steps: Sequence[Asked]) -> int:
     for inputs, rows, positions in steps:
         shape = (*inputs[0].shape, len(positions))
         if shape not in counted:
-            with FlopCounterMode(display=False, custom_mapping=_ONEDNN) as counter:
+            with FlopCounterMode(display=False, custom_mapping=_UNKNOWN) as counter:
                 stages.finish(stages.begin(*inputs).states[rows, positions], positions)
             counted[shape] = counter.get_total_flops()
         total += counted[shape]
@@ -129,7 +129,14 @@ def _linear_operations(x: torch.Size, *_: object, out_shape: torch.Size, **__: o
     return 2 * out_shape.numel() * x[-1]
 
 
-_ONEDNN = {torch.ops.mkldnn._linear_pointwise: _linear_operations}  # which the counter does not know
+def _attention_operations(q: torch.Size, k: torch.Size, v: torch.Size, *_: object, **__: object) -> int:
+    return sdpa_flop_count(q, k, v)  # type: ignore[no-untyped-call, no-any-return]
+
+
+_UNKNOWN = {  # to the counter
+    torch.ops.mkldnn._linear_pointwise: _linear_operations,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations,
+}
 
 
 def matmul_peak(size: int) -> float:

@@ -226,6 +226,7 @@ def latencies(answers: Sequence[Answer]) -> dict[str, Any]:
     return {
         "requests": len(answers),
         "refused": sum(answer.status == 429 for answer in answers),
+        "failed": sum(answer.status not in (200, 429) for answer in answers),
         "first_reveal_seconds": percentiles([answer.first for answer in good if answer.first is not None]),
         "inter_reveal_seconds": percentiles([gap for answer in good for gap in answer.gaps]),
         "total_seconds": percentiles([answer.total for answer in good]),

@@ -4,7 +4,8 @@ A critic learns what positions cost after known sets that it has met. In a warm-
 beginning of a text is next to never found, however cheap it makes the next position; and a law that was learned from
 random sets does not come by it in small steps. So such orders are tried on validation rows when the warm-up ends, and
 the best of them, if it is cheaper than the law, is what the law becomes. They are tried once more at the end, as what
-is learned between close orders can be noise: the cheapest is what the artifact keeps.
+is learned between close orders can be noise. There the law's own likeliest order is a candidate, too: a law that is
+drawn pays for its chance, and would lose to its own order. The cheapest is what the artifact keeps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor
 
 from model.denoiser import Denoiser
+from model.orders import deterministic_order
 from training.config import Rival
 from training.evaluate import log_likelihood, nelbo
 from training.rows import Rows
 
-LAW = "law"
+LAW, OWN = "law", "likeliest order of the law"
 # Between the log-weights of neighbours in a rival's law. A law to learn from takes the next one first in seven draws of
 # eight; a law to keep in 399 of 400, and still lies within doubles at any length there is.
 GAP, LAST_GAP = 2.0, 6.0
@@ -37,16 +39,21 @@ def order_of(rival: Rival, length: int) -> list[int]:
     return order if rival == "left_to_right" else order[::-1]
 
 
-def rival_log_w(rival: Rival, length: int, *, gap: float = GAP) -> Tensor:
-    """The law around a rival, log-weights [L] float32 of mean zero, `gap` apart."""
-    log_w = torch.empty(length)
-    log_w[order_of(rival, length)] = -gap * torch.arange(length).float()
+def order_log_w(order: Sequence[int], *, gap: float = GAP) -> Tensor:
+    """The law around an order, log-weights [L] float32 of mean zero, `gap` apart."""
+    log_w = torch.empty(len(order))
+    log_w[list(order)] = -gap * torch.arange(len(order)).float()
     return log_w - log_w.mean()
 
 
-def compare(denoise: Denoiser, rows: Rows, *, log_w: Tensor, rivals: Sequence[Rival], seed: int) -> Verdict:
-    """The NELBO of the law `log_w` [L] beside the exact loss along each rival, on the same rows."""
-    length = rows.x.shape[1]
+def candidates(log_w: Tensor, rivals: Sequence[Rival], *, has_own: bool) -> dict[str, list[int]]:
+    """The orders to price by name; the law's own first where asked for, so that a tie stays with it."""
+    own = {OWN: deterministic_order(log_w).tolist()} if has_own else {}
+    return own | {rival: order_of(rival, len(log_w)) for rival in rivals}
+
+
+def compare(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str, Sequence[int]], seed: int) -> Verdict:
+    """The NELBO of the law `log_w` [L] beside the exact loss along each order, on the same rows."""
     nats = {LAW: float(nelbo(denoise, rows, log_w, seed=seed).mean())}
-    nats |= {rival: -float(log_likelihood(denoise, rows, order_of(rival, length)).mean()) for rival in rivals}
+    nats |= {name: -float(log_likelihood(denoise, rows, list(order)).mean()) for name, order in orders.items()}
     return Verdict(nats, min(nats, key=nats.__getitem__))

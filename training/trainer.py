@@ -29,7 +29,7 @@ from training.data.dataset import Dataset
 from training.devices import leave, make_fabric, pick_precision
 from training.foresight import ForesightStepper
 from training.journal import Journal
-from training.rivals import GAP, LAST_GAP, LAW, compare, rival_log_w
+from training.rivals import GAP, LAST_GAP, LAW, candidates, compare, order_log_w
 from training.rows import Rows, split_rows
 from training.start import fresh_architecture, load_start, make_denoiser
 from training.stepper import Stepper, TrainingError
@@ -168,7 +168,7 @@ class Run:
         self._last_log = (self.step, time.monotonic())
         while self.step < total:
             if self.recipe.order.rivals and self.step == math.ceil(self.recipe.order.warmup * total):
-                self._meet_rivals(journal, GAP)
+                self._meet_rivals(journal, is_last=False)
             taken = self.stepper.take(self.step)
             self.step += 1
             is_last = self.step == total
@@ -179,7 +179,7 @@ class Run:
                 if journal is not None:
                     journal.log("train", self.step, shown)
             if self.recipe.order.rivals and is_last:
-                self._meet_rivals(journal, LAST_GAP)
+                self._meet_rivals(journal, is_last=True)
             if self.step % run.validate_every == 0 or is_last:
                 self._validate(journal)
             if self.step % run.checkpoint_every == 0 or is_last:
@@ -236,15 +236,16 @@ class Run:
         limit = self.recipe.run.validate_rows
         return split_rows(self.dataset, "validation", limit=limit).to(self.fabric.device)
 
-    def _meet_rivals(self, journal: Journal | None, gap: float) -> None:
-        """The law becomes the best of the recipe's rivals, if that is cheaper for the averaged weights as they are."""
+    def _meet_rivals(self, journal: Journal | None, *, is_last: bool) -> None:
+        """The law becomes the cheapest order there is for the averaged weights as they are, if it is cheaper itself."""
         self.arm.eval()
-        log_w, rivals = self.arm.log_w(average=True), self.recipe.order.rivals
-        nats, best = compare(self.module, self._validation_rows(), log_w=log_w, rivals=rivals, seed=VALIDATION_SEED)
-        for rival in rivals:
-            if rival == best:
-                self.arm.become(rival_log_w(rival, len(log_w), gap=gap))
-                self.stepper.forget("order")
+        log_w = self.arm.log_w(average=True)
+        orders = candidates(log_w.cpu(), self.recipe.order.rivals, has_own=is_last)
+        nats, found = compare(self.module, self._validation_rows(), log_w=log_w, orders=orders, seed=VALIDATION_SEED)
+        best = self.fabric.broadcast(found)  # a tie that rounding breaks must not part the processes
+        if best != LAW:
+            self.arm.become(order_log_w(orders[best], gap=LAST_GAP if is_last else GAP))
+            self.stepper.forget("order")
         if journal is not None:
             costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in nats.items())
             taken = "the law stays" if best == LAW else f"the law becomes {best.replace('_', ' ')}"

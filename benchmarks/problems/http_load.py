@@ -13,7 +13,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 Body = Callable[[int], dict[str, Any]]  # number of the request -> what is posted to /generate
-_REVEAL = b"event: reveal"
+_REVEAL, _DONE = b"event: reveal", b"event: done"
+FAILED = 0  # the status of a stream that began well and did not end so
 _LIMIT = 2**24
 
 
@@ -49,12 +50,14 @@ class Connection:
                 raise
             self.close()
             reader, status, length = await self._send(sent)
-        times: list[float] = []
+        times, is_done = list[float](), False
         if length is not None:
             await reader.readexactly(length)
         else:
             while chunk := await _chunk(reader):
                 times += [time.perf_counter() - begin] * chunk.count(_REVEAL)
+                is_done = is_done or _DONE in chunk
+            status = status if is_done else FAILED
         gaps = tuple(later - earlier for earlier, later in pairwise(times))
         return Answer(status, times[0] if times else None, gaps, time.perf_counter() - begin)
 

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from benchmarks.problems.http_load import Connection, closed_loop, percentiles
+from benchmarks.problems.http_load import FAILED, Connection, closed_loop, percentiles
 from tests.benchmarks.quick import run
 
 
@@ -27,6 +27,7 @@ def test_saturation_and_an_open_loop_are_measured_on_real_servers() -> None:
     assert found["generators"]["locust"]["failures"] == 0
     (row,) = found["open_loop"]["loads"]
     assert row["requests"] > 0
+    assert row["failed"] == 0
     for name in ("first_reveal_seconds", "inter_reveal_seconds", "total_seconds"):
         assert 0 <= row[name]["p50"] <= row[name]["p95"] <= row[name]["p99"]
 
@@ -49,8 +50,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            for chunk in (b"event: start\n\nevent: reveal\n\n", b"event: reveal\n\n" * 3, b""):
+            for chunk in (b"event: start\n\nevent: reveal\n\n", b"event: reveal\n\n" * 3, self._end(body), b""):
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+
+    def _end(self, body: dict[str, object]) -> bytes:
+        return b"event: error\n\n" if body.get("fails") else b"event: done\n\n"
 
     def _whole(self, status: int) -> None:
         self.send_response(status)
@@ -124,6 +128,17 @@ def test_a_connection_that_the_server_closed_meanwhile_is_opened_anew() -> None:
     with _server() as port:
         assert asyncio.run(ask(port)) == [200, 200, 200]
         assert len(_Handler.peers) == 3
+
+
+def test_a_stream_that_ends_in_an_error_does_not_count_as_answered() -> None:
+    async def ask(port: int) -> int:
+        connection = Connection(port)
+        answer = await connection.ask({"seed": 0, "stream": True, "fails": True})
+        connection.close()
+        return answer.status
+
+    with _server() as port:
+        assert asyncio.run(ask(port)) == FAILED
 
 
 def test_percentiles_of_nothing_are_none() -> None:

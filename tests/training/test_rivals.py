@@ -12,7 +12,7 @@ from model.denoiser import Prediction
 from model.orders import deterministic_order, next_log_probs
 from tests.training.small import small_dataset, small_recipe
 from training.config import RecipeError
-from training.rivals import LAST_GAP, LAW, compare, order_of, rival_log_w
+from training.rivals import GAP, LAST_GAP, LAW, OWN, candidates, compare, order_log_w, order_of
 from training.rows import Rows
 from training.trainer import Trained, train
 
@@ -48,18 +48,28 @@ class Chain:
 
 @pytest.mark.parametrize(("step", "best"), [(-1, "left_to_right"), (1, "right_to_left")])
 def test_the_order_in_which_every_position_is_known_from_its_neighbour_wins(step: int, best: str) -> None:
-    verdict = compare(follows(step)(), rows(), log_w=torch.zeros(L), rivals=("left_to_right", "right_to_left"), seed=0)
+    orders = candidates(torch.zeros(L), ("left_to_right", "right_to_left"), has_own=False)
+    verdict = compare(follows(step)(), rows(), log_w=torch.zeros(L), orders=orders, seed=0)
     assert verdict.best == best
     sure = float(torch.tensor(-5.0).exp().log1p())
     assert verdict.nats[best] == pytest.approx(L * sure, abs=1e-5)
     assert verdict.nats[LAW] > 2 * verdict.nats[best]
-    assert deterministic_order(rival_log_w(best, L)).tolist() == order_of(best, L)  # type: ignore[arg-type]
+    assert deterministic_order(order_log_w(orders[best])).tolist() == orders[best]
 
 
 def test_a_law_that_is_as_good_goes_on() -> None:
-    law = rival_log_w("left_to_right", L) * 20
-    verdict = compare(follows(-1)(), rows(), log_w=law, rivals=("right_to_left",), seed=0)
+    law = order_log_w(order_of("left_to_right", L)) * 20
+    verdict = compare(follows(-1)(), rows(), log_w=law, orders={"right_to_left": order_of("right_to_left", L)}, seed=0)
     assert verdict.best == LAW
+
+
+def test_a_law_does_not_lose_to_a_rival_only_because_it_is_drawn() -> None:
+    """On a net that knows left to right, the law is left to right but for chance: its own order wins, and ties."""
+    law = order_log_w(order_of("left_to_right", L), gap=GAP)
+    orders = candidates(law, ("left_to_right", "right_to_left"), has_own=True)
+    verdict = compare(follows(-1)(), rows(), log_w=law, orders=orders, seed=0)
+    assert verdict.best == OWN
+    assert verdict.nats[OWN] == verdict.nats["left_to_right"] < verdict.nats[LAW]
 
 
 def _train(work: Path, *overrides: str) -> Trained:
@@ -75,7 +85,7 @@ def test_the_law_begins_as_the_rival_rests_through_the_anneal_and_resumes_bit_fo
     order = (RIVALS, "order.warmup=0.3", "order.anneal=0.3", "optimizer.ema_decay=0.0", "run.keep_checkpoints=3")
     whole = _train(tmp_path / "whole", *order)
     spans = [line["log_w_span"] for line in _log(tmp_path / "whole")]
-    start = rival_log_w("right_to_left", L)
+    start = order_log_w(order_of("right_to_left", L))
     span = float(start.max() - start.min())
     assert spans[:4] == [0.0] * 4  # the warm-up: 0.3 of 12 steps, rounded up
     assert spans[4:8] == pytest.approx([span] * 4)
@@ -96,7 +106,7 @@ def test_at_the_end_the_rival_is_kept_decided_if_it_is_cheaper_than_what_was_lea
     monkeypatch.setattr("training.trainer.compare", lambda *_, **__: next(verdicts))
     order = (RIVALS, "order.warmup=0.3", "order.anneal=0.3")
     kept = _train(tmp_path, *order).denoiser.order_head.global_log_w().detach()
-    torch.testing.assert_close(kept, rival_log_w("left_to_right", L, gap=LAST_GAP))
+    torch.testing.assert_close(kept, order_log_w(order_of("left_to_right", L), gap=LAST_GAP))
     assert next(verdicts, None) is None
     assert float(next_log_probs(kept, torch.ones(1, L, dtype=torch.bool))[0, 0].exp()) > 0.99
     again = _train(tmp_path, *order).denoiser.order_head.global_log_w().detach()  # nothing left to do, nothing tried
