@@ -19,7 +19,7 @@ _LIMIT = 2**24
 
 
 class Answer(NamedTuple):
-    """Seconds since the request left: the first reveal (None in whole replies), the gaps between reveals, the end."""
+    """Seconds since the request was due: the first reveal (None in whole replies), gaps between reveals, the end."""
 
     status: int
     first: float | None
@@ -34,15 +34,17 @@ class Connection:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, body: dict[str, Any]) -> Answer:
+    async def ask(self, body: dict[str, Any], *, due: float | None = None) -> Answer:
         """Posts one request and reads its reply to the end. Raises OSError or EOFError where the server hangs up.
+
+        `due` is when it should have left, on the clock of `time.perf_counter`: now, if nothing is said.
 
         A server closes what has been idle for long, maybe while the next request is on its way: then it is asked once
         more, on a new connection, as every client does.
         """
         content = json.dumps(body).encode()
         sent = b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(content), content)
-        was_open, begin = self._streams is not None, time.perf_counter()
+        was_open, begin = self._streams is not None, time.perf_counter() if due is None else due
         try:
             reader, status, length = await self._send(sent)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -88,9 +90,13 @@ async def _chunk(reader: asyncio.StreamReader) -> bytes:
 
 
 class Window(NamedTuple):
-    """What was answered in a stretch of a closed loop, how long that was, and by how much a meter went on in it."""
+    """A stretch of a closed loop: its answers, how many requests' worth of work it holds, and a meter's advance.
+
+    A request that was under way at an edge counts by the share of its time that lies within.
+    """
 
     answers: list[Answer]
+    num: float
     seconds: float
     metered: float
 
@@ -107,9 +113,9 @@ async def closed_loop(
     """`num` connections, each asking again as soon as it is answered; or a new connection for every request.
 
     What counts lies between two answers of the first connection, its own first one and one at least `seconds` later:
-    all are busy from end to end, and requests that end together are counted whole.
+    all are busy from end to end.
     """
-    answered: list[tuple[float, Answer]] = []
+    answered: list[tuple[float, float, Answer]] = []  # when it was sent, when it was answered
     marks: list[tuple[float, float]] = []
 
     def mark(now: float) -> None:
@@ -119,28 +125,32 @@ async def closed_loop(
     async def ask_again(number: int) -> None:
         connection, count = Connection(port), 0
         while len(marks) < 2:
+            sent = time.perf_counter()
             answer = await connection.ask(body(number + num * count))
             count += 1
-            answered.append((time.perf_counter(), answer))
+            answered.append((sent, time.perf_counter(), answer))
             if not is_kept:
                 connection.close()
             if number == 0:
-                mark(answered[-1][0])
+                mark(answered[-1][1])
         connection.close()
 
     await asyncio.gather(*map(ask_again, range(num)))
     (begin, first), (end, last) = marks
-    return Window([answer for at, answer in answered if begin < at <= end], end - begin, last - first)
+    within = sum(max(min(at, end) - max(sent, begin), 0.0) / (at - sent) for sent, at, _ in answered)
+    answers = [answer for _, at, answer in answered if begin < at <= end]
+    return Window(answers, within, end - begin, last - first)
 
 
 async def open_loop(port: int, body: Body, *, rate: float, seconds: float) -> list[Answer]:
-    """Arrivals of a Poisson process, `rate` a second, whatever is answered; on idle connections where there are any."""
+    """Arrivals of a Poisson process, `rate` a second, whatever is answered; on idle connections where there are any.
+    Answers are timed from when they were due: a client that falls behind hides nothing."""
     draws = random.Random(0)
     idle: list[Connection] = []
 
-    async def ask(number: int) -> Answer:
+    async def ask(number: int, due: float) -> Answer:
         connection = idle.pop() if idle else Connection(port)
-        answer = await connection.ask(body(number))
+        answer = await connection.ask(body(number), due=due)
         idle.append(connection)
         return answer
 
@@ -148,7 +158,7 @@ async def open_loop(port: int, body: Body, *, rate: float, seconds: float) -> li
     begin = at = time.perf_counter()
     while not tasks or at < begin + seconds:
         await asyncio.sleep(at - time.perf_counter())
-        tasks.append(asyncio.create_task(ask(len(tasks))))
+        tasks.append(asyncio.create_task(ask(len(tasks), at)))
         at += draws.expovariate(rate)
     answers = await asyncio.gather(*tasks)
     for connection in idle:

@@ -54,7 +54,11 @@ def served(folder: Path, settings: Mapping[str, object], *, core: int) -> Iterat
         yield Served(port, process.pid)
     finally:
         process.terminate()
-        process.wait(timeout=_STOP_SECONDS)
+        try:
+            process.wait(timeout=_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 async def _until_ready(port: int, process: "subprocess.Popen[bytes]") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -112,7 +113,20 @@ def test_a_closed_loop_counts_while_all_are_busy_and_can_open_a_connection_for_e
     assert 0.2 <= window.seconds < 5
     assert all(answer.status == 200 for answer in window.answers)
     assert len(window.answers) > 2
+    assert abs(window.num - len(window.answers)) <= 2  # connections, each with a part of a request at either edge
     assert num_peers == 2 if is_kept else num_peers > len(window.answers)  # one at least before the window
+
+
+def test_an_answer_is_timed_from_when_its_request_was_due() -> None:
+    async def ask(port: int) -> list[float]:
+        connection = Connection(port)
+        answer = await connection.ask({"seed": 0, "stream": True}, due=time.perf_counter() - 60)
+        connection.close()
+        assert answer.first is not None
+        return [answer.first, answer.total]
+
+    with _server() as port:
+        assert all(60 < seconds < 90 for seconds in asyncio.run(ask(port)))
 
 
 def test_a_connection_that_the_server_closed_meanwhile_is_opened_anew() -> None:
