@@ -31,7 +31,7 @@ from training.data.wheels import read_member
 from unveil.training_commands import cache_folder
 
 CHUNK = 1024
-NEEDED = "Shape and Trend take sdmetrics: pip install 'unveil[bench]', or leave them out with --no-fidelity"
+NEEDED = "Shape and Trend take sdmetrics: pip install 'unveil[bench]'; benchmarks.tables goes without by --no-fidelity"
 Frame = Any  # a pandas frame: neither pandas nor sdmetrics need be installed to check or to run the rest
 
 

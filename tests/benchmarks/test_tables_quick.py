@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.capacity import SIZES, plot
+from benchmarks.fidelity import BUNDLED, CONTROLS
 from benchmarks.problems.fidelity import decoded, real_rows, sample
 from benchmarks.problems.order_search import Costs, greedy_order, search_order
 from benchmarks.problems.tables import affordable, arm, arm_name, arm_recipe, as_architecture, load, table_data
@@ -60,6 +61,27 @@ def test_tables_compares_the_arms_on_the_same_rows_of_adult_and_of_a_file(work: 
             assert 0 < found["shape"] <= 1
             assert 0 < found["trend"] <= 1
     assert run_one_seed("tables", work, *arguments) == report  # found again
+
+
+@pytest.mark.skipif(bool(FIDELITY), reason="takes sdmetrics, of the extra `bench`")
+def test_fidelity_compares_samples_with_real_rows_and_with_what_real_rows_have(work: Path) -> None:
+    report = run_one_seed("fidelity", work)
+    (model,) = report["models"]
+    anew, binned, test = report["controls"]
+    assert [row["control"] for row in (anew, binned, test)] == list(CONTROLS)
+    assert model["model"] == "adult"
+    assert model["parameters"] > 100_000
+    assert binned["shape"] > max(anew["shape"], test["shape"], model["shape"]["mean"])
+    assert 0 < model["trend"]["mean"] < binned["trend"] <= 1
+    assert model["seeds"][0]["privacy"]["generated_rows"] == 300
+    assert run_one_seed("fidelity", work) == report  # found again
+
+
+def test_fidelity_says_in_a_line_what_it_cannot_measure() -> None:
+    found = call("fidelity", "--quick", "--artifact", str(BUNDLED.parent / "text"))
+    assert found.returncode == 1
+    (line,) = found.stderr.splitlines()
+    assert ("--no-fidelity" if FIDELITY else "is not of the rows and bins") in line
 
 
 def test_prompts_prices_the_same_arms(work: Path) -> None:
