@@ -1,7 +1,7 @@
 """How well are missing cells filled in? One net for all columns against boosted trees for each, and the mode.
 
     python -m benchmarks.imputation [--quick] [--seeds N] [--json] [--work DIR] [--jobs N]
-        [--table FILE[=SEEDS]]... [--drop COLUMN]... [--categorical COLUMN]...
+        [--no-adult] [--table FILE[=SEEDS]]... [--drop COLUMN]... [--categorical COLUMN]...
 
 Adult, and any table given. Of the first test rows a share of all cells is hidden, each by chance alone (MCAR), another
 mask for each seed; cells that are missing in the file are never scored. On the same cells, all at the resolution of the

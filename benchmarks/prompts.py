@@ -1,7 +1,7 @@
 """What does a learned order cost a user's prompts? The arms of `benchmarks/tables.py`, given random known sets.
 
     python -m benchmarks.prompts [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--plot FILE]
-        [--table FILE[=SEEDS]]... [--drop COLUMN]... [--categorical COLUMN]...
+        [--no-adult] [--table FILE[=SEEDS]]... [--drop COLUMN]... [--categorical COLUMN]...
 
 On the first test rows, paired by row: the NELBO of the hidden columns given a random known set (|C| ~ U{0..L-1}, C
 uniform given its size), a hidden column, of the global arm minus the uniform one; once with both under uniform orders

@@ -1,7 +1,7 @@
 """Does a learned order help on real tables? Arms at equal forwards, scored on the same test rows with every control.
 
     python -m benchmarks.tables [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--table FILE[=SEEDS]]...
-        [--drop COLUMN]... [--categorical COLUMN]... [--also TABLE:KIND=SEEDS]... [--no-fidelity]
+        [--no-adult] [--drop COLUMN]... [--categorical COLUMN]... [--also TABLE:KIND=SEEDS]... [--no-fidelity]
 
 Adult, and any CSV given. For each table and seed, nets of about 86,000 parameters with the same bins, first weights and
 batches: `uniform` orders, no prompted rows; `global`, an order learned with the shipped settings, a share of its rows

@@ -37,6 +37,7 @@ ADULT: Fields = {"kind": "adult", "max_bins": MAX_BINS}
 def add_tables(parser: ArgumentParser) -> ArgumentParser:
     """Which tables a benchmark takes."""
     parser.add_argument("--table", action="append", default=[], metavar="FILE[=SEEDS]", help="a CSV more; repeatable")
+    parser.add_argument("--no-adult", action="store_true", help="the files alone")
     parser.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="of the tables; repeatable")
     parser.add_argument("--categorical", action="append", default=[], metavar="COLUMN", help="likewise")
     return parser
@@ -44,10 +45,13 @@ def add_tables(parser: ArgumentParser) -> ArgumentParser:
 
 def tables_of(given: Namespace) -> list[tuple[Fields, int, Dataset]]:
     """Adult and the tables asked for: their `[data]`, how many seeds, and the rows. Exits with one line."""
+    if given.no_adult and not given.table:
+        raise SystemExit("error: --no-adult: no --table is given, so none is left")
     try:
         files = [_file_and_seeds(text, given.seeds) for text in given.table]
         data = table_data([path for path, _ in files], drop=given.drop, categorical=given.categorical)
-        tables = [(ADULT, given.seeds), *zip(data, (seeds for _, seeds in files), strict=True)]
+        own = [] if given.no_adult else [(ADULT, given.seeds)]
+        tables = [*own, *zip(data, (seeds for _, seeds in files), strict=True)]
         return [(table, seeds, load(table)) for table, seeds in tables]
     except (DataError, RecipeError) as error:
         raise SystemExit(f"error: {error}") from None

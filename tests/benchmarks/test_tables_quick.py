@@ -45,6 +45,7 @@ def test_tables_compares_the_arms_on_the_same_rows_of_adult_and_of_a_file(work: 
     arguments = ("--table", f"{own}=1", "--drop", "c", "--categorical", "d", "--also", "own:contextual=0", *FIDELITY)
     report = run_one_seed("tables", work, *arguments)
     assert [table["name"] for table in report["tables"]] == ["adult", "own"]
+    assert run_one_seed("tables", work, *arguments, "--no-adult")["tables"] == report["tables"][1:]
     assert list(report["tables"][1]["ids"]) == ["a", "b", "d"]
     for table in report["tables"]:
         (seed,) = table["seeds"]
@@ -82,6 +83,11 @@ def test_fidelity_says_in_a_line_what_it_cannot_measure() -> None:
     assert found.returncode == 1
     (line,) = found.stderr.splitlines()
     assert ("--no-fidelity" if FIDELITY else "is not of the rows and bins") in line
+
+
+def test_a_benchmark_of_no_table_says_so() -> None:
+    found = call("tables", "--quick", "--no-fidelity", "--no-adult")
+    assert (found.returncode, found.stderr) == (1, "error: --no-adult: no --table is given, so none is left\n")
 
 
 def test_prompts_prices_the_same_arms(work: Path) -> None:

@@ -63,6 +63,14 @@ def test_a_law_that_is_as_good_goes_on() -> None:
     assert verdict.best == LAW
 
 
+def test_a_law_that_is_a_rivals_order_is_that_rival_before_training_goes_on() -> None:
+    law = order_log_w(order_of("left_to_right", L), gap=LAST_GAP) * 20
+    orders = candidates(law, ("left_to_right", "right_to_left"), has_own=False)
+    verdict = compare(follows(-1)(), rows(), log_w=law, orders=orders, seed=0)
+    assert verdict.best == "left_to_right"
+    assert verdict.nats[LAW] <= verdict.nats["left_to_right"] + 1e-6
+
+
 def test_a_law_does_not_lose_to_a_rival_only_because_it_is_drawn() -> None:
     """On a net that knows left to right, the law is left to right but for chance: its own order wins, and ties."""
     law = order_log_w(order_of("left_to_right", L), gap=GAP)
