@@ -1,12 +1,14 @@
 """Does a learned order help on real tables? Arms at equal forwards, scored on the same test rows with every control.
 
     python -m benchmarks.tables [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--table FILE[=SEEDS]]...
-        [--no-adult] [--drop COLUMN]... [--categorical COLUMN]... [--also TABLE:KIND=SEEDS]... [--no-fidelity]
+        [--no-adult] [--drop COLUMN]... [--categorical COLUMN]... [--also TABLE:KIND=SEEDS]... [--larger]
+        [--no-fidelity]
 
-Adult, and any CSV given. For each table and seed, nets of about 86,000 parameters with the same bins, first weights and
-batches: `uniform` orders, no prompted rows; `global`, an order learned with the shipped settings, a share of its rows
-prompted (`benchmarks/prompts.py` chose it); `fixed`, left to right with the global arm's warm-up and share of uniform
-rows; and on some seeds `contextual`, its posterior's passes counted as forwards, so that it takes fewer steps.
+Adult, and any CSV given. For each table and seed, nets of about 86,000 parameters (`--larger`: 340,000) with the same
+bins, first weights and batches: `uniform` orders, no prompted rows; `global`, an order learned with the shipped
+settings, a share of its rows prompted (`benchmarks/prompts.py` chose it); `fixed`, left to right with the global arm's
+warm-up and share of uniform rows; and on some seeds `contextual`, its posterior's passes counted as forwards, so that
+it takes fewer steps.
 
 In nats a row on the first test rows, with common random numbers: each arm's NELBO under its own law and its exact cost
 along the order it deploys; the uniform net also along the learned order, along an order of its own, searched on
@@ -37,7 +39,18 @@ from torch import Tensor
 from benchmarks.problems.fidelity import cut, decoded, real_rows, require_sdmetrics, sample, shape_and_trend
 from benchmarks.problems.order_search import search_order
 from benchmarks.problems.runs import Fields, arguments, interval, run_all
-from benchmarks.problems.tables import SHARE, add_tables, arm, budget, description, load, tables_of, trained
+from benchmarks.problems.tables import (
+    LARGER,
+    PARAMETERS,
+    SHARE,
+    add_tables,
+    arm,
+    budget,
+    description,
+    load,
+    tables_of,
+    trained,
+)
 from model.network import Network
 from model.orders import order_entropy
 from training.controls import Law
@@ -70,13 +83,16 @@ def main() -> None:
         "--also", action="append", default=[], metavar="TABLE:KIND=SEEDS", help="seeds of a table with arm KIND"
     )
     parser.add_argument("--no-fidelity", action="store_true", help="no Shape and Trend: they take sdmetrics")
+    parser.add_argument("--larger", action="store_true", help=f"nets of about {LARGER:,} parameters")
     given = parser.parse_args()
     if not given.no_fidelity:
         require_sdmetrics()
     also, tables = _also(given.also), tables_of(given)
     reports = []
     for table, seeds, dataset in tables:
-        common = _common(table, dataset, quick=given.quick, work=given.work)
+        common = _common(table, dataset, quick=given.quick, work=given.work) | (
+            {"size": LARGER} if given.larger else {}
+        )
         counts = {kind: also.get((dataset.name, kind), number) for kind, number in ALSO.items()}
         tasks = [_task(common, seed, counts) for seed in range(seeds)]
         results = run_all(measure, tasks, folder=given.work, jobs=given.jobs)
@@ -129,7 +145,7 @@ def _fidelity_task(common: Fields) -> Fields:
 
 def arms_of(task: Fields) -> dict[str, Fields]:
     """The arms of a seed by kind. Only learned orders have prompted rows: uniform ones meet every prompt anyway."""
-    own = {"data": task["data"], "seed": task["seed"], "budget": task["budget"]}
+    own = {"data": task["data"], "seed": task["seed"], "budget": task["budget"], "size": task.get("size", PARAMETERS)}
     shares = {"global": task["share"], "contextual": task["share"]}
     kinds = task.get("kinds", ["global"])
     return {kind: arm(kind, share=shares.get(kind, 0.0), **own) for kind in kinds}

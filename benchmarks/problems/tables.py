@@ -25,8 +25,8 @@ from training.trainer import posterior_forwards, train
 from unveil.training_commands import cache_folder
 
 MAX_BINS = 32
-PARAMETERS = 86_000
-WIDTHS = {4_000: 8, 10_000: 16, 28_000: 32, PARAMETERS: 64}  # of the network, by its parameters
+PARAMETERS, LARGER = 86_000, 340_000
+WIDTHS = {4_000: 8, 10_000: 16, 28_000: 32, PARAMETERS: 64, LARGER: 128}  # of the network, by its parameters
 LAYERS, HEADS = 2, 2
 STEPS, QUICK_STEPS = 1000, 20
 CELLS = 1920  # of a batch: 128 rows of Adult, fewer of a wider table

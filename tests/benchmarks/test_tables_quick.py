@@ -46,6 +46,8 @@ def test_tables_compares_the_arms_on_the_same_rows_of_adult_and_of_a_file(work: 
     report = run_one_seed("tables", work, *arguments)
     assert [table["name"] for table in report["tables"]] == ["adult", "own"]
     assert run_one_seed("tables", work, *arguments, "--no-adult")["tables"] == report["tables"][1:]
+    larger = run_one_seed("tables", work, *arguments, "--no-adult", "--larger", "--no-fidelity")["tables"][0]["seeds"]
+    assert larger[0]["parameters"]["global"] > 3 * report["tables"][1]["seeds"][0]["parameters"]["global"]
     assert list(report["tables"][1]["ids"]) == ["a", "b", "d"]
     for table in report["tables"]:
         (seed,) = table["seeds"]
