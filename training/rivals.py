@@ -55,13 +55,19 @@ def candidates(log_w: Tensor, rivals: Sequence[Rival], *, has_own: bool) -> dict
 def compare(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str, Sequence[int]], seed: int) -> Verdict:
     """The NELBO of the law `log_w` [L] beside the exact loss along each order, on the same rows.
 
-    A law around a rival's very order, as an earlier run may have left it, is that rival: which of the two is drawn
-    cheaper would be chance, and a law to learn on from should not be too sure.
+    A law decided on a rival's very order, as an earlier run may have left it, is that rival: which of the two is drawn
+    cheaper would be chance, and a law to learn on from should not be too sure. One that is decided on none, as
+    log-weights that are all zero, is no rival, whichever order its ties would give.
     """
     nats = {LAW: float(nelbo(denoise, rows, log_w, seed=seed).mean())}
     nats |= {name: -float(log_likelihood(denoise, rows, list(order)).mean()) for name, order in orders.items()}
     best = min(nats, key=nats.__getitem__)
-    if best == LAW and OWN not in orders:
+    if best == LAW and OWN not in orders and _is_decided(log_w):
         own = deterministic_order(log_w).tolist()
         best = next((name for name, order in orders.items() if list(order) == own), LAW)
     return Verdict(nats, best)
+
+
+def _is_decided(log_w: Tensor) -> bool:
+    """Whether neighbours in its order are as far apart as in a rival's law, or nearly."""
+    return bool((log_w.sort().values.diff() >= GAP / 2).all())

@@ -71,6 +71,17 @@ def test_a_law_that_is_a_rivals_order_is_that_rival_before_training_goes_on() ->
     assert verdict.nats[LAW] <= verdict.nats["left_to_right"] + 1e-6
 
 
+def test_a_law_that_prefers_no_order_and_is_cheapest_goes_on() -> None:
+    """As after a warm-up, where ties would make it left to right, on a net that wants what is two places on first."""
+    net = follows(2)()
+    law = torch.zeros(L)
+    orders = candidates(law, ("left_to_right",), has_own=False)
+    verdict = compare(net, rows(), log_w=law, orders=orders, seed=0)
+    assert verdict.nats[LAW] < verdict.nats["left_to_right"]
+    assert deterministic_order(law).tolist() == orders["left_to_right"]
+    assert verdict.best == LAW
+
+
 def test_a_law_does_not_lose_to_a_rival_only_because_it_is_drawn() -> None:
     """On a net that knows left to right, the law is left to right but for chance: its own order wins, and ties."""
     law = order_log_w(order_of("left_to_right", L), gap=GAP)
