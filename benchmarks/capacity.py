@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from benchmarks.problems.tables import ADULT, PARAMETERS, SHARE, budget, load, pair
 from training.controls import Law
 from training.evaluate import Estimate, as_rows, nelbo
@@ -121,15 +121,10 @@ def as_text(report: Fields) -> str:
     """A Markdown table."""
     lines = [f"| parameters | uniform, nats a row | gain, {BOUND} | gain, {DEPLOYED} |", "|---|---|---|---|"]
     for size in report["sizes"]:
-        gains = " | ".join(_shown(size["gain"][name]) for name in (BOUND, DEPLOYED))
+        gains = " | ".join(with_interval(size["gain"][name], "+.4f") for name in (BOUND, DEPLOYED))
         lines.append(f"| {size['parameters']:,} | {size['uniform']['mean']:.4f} | {gains} |")
-    slopes = " | ".join(_shown(report["slope"][name]) for name in (BOUND, DEPLOYED))
+    slopes = " | ".join(with_interval(report["slope"][name], "+.4f") for name in (BOUND, DEPLOYED))
     return "\n".join([*lines, f"| slope a tenfold size | | {slopes} |"])
-
-
-def _shown(found: Fields) -> str:
-    limits = "" if found["low"] is None else f" [{found['low']:+.4f}, {found['high']:+.4f}]"
-    return f"{found['mean']:+.4f}{limits}"
 
 
 if __name__ == "__main__":

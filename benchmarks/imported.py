@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.problems.molecules import require_rdkit
-from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from benchmarks.problems.rxnmapper import moses, rxnmapper
 from model.artifact import load_artifact
 from model.canvas import Canvas, OrderPolicy, SamplingParams
@@ -215,8 +215,7 @@ def _gain(gained: Mapping[str, Fields], name: str) -> str:
 
 
 def _shown(found: Fields, *, sign: str = "") -> str:
-    text = f"{found['mean']:{sign}.3f}"
-    return text if found["low"] is None else f"{text} [{found['low']:{sign}.3f}, {found['high']:{sign}.3f}]"
+    return with_interval(found, f"{sign}.3f")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from benchmarks.problems.tables import SHARE, add_tables, arm, arm_name, description, load, tables_of, trained
 from model.canvas import Canvas, SamplingParams
 from model.denoiser import Barring
@@ -369,9 +369,7 @@ def _block(table: Fields) -> str:
 
 
 def _as_interval(found: Fields) -> str:
-    if found["low"] is None:
-        return f"{found['mean']:+.4f} (one seed)"
-    return f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+    return with_interval(found, "+.4f", alone=" (one seed)")
 
 
 def _sklearn_version() -> str:

@@ -29,7 +29,7 @@ from typing import Any
 
 import training
 from benchmarks.problems.molecules import FCD_NEEDED, ChemNet, has_fcd, require_rdkit, scaffold_prompt
-from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from model.artifact import load_artifact
 from model.canvas import OrderPolicy, SamplingParams
 from model.network import Network
@@ -243,11 +243,7 @@ def as_text(report: Fields) -> str:
 
 
 def _shown(value: Fields | None) -> str:
-    if value is None:
-        return "-"
-    if value["low"] is None:
-        return f"{value['mean']:.4f}"
-    return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+    return "-" if value is None else with_interval(value)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from benchmarks.problems.tables import (
     ADULT,
     SHARE,
@@ -196,9 +196,8 @@ def as_text(full: Fields) -> str:
     lines += ["", "| table | seeds | lost by learned orders | mean [95 %] | goal | met |", "|---|---|---|---|---|---|"]
     for table in full["tables"]:
         for name, found in table["lost"].items():
-            limits = "" if found["low"] is None else f" [{found['low']:+.4f}, {found['high']:+.4f}]"
             met = "yes" if table["met"][name] else "no"
-            row = (table["name"], found["seeds"], name, f"{found['mean']:+.4f}{limits}", f"{GOALS[name]:g}", met)
+            row = (table["name"], found["seeds"], name, with_interval(found, "+.4f"), f"{GOALS[name]:g}", met)
             lines.append(f"| {' | '.join(map(str, row))} |")
     return "\n".join(lines)
 

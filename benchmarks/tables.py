@@ -38,7 +38,7 @@ from torch import Tensor
 
 from benchmarks.problems.fidelity import cut, decoded, real_rows, require_sdmetrics, sample, shape_and_trend
 from benchmarks.problems.order_search import search_order
-from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from benchmarks.problems.tables import (
     LARGER,
     PARAMETERS,
@@ -286,9 +286,7 @@ def _fidelity_block(table: Fields) -> str:
 
 def as_interval(found: Fields) -> str:
     """A mean with its interval, signed."""
-    if found["low"] is None:
-        return f"{found['mean']:+.4f} (one seed)"
-    return f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+    return with_interval(found, "+.4f", alone=" (one seed)")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 import training
-from benchmarks.problems.runs import Fields, arguments, interval, run_all
+from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from benchmarks.problems.text import Judge, prompt_masks
 from model.canvas import Canvas, OrderPolicy, SamplingParams
 from model.network import Network
@@ -285,17 +285,17 @@ def as_text(report: Fields) -> str:
     first = report["seeds"][0]
     lines = [f"{first['parameters']['uniform']:,} parameters, {first['row_forwards']['uniform']:,} row-forwards an arm"]
     lines += ["", f"{'bits per character':<34}{first['rows']} test canvases of {first['length']} tokens"]
-    lines += [f"{label:<34}{_shown(value)}" for label, value in report["ways"].items()]
-    lines += [f"{'n-gram, left to right':<34}{_shown(report['n_gram'])}"]
+    lines += [f"{label:<34}{with_interval(value, '.3f')}" for label, value in report["ways"].items()]
+    lines += [f"{'n-gram, left to right':<34}{with_interval(report['n_gram'], '.3f')}"]
     lines += [f"{name}: {bits:.3f} (published)" for name, bits in report["published"].items()]
     lines += ["", "learned minus; paired standard errors over the rows of each seed"]
     for rival, value in report["learned_minus"].items():
         errors = ", ".join(f"{seed['learned_minus'][rival]['standard_error']:.3f}" for seed in report["seeds"])
-        lines.append(f"  {rival:<32}{_shown(value)} ± {errors}")
-    lines += ["", f"learned order and place in the text, Spearman: {_shown(report['rank_correlation'])}"]
+        lines.append(f"  {rival:<32}{with_interval(value, '.3f')} ± {errors}")
+    lines += ["", f"learned order and place in the text, Spearman: {with_interval(report['rank_correlation'], '.3f')}"]
     lines += ["", "bits a hidden character, own law" + "".join(f"{arm:>28}" for arm in ARMS)]
     for kind, arms in report["prompts"].items():
-        lines.append(f"  {kind:<30}" + "".join(f"{_shown(arms[arm]):>28}" for arm in ARMS))
+        lines.append(f"  {kind:<30}" + "".join(f"{with_interval(arms[arm], '.3f'):>28}" for arm in ARMS))
     lines += ["", "written: positions a step, n-gram bits, known words, different words"]
     lines.append(f"  {'test canvases':<30}" + _judged(report["real"]))
     for label, found in report["made"].items():
@@ -306,12 +306,6 @@ def as_text(report: Fields) -> str:
 
 def _judged(values: Fields) -> str:
     return f"{values['bits']:10.3f}{values['known_words']:10.3f}{values['different_words']:10.3f}"
-
-
-def _shown(value: Fields) -> str:
-    if value["low"] is None:
-        return f"{value['mean']:.3f}"
-    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
 if __name__ == "__main__":

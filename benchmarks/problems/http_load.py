@@ -137,9 +137,14 @@ async def closed_loop(
 
     await asyncio.gather(*map(ask_again, range(num)))
     (begin, first), (end, last) = marks
-    within = sum(max(min(at, end) - max(sent, begin), 0.0) / (at - sent) for sent, at, _ in answered)
     answers = [answer for _, at, answer in answered if begin < at <= end]
-    return Window(answers, within, end - begin, last - first)
+    worth = within([(sent, at) for sent, at, _ in answered], begin, end)
+    return Window(answers, worth, end - begin, last - first)
+
+
+def within(spans: Sequence[tuple[float, float]], begin: float, end: float) -> float:
+    """How many of these spans of time lie between `begin` and `end`, one that does in part by that share of it."""
+    return sum(max(min(last, end) - max(first, begin), 0.0) / (last - first) for first, last in spans)
 
 
 async def open_loop(port: int, body: Body, *, rate: float, seconds: float) -> list[Answer]:

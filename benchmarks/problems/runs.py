@@ -73,6 +73,12 @@ def interval(values: Sequence[float]) -> Fields:
     return {"mean": mean, "low": mean - half, "high": mean + half, "seeds": n}
 
 
+def with_interval(found: Fields, form: str = ".4f", *, alone: str = "") -> str:
+    """A mean and its interval, each in this format; of a single seed the mean, and what is said of that."""
+    mean = f"{found['mean']:{form}}"
+    return mean + alone if found["low"] is None else f"{mean} [{found['low']:{form}}, {found['high']:{form}}]"
+
+
 def _key(task: Mapping[str, Any]) -> str:
     text = json.dumps(task, sort_keys=True)
     name = "-".join(str(task[part]) for part in ("problem", "arm", "seed") if part in task)

@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from benchmarks.problems.http_load import FAILED, Connection, closed_loop, percentiles
+from benchmarks.problems.http_load import FAILED, Connection, closed_loop, percentiles, within
 from tests.benchmarks.quick import run
 
 
@@ -115,6 +115,11 @@ def test_a_closed_loop_counts_while_all_are_busy_and_can_open_a_connection_for_e
     assert len(window.answers) > 2
     assert abs(window.num - len(window.answers)) <= 2  # connections, each with a part of a request at either edge
     assert num_peers == 2 if is_kept else num_peers > len(window.answers)  # one at least before the window
+
+
+def test_a_request_at_an_edge_counts_by_its_share_within() -> None:
+    spans = [(0.0, 4.0), (2.0, 6.0), (3.0, 5.0), (5.0, 9.0), (7.0, 8.0), (0.0, 10.0)]
+    assert within(spans, 3.0, 6.0) == pytest.approx(1 / 4 + 3 / 4 + 1 + 1 / 4 + 0 + 3 / 10)
 
 
 def test_an_answer_is_timed_from_when_its_request_was_due() -> None:
