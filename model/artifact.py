@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from model.errors import ArtifactError
-from model.manifest import CARD, CONFIG, TOKENIZER, WEIGHTS, Manifest, check_file, read_manifest
+from model.manifest import CARD, CONFIG, ORDER_PICTURE, TOKENIZER, WEIGHTS, Manifest, check_file, read_manifest
 from model.network import Network
 from model.networks import build_network
 from model.tokenizers import load_tokenizer
 from model.tokenizers.base import Tokenizer
+
+_FILES = {CONFIG, WEIGHTS, TOKENIZER, CARD, ORDER_PICTURE}
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,10 @@ def save_artifact(
     """Writes a whole artifact beside `folder`, then puts it in its place, replacing an artifact that stands there.
 
     A crash leaves the old one or the new one under the name, never a mixture (between two renames the old one stands
-    as `.NAME.old` for an instant). Raises ArtifactError if `folder` holds something that is not an artifact.
+    as `.NAME.old` for an instant). Raises ArtifactError as `check_replaceable` does.
     """
-    if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
-        raise ArtifactError(f"{folder}: holds something that is not an artifact, so it is not replaced")
+    check_replaceable(folder)
+    folder = folder.absolute()  # "." has no name
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -59,6 +61,26 @@ def save_artifact(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises ArtifactError unless nothing stands at `folder`, or an empty folder, or an artifact and nothing else.
+
+    Many a model's folder has a config.json, and what is replaced is gone.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: is a file; an artifact is a folder")
+    names = {path.name for path in folder.iterdir()}
+    if not names:
+        return
+    try:
+        read_manifest(folder)
+    except ArtifactError:
+        raise ArtifactError(f"{folder}: holds something that is not an artifact, so it is not replaced") from None
+    if foreign := sorted(names - _FILES):
+        raise ArtifactError(f"{folder}: holds {foreign[0]}, which is no part of an artifact, so it is not replaced")
 
 
 def load_artifact(folder: Path) -> Artifact:

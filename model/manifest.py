@@ -12,6 +12,7 @@ from model.tokenizers.base import Domain
 
 FORMAT_VERSION: Literal[1] = 1
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
+ORDER_PICTURE = "order.svg"
 OrderKind = Literal["uniform", "fixed", "global", "contextual"]
 Family = Literal["bert", "roberta", "albert", "modernbert", "llada", "dream"]
 OWN, IMPORTED = "transformer", "hf_masked_lm"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from model.manifest import ORDER_PICTURE
 from training.config import Recipe
 from training.figures import (
     BITS_HEADER,
@@ -18,8 +19,6 @@ from training.figures import (
     privacy_rows,
     solved_rows,
 )
-
-ORDER_PICTURE = "order.svg"
 
 
 def write_card(

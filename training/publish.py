@@ -7,11 +7,11 @@ from typing import Any
 import pydantic_core
 
 from model.artifact import save_artifact
-from model.manifest import Manifest
+from model.manifest import ORDER_PICTURE, Manifest
 from model.network import Network
 from model.tokenizers.base import Tokenizer
 from training import grid_report, order_report, policy_report
-from training.card import ORDER_PICTURE, write_card
+from training.card import write_card
 from training.config import Recipe
 from training.data.dataset import Dataset
 from training.evaluate import Advance

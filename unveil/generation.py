@@ -145,6 +145,8 @@ def write_csv(job: Job, path: Path, *, num_samples: int, force: bool) -> None:
     tokenizer = job.model.tokenizer
     if not isinstance(tokenizer, TableTokenizer):
         raise UsageError(f"--csv: goes with tables, and this is a {job.model.manifest.domain} model")
+    if (num := len(job.plan.samples)) != 1:
+        raise UsageError(f"prompt: --csv takes one row, not a list of {num}; -n says how many are made of it")
     check_target(path, force=force)
     with written(path) as file, Bar("generating", num_samples, unit="rows") as advance:
         writer = csv_files.writer(file)

@@ -22,7 +22,7 @@ from unveil.decoding import Decoder, Finished
 from unveil.output import UsageError
 from unveil.progress import Bar, stderr
 from unveil.raw_csv import RawCsv, RawRecord
-from unveil.result_files import check_target, written
+from unveil.result_files import check_target, partial_of, written
 
 _ORDERS = tuple(name for name in ORDER_POLICIES if name != "explicit")
 _MISSING_OF_KIND = {"adult": ("?",)}  # what readers of their own take for a missing value
@@ -74,6 +74,10 @@ def impute(folder: Path, source: Path, out: Path, *, options: Options, force: bo
     paths = _targets(out, options.num_samples)
     for path in paths:
         check_target(path, force=force)
+        if partial_of(path).exists() and source.exists() and partial_of(path).samefile(source):
+            raise UsageError(
+                f"--csv {path}: is written as {partial_of(path)} at first, and that is the file to fill in"
+            )
     task = _task(model.manifest, model.tokenizer, source, options)
     decoder = Decoder(folder, barred=model.tokenizer.missing_ids)
     with ExitStack() as stack:

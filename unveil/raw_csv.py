@@ -47,6 +47,8 @@ class RawCsv:
     @classmethod
     def open(cls, path: Path, *, delimiter: str) -> "RawCsv":
         """Raises DataError in one line naming file and line."""
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path} is a pipe or a device: takes a file, which is read twice")
         first = next(_records(path, delimiter), None)
         if first is None or not first.cells:
             raise DataError(f"{path} {'is empty' if first is None else 'line 1 is blank: the header is needed'}")
@@ -58,7 +60,7 @@ class RawCsv:
     def records(self) -> Iterator[RawRecord]:
         """Every record after the header. Raises DataError naming the line."""
         records = _records(self.path, self.delimiter)
-        next(records)
+        next(records, None)
         for record in records:
             if record.cells and len(record.cells) != len(self.names):
                 cells = f"{len(record.cells)} cell{'s' * (len(record.cells) != 1)}"
@@ -88,7 +90,8 @@ def _records(path: Path, delimiter: str) -> Iterator[RawRecord]:
             for raw in file:
                 line += 1
                 pending += _decode(raw, path, line)
-                record = _split(pending, pattern, f"{path} line {begun}")
+                may_end = line == begun or b'"' in raw  # a quote that is open is closed by no line without one
+                record = _split(pending, pattern, f"{path} line {begun}") if may_end else None
                 if record is not None:
                     cells, ending = record
                     yield RawRecord(begun, cells, ending, len(pending.encode()))

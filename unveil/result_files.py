@@ -19,6 +19,11 @@ def check_target(path: Path, *, force: bool, option: str = "--csv") -> None:
         raise UsageError(f"{option} {path}: exists; --force replaces it")
 
 
+def partial_of(path: Path) -> Path:
+    """What OUT is called while it is written."""
+    return path.with_name(path.name + ".partial")
+
+
 @contextmanager
 def written(path: Path) -> Iterator[TextIO]:
     """A text file to write, without newline translation. Raises OSError naming the file."""
@@ -26,7 +31,7 @@ def written(path: Path) -> Iterator[TextIO]:
         with path.open("w", newline="", encoding="utf-8") as file:
             yield file
         return
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     try:
         with partial.open("w", newline="", encoding="utf-8") as file:
             yield file

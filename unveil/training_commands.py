@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from model.artifact import Artifact, load_artifact
+from model.artifact import Artifact, check_replaceable, load_artifact
 from model.errors import ArtifactError, DataError
 from training.config import (
     NO_OPTIONS,
@@ -80,6 +80,8 @@ def train(given: Given) -> None:
     is_main = int(os.environ.get("RANK", "0")) == 0
     loaded = _recipe(given)
     folder = given.out or Path("runs") / loaded.name
+    if not given.only_schema:
+        check_replaceable(folder)  # before an hour of training, not after it
     start = None if loaded.start.artifact is None else load_artifact(loaded.start.artifact)
     dataset = load_dataset(loaded.data, cache=cache_folder(), tokenizer=None if start is None else start.tokenizer)
     loaded = settle(loaded, num_rows=len(dataset.train))
@@ -88,7 +90,7 @@ def train(given: Given) -> None:
         return
     if is_main:
         stderr.print(describe_data(dataset), soft_wrap=True)
-    trained = run_training(loaded, dataset, work=folder.with_name(folder.name + ".run"))
+    trained = run_training(loaded, dataset, work=folder.absolute().with_name(folder.absolute().name + ".run"))
     if trained is None:
         return
     total = num_row_forwards(dataset, split="test", limit=loaded.run.evaluate_rows, kind=loaded.order.kind)

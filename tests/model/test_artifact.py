@@ -68,6 +68,38 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "precious"
 
 
+@pytest.mark.parametrize("config", ['{"model_type": "bert"}', "{"])
+def test_a_folder_of_another_model_is_never_replaced(tmp_path: Path, config: str) -> None:
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / CONFIG).write_text(config)
+    (tmp_path / "bert" / "pytorch_model.bin").write_text("precious")
+    with pytest.raises(ArtifactError, match="holds something that is not an artifact"):
+        write_artifact(tmp_path / "bert")
+    assert (tmp_path / "bert" / "pytorch_model.bin").read_text() == "precious"
+
+
+def test_an_artifact_beside_which_something_else_was_put_is_never_replaced(tmp_path: Path) -> None:
+    first = write_artifact(tmp_path / "a")
+    (tmp_path / "a" / "notes.txt").write_text("precious")
+    with pytest.raises(ArtifactError, match=r"holds notes\.txt, which is no part of an artifact"):
+        write_artifact(tmp_path / "a", seed=1)
+    assert (tmp_path / "a" / "notes.txt").read_text() == "precious"
+    assert load_artifact(tmp_path / "a").manifest == first
+
+
+def test_a_file_is_no_place_for_an_artifact(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("precious")
+    with pytest.raises(ArtifactError, match="is a file; an artifact is a folder"):
+        write_artifact(tmp_path / "a")
+
+
+def test_an_artifact_may_be_written_to_an_empty_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    written = write_artifact(Path("."))
+    assert load_artifact(tmp_path / "here").manifest == written
+
+
 def _config(**changes: Any) -> Callable[[Path], object]:
     def change(folder: Path) -> None:
         fields = json.loads((folder / CONFIG).read_text())

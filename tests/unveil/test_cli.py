@@ -200,6 +200,12 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("train",), 2, "train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT"),
     (("train", "none.toml"), 1, "none.toml: no such recipe"),
     (("train", "--table", "none.csv"), 1, "none.csv"),
+    (
+        ("train", "--table", "none.csv", "--out", "{artifact}/.."),
+        1,
+        "holds something that is not an artifact, so it is not replaced",
+    ),
+    (("train", "--table", "none.csv", "--out", "{artifact}/config.json"), 1, "is a file; an artifact is a folder"),
     (("evaluate", "{artifact}"), 1, "does not say what data it was trained on"),
     (("evaluate", "{artifact}", "--split", "tests"), 2, "--split takes train, validation or test"),
     (("order", "nowhere"), 1, "nowhere: no such artifact folder"),

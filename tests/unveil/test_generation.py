@@ -87,6 +87,13 @@ def test_a_file_of_rows_takes_a_table(tmp_path: Path, run: Run) -> None:
     assert "--csv: goes with tables, and this is a text model" in err
 
 
+def test_a_file_of_rows_takes_one_prompt(artifact: Path, tmp_path: Path, run: Run) -> None:
+    code, _, err = run(artifact, '[{"age": 39}, {"age": 40}]', "--csv", tmp_path / "x.csv")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "prompt: --csv takes one row, not a list of 2" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_memory_does_not_grow_with_the_number_of_rows(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "_LARGEST_WINDOW", 100)
     decoder, peaks = Decoder(artifact), []

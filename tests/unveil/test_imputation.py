@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 import tracemalloc
 from collections.abc import Callable
@@ -139,6 +140,24 @@ def test_an_existing_file_stays_unless_it_may_go(artifact: Path, table: Path, ru
     assert out.read_text() == "mine"
     assert run(artifact, table, "--csv", out, "--force")[0] == 0
     assert out.read_text() != "mine"
+
+
+def test_the_file_to_fill_in_is_not_written_over(artifact: Path, table: Path, run: Run) -> None:
+    source = table.rename(table.with_name("out.csv.partial"))
+    before = source.read_bytes()
+    code, _, err = run(artifact, source, "--csv", table.with_name("out.csv"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is written as" in err
+    assert "that is the file to fill in" in err
+    assert source.read_bytes() == before
+
+
+def test_a_pipe_is_refused_as_it_cannot_be_read_twice(artifact: Path, tmp_path: Path, run: Run) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code, _, err = run(artifact, pipe, "--csv", tmp_path / "out.csv")
+    assert (code, err) == (1, f"error: {pipe} is a pipe or a device: takes a file, which is read twice\n")
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_cells_besides_empty_ones_are_filled_where_the_user_says_so(artifact: Path, table: Path, run: Run) -> None:

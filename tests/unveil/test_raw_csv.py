@@ -4,12 +4,14 @@ import csv
 import io
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import DataError
+from unveil import raw_csv
 from unveil.raw_csv import RawCsv, RawRecord
 
 
@@ -76,3 +78,21 @@ def test_new_cells_are_quoted_where_they_must_be(tmp_path: Path) -> None:
         '"x,y"',
         '"say ""x"""',
     ]
+
+
+def test_a_quote_that_is_never_closed_is_looked_for_where_it_may_close_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or every line would be read again with all before it."""
+    calls = 0
+    split = raw_csv._split
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return split(*arguments)
+
+    monkeypatch.setattr(raw_csv, "_split", counted)
+    with pytest.raises(DataError, match="line 2: a quote is not closed"):
+        read(tmp_path / "t.csv", b'a,b\n"1,2\n' + b"3,4\n" * 1000)
+    assert calls < 10

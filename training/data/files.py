@@ -73,7 +73,10 @@ def _parquet(raw: bytes, path: Path) -> pl.DataFrame:
 
 def _csv(text: str, path: Path, *, delimiter: str) -> tuple[pl.DataFrame, list[int]]:
     records = _records(text, path, delimiter=delimiter)
-    header_line, header = next(records)
+    first = next(records, None)
+    if first is None:
+        raise DataError(f"{path} is empty")
+    header_line, header = first
     names = column_names(header)
     check_names(names, f"{path} line {header_line}")
     check_delimiter(names, path, delimiter=delimiter)

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from model.errors import DataError
-from model.tokenizers.columns import quoted
+from model.tokenizers.columns import MISSING, quoted
 from model.tokenizers.table import Cells
 from training.data.config import ColumnChoice
 from training.data.dates import as_counts, find_format, typed_dates
@@ -96,11 +96,11 @@ class ColumnReader:
         return DataError(f'{self.place(row)}, column "{name}": {reason}')
 
     def _text(self, series: pl.Series) -> pl.Series:
-        """Every cell as text, null where missing."""
+        """Every cell as text, null where missing; what Unveil writes for a missing value is one."""
         if series.dtype.is_float():
             series = series.fill_nan(None)
         text = series.cast(pl.String).str.strip_chars()
-        return text.set(text.is_in(["", *self.missing]), None)
+        return text.set(text.is_in(["", MISSING, *self.missing]), None)
 
     def _is_numeric(self, text: pl.Series, numbers: pl.Series) -> bool:
         num_present, num_numbers = text.count(), numbers.count()

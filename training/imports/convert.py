@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from model.artifact import save_artifact
+from model.artifact import check_replaceable, save_artifact
 from model.errors import ArtifactError
 from model.imported import PARTS, Imported, library, library_config
 from model.manifest import ImportedArchitecture, Manifest, OrderSpec
@@ -44,6 +44,7 @@ class Converted:
 
 def import_folder(folder: Path, out: Path, wishes: Wishes) -> tuple[Manifest, Converted]:
     """Writes the artifact. Raises ArtifactError, in one line, for what cannot be imported."""
+    check_replaceable(out)
     converted = convert(folder, wishes)
     manifest = save_artifact(
         out,

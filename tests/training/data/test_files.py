@@ -21,6 +21,8 @@ def refusal(path: Path, content: bytes | str) -> str:
     [
         ("", "t.csv is empty"),
         (" \n\n", "t.csv is empty"),
+        ("\ufeff", "t.csv is empty"),
+        ("\ufeff\r\n", "t.csv is empty"),
         ("a,b\n", "t.csv has a header but no rows"),
         ("a,b,a\n1,2,3\n", 't.csv line 1: two columns are named "a"'),
         ("a,b\n1,2\n3\n", "t.csv line 3 has 1 cell, the header 2"),

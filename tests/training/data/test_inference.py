@@ -38,6 +38,8 @@ def reason(values: Any, *, dtype: Any = None) -> str:
         (["1.5", "1e3", ""], [1.5, 1000.0, None]),
         (["1", "?", "NA", "nan", "null", None], [1.0, None, None, None, None, None]),
         (["a", " b ", "?", ""], ["a", "b", None, None]),
+        (["a", "[MISSING]"], ["a", None]),
+        (["1", "[MISSING]"], [1.0, None]),
         (["TRUE", "FALSE", "TRUE"], ["TRUE", "FALSE", "TRUE"]),
         (["007", "010", "100"], ["007", "010", "100"]),
         (["12345678901234567890", "12345678901234567890"], ["12345678901234567890"] * 2),
