@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.service.mocks import Gate
 from tests.service.servers import Running, run_toy
@@ -96,6 +96,20 @@ def test_stopping_frees_the_place(page: Page, gate: Gate, server: Running) -> No
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("status")).to_have_text("Stopped.")
     server.wait_for("unveil_requests_running", 0)
+
+
+def test_the_form_waits_for_the_list_of_models(page: Page, gate: Gate) -> None:
+    held: list[Route] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    with page.expect_request("**/v1/models"):
+        page.goto("/")
+    generate, prompt = page.get_by_role("button", name="Generate"), page.get_by_label("Prompt")
+    expect(generate).to_be_disabled()
+    expect(prompt).to_be_disabled()
+    held.pop().continue_()
+    expect(generate).to_be_enabled()
+    expect(prompt).to_be_enabled()
+    expect(prompt).not_to_have_value("")
 
 
 def test_markup_in_a_prompt_is_shown_as_text(page: Page, gate: Gate) -> None:
