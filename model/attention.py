@@ -43,15 +43,35 @@ class RelativeBias(nn.Module):
         return self.embedding[:, places - places[:, None] + self.length - 1]
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention in both directions, [B, L, D] -> [B, L, D]; with a `reach`, biased by distance."""
+class PairBias(nn.Module):
+    """What each head adds to the score of one position that reads another: `length ** 2` weights, one for each pair.
 
-    def __init__(self, width: int, heads: int, *, reach: int | None = None) -> None:
+    For rows in which every place has a meaning of its own, as a table's columns have: which column depends on which is
+    then learned directly, not through products of embeddings (`benchmarks/known_order.py` says what that is worth).
+    Weights are stored an eighth as large as they act, since one rate serves all and attention needs scores of several.
+    """
+
+    GAIN = 8.0
+
+    def __init__(self, length: int, heads: int) -> None:
+        super().__init__()
+        self.length = length
+        self.weight = nn.Parameter(0.02 * torch.randn(heads, length, length))  # of the reader, of the read
+
+    def forward(self, length: int) -> Tensor:
+        """[H, l, l] for canvases of `length` l."""
+        return self.GAIN * self.weight[:, :length, :length]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention in both directions, [B, L, D] -> [B, L, D]; with a `bias`, biased by place."""
+
+    def __init__(self, width: int, heads: int, *, bias: RelativeBias | PairBias | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.relative = None if reach is None else RelativeBias(reach, heads)
+        self.relative = bias
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         B, L, D = x.shape

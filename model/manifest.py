@@ -31,6 +31,8 @@ class Architecture(_Frozen):
     `loops`: how many times a canvas goes through the blocks, each time with the same weights. `trunk`: `attention`, or
     `planes` (`model/planes.py`), for sudoku grids, which has no heads. `relative_bias`: each head learns what distance
     and direction are worth to it, beside the positions that every network learns; for rows whose neighbours matter.
+    `pair_bias`: each head learns what every single pair of positions is worth to it, for rows whose places have
+    meanings of their own.
     """
 
     length: int = Field(ge=1)
@@ -43,11 +45,16 @@ class Architecture(_Frozen):
     trunk: TrunkKind = "attention"
     loops: int = Field(default=1, ge=1)
     relative_bias: bool = False
+    pair_bias: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.relative_bias and self.trunk == "planes":
             raise ValueError("relative_bias goes with trunk attention")
+        if self.pair_bias and self.trunk == "planes":
+            raise ValueError("pair_bias goes with trunk attention")
+        if self.pair_bias and self.relative_bias:
+            raise ValueError("pair_bias says all that relative_bias can say; give one of them")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.trunk == "planes" and (self.length, self.vocabulary_sizes) != (GRID_CELLS, (GRID_SIDE,)):

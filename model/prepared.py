@@ -36,7 +36,7 @@ class _Layer(NamedTuple):
     out: Product
     widen: Product  # the activation included
     narrow: Product
-    relative: Tensor | None  # [H, L, L], by distance
+    relative: Tensor | None  # [H, L, L], by distance or by pair
 
 
 class Prepared:

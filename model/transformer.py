@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import Attention, padding_bias
+from model.attention import Attention, PairBias, RelativeBias, padding_bias
 from model.denoiser import Prediction
 from model.manifest import Architecture, OrderSpec
 from model.network import Depths, Network, Reading, initialise
@@ -22,8 +22,12 @@ class Block(nn.Module):
         super().__init__()
         D = architecture.width
         self.attention_norm, self.mlp_norm = nn.RMSNorm(D, eps=1e-5), nn.RMSNorm(D, eps=1e-5)
-        reach = architecture.length if architecture.relative_bias else None
-        self.attention = Attention(D, architecture.heads, reach=reach)
+        bias: RelativeBias | PairBias | None = None
+        if architecture.relative_bias:
+            bias = RelativeBias(architecture.length, architecture.heads)
+        elif architecture.pair_bias:
+            bias = PairBias(architecture.length, architecture.heads)
+        self.attention = Attention(D, architecture.heads, bias=bias)
         self.mlp = nn.Sequential(
             nn.Linear(D, architecture.mlp_width), nn.GELU(approximate="tanh"), nn.Linear(architecture.mlp_width, D)
         )

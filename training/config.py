@@ -24,7 +24,7 @@ BRANCHES = 4
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # Younger than some checkpoints: left at their defaults, they change no fingerprint.
 _LATER_KEYS = {
-    "model": ("trunk", "loops", "relative_bias"),
+    "model": ("trunk", "loops", "relative_bias", "pair_bias"),
     "order": ("head", "stride", "branches", "rivals"),
     "prompts": ("spans",),
 }
@@ -52,6 +52,7 @@ class ModelConfig(_Frozen):
     trunk: TrunkKind = "attention"
     loops: int = Field(default=1, ge=1)
     relative_bias: bool = False
+    pair_bias: bool = False
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

@@ -32,9 +32,7 @@ def text_tokenizer(*, length: int = 40, default_length: int = 8) -> TextTokenize
     return TextTokenizer.train_characters(["abcdefghij klmno\npq."], length=length, default_length=default_length)
 
 
-def random_transformer(
-    tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0, relative_bias: bool = False
-) -> Transformer:
+def random_transformer(tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0, **bias: bool) -> Transformer:
     """Weights large enough that tokens and orders really differ from place to place."""
     torch.manual_seed(seed)
     sizes = tuple(tokenizer.vocabulary_sizes)
@@ -45,7 +43,7 @@ def random_transformer(
         layers=2,
         heads=2,
         mlp_width=64,
-        relative_bias=relative_bias,
+        **bias,
     )
     network = Transformer(architecture, OrderSpec(kind=kind)).eval()
     for parameter in network.parameters():

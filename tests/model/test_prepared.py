@@ -14,9 +14,9 @@ from service.engine_shapes import random_inputs
 def _network(*, sizes: tuple[int, ...], width: int = 32, **fields: object) -> Transformer:
     torch.manual_seed(0)
     length = len(sizes) if len(sizes) > 1 else 9
-    has_bias = len(sizes) == 1
+    bias = "relative_bias" if len(sizes) == 1 else "pair_bias"
     shape = {
-        "relative_bias": has_bias,
+        bias: True,
         "length": length,
         "vocabulary_sizes": sizes,
         "width": width,

@@ -1,15 +1,18 @@
 """The denoiser: what it may and may not see, its vocabularies, its heads, and the sides of its attention."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from model.attention import RelativeBias, attend
+from model.attention import PairBias, RelativeBias, attend
 from model.denoiser import Prediction, cross_entropy
 from model.manifest import Architecture, OrderKind, OrderSpec
 from model.transformer import Transformer
 
 SIZES = (3, 1, 5, 2)
+BIASES: list[dict[str, Any]] = [{}, {"relative_bias": True}, {"pair_bias": True}]
 
 
 def _network(
@@ -19,10 +22,11 @@ def _network(
     kind: OrderKind = "contextual",
     fixed: tuple[int, ...] | None = None,
     relative_bias: bool = False,
+    pair_bias: bool = False,
 ) -> Transformer:
     torch.manual_seed(1)
     shape = {"length": length, "vocabulary_sizes": sizes, "width": 32, "layers": 2, "heads": 4, "mlp_width": 64}
-    architecture = Architecture.model_validate({**shape, "relative_bias": relative_bias})
+    architecture = Architecture.model_validate({**shape, "relative_bias": relative_bias, "pair_bias": pair_bias})
     network = Transformer(architecture, OrderSpec(kind=kind, fixed=fixed)).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -71,9 +75,9 @@ def test_equal_ids_of_different_columns_are_different_things() -> None:
     assert not torch.allclose(a, b)
 
 
-@pytest.mark.parametrize("relative_bias", [False, True])
-def test_the_content_and_amount_of_padding_do_not_matter(relative_bias: bool) -> None:
-    network = _network((7,), length=12, relative_bias=relative_bias)
+@pytest.mark.parametrize("bias", BIASES)
+def test_the_content_and_amount_of_padding_do_not_matter(bias: dict[str, Any]) -> None:
+    network = _network((7,), length=12, **bias)
     tokens, hidden = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[False, True, False, True, False]])
     length = torch.tensor([5])
     short = network(tokens, hidden, length)
@@ -112,6 +116,20 @@ def test_a_relative_bias_knows_distances_alone_and_heads_begin_at_neighbours() -
     assert torch.equal(bias(6)[:, :4, :4], found), "a shorter canvas reads the same biases"
 
 
+def test_a_pair_bias_has_a_weight_for_every_pair_and_decides_who_is_read() -> None:
+    bias = PairBias(6, 2)
+    assert torch.equal(bias(6)[:, :4, :4], bias(4)), "a shorter canvas reads the same biases"
+    network = _network((5,), pair_bias=True)
+    biases = [module for module in network.modules() if isinstance(module, PairBias)]
+    assert len(biases) == 2, "one a block"
+    for each in biases:
+        with torch.no_grad():
+            each.weight[:, :3, 3] = -1e6  # nobody else reads the last place
+    a, b = (_ask(network, [[0, 1, 2, last]], [[False] * 4]).token_logits for last in (0, 4))
+    assert torch.equal(a[0, :3], b[0, :3])
+    assert not torch.equal(a[0, 3], b[0, 3])
+
+
 def test_a_network_with_a_relative_bias_tells_left_from_right_without_its_positions() -> None:
     plain, relative = (_network((5,), relative_bias=has) for has in (False, True))
     for network, is_told in ((plain, False), (relative, True)):
@@ -144,9 +162,9 @@ def test_a_fixed_order_is_what_it_lists() -> None:
         _network(kind="fixed", fixed=(1, 0))
 
 
-@pytest.mark.parametrize("relative_bias", [False, True])
-def test_every_parameter_gets_a_gradient_from_both_heads(relative_bias: bool) -> None:
-    network = _network(relative_bias=relative_bias)
+@pytest.mark.parametrize("bias", BIASES)
+def test_every_parameter_gets_a_gradient_from_both_heads(bias: dict[str, Any]) -> None:
+    network = _network(**bias)
     prediction = _ask(network, [[0, 0, 3, 1], [1, 0, 2, 0]], [[True, False, True, False], [False, True, False, True]])
     finite = prediction.token_logits.masked_fill(torch.isinf(prediction.token_logits), 0.0)
     (finite.square().sum() + prediction.order_logits.square().sum()).backward()  # type: ignore[no-untyped-call]
@@ -162,3 +180,7 @@ def test_an_architecture_that_cannot_be_is_refused() -> None:
         Architecture(length=4, vocabulary_sizes=(5, 6))
     with pytest.raises(ValueError, match="relative_bias goes with trunk attention"):
         Architecture(length=81, vocabulary_sizes=(9,), trunk="planes", relative_bias=True)
+    with pytest.raises(ValueError, match="pair_bias goes with trunk attention"):
+        Architecture(length=81, vocabulary_sizes=(9,), trunk="planes", pair_bias=True)
+    with pytest.raises(ValueError, match="give one of them"):
+        Architecture(length=4, vocabulary_sizes=(5,), relative_bias=True, pair_bias=True)

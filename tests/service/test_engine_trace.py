@@ -19,13 +19,13 @@ def _inputs(tokenizer: Tokenizer, rows: int, *, seed: int) -> Inputs:
 
 
 @pytest.mark.parametrize("kind", ["uniform", "global", "contextual"])
-@pytest.mark.parametrize("relative_bias", [False, True])
+@pytest.mark.parametrize("bias", [{}, {"relative_bias": True}, {"pair_bias": True}], ids=["none", "relative", "pair"])
 @pytest.mark.parametrize("tokenizer", [table_tokenizer(), text_tokenizer()], ids=["table", "text"])
 @torch.inference_mode()
 def test_a_recorded_shape_gives_the_stages_own_bits_for_other_inputs(
-    tokenizer: Tokenizer, kind: str, relative_bias: bool
+    tokenizer: Tokenizer, kind: str, bias: dict[str, bool]
 ) -> None:
-    stages = prepare(random_transformer(tokenizer, kind=kind, relative_bias=relative_bias))  # type: ignore[arg-type]
+    stages = prepare(random_transformer(tokenizer, kind=kind, **bias))  # type: ignore[arg-type]
     traced = Traced(stages)
     assert traced.record_begin(*_inputs(tokenizer, 3, seed=1))
     states, positions = _states(stages, tokenizer, seed=1)
