@@ -3,6 +3,7 @@
 The evaluation, the batches and the benchmarks share these.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over rows and its standard error."""
+    """A mean over rows and its standard error, which is not a number where there is one row."""
 
     mean: float
     standard_error: float
@@ -71,6 +72,8 @@ class Estimate:
         return cls(float(values.mean()), float(error))
 
     def __str__(self) -> str:
+        if math.isnan(self.standard_error):
+            return f"{self.mean:.4f}, of one row"
         return f"{self.mean:.4f} ± {self.standard_error:.4f}"
 
 

@@ -3,6 +3,7 @@
 Exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -61,6 +62,7 @@ def train(
     bins: Annotated[
         list[str] | None, typer.Option(metavar="[COLUMN=]N", help="At most N bins for numbers and dates.")
     ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Of a CSV table: , ; | or a tab; default a comma.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Show what becomes of the columns, and stop.")] = False,
 ) -> None:
     """Train, resuming by itself after a kill, and write the artifact. Under torchrun it spreads over processes.
@@ -77,8 +79,11 @@ def train(
         raise UsageError("train takes a recipe, --table FILE or --lines FILE, one of them")
     if num_given == 0 and freeze_denoiser is None:
         raise UsageError("train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT")
+    if delimiter is not None and table is None:
+        raise UsageError("--delimiter goes with --table")
     columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
-    given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides or [], columns, schema)
+    overrides = [*_delimiter(delimiter), *(overrides or [])]
+    given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides, columns, schema)
     training_commands.train(given)
 
 
@@ -231,8 +236,7 @@ def impute(
 
     if mode and samples > 1:
         raise UsageError("--mode and --samples exclude each other: every sample would be the same")
-    if delimiter is not None and delimiter not in (",", ";", "\t", "|"):
-        raise UsageError("--delimiter takes , ; | or a tab")
+    _delimiter(delimiter)
     options = imputation.Options(order_policy, seed, samples, mode, missing, delimiter, ignore_foreign)
     imputation.impute(artifact, table, csv, options=options, force=force)
 
@@ -302,7 +306,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Default 127.0.0.1, or UNVEIL_HOST.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000, or UNVEIL_PORT.")] = None,
 ) -> None:
-    """Serve artifacts over HTTP. Every other setting is an environment variable UNVEIL_*; see the README."""
+    """Serve artifacts over HTTP. Every other setting is an environment variable UNVEIL_*: docs/operations.md."""
     from service.server import serve as run_service
     from service.settings import load_settings
 
@@ -332,6 +336,13 @@ def main() -> None:
         if not _is_the_users(error):
             raise
         _fail(str(error), code=1)
+
+
+def _delimiter(sign: str | None) -> list[str]:
+    """The override that a delimiter is. Raises UsageError."""
+    if sign is not None and sign not in (",", ";", "\t", "|"):
+        raise UsageError("--delimiter takes , ; | or a tab")
+    return [] if sign is None else [f"data.delimiter={json.dumps(sign)}"]
 
 
 def _is_the_users(error: Exception) -> bool:

@@ -1,6 +1,7 @@
 """What every command shares: how wrong usage is told, and how JSON is printed."""
 
 import json
+import math
 from typing import Any
 
 
@@ -9,5 +10,13 @@ class UsageError(ValueError):
 
 
 def print_json(value: Any) -> None:
-    """JSON on stdout, as every `--json` prints it."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """JSON on stdout, as every `--json` prints it; null for what is not a number, which JSON has no word for."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -53,8 +53,8 @@ class RawCsv:
         if first is None or not first.cells:
             raise DataError(f"{path} {'is empty' if first is None else 'line 1 is blank: the header is needed'}")
         names = column_names([first.text(i) for i in range(len(first.cells))])
-        check_names(names, f"{path} line 1")
         check_delimiter(names, path, delimiter=delimiter)
+        check_names(names, f"{path} line 1")
         return cls(path, delimiter, delimiter.join(first.cells) + first.ending, names)
 
     def records(self) -> Iterator[RawRecord]:

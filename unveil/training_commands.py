@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,14 +141,21 @@ def _recipe(given: Given) -> Recipe:
     if given.recipe is not None:
         return load_recipe(given.recipe, overrides=overrides, columns=given.columns)
     if given.table is not None:
-        return table_recipe(given.table, name=given.name(given.table.stem), overrides=overrides, columns=given.columns)
+        return table_recipe(
+            given.table, name=given.name(_as_name(given.table.stem)), overrides=overrides, columns=given.columns
+        )
     if given.lines is not None:
-        return lines_recipe(given.lines, name=given.name(given.lines.stem), overrides=overrides)
+        return lines_recipe(given.lines, name=given.name(_as_name(given.lines.stem)), overrides=overrides)
     assert frozen is not None
     fields: dict[str, Any] = _recipe_fields(frozen, load_artifact(frozen))
     kept: dict[str, Any] = {part: fields[part] for part in ("data", "prompts", "optimizer", "seed") if part in fields}
     name = given.name(f"{frozen.resolve().name}-order")
     return build_recipe({"name": name, **kept}, overrides=overrides, columns=given.columns, source="--freeze-denoiser")
+
+
+def _as_name(stem: str) -> str:
+    """A file's name as a recipe's may be: `my table (1)` becomes `my-table-1`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "data"
 
 
 def _recipe_fields(folder: Path, artifact: Artifact) -> dict[str, Any]:

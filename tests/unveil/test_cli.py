@@ -11,11 +11,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from rich.console import Console
 
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.training.small import write_csv
+from training.rows import Estimate
 from unveil import cli
+from unveil.output import print_json
 from unveil.reveal_view import RevealView
 
 
@@ -78,6 +81,28 @@ def test_the_whole_road_from_a_csv_file_to_rows(tmp_path: Path, run: Any) -> Non
     code, _, err = run("evaluate", out, "--table", tmp_path / "none.csv")
     assert code == 1
     assert "none.csv" in err
+
+
+def test_a_table_of_another_delimiter_and_an_odd_name_is_taken(tmp_path: Path, run: Any) -> None:
+    table = tmp_path / "my table (1).csv"
+    table.write_text("a\tb\n" + "".join(f"{i}\tx{i % 2}\n" for i in range(12)), encoding="utf-8")
+    code, _, said = run("train", "--table", table, "--schema")
+    assert (code, said.count("\n")) == (1, 1)
+    assert "one column only; is '\\t' the delimiter? (--delimiter; data.delimiter)" in said
+    code, shown, _ = run("train", "--table", table, "--schema", "--delimiter", "\t")
+    assert code == 0
+    assert "b: 2 levels (x0, x1)" in shown
+    code, _, said = run("train", "--table", table, "--schema", "--delimiter", "\t", "--bins", "b=4")
+    assert code == 1
+    assert 'column "b" holds text, and bins are of numbers and dates (--bins)' in said
+    code, _, said = run("train", "--delimiter", ";", tmp_path / "recipe.toml")
+    assert (code, said) == (2, "error: --delimiter goes with --table\n")
+
+
+def test_json_has_null_for_what_is_not_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"mean": 1.5, "parts": [float("nan"), (float("inf"),)]})
+    assert json.loads(capsys.readouterr().out) == {"mean": 1.5, "parts": [None, [None]]}
+    assert str(Estimate.of(torch.tensor([2.0]))) == "2.0000, of one row"
 
 
 def test_the_schema_is_shown_without_training_and_follows_the_options(tmp_path: Path, run: Any) -> None:

@@ -78,8 +78,8 @@ def _csv(text: str, path: Path, *, delimiter: str) -> tuple[pl.DataFrame, list[i
         raise DataError(f"{path} is empty")
     header_line, header = first
     names = column_names(header)
-    check_names(names, f"{path} line {header_line}")
     check_delimiter(names, path, delimiter=delimiter)
+    check_names(names, f"{path} line {header_line}")
     schema = dict.fromkeys(names, pl.String)
     frames: list[pl.DataFrame] = []
     lines: list[int] = []
@@ -133,7 +133,7 @@ def check_delimiter(names: list[str], path: Path, *, delimiter: str) -> None:
     """Raises DataError where one column only is found, and another delimiter in it."""
     others = [sign for sign in (",", ";", "\t", "|") if sign != delimiter and sign in names[0]]
     if len(names) == 1 and others:
-        raise DataError(f"{path}: one column only; is {others[0]!r} the delimiter? (data.delimiter)")
+        raise DataError(f"{path}: one column only; is {others[0]!r} the delimiter? (--delimiter; data.delimiter)")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -31,6 +31,7 @@ def load_table(config: TableData) -> Dataset:
     shares = (config.validation_share, config.test_share)
     train, validation, test = draw_out(raw.frame.height, shares=shares, seed=config.seed)
     columns = _without_empty(choice, train)
+    _check_bins(columns, choice, config)
     if not columns:
         reasons = "; ".join(f"{name} {reason}" for name, reason in list(choice.dropped.items())[:5])
         raise DataError(f"{raw.path}: no column is left; {reasons}")
@@ -133,6 +134,13 @@ def _check(raw: RawTable, config: TableData) -> None:
     num_rows = raw.frame.height
     if num_rows < MIN_ROWS:
         raise DataError(f"{raw.path}: {num_rows} row{'s' * (num_rows > 1)}, at least {MIN_ROWS} are needed")
+
+
+def _check_bins(columns: dict[str, Cells], choice: _Choice, config: TableData) -> None:
+    texts = {name for name, cells in columns.items() if cells.dtype == object and name not in choice.date_formats}
+    for name, chosen in config.columns.items():
+        if chosen.max_bins is not None and name in texts:
+            raise DataError(f'{config.path}: column "{name}" holds text, and bins are of numbers and dates (--bins)')
 
 
 def _check_not_empty(encoded: EncodedSplits, raw: RawTable) -> None:
