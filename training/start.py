@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+from pydantic import ValidationError
 from torch import nn
 
 from model.artifact import Artifact, load_artifact
@@ -74,12 +75,15 @@ def _order(recipe: Recipe) -> OrderSpec:
 
 
 def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
-    """The recipe's network at the data's length and vocabulary."""
-    return Architecture(
-        length=dataset.train.shape[1],
-        vocabulary_sizes=tuple(dataset.tokenizer.vocabulary_sizes),
-        **recipe.model.model_dump(),
-    )
+    """The recipe's network at the data's length and vocabulary. Raises RecipeError for one that cannot be."""
+    try:
+        return Architecture(
+            length=dataset.train.shape[1],
+            vocabulary_sizes=tuple(dataset.tokenizer.vocabulary_sizes),
+            **recipe.model.model_dump(),
+        )
+    except ValidationError as error:
+        raise RecipeError(f"model: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
 def _freeze_all_but(module: nn.Module, prefix: str) -> None:

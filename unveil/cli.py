@@ -79,10 +79,13 @@ def train(
         raise UsageError("train takes a recipe, --table FILE or --lines FILE, one of them")
     if num_given == 0 and freeze_denoiser is None:
         raise UsageError("train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT")
-    if delimiter is not None and table is None:
-        raise UsageError("--delimiter goes with --table")
+    overrides = list(overrides or ())
+    if delimiter is not None:
+        if table is None:
+            raise UsageError("--delimiter goes with --table")
+        _check_delimiter(delimiter)
+        overrides.append(f"data.delimiter={json.dumps(delimiter)}")
     columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
-    overrides = [*_delimiter(delimiter), *(overrides or [])]
     given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides, columns, schema)
     training_commands.train(given)
 
@@ -236,7 +239,8 @@ def impute(
 
     if mode and samples > 1:
         raise UsageError("--mode and --samples exclude each other: every sample would be the same")
-    _delimiter(delimiter)
+    if delimiter is not None:
+        _check_delimiter(delimiter)
     options = imputation.Options(order_policy, seed, samples, mode, missing, delimiter, ignore_foreign)
     imputation.impute(artifact, table, csv, options=options, force=force)
 
@@ -338,11 +342,9 @@ def main() -> None:
         _fail(str(error), code=1)
 
 
-def _delimiter(sign: str | None) -> list[str]:
-    """The override that a delimiter is. Raises UsageError."""
-    if sign is not None and sign not in (",", ";", "\t", "|"):
+def _check_delimiter(sign: str) -> None:
+    if sign not in (",", ";", "\t", "|"):
         raise UsageError("--delimiter takes , ; | or a tab")
-    return [] if sign is None else [f"data.delimiter={json.dumps(sign)}"]
 
 
 def _is_the_users(error: Exception) -> bool:

@@ -19,15 +19,17 @@ function show(error) {
 }
 
 async function loadModels() {
-  const reply = await fetch("/v1/models").catch((failure) => failure);
-  const body = reply.ok === undefined ? { error: reply } : await reply.json();
-  if (!reply.ok) {
-    $("status").textContent = `${body.error.message}; trying again`;
+  try {
+    const reply = await fetch("/v1/models");
+    const body = await reply.json();
+    if (!reply.ok) throw new Error(body.error.message);
+    models = body.data;
+  } catch (failure) {
+    $("status").textContent = `${failure.message}; trying again`;
     setTimeout(loadModels, 1000);
     return;
   }
   $("status").textContent = "";
-  models = body.data;
   $("model").replaceChildren(...models.map((model) => put("option", model.id)));
   pickModel();
   for (const id of ["model", "prompt", "run"]) $(id).disabled = false; // what needs a model waits for one

@@ -106,6 +106,10 @@ def test_the_form_waits_for_the_list_of_models(page: Page, gate: Gate) -> None:
     generate, prompt = page.get_by_role("button", name="Generate"), page.get_by_label("Prompt")
     expect(generate).to_be_disabled()
     expect(prompt).to_be_disabled()
+    held.pop().fulfill(body="<html>a proxy's page</html>")
+    with page.expect_request("**/v1/models"):
+        expect(page.get_by_role("status")).to_contain_text("trying again")
+    expect(generate).to_be_disabled()
     held.pop().continue_()
     expect(generate).to_be_enabled()
     expect(prompt).to_be_enabled()

@@ -99,6 +99,21 @@ def test_a_table_of_another_delimiter_and_an_odd_name_is_taken(tmp_path: Path, r
     assert (code, said) == (2, "error: --delimiter goes with --table\n")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("relative_bias=true", "pair_bias says all that relative_bias can say; give one of them"),
+        ("trunk=planes", "pair_bias goes with trunk attention"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused_in_one_line(tmp_path: Path, run: Any, wanted: str, said: str) -> None:
+    table, settings = write_csv(tmp_path / "mine.csv"), ("--set", "model.pair_bias=true", "--set", f"model.{wanted}")
+    code, _, err = run("train", "--table", table, "--out", tmp_path / "out", *settings)
+    assert code == 1
+    assert err.endswith(f"error: model: {said}\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_json_has_null_for_what_is_not_a_number(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"mean": 1.5, "parts": [float("nan"), (float("inf"),)]})
     assert json.loads(capsys.readouterr().out) == {"mean": 1.5, "parts": [None, [None]]}

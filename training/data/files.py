@@ -35,6 +35,8 @@ def read_table(path: Path, *, delimiter: str) -> RawTable:
     raw = read_bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
     if raw.startswith(b"PAR1"):
+        if delimiter != ",":
+            raise DataError(f"{path}: a delimiter is given, and this is Parquet, which has none")
         return RawTable(path, _parquet(raw, path), (), sha256)
     frame, lines = _csv(decode(raw, path), path, delimiter=delimiter)
     return RawTable(path, frame, tuple(lines), sha256)

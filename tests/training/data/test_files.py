@@ -71,6 +71,8 @@ def test_parquet_is_known_by_its_content_and_keeps_its_types(tmp_path: Path) -> 
     raw = read_table(path, delimiter=",")
     assert raw.frame.schema == {"a": pl.Int64, "b": pl.Boolean}
     assert raw.place(1) == f"{path} row 2"
+    with pytest.raises(DataError, match=r"a delimiter is given, and this is Parquet, which has none"):
+        read_table(path, delimiter=";")
 
 
 def test_a_parquet_without_rows_or_columns_is_refused(tmp_path: Path) -> None:
