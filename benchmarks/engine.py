@@ -1,6 +1,7 @@
 """Is the engine faster than the published loop, and how near the bare forward? Measured by `unveil/speed.py`.
 
-    python -m benchmarks.engine [--quick] [--json] [--rounds N] [--requests N] [--no-large] [--large-only] [--holes N]
+    python -m benchmarks.engine [--quick] [--json] [--rounds N] [--requests N] [--models NAME,NAME]
+      [--no-large] [--large-only] [--holes N]
 
 On every bundled model, and on a random network of BERT-base's shape (30,522 ids, length 128, 12 layers of width 768; 8
 requests of 16 holes): 64 requests of mixed lengths through the engine's own loop, and through LLaDA's loop one by one,
@@ -29,7 +30,7 @@ from model.denoiser import Stages
 from model.manifest import Architecture, OrderSpec
 from model.networks import prepare
 from model.transformer import Transformer
-from service.catalog import find_sources
+from service.catalog import Source, find_sources
 from service.engine_models import Runner
 from service.engine_shapes import FixedShapes, batch_sizes
 from service.settings import load_settings
@@ -56,6 +57,7 @@ Asked = tuple[tuple[Tensor, ...], Tensor, Tensor]  # inputs of a step, rows and 
 def main() -> None:
     parser = timing_arguments(__doc__, rounds=5)
     parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--models", help="only these bundled ones, separated by commas")
     parser.add_argument("--no-large", action="store_true", help="without the network of BERT-base's shape")
     parser.add_argument("--large-only", action="store_true", help="nothing but that one")
     parser.add_argument("--holes", type=int, default=LARGE_HOLES, help="of each request to that one")
@@ -65,7 +67,7 @@ def main() -> None:
     settings = load_settings({})
     subjects = [
         load_subject(source, max_batch=MAX_BATCH if num > 4 else 4)
-        for source in find_sources(settings.artifacts, checkpoints=settings.checkpoints)
+        for source in wanted(find_sources(settings.artifacts, checkpoints=settings.checkpoints), given.models)
         if not given.large_only
     ]
     peak = matmul_peak(QUICK_PEAK_SIZE if given.quick else PEAK_SIZE)
@@ -82,6 +84,16 @@ def main() -> None:
     machine = {"peak_gflops": peak / 1e9, "threads": 1, "torch": torch.__version__}
     full = {**report(rows), "large": large, **machine, "rounds": rounds}
     print(json.dumps(full, indent=2) if given.json else as_text([*rows, *(large or [])]))
+
+
+def wanted(sources: Sequence[Source], names: str | None) -> list[Source]:
+    """Those of these names; all if none are given. Exits with one line if there is no model of a name."""
+    if names is None:
+        return list(sources)
+    unknown = set(names.split(",")) - {source.name for source in sources}
+    if unknown:
+        raise SystemExit(f"error: --models: no model {', '.join(sorted(unknown))}")
+    return [source for source in sources if source.name in names.split(",")]
 
 
 def measured(subject: Subject, *, rounds: int, num: int, peak: float, **fields: Any) -> dict[str, Any]:

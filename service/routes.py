@@ -200,6 +200,8 @@ async def metrics(request: Request) -> Response:
 
 async def _read(request: Request, service: Service, prepare: Callable[[bytes], Result]) -> Result:
     """The request's body, prepared; in a thread where that may take long. Raises ServiceError."""
+    for name in request.query_params:
+        raise ServiceError("invalid_request", "no parameters in the address: all fields go into the body", param=name)
     body = await read_body(request, service.settings.max_body_bytes)
     service.dispatcher.check_ready()
     if len(body) <= INLINE_BYTES:

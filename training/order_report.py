@@ -55,7 +55,8 @@ def in_words(kind: str, log_w: Tensor, names: Sequence[str | None]) -> str:
     spread = float(order_entropy(log_w))
     if kind == "uniform":
         return "The order is uniform: every hidden position is equally likely to be revealed next."
-    decided = "one fixed order" if spread < 0.02 else "mostly decided" if spread < 0.5 else "only partly decided"
+    steps = (0.02, "one fixed order"), (0.5, "mostly decided"), (0.98, "only partly decided")
+    decided = next((words for below, words in steps if spread < below), "hardly decided")
     lines = [
         f"The {kind} order is {decided} (order entropy {spread:.3f}; 1 is uniform, 0 a single order). First to last:"
     ]

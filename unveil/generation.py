@@ -149,7 +149,7 @@ def write_csv(job: Job, path: Path, *, num_samples: int, force: bool) -> None:
         raise UsageError(f"prompt: --csv takes one row, not a list of {num}; -n says how many are made of it")
     check_target(path, force=force)
     with written(path) as file, Bar("generating", num_samples, unit="rows") as advance:
-        writer = csv_files.writer(file)
+        writer = csv_files.writer(file, lineterminator="\n")
         writer.writerow([column.name for column in tokenizer.columns])
         for finished in Decoder(job.source.folder).decode(_canvases(job.plan, num_samples)):
             writer.writerow(_values(finished, job.plan, tokenizer))

@@ -156,6 +156,12 @@ def test_order_refuses_in_the_same_way(server: Running) -> None:
         assert server.error(server.client.post("/order", json=body)) == expected
 
 
+def test_parameters_in_the_address_are_refused_not_ignored(server: Running) -> None:
+    for path in ("/generate", "/order", "/score"):
+        refused = server.client.post(f"{path}?stream=true", json=OK)
+        assert server.error(refused) == (422, "invalid_request", "stream")
+
+
 def test_a_path_that_is_not_there_and_a_method_that_is_not_taken_have_the_same_shape(server: Running) -> None:
     assert server.error(server.client.get("/nowhere")) == (404, "not_found", None)
     assert server.error(server.client.post("/generate/", json={})) == (404, "not_found", None)

@@ -88,7 +88,8 @@ def test_places_are_ranked_with_the_largest_weight_first() -> None:
 
 def test_an_order_in_words_says_how_decided_it_is() -> None:
     assert "is uniform" in in_words("uniform", torch.zeros(4), NAMES)
-    assert "only partly decided" in in_words("global", torch.zeros(4), NAMES)
+    assert "hardly decided" in in_words("global", torch.zeros(4), NAMES)
+    assert "only partly decided" in in_words("global", torch.tensor([0.0, 1.0, -1.0, 2.0]), NAMES)
     words = in_words("global", torch.tensor([0.0, 30.0, -30.0, 60.0]), NAMES)
     assert "one fixed order" in words
     assert [line.split()[1] for line in words.splitlines()[1:]] == ["d", "b", "a", "c"]

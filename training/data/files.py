@@ -75,7 +75,7 @@ def _parquet(raw: bytes, path: Path) -> pl.DataFrame:
 
 def _csv(text: str, path: Path, *, delimiter: str) -> tuple[pl.DataFrame, list[int]]:
     records = _records(text, path, delimiter=delimiter)
-    first = next(records, None)
+    first = next((record for record in records if record[1]), None)
     if first is None:
         raise DataError(f"{path} is empty")
     header_line, header = first
@@ -86,7 +86,10 @@ def _csv(text: str, path: Path, *, delimiter: str) -> tuple[pl.DataFrame, list[i
     frames: list[pl.DataFrame] = []
     lines: list[int] = []
     block: list[list[str]] = []
-    for line, cells in records:
+    for line, written in records:
+        cells = written or [""] * (len(names) == 1)  # a lone cell without a value is a blank line
+        if not cells:
+            continue
         if len(cells) != len(names):
             raise DataError(f"{path} line {line} has {_counted(len(cells), 'cell')}, the header {len(names)}")
         lines.append(line)
@@ -101,13 +104,12 @@ def _csv(text: str, path: Path, *, delimiter: str) -> tuple[pl.DataFrame, list[i
 
 
 def _records(text: str, path: Path, *, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The line at which each record begins, and its cells; blank lines are skipped."""
+    """The line at which each record begins, and its cells; a blank line has none."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     try:
         for cells in reader:
-            if cells:
-                yield line, cells
+            yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path} line {line}: {error}") from None

@@ -59,6 +59,16 @@ def test_a_csv_is_read_as_text_with_the_line_of_each_row(tmp_path: Path) -> None
     assert raw.place(1) == f"{path} line 5"
 
 
+def test_a_blank_line_is_skipped_but_is_a_cell_without_a_value_where_there_is_one_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\na,b\n1,2\n\n3,4\n", encoding="utf-8")
+    assert read_table(path, delimiter=",").lines == (3, 5)
+    path.write_text("a\n1\n\n3\n", encoding="utf-8")
+    raw = read_table(path, delimiter=",")
+    assert raw.frame["a"].to_list() == ["1", "", "3"]
+    assert raw.lines == (2, 3, 4)
+
+
 def test_a_column_without_a_name_is_called_by_its_number(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text(",b\n0,2\n")
