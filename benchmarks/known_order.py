@@ -1,6 +1,7 @@
 """Does training find a known order? Latents and observations in shuffled positions: `benchmarks/problems/latent.py`.
 
     python -m benchmarks.known_order [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--scales 1,3]
+      [--first-seed N]
 
 For each scale (1: 8 latents, 12 observations; 3: three times as many) and seed, three arms of the same net, first
 weights and number of forwards: `uniform` orders; `learned`, a global order found with the shipped settings and told
@@ -38,12 +39,13 @@ VALIDATION_ROWS, EVALUATION_SEED = 512, 1
 def main() -> None:
     parser = arguments(__doc__, work="runs/known_order", seeds=5)
     parser.add_argument("--scales", default="1,3", help="1, 3 or both")
+    parser.add_argument("--first-seed", type=int, default=0)
     given = parser.parse_args()
     scales = [1] if given.quick else [int(scale) for scale in given.scales.split(",")]
     tasks = [
         {"problem": f"latent{scale}", "arm": arm, "seed": seed, "scale": scale, **settings(scale, quick=given.quick)}
         for scale in scales
-        for seed in range(given.seeds)
+        for seed in range(given.first_seed, given.first_seed + given.seeds)
         for arm in ARMS
     ]
     runs = f"{given.work}/runs"

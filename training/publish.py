@@ -6,7 +6,7 @@ from typing import Any
 
 import pydantic_core
 
-from model.artifact import save_artifact
+from model.artifact import Artifact, save_artifact
 from model.manifest import ORDER_PICTURE, Manifest
 from model.network import Network
 from model.tokenizers.base import Tokenizer
@@ -16,7 +16,7 @@ from training.config import Recipe
 from training.data.dataset import Dataset
 from training.evaluate import Advance
 from training.policy_picture import heat_map
-from training.report import evaluate_model
+from training.report import Figures, evaluate_model
 from training.trainer import Trained
 
 
@@ -60,9 +60,7 @@ def publish(
     trained: Trained, recipe: Recipe, dataset: Dataset, *, out: Path, recipe_text: str, advance: Advance | None = None
 ) -> Manifest:
     """Evaluates on the test split and writes the artifact to `out`. Raises ArtifactError if it cannot stand there."""
-    denoiser = trained.denoiser
-    order = describe_order(denoiser, dataset.tokenizer, name=recipe.name)
-    figures = evaluate_model(denoiser, dataset, limit=recipe.run.evaluate_rows, advance=advance)
+    figures = evaluate_model(trained.denoiser, dataset, limit=recipe.run.evaluate_rows, advance=advance)
     training = {
         **trained.summary,
         "seed": recipe.seed,
@@ -70,9 +68,31 @@ def publish(
         "data": pydantic_core.to_jsonable_python(dict(dataset.summary)),
         "data_sha256": dataset.fingerprint,
     }
+    return _write(out, trained.denoiser, dataset.tokenizer, recipe, recipe_text, training, figures)
+
+
+def update_card(folder: Path, artifact: Artifact, *, recipe: Recipe, recipe_text: str, figures: Figures) -> Manifest:
+    """Puts new figures of the test split on an artifact's card and into its configuration; the weights stay.
+
+    Raises ArtifactError as `save_artifact` does.
+    """
+    manifest = artifact.manifest
+    return _write(folder, artifact.denoiser, artifact.tokenizer, recipe, recipe_text, manifest.training, figures)
+
+
+def _write(
+    out: Path,
+    denoiser: Network,
+    tokenizer: Tokenizer,
+    recipe: Recipe,
+    recipe_text: str,
+    training: dict[str, Any],
+    figures: Figures,
+) -> Manifest:
+    order = describe_order(denoiser, tokenizer, name=recipe.name)
     card = write_card(
         recipe,
-        data=dataset.summary,
+        data=training["data"],
         figures=figures,
         training=training,
         order_words=order.words,
@@ -82,7 +102,7 @@ def publish(
     return save_artifact(
         out,
         denoiser=denoiser,
-        tokenizer=dataset.tokenizer,
+        tokenizer=tokenizer,
         training=training,
         figures=figures,
         card=card,

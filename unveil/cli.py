@@ -134,6 +134,9 @@ def evaluate(
     reference: Annotated[
         Path | None, typer.Option(help="An artifact of the same data, trained under uniform orders, to compare with.")
     ] = None,
+    update_card: Annotated[
+        bool, typer.Option("--update-card", help="Put the figures on the artifact's card and into its configuration.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """NELBO and exact log-likelihood under the learned order and every control, with standard errors.
@@ -146,7 +149,17 @@ def evaluate(
 
     if split not in ("train", "validation", "test"):
         raise UsageError("--split takes train, validation or test")
-    training_commands.evaluate(artifact, split=split, rows=rows, table=table, reference=reference, as_json=as_json)
+    if update_card and (split != "test" or reference is not None):
+        raise UsageError("--update-card: a card has figures of the test split, without another model beside them")
+    training_commands.evaluate(
+        artifact,
+        split=split,
+        rows=rows,
+        table=table,
+        reference=reference,
+        renews_card=update_card,
+        as_json=as_json,
+    )
 
 
 @app.command()

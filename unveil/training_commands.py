@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from model.artifact import Artifact, check_replaceable, load_artifact
 from model.errors import ArtifactError, DataError
+from model.manifest import CARD, CONFIG
 from training.config import (
     NO_OPTIONS,
     Recipe,
@@ -45,7 +46,7 @@ from training.figures import (
     privacy_rows,
     solved_rows,
 )
-from training.publish import describe_order, publish
+from training.publish import describe_order, publish, update_card
 from training.report import evaluate_model, num_row_forwards
 from training.schema import describe_data
 from training.trainer import train as run_training
@@ -96,18 +97,35 @@ def train(given: Given) -> None:
         return
     total = num_row_forwards(dataset, split="test", limit=loaded.run.evaluate_rows, kind=loaded.order.kind)
     with Bar("evaluating on the test split", total) as advance:
-        publish(trained, loaded, dataset, out=folder, recipe_text=_recipe_text(loaded), advance=advance)
+        publish(
+            trained,
+            loaded,
+            dataset,
+            out=folder,
+            recipe_text=_recipe_text(loaded.model_dump(mode="json")),
+            advance=advance,
+        )
     stderr.print(f"wrote {folder}; serve it with: unveil serve {folder}", soft_wrap=True)
 
 
 def evaluate(
-    artifact: Path, *, split: str, rows: int | None, table: Path | None, reference: Path | None, as_json: bool
+    artifact: Path,
+    *,
+    split: str,
+    rows: int | None,
+    table: Path | None,
+    reference: Path | None,
+    renews_card: bool,
+    as_json: bool,
 ) -> None:
     """Evaluates an artifact on a split of the data it was trained on, beside a uniform model of the same data if given.
 
     Raises ArtifactError, DataError, RecipeError.
     """
     loaded = load_artifact(artifact)
+    recipe = build_recipe(_recipe_fields(artifact, loaded), source=str(artifact)) if renews_card else None
+    if renews_card:
+        check_replaceable(artifact)
     other = None if reference is None else _reference(reference, loaded, artifact).denoiser
     if reference is not None and loaded.manifest.domain == "grid":
         raise RecipeError("--reference: not for grids; benchmarks/sudoku.py compares orders and nets on puzzles")
@@ -116,6 +134,10 @@ def evaluate(
     total = num_row_forwards(dataset, split=split, limit=rows, kind=kind, has_reference=other is not None)
     with Bar(f"evaluating on the {split} split", total) as advance:
         figures = evaluate_model(loaded.denoiser, dataset, split=split, limit=rows, reference=other, advance=advance)
+    if recipe is not None:
+        text = _recipe_text(_recipe_fields(artifact, loaded))
+        update_card(artifact, loaded, recipe=recipe, recipe_text=text, figures=figures)
+        stderr.print(f"wrote {artifact / CARD}, and the figures into {artifact / CONFIG}", soft_wrap=True)
     if as_json:
         print_json(figures)
     else:
@@ -168,14 +190,20 @@ def _recipe_fields(folder: Path, artifact: Artifact) -> dict[str, Any]:
     return fields
 
 
-def _recipe_text(recipe: Recipe) -> str:
+def _recipe_text(fields: Mapping[str, Any]) -> str:
     """The recipe as it was run, defaults and overrides included, in TOML."""
-    fields = recipe.model_dump(mode="json", exclude_none=True)
+    fields = _without_none(fields)
     tables = {name: part for name, part in fields.items() if isinstance(part, dict)}
     lines = [f"{name} = {_toml(value)}" for name, value in fields.items() if name not in tables]
     for name, part in tables.items():
         lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in part.items())]
     return "\n".join(lines)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_none(part) for name, part in value.items() if part is not None}
+    return [_without_none(part) for part in value] if isinstance(value, list) else value
 
 
 def _toml(value: Any) -> str:
@@ -196,6 +224,8 @@ def _dataset_of(folder: Path, artifact: Artifact, table: Path | None) -> Dataset
         if not isinstance(config, TableData):
             raise RecipeError(f"--table: this artifact was trained on {config.kind}, not on a table of yours")
         config = config.model_copy(update={"path": table})
+    elif isinstance(config, TableData) and not config.path.is_file():
+        raise DataError(f"{config.path}: the table that {folder} was trained on is not there; say where: --table FILE")
     dataset = load_dataset(config, cache=cache_folder(), tokenizer=artifact.tokenizer)
     if dataset.fingerprint != artifact.manifest.training.get("data_sha256"):
         raise DataError(f"{dataset.name}: not the data that {folder} was trained on (its fingerprint differs)")

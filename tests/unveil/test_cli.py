@@ -74,6 +74,13 @@ def test_the_whole_road_from_a_csv_file_to_rows(tmp_path: Path, run: Any) -> Non
     assert len(rows) == 5
     assert all(row["a"] == "a1" and row["b"] in ("b0", "b1") and 0 <= int(row["d"]) <= 34 for row in rows)
     _compare_with_a_uniform_model(tmp_path, out, small, run)
+    _renew_the_card(out, run)
+    moved = table.rename(tmp_path / "moved.csv")
+    code, _, err = run("evaluate", out)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "mine.csv" in err
+    assert "--table FILE" in err
+    moved.rename(table)
     write_csv(table, num_rows=300)
     code, _, err = run("evaluate", out)
     assert code == 1
@@ -81,6 +88,27 @@ def test_the_whole_road_from_a_csv_file_to_rows(tmp_path: Path, run: Any) -> Non
     code, _, err = run("evaluate", out, "--table", tmp_path / "none.csv")
     assert code == 1
     assert "none.csv" in err
+
+
+def _renew_the_card(out: Path, run: Any) -> None:
+    """New figures on the card and in the configuration; every other byte stays."""
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    code, printed, err = run("evaluate", out, "--rows", "20", "--update-card", "--json")
+    assert code == 0, err
+    after = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"README.md", "config.json"}
+    config = {name: json.loads(files["config.json"]) for name, files in (("before", before), ("after", after))}
+    assert config["after"].pop("figures") == json.loads(printed)
+    assert config["before"].pop("figures")["rows"] != 20
+    assert config["after"] == config["before"]
+    cards = {name: files["README.md"].decode() for name, files in (("before", before), ("after", after))}
+    assert "On 20 rows of the test split" in cards["after"]
+    for section in ("## Data", "## Learned order", "## Recipe", "## Limits"):
+        parts = [card.split(f"\n{section}\n")[1].split("\n## ")[0] for card in cards.values()]
+        assert parts[0] == parts[1], section
+    code, _, err = run("evaluate", out, "--split", "train", "--update-card")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--update-card" in err
 
 
 def test_a_table_of_another_delimiter_and_an_odd_name_is_taken(tmp_path: Path, run: Any) -> None:
