@@ -15,6 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from service.lingering import LingeringResponse
 
+_LONGEST_PATH = 200  # characters of a path that a message repeats
+
 ErrorType = Literal[
     "invalid_json",
     "invalid_request",
@@ -140,7 +142,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         allowed = (error.headers or {}).get("Allow", "")
         own = ServiceError("method_not_allowed", f"{path} takes {allowed}, not {method}", headers={"allow": allowed})
     elif error.status_code == 404:
-        own = ServiceError("not_found", f"there is nothing at {path}; /docs lists what there is")
+        shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
+        own = ServiceError("not_found", f"there is nothing at {shown}; /docs lists what there is")
     else:
         own = ServiceError("invalid_request", str(error.detail))
     return await on_service_error(request, own)

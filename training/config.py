@@ -317,7 +317,7 @@ def build_recipe(
         if place[:1] == ["data"]:
             del place[1:2]  # the kind that pydantic puts between the key and its own keys
         key = ".".join(place) or "recipe"
-        reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
         raise RecipeError(f"{source}: {key}: {reason}") from None
 
 

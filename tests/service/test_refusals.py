@@ -165,6 +165,7 @@ def test_parameters_in_the_address_are_refused_not_ignored(server: Running) -> N
 def test_a_path_that_is_not_there_and_a_method_that_is_not_taken_have_the_same_shape(server: Running) -> None:
     assert server.error(server.client.get("/nowhere")) == (404, "not_found", None)
     assert server.error(server.client.post("/generate/", json={})) == (404, "not_found", None)
+    assert len(server.client.get("/" + "x" * 3000).json()["error"]["message"]) < 300
     wrong = server.client.get("/generate")
     assert server.error(wrong) == (405, "method_not_allowed", None)
     assert wrong.headers["allow"] == "POST"

@@ -306,6 +306,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("score", "{artifact}", '{"age": 39}', "--order", "best"), 2, "or a list of all known positions"),
     (("score", "nowhere", "{}"), 1, "nowhere"),
     (("train", "--table", "none.csv", "--bins", "few"), 1, "--bins few: takes a number, or NAME=NUMBER"),
+    (("train", "--table", "none.csv", "--date", "a=b"), 1, "data.columns.a: format takes a date as in YYYY-MM-DD"),
     (("train", "--table", "none.csv", "--drop", "a", "--date", "a"), 1, 'column "a" is named by --drop and by --date'),
     (("impute", "{artifact}", "none.csv", "--csv", "x.csv"), 1, "none.csv cannot be read: No such file"),
     (("impute", "{artifact}", "none.csv"), 2, "Missing option '--csv'"),

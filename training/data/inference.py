@@ -117,7 +117,8 @@ class ColumnReader:
         row = (text.is_not_null() & numbers.is_null()).arg_max()
         assert row is not None
         is_infinite = text.cast(pl.Float64, strict=False)[row] is not None
-        reason = "is not a finite number" if is_infinite else "is not a number as most of the column is"
+        as_most = " as most of the column is" if 2 * numbers.count() > text.count() else ""
+        reason = "is not a finite number" if is_infinite else f"is not a number{as_most}"
         raise self._refusal(
             text.name,
             row,

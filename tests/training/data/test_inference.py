@@ -96,7 +96,7 @@ def test_one_word_among_many_numbers_is_refused_with_its_line() -> None:
         't.csv line 102, column "x": "old" is not a number as most of the column is; '
         'add it to data.missing, or set data.columns."x".kind to "categorical"'
     )
-    with pytest.raises(DataError, match=r'^t.csv line 3, column "x": "b" is not a number'):
+    with pytest.raises(DataError, match=r'^t.csv line 3, column "x": "b" is not a number; '):
         infer(["1", "b"], ColumnChoice(kind="numeric"))
 
 
