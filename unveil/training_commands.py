@@ -123,9 +123,7 @@ def evaluate(
     Raises ArtifactError, DataError, RecipeError.
     """
     loaded = load_artifact(artifact)
-    recipe = build_recipe(_recipe_fields(artifact, loaded), source=str(artifact)) if renews_card else None
-    if renews_card:
-        check_replaceable(artifact)
+    recipe = _recipe_to_renew(artifact, loaded) if renews_card else None
     other = None if reference is None else _reference(reference, loaded, artifact).denoiser
     if reference is not None and loaded.manifest.domain == "grid":
         raise RecipeError("--reference: not for grids; benchmarks/sudoku.py compares orders and nets on puzzles")
@@ -134,14 +132,20 @@ def evaluate(
     total = num_row_forwards(dataset, split=split, limit=rows, kind=kind, has_reference=other is not None)
     with Bar(f"evaluating on the {split} split", total) as advance:
         figures = evaluate_model(loaded.denoiser, dataset, split=split, limit=rows, reference=other, advance=advance)
-    if recipe is not None:
-        text = _recipe_text(_recipe_fields(artifact, loaded))
-        update_card(artifact, loaded, recipe=recipe, recipe_text=text, figures=figures)
-        stderr.print(f"wrote {artifact / CARD}, and the figures into {artifact / CONFIG}", soft_wrap=True)
     if as_json:
         print_json(figures)
     else:
         _show_figures(figures)
+    if recipe is not None:  # last: what was printed is not lost where a folder cannot be written
+        text = _recipe_text(_recipe_fields(artifact, loaded))
+        update_card(artifact, loaded, recipe=recipe, recipe_text=text, figures=figures)
+        stderr.print(f"wrote {artifact / CARD}, and the figures into {artifact / CONFIG}", soft_wrap=True)
+
+
+def _recipe_to_renew(folder: Path, artifact: Artifact) -> Recipe:
+    """What a new card needs, asked for before the evaluation takes its time."""
+    check_replaceable(folder)
+    return build_recipe(dict(_recipe_fields(folder, artifact)), source=str(folder))
 
 
 def order(artifact: Path, *, plot: Path | None, as_json: bool) -> None:
