@@ -31,7 +31,7 @@ def pages() -> APIRouter:
     """Routes for all files of `web/`."""
     router = APIRouter(include_in_schema=False)
     for path, name in _FILES.items():
-        router.add_api_route(path, _Page(_WEB / name), methods=["GET"], name=name)
+        router.add_api_route(path, _Page(_WEB / name), methods=["GET", "HEAD"], name=name)
     return router
 
 

@@ -166,6 +166,7 @@ async def score(request: Request) -> Response:
     return compose() if len(events) <= INLINE_TOKENS else await asyncio.to_thread(compose)
 
 
+@router.head("/v1/models", include_in_schema=False)
 @router.get("/v1/models", response_model=ModelsReply, responses=responses(503))
 async def models(request: Request) -> Response:
     """What is served, the default first; `deterministic` is what the warm-up measured."""
@@ -177,6 +178,7 @@ async def models(request: Request) -> Response:
     return JSONResponse({"object": "list", "data": data})
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", response_model=HealthReply, responses=responses(503))
 async def live(request: Request) -> Response:
     """Whether the process can go on: true while loading and while draining. False is a reason to restart it."""
@@ -185,7 +187,9 @@ async def live(request: Request) -> Response:
     return JSONResponse({"status": "live"})
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", response_model=HealthReply, responses=responses(503))
+@router.head("/health", include_in_schema=False)
 @router.get("/health", response_model=HealthReply, responses=responses(503))
 async def ready(request: Request) -> Response:
     """Whether requests are taken: models loaded and warm, worker alive, not draining."""
@@ -193,6 +197,7 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
     return Response(_service(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from model.tokenizers.columns import shown as shown_level
 from training.data.dataset import Dataset
 
 
@@ -28,7 +29,9 @@ def _columns(dataset: Dataset) -> Iterator[str]:
 
 def _describe(column: Any) -> str:
     if column.kind == "categorical":
-        shown = ", ".join(column.levels[:4]) + (", ..." if len(column.levels) > 4 else "")
+        shown = ", ".join(shown_level(level) for level in column.levels[:4]) + (
+            ", ..." if len(column.levels) > 4 else ""
+        )
         return f"{column.name}: {len(column.levels)} level{'s' * (len(column.levels) != 1)} ({shown})"
     found = column.describe()
     bins = f"in {found['bins']} bin{'s' * (found['bins'] != 1)}"

@@ -337,7 +337,8 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)  # a typer.Exit comes back as its code
         if code == _INTERRUPTED:
-            _fail("interrupted; the same command resumes a training run", code=_INTERRUPTED)
+            resumes = "; the same command resumes the run" if "train" in sys.argv[1:2] else ""
+            _fail(f"interrupted{resumes}", code=_INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Abort:
         _fail("aborted", code=1)

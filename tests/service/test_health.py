@@ -122,3 +122,13 @@ def test_an_artifact_that_cannot_be_loaded_ends_the_server_with_one_line_and_exi
             pass
     assert server.server.exit_code == 1
     assert "error: ValueError: weights of another network\n" in capfd.readouterr().err
+
+
+def test_what_answers_get_answers_head_with_the_same_status_and_no_body() -> None:
+    with run_toy() as server:
+        for path in ("/", "/docs", "/health", "/health/live", "/health/ready", "/metrics", "/v1/models"):
+            head = server.client.head(path)
+            assert (head.status_code, head.content) == (200, b""), path
+            assert head.headers["content-type"] == server.client.get(path).headers["content-type"]
+        assert server.client.head("/generate").status_code == 405
+        assert "head" not in server.client.get("/openapi.json").json()["paths"]["/health"]

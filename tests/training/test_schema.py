@@ -30,3 +30,11 @@ def test_dates_missing_values_and_what_is_dropped_are_shown(tmp_path: Path) -> N
         '  note: column "code" has a different text in every row: dropped (--categorical "code" keeps it)',
         '  note: column "one" has the same value in every row',
     ]
+
+
+def test_a_level_with_control_characters_cannot_write_on_the_screen(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a\n" + "".join(f"{'x' if i % 2 else chr(27)}[31m\n" for i in range(20)))
+    described = describe_data(load_table(TableData(path=path)))
+    assert "\x1b" not in described
+    assert r"\u001b[31m" in described

@@ -109,6 +109,11 @@ def _renew_the_card(out: Path, run: Any) -> None:
     code, _, err = run("evaluate", out, "--split", "train", "--update-card")
     assert (code, err.count("\n")) == (2, 1)
     assert "--update-card" in err
+    del config["after"]["training"]["data"]
+    (out / "config.json").write_text(json.dumps({**config["after"], "figures": {}}), encoding="utf-8")
+    code, _, err = run("evaluate", out, "--rows", "20", "--update-card")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "training.data" in err
 
 
 def test_a_table_of_another_delimiter_and_an_odd_name_is_taken(tmp_path: Path, run: Any) -> None:

@@ -65,6 +65,8 @@ def decode(raw: bytes, path: Path) -> str:
 def _parquet(raw: bytes, path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(io.BytesIO(raw))
+    except pl.exceptions.DuplicateError as error:
+        raise DataError(f"{path}: {str(error).splitlines()[0]}") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
     check_names(frame.columns, str(path))

@@ -93,3 +93,11 @@ def test_a_parquet_without_rows_or_columns_is_refused(tmp_path: Path) -> None:
     pl.DataFrame().write_parquet(path)
     with pytest.raises(DataError, match=r"t.parquet: no columns"):
         read_table(path, delimiter=",")
+
+
+def test_a_parquet_with_two_columns_of_a_name_is_refused_for_that(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"one": [1], "two": [2]}).write_parquet(path)
+    path.write_bytes(path.read_bytes().replace(b"two", b"one"))
+    with pytest.raises(DataError, match=r"t.parquet: column with name 'one' has more than one occurrence"):
+        read_table(path, delimiter=",")
