@@ -167,17 +167,17 @@ def kept(problem: Problem, scale: Scale, *, seed: int, work: Path, threads: int)
 
 def measure(problem: Problem, recipe: Recipe, *, seed: int, work: Path) -> Fields:
     """Trains all arms and compares them."""
-    arm = partial(_arm, recipe, problem.dataset, work=work)
+    arm = partial(train_arm, recipe, problem.dataset, work=work)
     learned = arm("learner", kind="global", seed=seed)
     log_w = learned.order_head.global_log_w().detach()
     order = deterministic_order(log_w)
     reference = arm("reference", kind="uniform", seed=seed + REFERENCE)
     uniform = arm("uniform", kind="uniform", seed=seed + RETRAINED)
-    _, other_best = best_order(token_table(uniform, _rows(problem, "validation")).mean(0))
-    law, deployed, transferred = regrets(problem, reference, [log_w, _law_of(order), _law_of(other_best)])
+    _, other_best = best_order(token_table(uniform, rows_of(problem, "validation")).mean(0))
+    law, deployed, transferred = regrets(problem, reference, [log_w, law_of(order), law_of(other_best)])
     orders = {"learned": order.tolist(), "best": list(law.best_sigma), "reversed": order.flip(0).tolist()}
     nets = {name: arm(name, kind="fixed", seed=seed + RETRAINED, fixed=sigma) for name, sigma in orders.items()}
-    x = _rows(problem, "test")
+    x = rows_of(problem, "test")
     losses = {name: -log_likelihood(nets[name], as_rows(x.numpy()), sigma) for name, sigma in orders.items()}
     losses |= uniform_losses(uniform, x)
     names = problem.dataset.names
@@ -208,7 +208,7 @@ def measure(problem: Problem, recipe: Recipe, *, seed: int, work: Path) -> Field
 
 def regrets(problem: Problem, reference: Network, laws: list[Tensor]) -> list[Regret]:
     """Of each log-weights [L], on the same tables."""
-    validation, test = (token_table(reference, _rows(problem, split)) for split in ("validation", "test"))
+    validation, test = (token_table(reference, rows_of(problem, split)) for split in ("validation", "test"))
     return [regret(order_table(log_w), validation=validation, test=test) for log_w in laws]
 
 
@@ -270,16 +270,16 @@ def closing(report: Fields) -> str:
     return "\n".join([*lines, f"largest regret where there is headroom ({report['num_with_headroom']}): {largest}"])
 
 
-def _rows(problem: Problem, split: str) -> Tensor:
+def rows_of(problem: Problem, split: str) -> Tensor:
     return as_rows(getattr(problem.dataset, split), limit=problem.rows).x
 
 
-def _law_of(order: Tensor) -> Tensor:
+def law_of(order: Tensor) -> Tensor:
     """Log-weights [L] under which sigma [L] is certain."""
     return torch.zeros(len(order)).index_copy_(0, order, -FAR_APART * torch.arange(len(order)))
 
 
-def _arm(
+def train_arm(
     recipe: Recipe, dataset: Dataset, name: str, *, kind: str, seed: int, work: Path, fixed: list[int] | None = None
 ) -> Network:
     fields = recipe.model_dump(mode="json")

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.regret import ADULT_COLUMNS, FULL, cut
 from model.errors import DataError
-from tests.benchmarks.quick import run_watched
+from tests.benchmarks.quick import run_one_seed, run_watched
 from tests.training.small import small_dataset, write_csv
 from training.data.config import AdultData, NetworkData
 from training.data.load import load_dataset
@@ -71,3 +71,17 @@ def test_a_table_is_cut_to_the_columns_asked_for_in_their_order() -> None:
 def test_the_full_run_has_the_five_networks_and_at_most_ten_columns_of_a_table() -> None:
     assert FULL.networks == ("cancer", "earthquake", "survey", "asia", "sachs")
     assert len(ADULT_COLUMNS) <= 10
+
+
+def test_a_regime_says_how_far_the_best_order_of_one_net_is_from_that_of_the_next(tmp_path: Path) -> None:
+    try:
+        for data in (NetworkData(name="asia"), NetworkData(name="sachs"), AdultData()):
+            load_dataset(data, cache=cache_folder())
+    except DataError as error:
+        pytest.skip(f"the data cannot be had here: {error}")
+    found = run_one_seed("regret_regimes", tmp_path)["regimes"]
+    assert [one["problem"] for one in found] == ["asia", "sachs", "adult"]
+    for one in found:
+        assert len(one["headroom"]) == len(one["uniform"]) == 3
+        assert len(one["transferred"]) == 6
+        assert len(set(one["headroom"])) == 3  # nets of three seeds
