@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from model.denoiser import Begun, Prediction
 from model.errors import ArtifactError
 from model.manifest import Family, ImportedArchitecture, OrderSpec
-from model.network import Depths, Network, Reading
-from model.order_heads import ForesightHead, make_order_head
+from model.network import Depths, Network
+from model.order_heads import ForesightHead, Reading, make_order_head
 
 INSTALL = "pip install 'unveil[transformers]'"
 
@@ -102,21 +102,20 @@ class Imported(Network):
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""
-        states, logits = self.read(tokens, hidden, lengths)
-        return Prediction(logits, self.order_head(states, logits, lengths))
+        return self._predict(self.read(tokens, hidden, lengths))
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read`."""
         x = self._read(tokens, hidden, lengths)
-        return Reading(x, self._logits(x))
+        return Reading(x, self._logits(x), tokens, hidden, lengths)
 
     def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
         """See `model.denoiser.Stages`: the token head is left for later, unless the order reads it."""
         x = self._read(tokens, hidden, lengths)
         if isinstance(self.order_head, ForesightHead):
             logits = self._logits(x)
-            return Begun(self.order_head(x, logits, lengths), logits)
-        return Begun(self.order_head(x), x)
+            return Begun(self.order_head(Reading(x, logits, tokens, hidden, lengths)), logits)
+        return Begun(self.order_head(Reading(x, None, tokens, hidden, lengths)), x)
 
     def finish(self, states: Tensor, positions: Tensor) -> Tensor:  # noqa: ARG002
         """See `model.denoiser.Stages`."""

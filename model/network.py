@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.denoiser import Prediction
 from model.manifest import Architecture, ImportedArchitecture, OrderSpec
-from model.order_heads import OrderHead
+from model.order_heads import OrderHead, Reading
 
 
 class Depths(NamedTuple):
@@ -18,13 +18,6 @@ class Depths(NamedTuple):
 
     prediction: Prediction
     earlier: tuple[Tensor, ...]
-
-
-class Reading(NamedTuple):
-    """What the heads read: a state a position [B, L, D], and what the token head made of it [B, L, V]."""
-
-    states: Tensor
-    token_logits: Tensor
 
 
 class Network(nn.Module):
@@ -42,6 +35,11 @@ class Network(nn.Module):
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """All that the order head is given."""
         raise NotImplementedError
+
+    def _predict(self, reading: Reading) -> Prediction:
+        """What both heads say of it."""
+        assert reading.token_logits is not None
+        return Prediction(reading.token_logits, self.order_head(reading))
 
     @property
     def num_parameters(self) -> int:

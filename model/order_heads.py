@@ -29,6 +29,18 @@ def read_one(head: nn.Sequential | nn.Linear, x: Tensor) -> Tensor:
     return F.linear(x, last.weight.expand(_COLUMNS, -1), last.bias.expand(_COLUMNS))[..., 0]
 
 
+class Reading(NamedTuple):
+    """All that an order head is given of canvases: a trunk state a position [B, L, D]; what the token head made of it
+    [B, L, V], None where no head looks at that; what the trunk was shown, ids [B, L] (any where hidden), hidden [B, L]
+    and lengths [B]."""
+
+    states: Tensor
+    token_logits: Tensor | None
+    tokens: Tensor
+    hidden: Tensor
+    lengths: Tensor
+
+
 class OrderHead(nn.Module):
     """Log-weights of the next position to reveal, in the gauge of mean zero over all positions.
 
@@ -56,13 +68,13 @@ class OrderHead(nn.Module):
         """[L] float32 with mean zero: the context-free part of the law, all of it unless the kind is contextual."""
         return self.log_w - self.log_w.mean()
 
-    def forward(self, x: Tensor, token_logits: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:  # noqa: ARG002
-        """Trunk states [B, L, D] -> log-weights [B, L]. This head does not look at the token logits [B, L, V], nor at
-        the canvases' lengths [B]."""
-        log_w = self.global_log_w()[: x.shape[1]].expand(x.shape[:2])
+    def forward(self, reading: Reading) -> Tensor:
+        """Log-weights [B, L]. This head looks at the trunk's states alone."""
+        B, L, _ = reading.states.shape
+        log_w = self.global_log_w()[:L].expand(B, L)
         if self.kind != "contextual":
             return log_w
-        return log_w + read_one(self.head, x).float()
+        return log_w + read_one(self.head, reading.states).float()
 
 
 class Foreseen(NamedTuple):
@@ -88,25 +100,24 @@ class ForesightHead(OrderHead):
         self.state_norm = nn.RMSNorm(D, eps=1e-5)
         self.head = nn.Sequential(nn.Linear(D + _NUM_FEATURES, D), nn.GELU(), nn.Linear(D, 1))
 
-    def foresee(self, x: Tensor, token_logits: Tensor, lengths: Tensor) -> Foreseen:  # noqa: ARG002
-        """Trunk states [B, L, D], token logits [B, L, V], lengths [B]."""
-        log_loss, _ = self._look(x, token_logits)
+    def foresee(self, reading: Reading) -> Foreseen:
+        """Takes a reading with token logits."""
+        log_loss, _ = self._look(reading)
         return Foreseen(log_loss, log_loss.exp())
 
-    def forward(self, x: Tensor, token_logits: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
-        """Trunk states [B, L, D], token logits [B, L, V] and lengths [B] -> log-weights [B, L]."""
-        assert token_logits is not None
-        assert lengths is not None
-        return self.log_weights(self.foresee(x, token_logits, lengths).cost)
+    def forward(self, reading: Reading) -> Tensor:
+        """Log-weights [B, L]."""
+        return self.log_weights(self.foresee(reading).cost)
 
     def log_weights(self, cost: Tensor) -> Tensor:
         """Of the next position: minus the expected cost, in units of 1 / `SHARPNESS` nats."""
         return -SHARPNESS * cost
 
-    def _look(self, x: Tensor, token_logits: Tensor) -> tuple[Tensor, Tensor]:
+    def _look(self, reading: Reading) -> tuple[Tensor, Tensor]:
         """The logarithm of each position's own expected nats [B, L], and what it is read from [B, L, D + F]."""
-        sure = _features(token_logits.detach())
-        seen = torch.cat([self.state_norm(x.detach()), sure.to(x.dtype)], -1)
+        assert reading.token_logits is not None
+        x, sure = reading.states.detach(), _features(reading.token_logits.detach())
+        seen = torch.cat([self.state_norm(x), sure.to(x.dtype)], -1)
         return sure[..., 0] + read_one(self.head, seen).float(), seen
 
 
@@ -114,23 +125,38 @@ class CostToGoHead(ForesightHead):
     """A contextual head that foresees the whole rest of the decoding: what a reveal costs, and what will be left to pay
     once it is made, `Q(x_S, l) = E[CE(l | x_S) + min_j Q(x_{S + l}, j)]`, up to a constant of the canvas.
 
-    The second part is not a matter of one position, so it is read by attention over all of them.
+    The second part is not a matter of one position, so it is read by attention over all of them, and not of what the
+    trunk cares for: it was trained for tokens, and forgets of what it is shown what they do not need. So this head sees
+    the canvas itself as well, by an embedding of its own for every id, and for the mask at every position.
     """
 
     def __init__(self, architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> None:
         super().__init__(architecture, order)
-        width = max(architecture.width, _LEAST_WIDTH)
-        self.seen = nn.Linear(architecture.width + _NUM_FEATURES, width)
+        width, sizes = max(architecture.width, _LEAST_WIDTH), torch.tensor(architecture.vocabulary_sizes)
+        self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)  # [L] or [1]
+        self.num_ids = int(sizes.sum())
+        self.embedding = nn.Embedding(self.num_ids + architecture.length, _SHOWN_WIDTH)
+        self.embedding_norm = nn.RMSNorm(_SHOWN_WIDTH, eps=1e-5)
+        self.seen = nn.Linear(architecture.width + _NUM_FEATURES + _SHOWN_WIDTH, width)
         self.mixers = nn.ModuleList(_Mixer(width) for _ in range(_MIXERS))
+        self.own = nn.Sequential(nn.RMSNorm(width, eps=1e-5), nn.Linear(width, 1))
         self.left = nn.Sequential(nn.RMSNorm(width, eps=1e-5), nn.Linear(width, 1))
 
-    def foresee(self, x: Tensor, token_logits: Tensor, lengths: Tensor) -> Foreseen:
+    def foresee(self, reading: Reading) -> Foreseen:
         """See `ForesightHead.foresee`."""
-        log_loss, seen = self._look(x, token_logits)
-        mixed, bias = self.seen(seen), padding_bias(lengths, x.shape[1], x.dtype)
+        log_loss, seen = self._look(reading)
+        mixed = self.seen(torch.cat([seen, self._shown(reading).to(seen.dtype)], -1))
+        bias = padding_bias(reading.lengths, seen.shape[1], seen.dtype)
         for mixer in self.mixers:
             mixed = mixer(mixed, bias)
+        log_loss = log_loss + read_one(self.own, mixed).float()
         return Foreseen(log_loss, log_loss.detach().exp() + read_one(self.left, mixed).float())
+
+    def _shown(self, reading: Reading) -> Tensor:
+        """The canvas as it is, [B, L, E]."""
+        masks = self.num_ids + torch.arange(reading.tokens.shape[1], device=reading.tokens.device)
+        ids = torch.where(reading.hidden, masks, reading.tokens + self.get_buffer("offsets"))
+        return self.embedding_norm(self.embedding(ids))  # type: ignore[no-any-return]
 
 
 class _Mixer(nn.Module):
@@ -147,7 +173,7 @@ class _Mixer(nn.Module):
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
 
 
-_LEAST_WIDTH, _MIXERS, _HEADS = 64, 2, 4
+_LEAST_WIDTH, _SHOWN_WIDTH, _MIXERS, _HEADS = 128, 32, 2, 4
 _NUM_FEATURES = 4
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from model.denoiser import Prediction
 from model.manifest import GRID_CELLS, GRID_SIDE, Architecture, OrderSpec
-from model.network import Depths, Network, Reading, initialise
-from model.order_heads import make_order_head, read_one
+from model.network import Depths, Network, initialise
+from model.order_heads import Reading, make_order_head, read_one
 
 _HIDDEN, _IS, _IS_NOT = range(3)  # what a plane knows of a cell
 _SIDE = GRID_SIDE
@@ -75,10 +75,9 @@ class PlaneNetwork(Network):
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. Grids are never padded, so `lengths` says nothing."""
-        states, logits = self.read(tokens, hidden, lengths)
-        return Prediction(logits, self.order_head(states, logits, lengths))
+        return self._predict(self.read(tokens, hidden, lengths))
 
-    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:  # noqa: ARG002
+    def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read`. A cell's state is the mean of its digits' states, each as likely as it is: an order
         belongs to cells."""
         size = _CACHED_ROWS if tokens.device.type == "cpu" and not torch.is_grad_enabled() else len(tokens)
@@ -86,18 +85,19 @@ class PlaneNetwork(Network):
             self._read(x, unseen)
             for x, unseen in zip(torch.split(tokens, size), torch.split(hidden, size), strict=True)
         ]
-        return Reading(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        states, logits = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Reading(states, logits, tokens, hidden, lengths)
 
-    def _read(self, tokens: Tensor, hidden: Tensor) -> Reading:
+    def _read(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         x = self._trunk(tokens, hidden)[-1]
         logits = self._logits(x)
-        return Reading(_of_cells(x, logits), logits)
+        return _of_cells(x, logits), logits
 
     def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
         """See `Network.depths`."""
         *earlier, x = self._trunk(tokens, hidden)
         logits = self._logits(x)
-        prediction = Prediction(logits, self.order_head(_of_cells(x, logits), logits, lengths))
+        prediction = self._predict(Reading(_of_cells(x, logits), logits, tokens, hidden, lengths))
         return Depths(prediction, tuple(map(self._logits, earlier)))
 
     def _trunk(self, tokens: Tensor, hidden: Tensor) -> Sequence[Tensor]:

@@ -8,7 +8,7 @@ position.
 from torch import Tensor
 
 from model.manifest import Architecture, OrderSpec
-from model.order_heads import OrderHead
+from model.order_heads import OrderHead, Reading
 from model.transformer import Trunk
 
 
@@ -26,4 +26,5 @@ class Posterior(Trunk):
 
     def forward(self, tokens: Tensor, known: Tensor, lengths: Tensor) -> Tensor:
         """Clean ids and what is known from the start [B, L], lengths [B] -> float32 log-weights [B, L]."""
-        return self.order_head(self.trunk(tokens, known, lengths)[-1])  # type: ignore[no-any-return]
+        states = self.trunk(tokens, known, lengths)[-1]
+        return self.order_head(Reading(states, None, tokens, ~known, lengths))  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from model.attention import attend, padding_bias
 from model.denoiser import Begun
-from model.order_heads import ForesightHead
+from model.order_heads import ForesightHead, Reading
 from model.policies import LANES
 from model.transformer import Block, Transformer
 
@@ -97,10 +97,10 @@ class Prepared:
             return Begun(order_logits, torch.cat([x, attended], -1))
         x = self._finished(last, x, attended)
         if not self._is_foresight:
-            return Begun(self._order_head(x, None, lengths), x)
+            return Begun(self._order_head(Reading(x, None, tokens, hidden, lengths)), x)
         B, L, _ = x.shape
         logits = self._logits(x.flatten(0, 1), torch.arange(L, device=x.device).repeat(B)).view(B, L, -1)
-        return Begun(self._order_head(x, logits, lengths), logits)
+        return Begun(self._order_head(Reading(x, logits, tokens, hidden, lengths)), logits)
 
     def finish(self, states: Tensor, positions: Tensor) -> Tensor:
         """See `model.denoiser.Stages`."""

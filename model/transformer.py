@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from model.attention import Attention, PairBias, RelativeBias, padding_bias
 from model.denoiser import Prediction
 from model.manifest import Architecture, OrderSpec
-from model.network import Depths, Network, Reading, initialise
-from model.order_heads import make_order_head
+from model.network import Depths, Network, initialise
+from model.order_heads import Reading, make_order_head
 
 
 class Block(nn.Module):
@@ -122,19 +122,18 @@ class Transformer(Trunk, Network):
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""
-        states, logits = self.read(tokens, hidden, lengths)
-        return Prediction(logits, self.order_head(states, logits, lengths))
+        return self._predict(self.read(tokens, hidden, lengths))
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read`."""
         x = self.trunk(tokens, hidden, lengths)[-1]
-        return Reading(x, self._logits(x))
+        return Reading(x, self._logits(x), tokens, hidden, lengths)
 
     def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
         """See `Network.depths`."""
         *earlier, x = self.trunk(tokens, hidden, lengths)
-        logits = self._logits(x)
-        return Depths(Prediction(logits, self.order_head(x, logits, lengths)), tuple(map(self._logits, earlier)))
+        prediction = self._predict(Reading(x, self._logits(x), tokens, hidden, lengths))
+        return Depths(prediction, tuple(map(self._logits, earlier)))
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]

@@ -3,9 +3,13 @@
 Each row is walked to a random state by the law of the order itself. There a few next positions are tried, and each
 branch is walked to its end along the order's own argmax, on the row's true values. All branches of a state pay for the
 same rest of the same row, so what they pay differs by the choice and what follows from it, and hardly by what the row
-happens to be. The head (`model.order_heads.CostToGoHead`) learns these differences by least squares, the mean of a
-state's branches taken off on both sides; the least of its costs is then a better order than the one that was walked
-(policy iteration with rollouts; Bertsekas, Tsitsiklis and Wu 1997), and the next walks follow that one.
+happens to be. Nor is a reveal charged what it did cost, but what the head expected of it at its state: the true cost is
+mostly chance (nothing nine times in ten, three nats the tenth), and every forward teaches the expectation at every
+hidden position. The head (`model.order_heads.CostToGoHead`) learns these differences by least squares, the mean of a
+state's branches taken off on both sides; and, as what counts is which of them is the least, also by what its own choice
+among the branches is expected to pay, whose gradient does not care for costs that no choice hangs on. The least of its
+costs is then a better order than the one that was walked (policy iteration with rollouts; Bertsekas, Tsitsiklis and Wu
+1997), and the next walks follow that one.
 """
 
 from typing import NamedTuple
@@ -14,8 +18,9 @@ import torch
 from torch import Tensor
 
 from model.network import Network
+from model.order_heads import SHARPNESS
 from model.orders import gumbel_noise
-from training.foresight import Canvases, ForesightStepper, Lesson, choice_entropy, foremost, mean_error, view
+from training.foresight import Canvases, ForesightStepper, Lesson, View, choice_entropy, foremost, mean_error, view
 
 
 class CostToGoStepper(ForesightStepper):
@@ -68,7 +73,8 @@ def depart(
 
 class Branched(NamedTuple):
     """Of each row [B]: the head's error, about single positions and about the differences of its branches (their sample
-    variance, in squared nats); what the branch of the law's own choice paid; the entropy of that choice."""
+    variance, in squared nats), and what its law among the branches pays beyond their mean, in nats; what the branch of
+    the law's own choice paid; the entropy of that choice."""
 
     error: Tensor
     paid: Tensor
@@ -86,28 +92,37 @@ def branch(network: Network, canvases: Canvases, *, num: int, stride: int, gener
     rows, places = is_there.nonzero(as_tuple=True)
     part, tried = canvases.at(rows), chosen[rows, places]
     taken = foremost(seen.law[rows].scatter(1, tried[:, None], torch.inf), part.hidden, stride)
-    nats = (seen.losses[rows] * taken).double().sum(-1)
-    nats = nats + finish(network, part._replace(hidden=part.hidden & ~taken), stride=stride)
-    paid = torch.zeros(chosen.shape, dtype=torch.float64, device=hidden.device)
-    paid[rows, places] = nats
-    apart = _centred(seen.cost.double().gather(1, chosen), is_there) - _centred(paid, is_there)
+    ends = finish(network, part._replace(hidden=part.hidden & ~taken), stride=stride)
+    costs = torch.zeros(2, *chosen.shape, dtype=torch.float64, device=hidden.device)
+    costs[:, rows, places] = ends + _bill(seen.at(rows), taken)
+    paid, foreseen = costs
+    expected, foreseen_apart = seen.cost.double().gather(1, chosen), _centred(foreseen, is_there)
+    apart = _centred(expected, is_there) - foreseen_apart
     differences = apart.square().sum(-1) / (is_there.sum(-1) - 1).clamp(min=1)
-    return Branched(mean_error(seen, hidden) + differences, paid[:, 0], choice_entropy(seen.law, hidden))
+    law = (-SHARPNESS * expected).masked_fill(~is_there, -torch.inf).softmax(-1)
+    error = mean_error(seen, hidden) + differences + (law * foreseen_apart).sum(-1)
+    return Branched(error, paid[:, 0], choice_entropy(seen.law, hidden))
 
 
 @torch.no_grad()
 def finish(network: Network, canvases: Canvases, *, stride: int) -> Tensor:
-    """What true rows pay to the end along the argmax order, `stride` positions a forward: nats [B] float64."""
+    """What true rows pay to the end along the argmax order, `stride` positions a forward, and what the head expected
+    of each reveal at its time: nats [2, B] float64."""
     hidden = canvases.hidden.clone()
-    paid = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
+    costs = torch.zeros(2, len(hidden), dtype=torch.float64, device=hidden.device)
     while bool(hidden.any()):
         active = hidden.any(-1).nonzero().squeeze(-1)
         part = canvases._replace(hidden=hidden).at(active)
         seen = view(network, part)
         taken = foremost(seen.law, part.hidden, stride)
-        paid[active] += (seen.losses * taken).double().sum(-1)
+        costs[:, active] += _bill(seen, taken)
         hidden[active] = part.hidden & ~taken
-    return paid
+    return costs
+
+
+def _bill(seen: View, taken: Tensor) -> Tensor:
+    """What the positions `taken` [A, L] cost, and what the head expected them to: nats [2, A] float64."""
+    return (torch.stack([seen.losses, seen.log_m.detach().exp()]) * taken).double().sum(-1)
 
 
 def forwards_a_row(length: int, *, branches: int) -> float:

@@ -92,6 +92,9 @@ class View(NamedTuple):
     cost: Tensor
     law: Tensor
 
+    def at(self, index: Tensor) -> "View":
+        return View(*(part[index] for part in self))
+
 
 def view(network: Network, canvases: Canvases) -> View:
     """One forward of every row; only the head's part of it keeps gradients."""
@@ -99,9 +102,10 @@ def view(network: Network, canvases: Canvases) -> View:
     assert isinstance(head, ForesightHead)
     x, hidden, lengths = canvases
     with torch.no_grad():
-        states, logits = network.read(x.masked_fill(hidden, 0), hidden, lengths)
-        losses = cross_entropy(logits, x)
-    log_m, cost = head.foresee(states, logits, lengths)
+        reading = network.read(x.masked_fill(hidden, 0), hidden, lengths)
+        assert reading.token_logits is not None
+        losses = cross_entropy(reading.token_logits, x)
+    log_m, cost = head.foresee(reading)
     return View(losses, log_m, cost, head.log_weights(cost.detach()).double())
 
 

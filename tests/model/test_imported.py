@@ -99,7 +99,8 @@ def test_an_order_head_of_our_own_reads_the_states_that_the_token_head_reads(tmp
     net.load_state_dict(uniform.state_dict(), strict=False)
     tokens, hidden, lengths = _canvas(1, length=len(TEXT))
     with torch.no_grad():
-        states, logits = net.read(tokens, hidden, lengths)
+        states, logits, *_ = net.read(tokens, hidden, lengths)
+        assert logits is not None
         torch.testing.assert_close(net.net.lm_head(states)[..., : len(TOKENS)][..., 5:], logits[..., 5:])  # type: ignore[operator, union-attr]
         assert states.shape == (1, len(TEXT), WIDTH)
         assert net(tokens, hidden, lengths).order_logits.std() > 0

@@ -93,7 +93,8 @@ def test_the_last_of_all_loops_is_what_is_served() -> None:
     shallow = plane_network(loops=1)
     shallow.load_state_dict(network.state_dict())
     torch.testing.assert_close(earlier[0], _ask(shallow, x, hidden).token_logits)
-    states, logits = network.read(x, hidden, lengths)
+    states, logits, *_ = network.read(x, hidden, lengths)
+    assert logits is not None
     assert states.shape == (4, 81, 8)
     assert torch.equal(logits, prediction.token_logits)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from model.denoiser import cross_entropy
 from model.exact import best_order, policy_cost, subset_table, table_nelbo
 from model.manifest import Architecture, OrderSpec
-from model.network import Network, Reading
+from model.network import Network
 from model.networks import build_network
-from model.order_heads import CostToGoHead, ForesightHead, make_order_head
+from model.order_heads import SHARPNESS, CostToGoHead, ForesightHead, Reading, make_order_head
 from model.orders import next_log_probs
 from model.policies import confidence_of
 from tests.model.enumerable import random_world
@@ -112,11 +112,12 @@ def test_only_the_head_learns_and_a_sure_position_goes_before_an_unsure_one() ->
     logits = torch.tensor([[[4.0, 0.0, 0.0], [1.0, 0.9, 0.0]]], requires_grad=True)
     for parameter in head.head[2].parameters():
         torch.nn.init.zeros_(parameter)
-    lengths = torch.tensor([2])
-    weights = head(states, logits, lengths)
+    zeros = torch.zeros(1, 2, dtype=torch.int64)
+    reading = Reading(states, logits, zeros, zeros == 0, torch.tensor([2]))
+    weights = head(reading)
     assert weights[0, 0] > weights[0, 1]
     entropy = confidence_of(logits.detach()).entropy.float()
-    torch.testing.assert_close(head.foresee(states, logits, lengths).cost, entropy, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(head.foresee(reading).cost, entropy, rtol=1e-3, atol=1e-4)
     weights.sum().backward()
     assert states.grad is None
     assert logits.grad is None
@@ -140,7 +141,8 @@ class Trap(Network):
         costs = self.COSTS[subset].clamp(min=1e-3)  # [B, 3]
         logits = torch.stack([-costs, torch.log(-torch.expm1(-costs))], -1)
         places = torch.eye(3).expand(len(tokens), 3, 3)
-        return Reading(torch.cat([places, hidden.float()[:, None].expand(-1, 3, 3), places[..., :2]], -1), logits)
+        states = torch.cat([places, hidden.float()[:, None].expand(-1, 3, 3), places[..., :2]], -1)
+        return Reading(states, logits, tokens, hidden, lengths)
 
 
 def order_learned(head: str, *, steps: int = 200) -> list[int]:
@@ -163,8 +165,7 @@ def order_learned(head: str, *, steps: int = 200) -> list[int]:
     sigma: list[int] = []
     hidden, zeros = torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 3, dtype=torch.int64)
     while hidden.any():
-        states_, logits = network.read(zeros, hidden, torch.tensor([3]))
-        weights = network.order_head(states_, logits, torch.tensor([3])).masked_fill(~hidden, -torch.inf)
+        weights = network.order_head(network.read(zeros, hidden, torch.tensor([3]))).masked_fill(~hidden, -torch.inf)
         sigma.append(int(weights.argmax()))
         hidden[0, sigma[-1]] = False
     return sigma
@@ -184,22 +185,38 @@ def test_a_branch_pays_what_the_oracle_says_of_its_choice_and_the_argmax_order_a
     order, losses = _tables(network, x)
     choices = order.argmax(-1)
     canvases = all_hidden(x)
-    torch.testing.assert_close(finish(network, canvases, stride=1), policy_cost(losses, choices), rtol=0, atol=1e-5)
+    foreseen = _foreseen(network, x)
+    ends = torch.stack([policy_cost(losses, choices), policy_cost(foreseen, choices)])
+    torch.testing.assert_close(finish(network, canvases, stride=1), ends, rtol=0, atol=1e-5)
     found = branch(network, canvases, num=L, stride=1, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(found.paid, policy_cost(losses, choices), rtol=0, atol=1e-5)
-    torch.testing.assert_close(found.error, _expected_error(network, x, choices, losses), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.error, _expected_error(network, x, choices, losses, foreseen), rtol=1e-4, atol=1e-5
+    )
 
 
-def _expected_error(network: Network, x: Tensor, choices: Tensor, losses: Tensor) -> Tensor:
-    """The head's error at empty canvases of which every choice is a branch, with the oracle's costs."""
+def _foreseen(network: Network, x: Tensor) -> Tensor:
+    """What the head expects every position to cost, of every row and subset: [N, 2**L, L]."""
+
+    def expected(x: Tensor, hidden: Tensor) -> Tensor:
+        head = network.order_head
+        assert isinstance(head, ForesightHead)
+        return head.foresee(network.read(x.masked_fill(hidden, 0), hidden, torch.full((len(x),), L))).log_loss.exp()
+
+    return subset_table(expected, x)
+
+
+def _expected_error(network: Network, x: Tensor, choices: Tensor, losses: Tensor, foreseen: Tensor) -> Tensor:
+    """The head's error at empty canvases of which every choice is a branch, with the oracle's tables."""
     forced = [choices.index_fill(1, torch.tensor(0), first) for first in range(L)]
-    paid = torch.stack([policy_cost(losses, choice) for choice in forced], -1)  # [N, L]
+    paid = torch.stack([policy_cost(foreseen, choice) for choice in forced], -1)  # [N, L]
     head = network.order_head
     assert isinstance(head, ForesightHead)
     hidden, lengths = torch.ones_like(x, dtype=torch.bool), torch.full((len(x),), L)
-    log_m, cost = head.foresee(*network.read(torch.zeros_like(x), hidden, lengths), lengths)
+    log_m, cost = head.foresee(network.read(torch.zeros_like(x), hidden, lengths))
     single = foresight_error(log_m, losses[:, 0].float()).mean(-1)
-    return single + (cost.double() - paid).var(-1)
+    excess = paid - paid.mean(-1, keepdim=True)
+    return single + (cost.double() - paid).var(-1) + ((-SHARPNESS * cost.double()).softmax(-1) * excess).sum(-1)
 
 
 @torch.inference_mode()
@@ -211,7 +228,7 @@ def test_a_stride_reveals_as_many_in_every_forward_of_a_branch() -> None:
     reached = (1 << pairs).sum(-1)
     first = losses[:, 0].gather(1, pairs).sum(-1)
     second = losses[torch.arange(len(x)), reached].sum(-1)
-    torch.testing.assert_close(finish(network, all_hidden(x), stride=2), first + second, rtol=0, atol=1e-5)
+    torch.testing.assert_close(finish(network, all_hidden(x), stride=2)[0], first + second, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -257,13 +274,31 @@ def test_the_forwards_of_a_step_are_counted() -> None:
 def test_what_lies_beyond_a_canvas_does_not_change_what_it_is_expected_to_cost() -> None:
     torch.manual_seed(0)
     head = CostToGoHead(Architecture(length=5, vocabulary_sizes=(3,), width=8, heads=2), FORESIGHT)
-    states, logits = torch.randn(1, 5, 8), torch.randn(1, 5, 3)
-    other = states.clone(), logits.clone()
-    other[0][:, 3:], other[1][:, 3:] = 7.0, torch.tensor([9.0, 0.0, 0.0])
-    length = torch.tensor([3])
-    torch.testing.assert_close(head(states, logits, length)[:, :3], head(*other, length)[:, :3])
-    short = head(states[:, :3], logits[:, :3], length)
-    torch.testing.assert_close(head(states, logits, length)[:, :3], short)
+    states, logits, tokens = torch.randn(1, 5, 8), torch.randn(1, 5, 3), torch.tensor([[0, 1, 2, 0, 0]])
+    hidden = torch.tensor([[True, False, True, True, True]])
+    reading = Reading(states, logits, tokens, hidden, torch.tensor([3]))
+    other = Reading(states.clone(), logits.clone(), tokens.clone(), hidden.clone(), reading.lengths)
+    other.states[:, 3:], other.tokens[:, 3:], other.hidden[:, 3:] = 7.0, 2, False
+    assert other.token_logits is not None
+    other.token_logits[:, 3:] = torch.tensor([9.0, 0.0, 0.0])
+    short = Reading(states[:, :3], logits[:, :3], tokens[:, :3], hidden[:, :3], reading.lengths)
+    found = head(reading)[:, :3]
+    torch.testing.assert_close(found, head(other)[:, :3])
+    torch.testing.assert_close(found, head(short))
+
+
+@torch.inference_mode()
+def test_the_cost_to_go_sees_what_is_shown_and_not_what_stands_under_a_mask() -> None:
+    torch.manual_seed(0)
+    head = CostToGoHead(Architecture(length=3, vocabulary_sizes=(4, 2, 3), width=8, heads=2), FORESIGHT)
+    states, logits, tokens = torch.zeros(1, 3, 8), torch.zeros(1, 3, 4), torch.tensor([[1, 1, 2]])
+    hidden = torch.tensor([[True, False, True]])
+
+    def cost(tokens: Tensor) -> Tensor:
+        return head.foresee(Reading(states, logits, tokens, hidden, torch.tensor([3]))).cost
+
+    assert torch.equal(cost(tokens), cost(torch.tensor([[3, 1, 0]])))
+    assert not torch.allclose(cost(tokens), cost(torch.tensor([[1, 0, 2]])))
 
 
 FIELDS = {
