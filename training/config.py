@@ -25,7 +25,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # Younger than some checkpoints: left at their defaults, they change no fingerprint.
 _LATER_KEYS = {
     "model": ("trunk", "loops", "relative_bias", "pair_bias"),
-    "order": ("head", "stride", "branches", "rivals"),
+    "order": ("head", "stride", "branches", "rivals", "reconsider"),
     "prompts": ("spans",),
 }
 
@@ -84,6 +84,9 @@ class OrderConfig(_Frozen):
     best of them if that is cheaper than the law is then (`training/rivals.py`); the order then also rests while the
     share of uniform rows shrinks, so that the critic meets the new law before it moves it. When training ends they are
     tried again, and the cheapest is kept.
+    `reconsider`, global orders only: at these times, after the warm-up, the law's log-weights shrink to a seventh, so
+    that what was decided before the network could read what it was about is decided once more, and all that was right
+    is soon as it was.
     `posterior_layers`, other contextual orders only: depth of the network that proposes orders in training.
     """
 
@@ -103,6 +106,7 @@ class OrderConfig(_Frozen):
     stride: int = Field(default=1, ge=1)
     branches: int = Field(default=BRANCHES, ge=2)
     rivals: tuple[Rival, ...] = ()
+    reconsider: tuple[Share, ...] = ()
     learn_from_prompted: bool = False
 
     @property
@@ -135,6 +139,10 @@ class OrderConfig(_Frozen):
             raise ValueError("stride: goes with signal foresight or cost_to_go")
         if self.rivals and self.kind != "global":
             raise ValueError("rivals: goes with kind global")
+        if self.reconsider and self.kind != "global":
+            raise ValueError("reconsider: goes with kind global")
+        if any(not self.rests_until < time < 1.0 for time in self.reconsider):
+            raise ValueError(f"reconsider: takes times after the order's rest, which ends at {self.rests_until:g}")
         if self.branches != BRANCHES and self.signal != "cost_to_go":
             raise ValueError("branches: goes with signal cost_to_go")
         if self.signal == "critic" and self.kind == "contextual":

@@ -36,6 +36,7 @@ from training.stepper import Stepper, TrainingError
 from training.watch import gradient_noise, law_figures, validation_figures
 
 VALIDATION_SEED = 20_251_119
+RECONSIDERED = 1 / 7  # of the log-weights: neighbours that were apart by 14 are chosen amiss once in eight draws
 _STEPPERS: Mapping[str | None, type[Stepper]] = {"foresight": ForesightStepper, "cost_to_go": CostToGoStepper}
 
 
@@ -169,6 +170,8 @@ class Run:
         while self.step < total:
             if self.recipe.order.rivals and self.step == math.ceil(self.recipe.order.warmup * total):
                 self._meet_rivals(journal, is_last=False)
+            if self.step in (math.ceil(time * total) for time in self.recipe.order.reconsider):
+                self._reconsider(journal)
             taken = self.stepper.take(self.step)
             self.step += 1
             is_last = self.step == total
@@ -250,6 +253,13 @@ class Run:
             costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in nats.items())
             taken = "the law stays" if best == LAW else f"the law becomes {best.replace('_', ' ')}"
             journal.say(f"orders, in nats a validation row: {costs}; {taken}")
+
+    def _reconsider(self, journal: Journal | None) -> None:
+        """Brings the law's choices back to where gradients can still turn them."""
+        self.arm.become(self.arm.log_w() * RECONSIDERED)
+        self.stepper.forget("order")
+        if journal is not None:
+            journal.say("the order is reconsidered: its log-weights shrink to a seventh")
 
     def _save(self) -> None:
         save_checkpoint(

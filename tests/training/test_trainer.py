@@ -14,7 +14,7 @@ from model.transformer import Transformer
 from tests.training.small import small_dataset, small_recipe
 from training.arm import Arm
 from training.checkpoint import CheckpointError, find_checkpoint
-from training.config import Recipe
+from training.config import Recipe, RecipeError
 from training.devices import make_fabric
 from training.evaluate import as_rows, log_likelihood
 from training.stepper import TrainingError
@@ -56,7 +56,8 @@ def test_training_learns_what_the_columns_have_to_do_with_each_other(tmp_path: P
 
 @pytest.mark.parametrize("kind", ["global", "contextual"])
 def test_n_steps_are_k_steps_and_a_resume_bit_for_bit(tmp_path: Path, kind: str) -> None:
-    order = (f"order.kind={kind}", "order.warmup=0.2", "order.anneal=0.2", "optimizer.accumulate=2")
+    later = ["order.reconsider=[0.75]"] if kind == "global" else []  # at step 9
+    order = (f"order.kind={kind}", "order.warmup=0.2", "order.anneal=0.2", "optimizer.accumulate=2", *later)
     whole = _train(small_recipe(*order), tmp_path / "whole")
     _train(small_recipe(*order), tmp_path / "parts")
     shutil.rmtree(tmp_path / "parts" / "checkpoints" / "step-00000012")  # as if killed between step 8 and 12
@@ -175,6 +176,31 @@ def test_every_arm_trains(tmp_path: Path, override: str) -> None:
         assert log_w.argsort(descending=True).tolist() == [3, 1, 0, 2]
     if "uniform" in override:
         assert not log_w.any()
+
+
+def test_an_order_that_is_reconsidered_stands_apart_a_seventh_as_far_and_goes_on(tmp_path: Path) -> None:
+    spans = {}
+    for times in ("[]", "[0.5]"):
+        recipe = small_recipe("order.warmup=0.1", "order.anneal=0", f"order.reconsider={times}", "run.log_every=1")
+        _train(recipe, tmp_path / times)
+        spans[times] = [float(line["log_w_span"]) for line in _log(tmp_path / times) if line["kind"] == "train"]
+    half = len(spans["[]"]) // 2
+    kept, shrunk = spans["[]"], spans["[0.5]"]
+    assert kept[:half] == shrunk[:half]
+    assert kept[half - 1] > 0.3
+    # One step more, of at most the order's rate for each of two weights.
+    assert shrunk[half] <= kept[half - 1] / 7 + 2 * 0.1 + 1e-6
+    assert shrunk[half] < kept[half] - 0.1
+
+
+@pytest.mark.parametrize(
+    "override", ["order.reconsider=[0.2]", "order.reconsider=[1.0]", "order.reconsider=[0.6, 0.1]"]
+)
+def test_an_order_is_reconsidered_after_its_rest(override: str) -> None:
+    with pytest.raises(RecipeError, match=r"reconsider: takes times after the order's rest, which ends at 0\.25"):
+        small_recipe("order.warmup=0.25", override)
+    with pytest.raises(RecipeError, match="reconsider: goes with kind global"):
+        small_recipe("order.kind=uniform", override)
 
 
 def test_bf16_trains_too(tmp_path: Path) -> None:
