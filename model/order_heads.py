@@ -173,7 +173,7 @@ class _Mixer(nn.Module):
         return x + self.mlp(self.mlp_norm(x))  # type: ignore[no-any-return]
 
 
-_LEAST_WIDTH, _SHOWN_WIDTH, _MIXERS, _HEADS = 128, 32, 2, 4
+_LEAST_WIDTH, _SHOWN_WIDTH, _MIXERS, _HEADS = 64, 32, 2, 4
 _NUM_FEATURES = 4
 
 

@@ -3,15 +3,18 @@
 Each row is walked to a random state by the law of the order itself. There a few next positions are tried, and each
 branch is walked to its end along the order's own argmax, on the row's true values. All branches of a state pay for the
 same rest of the same row, so what they pay differs by the choice and what follows from it, and hardly by what the row
-happens to be. Nor is a reveal charged what it did cost, but what the head expected of it at its state: the true cost is
-mostly chance (nothing nine times in ten, three nats the tenth), and every forward teaches the expectation at every
-hidden position. The head (`model.order_heads.CostToGoHead`) learns these differences by least squares, the mean of a
+happens to be. The head (`model.order_heads.CostToGoHead`) learns these differences by least squares, the mean of a
 state's branches taken off on both sides; and, as what counts is which of them is the least, also by what its own choice
 among the branches is expected to pay, whose gradient does not care for costs that no choice hangs on. The least of its
 costs is then a better order than the one that was walked (policy iteration with rollouts; Bertsekas, Tsitsiklis and Wu
 1997), and the next walks follow that one.
+
+At first a reveal is charged what the head expected of it at its state, for its true cost is mostly chance (nothing nine
+times in ten, two nats the tenth). But the expectation is a fit, and its errors are as large as what good choices differ
+by; so the share of the true cost grows from none in the first step to all in the last.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -20,24 +23,33 @@ from torch import Tensor
 from model.network import Network
 from model.order_heads import SHARPNESS
 from model.orders import gumbel_noise
-from training.foresight import Canvases, ForesightStepper, Lesson, View, choice_entropy, foremost, mean_error, view
+from training.foresight import Canvases, ForesightStepper, View, choice_entropy, foremost, mean_error, view
 
 
 class CostToGoStepper(ForesightStepper):
     """Takes steps of branched walks. `optimizer.batch_size` counts rows, each of which branches once."""
 
-    def _lesson(self, canvases: Canvases, *, is_uniform: Tensor, generator: torch.Generator) -> Lesson:
+    def take(self, step: int) -> Mapping[str, Tensor]:
+        """See `Stepper.take`. Raises TrainingError."""
         order, network = self._recipe.order, self._arm.denoiser
+        batch, generator = self._begin(step)
+        canvases, is_uniform = Canvases(batch.rows.x, ~batch.draws.known, batch.rows.lengths), batch.draws.uniform_rows
         start = depart(network, canvases, stride=order.stride, generator=generator, is_uniform=is_uniform)
         branched = branch(network, start.canvases, num=order.branches, stride=order.stride, generator=generator)
+        truth = step / self._recipe.optimizer.num_steps
+        loss = branch_error(network, branched, truth=truth).mean()
+        norm = self._update(loss, step)
         follows_law = ~is_uniform
-        nats = (start.paid + branched.paid) * follows_law
-        return Lesson(
-            loss=branched.error.mean(),
-            nats=nats.sum(),
-            entropy=(branched.entropy * start.num_choices * follows_law).sum(),
-            num_rows=follows_law.sum().double(),
-        )
+        sums = {
+            "nelbo": (start.paid + branched.paid[:, 0]) * follows_law,
+            "policy_entropy": branched.entropy * start.num_choices * follows_law,
+        }
+        return {
+            "loss": loss.detach().double(),
+            "gradient_norm": norm,
+            **{name: values.sum() for name, values in sums.items()},
+            **{f"num_{name}": follows_law.sum().double() for name in sums},
+        }
 
 
 class Departure(NamedTuple):
@@ -72,20 +84,24 @@ def depart(
 
 
 class Branched(NamedTuple):
-    """Of each row [B]: the head's error, about single positions and about the differences of its branches (their sample
-    variance, in squared nats), and what its law among the branches pays beyond their mean, in nats; what the branch of
-    the law's own choice paid; the entropy of that choice."""
+    """What was tried of each row: its canvas, the choices [B, K] of which the law's own is the first, which of them
+    there are, what each has paid to the end and what the head expected of every reveal at its time, nats float64; and
+    the entropy of the law's choice [B]."""
 
-    error: Tensor
+    canvases: Canvases
+    chosen: Tensor
+    is_there: Tensor
     paid: Tensor
+    foreseen: Tensor
     entropy: Tensor
 
 
+@torch.no_grad()
 def branch(network: Network, canvases: Canvases, *, num: int, stride: int, generator: torch.Generator) -> Branched:
     """Tries the argmax choice of every row and up to `num` - 1 others, drawn at random, each to the end of its walk."""
     hidden = canvases.hidden
     seen = view(network, canvases)
-    first = seen.cost.detach().masked_fill(~hidden, torch.inf).argmin(-1, keepdim=True)
+    first = seen.cost.masked_fill(~hidden, torch.inf).argmin(-1, keepdim=True)
     keys = torch.rand(hidden.shape, generator=generator).to(hidden.device).masked_fill(~hidden, -1.0)
     chosen = keys.scatter(1, first, 2.0).argsort(-1, descending=True)[:, :num]  # [B, K]
     is_there = hidden.gather(1, chosen)
@@ -93,15 +109,24 @@ def branch(network: Network, canvases: Canvases, *, num: int, stride: int, gener
     part, tried = canvases.at(rows), chosen[rows, places]
     taken = foremost(seen.law[rows].scatter(1, tried[:, None], torch.inf), part.hidden, stride)
     ends = finish(network, part._replace(hidden=part.hidden & ~taken), stride=stride)
-    costs = torch.zeros(2, *chosen.shape, dtype=torch.float64, device=hidden.device)
-    costs[:, rows, places] = ends + _bill(seen.at(rows), taken)
-    paid, foreseen = costs
-    expected, foreseen_apart = seen.cost.double().gather(1, chosen), _centred(foreseen, is_there)
-    apart = _centred(expected, is_there) - foreseen_apart
+    bills = torch.zeros(2, *chosen.shape, dtype=torch.float64, device=hidden.device)
+    bills[:, rows, places] = ends + _bill(seen.at(rows), taken)
+    paid, foreseen = bills
+    return Branched(canvases, chosen, is_there, paid, foreseen, choice_entropy(seen.law, hidden))
+
+
+def branch_error(network: Network, branched: Branched, *, truth: float) -> Tensor:
+    """The head's error about each row [B]: about single positions; about the differences of its branches, their sample
+    variance in squared nats; and what its law among the branches is expected to pay beyond their mean, in nats. By a
+    share `truth` of what the branches paid, and for the rest of what was foreseen."""
+    canvases, chosen, is_there = branched.canvases, branched.chosen, branched.is_there
+    seen = view(network, canvases)
+    costs = _centred(branched.foreseen.lerp(branched.paid, truth), is_there)
+    expected = seen.cost.double().gather(1, chosen)
+    apart = _centred(expected, is_there) - costs
     differences = apart.square().sum(-1) / (is_there.sum(-1) - 1).clamp(min=1)
     law = (-SHARPNESS * expected).masked_fill(~is_there, -torch.inf).softmax(-1)
-    error = mean_error(seen, hidden) + differences + (law * foreseen_apart).sum(-1)
-    return Branched(error, paid[:, 0], choice_entropy(seen.law, hidden))
+    return mean_error(seen, canvases.hidden) + differences + (law * costs).sum(-1)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from model.denoiser import cross_entropy
 from model.network import Network
 from model.order_heads import ForesightHead
 from model.orders import gumbel_noise, next_log_probs
-from training.batches import draw_batch, step_generator
+from training.batches import Batch, draw_batch, step_generator
 from training.stepper import Stepper, TrainingError
 
 _WALK_STREAM = 2**42
@@ -33,45 +33,48 @@ class Canvases(NamedTuple):
         return Canvases(*(part[index] for part in self))
 
 
-class Lesson(NamedTuple):
-    """What a batch taught: the loss, a scalar; of `num_rows` rows the sums of their nats and of the law's entropies."""
-
-    loss: Tensor
-    nats: Tensor
-    entropy: Tensor
-    num_rows: Tensor
-
-
 class ForesightStepper(Stepper):
     """Takes steps of whole walks. `optimizer.batch_size` counts rows, each of which is walked to its end."""
 
     def take(self, step: int) -> Mapping[str, Tensor]:
         """See `Stepper.take`. Raises TrainingError."""
+        batch, generator = self._begin(step)
+        canvases = Canvases(batch.rows.x, ~batch.draws.known, batch.rows.lengths)
+        states = list(
+            walk(
+                self._arm.denoiser,
+                canvases,
+                stride=self._recipe.order.stride,
+                generator=generator,
+                is_uniform=batch.draws.uniform_rows,
+            )
+        )
+        error, nats, entropy = (torch.cat(parts).double().sum() for parts in zip(*states, strict=True))
+        loss = error / canvases.hidden.sum()
+        norm = self._update(loss, step)
+        sums = {"nelbo": nats, "policy_entropy": entropy}
+        num_rows = torch.tensor(len(canvases.x), dtype=torch.float64, device=self._device)
+        figures = {"loss": loss.detach().double(), "gradient_norm": norm}
+        return {**figures, **sums, **{f"num_{name}": num_rows for name in sums}}
+
+    def _begin(self, step: int) -> tuple[Batch, torch.Generator]:
+        """The step's rows on the device, and the source of its draws. Raises TrainingError."""
         if self._fabric.world_size > 1 or self._accumulate > 1:
             raise TrainingError("order.signal: walks run in one process, with optimizer.accumulate = 1")
         self._arm.train()
         self._set_rates(step)
         batch = draw_batch(self._rows, self._recipe, step=step, symmetries=self._symmetries)
-        batch = batch.cut(slice(None), self._device)
-        generator = step_generator(self._recipe.seed, _WALK_STREAM + step)
-        canvases = Canvases(batch.rows.x, ~batch.draws.known, batch.rows.lengths)
-        lesson = self._lesson(canvases, is_uniform=batch.draws.uniform_rows, generator=generator)
-        self._refuse_nonfinite(lesson.loss, "loss", step)
-        self._fabric.backward(lesson.loss)
+        return batch.cut(slice(None), self._device), step_generator(self._recipe.seed, _WALK_STREAM + step)
+
+    def _update(self, loss: Tensor, step: int) -> Tensor:
+        """One update of the head; gives the gradient's norm. Raises TrainingError."""
+        self._refuse_nonfinite(loss, "loss", step)
+        self._fabric.backward(loss)
         norm = self._clip(step)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._arm.follow(min(self._recipe.optimizer.ema_decay, (1 + step) / (10 + step)))
-        figures = {"loss": lesson.loss.detach().double(), "gradient_norm": norm}
-        sums = {"nelbo": lesson.nats, "policy_entropy": lesson.entropy}
-        return {**figures, **sums, **{f"num_{name}": lesson.num_rows for name in sums}}
-
-    def _lesson(self, canvases: Canvases, *, is_uniform: Tensor, generator: torch.Generator) -> Lesson:
-        stride = self._recipe.order.stride
-        states = list(walk(self._arm.denoiser, canvases, stride=stride, generator=generator, is_uniform=is_uniform))
-        error, nats, entropy = (torch.cat(parts).double().sum() for parts in zip(*states, strict=True))
-        num_rows = torch.tensor(len(canvases.x), dtype=torch.float64, device=self._device)
-        return Lesson(error / canvases.hidden.sum(), nats, entropy, num_rows)
+        return norm
 
 
 class State(NamedTuple):

@@ -15,7 +15,7 @@ from model.order_heads import SHARPNESS, CostToGoHead, ForesightHead, Reading, m
 from model.orders import next_log_probs
 from model.policies import confidence_of
 from tests.model.enumerable import random_world
-from training.branches import branch, depart, finish, forwards_a_row
+from training.branches import branch, branch_error, depart, finish, forwards_a_row
 from training.config import RecipeError, build_recipe
 from training.foresight import Canvases, foresight_error, walk
 
@@ -155,7 +155,8 @@ def order_learned(head: str, *, steps: int = 200) -> list[int]:
         generator = torch.Generator().manual_seed(step)
         if isinstance(network.order_head, CostToGoHead):
             start = depart(network, canvases, stride=1, generator=generator, is_uniform=is_uniform)
-            loss = branch(network, start.canvases, num=2, stride=1, generator=generator).error.mean()
+            tried = branch(network, start.canvases, num=2, stride=1, generator=generator)
+            loss = branch_error(network, tried, truth=0.5).mean()
         else:
             states = list(walk(network, canvases, stride=1, generator=generator, is_uniform=is_uniform))
             loss = torch.cat([state.error for state in states]).mean()
@@ -189,10 +190,11 @@ def test_a_branch_pays_what_the_oracle_says_of_its_choice_and_the_argmax_order_a
     ends = torch.stack([policy_cost(losses, choices), policy_cost(foreseen, choices)])
     torch.testing.assert_close(finish(network, canvases, stride=1), ends, rtol=0, atol=1e-5)
     found = branch(network, canvases, num=L, stride=1, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(found.paid, policy_cost(losses, choices), rtol=0, atol=1e-5)
-    torch.testing.assert_close(
-        found.error, _expected_error(network, x, choices, losses, foreseen), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(found.paid[:, 0], policy_cost(losses, choices), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.foreseen[:, 0], policy_cost(foreseen, choices), rtol=0, atol=1e-5)
+    for truth in (0.0, 0.25, 1.0):
+        expected = _expected_error(network, x, choices, losses, foreseen.lerp(losses.to(foreseen.dtype), truth))
+        torch.testing.assert_close(branch_error(network, found, truth=truth), expected, rtol=1e-4, atol=1e-5)
 
 
 def _foreseen(network: Network, x: Tensor) -> Tensor:
@@ -206,10 +208,11 @@ def _foreseen(network: Network, x: Tensor) -> Tensor:
     return subset_table(expected, x)
 
 
-def _expected_error(network: Network, x: Tensor, choices: Tensor, losses: Tensor, foreseen: Tensor) -> Tensor:
-    """The head's error at empty canvases of which every choice is a branch, with the oracle's tables."""
+def _expected_error(network: Network, x: Tensor, choices: Tensor, losses: Tensor, charged: Tensor) -> Tensor:
+    """The head's error at empty canvases of which every choice is a branch, with tables of what reveals do cost and of
+    what they are charged."""
     forced = [choices.index_fill(1, torch.tensor(0), first) for first in range(L)]
-    paid = torch.stack([policy_cost(foreseen, choice) for choice in forced], -1)  # [N, L]
+    paid = torch.stack([policy_cost(charged, choice) for choice in forced], -1)  # [N, L]
     head = network.order_head
     assert isinstance(head, ForesightHead)
     hidden, lengths = torch.ones_like(x, dtype=torch.bool), torch.full((len(x),), L)
@@ -252,7 +255,7 @@ def test_rows_depart_from_every_state_that_leaves_a_choice_and_from_no_other() -
     stays = depart(network, one_left, stride=1, generator=generator, is_uniform=is_uniform[:3])
     assert torch.equal(stays.canvases.hidden, one_left.hidden)
     alone = branch(network, stays.canvases, num=3, stride=1, generator=generator)
-    assert bool(alone.error.isfinite().all())
+    assert bool(branch_error(network, alone, truth=0.0).isfinite().all())
 
 
 def test_the_forwards_of_a_step_are_counted() -> None:
