@@ -23,9 +23,9 @@ WALKED = ("foresight", "cost_to_go")  # heads, and signals of the same name, tha
 BRANCHES = 4
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # Younger than some checkpoints: left at their defaults, they change no fingerprint.
-_LATER_KEYS = {
+LATER_KEYS = {
     "model": ("trunk", "loops", "relative_bias", "pair_bias"),
-    "order": ("head", "stride", "branches", "rivals", "reconsider"),
+    "order": ("head", "stride", "branches", "reconsider"),
     "prompts": ("spans",),
 }
 
@@ -106,7 +106,7 @@ class OrderConfig(_Frozen):
     stride: int = Field(default=1, ge=1)
     branches: int = Field(default=BRANCHES, ge=2)
     rivals: tuple[Rival, ...] = ()
-    reconsider: tuple[Share, ...] = ()
+    reconsider: tuple[Share, ...] | None = None
     learn_from_prompted: bool = False
 
     @property
@@ -141,7 +141,7 @@ class OrderConfig(_Frozen):
             raise ValueError("rivals: goes with kind global")
         if self.reconsider and self.kind != "global":
             raise ValueError("reconsider: goes with kind global")
-        if any(not self.rests_until < time < 1.0 for time in self.reconsider):
+        if any(not self.rests_until < time < 1.0 for time in self.reconsider or ()):
             raise ValueError(f"reconsider: takes times after the order's rest, which ends at {self.rests_until:g}")
         if self.branches != BRANCHES and self.signal != "cost_to_go":
             raise ValueError("branches: goes with signal cost_to_go")
@@ -263,7 +263,7 @@ class Recipe(_Frozen):
     def fingerprint(self) -> str:
         """sha256 of all that decides what is learned: everything but `run`, the description and the licence."""
         fields = self.model_dump(mode="json", exclude={"run", "description", "licence"})
-        for part, names in _LATER_KEYS.items():
+        for part, names in LATER_KEYS.items():
             defaults = type(getattr(self, part)).model_fields
             for name in names:
                 if fields[part][name] == defaults[name].default:
