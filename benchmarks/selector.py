@@ -1,6 +1,6 @@
 """Does context matter? A mixture in which one column decides which order is good: `benchmarks/problems/selector.py`.
 
-    python -m benchmarks.selector [--quick] [--seeds N] [--walks N] [--json] [--work DIR] [--jobs N]
+    python -m benchmarks.selector [--quick] [--seeds N] [--first-seed N] [--walks N] [--json] [--work DIR] [--jobs N]
 
 For each seed (another mixture) a reference net is trained under uniform orders. On it, under the true law, every
 expectation is exact: the NELBO of uniform orders, the best single order there is, what it costs to ask for the selector
@@ -63,14 +63,15 @@ REFERENCE = 1000  # added to the seed: the reference shares neither first weight
 def main() -> None:
     parser = arguments(__doc__, work="runs/selector", seeds=5)
     parser.add_argument("--walks", type=int, default=WALKS)
+    parser.add_argument("--first-seed", type=int, default=0)
     given = parser.parse_args()
     budget = (
         {"steps": QUICK_STEPS, "walks": QUICK_WALKS, "group": QUICK_GROUP}
         if given.quick
         else {"steps": STEPS, "walks": given.walks, "group": GROUP}
     )
-    folder = str(given.work / "runs")
-    tasks = [{"problem": "selector", "seed": seed, **budget, "runs": folder} for seed in range(given.seeds)]
+    folder, seeds = str(given.work / "runs"), range(given.first_seed, given.first_seed + given.seeds)
+    tasks = [{"problem": "selector", "seed": seed, **budget, "runs": folder} for seed in seeds]
     report = summary(run_all(measure, tasks, folder=given.work, jobs=given.jobs))
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 
