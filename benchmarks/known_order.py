@@ -102,7 +102,8 @@ def train_arm(arm: str, problem: LatentProblem, dataset: Dataset, task: Fields) 
     kind = ARMS[arm]
     order = {"kind": kind, "fixed": problem.best_order if kind == "fixed" else None, **task.get("order", {})}
     recipe = make_recipe(f"{task['problem']}-{arm}-{task['seed']}", task, order=order)
-    trained = train(recipe, dataset, work=Path(task["runs"]) / recipe.name)
+    folder = recipe.name + "-reconsidered" * ("order" in task)  # beside a run that decides once
+    trained = train(recipe, dataset, work=Path(task["runs"]) / folder)
     assert trained is not None, "run in one process"
     return trained
 

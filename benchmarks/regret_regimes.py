@@ -19,8 +19,9 @@ from statistics import median
 import torch
 
 from benchmarks.problems.runs import Fields, arguments, run_all
-from benchmarks.regret import FULL, Problem, Scale, law_of, problems, regrets, rows_of, train_arm
-from model.exact import best_order
+from benchmarks.regret import FULL, Problem, Scale, law_of, problems, rows_of, train_arm
+from model.exact import best_order, order_table
+from model.regret import regret
 from training.config import Recipe
 from training.enumeration import token_table
 
@@ -65,11 +66,11 @@ def transfers(problem: Problem, task: Fields) -> Fields:
         train_arm(recipe, problem.dataset, f"net{n}", kind="uniform", seed=task["seed"] + APART * n, work=work)
         for n in range(1, NETS + 1)
     ]
-    orders = [best_order(token_table(net, rows_of(problem, "validation")).mean(0))[1] for net in nets]
-    found = [regrets(problem, net, [law_of(order) for order in orders]) for net in nets]
-    ratios = {
-        (i, j): (found[i][j].nelbo - found[i][j].best) / found[i][j].headroom for i, j in permutations(range(NETS), 2)
-    }
+    splits = ("validation", "test")
+    tables = [{split: token_table(net, rows_of(problem, split)) for split in splits} for net in nets]
+    laws = [order_table(law_of(best_order(table["validation"].mean(0))[1])) for table in tables]
+    found = [[regret(law, **table) for law in laws] for table in tables]
+    others = [found[i][j] for i, j in permutations(range(NETS), 2)]
     return {
         "problem": problem.name,
         "seed": task["seed"],
@@ -77,7 +78,7 @@ def transfers(problem: Problem, task: Fields) -> Fields:
         "uniform": [own[0].uniform for own in found],
         "headroom": [own[0].headroom for own in found],
         "has_headroom": [own[0].has_headroom for own in found],
-        "transferred": list(ratios.values()),
+        "transferred": [(other.nelbo - other.best) / other.headroom for other in others],
         "parameters": nets[0].num_parameters,
     }
 

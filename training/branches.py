@@ -37,12 +37,12 @@ class CostToGoStepper(ForesightStepper):
         start = depart(network, canvases, stride=order.stride, generator=generator, is_uniform=is_uniform)
         branched = branch(network, start.canvases, num=order.branches, stride=order.stride, generator=generator)
         truth = step / self._recipe.optimizer.num_steps
-        loss = branch_error(network, branched, truth=truth).mean()
+        loss = branch_error(branched, truth=truth).mean()
         norm = self._update(loss, step)
         follows_law = ~is_uniform
         sums = {
             "nelbo": (start.paid + branched.paid[:, 0]) * follows_law,
-            "policy_entropy": branched.entropy * start.num_choices * follows_law,
+            "policy_entropy": choice_entropy(branched.seen.law, branched.hidden) * start.num_choices * follows_law,
         }
         return {
             "loss": loss.detach().double(),
@@ -84,24 +84,23 @@ def depart(
 
 
 class Branched(NamedTuple):
-    """What was tried of each row: its canvas, the choices [B, K] of which the law's own is the first, which of them
-    there are, what each has paid to the end and what the head expected of every reveal at its time, nats float64; and
-    the entropy of the law's choice [B]."""
+    """What was tried of each row: what the head saw, with its gradients, and what was hidden [B, L]; the choices [B, K]
+    of which the law's own is the first, which of them there are, and what each has paid to the end and what the head
+    expected of every reveal at its time, nats float64."""
 
-    canvases: Canvases
+    seen: View
+    hidden: Tensor
     chosen: Tensor
     is_there: Tensor
     paid: Tensor
     foreseen: Tensor
-    entropy: Tensor
 
 
-@torch.no_grad()
 def branch(network: Network, canvases: Canvases, *, num: int, stride: int, generator: torch.Generator) -> Branched:
     """Tries the argmax choice of every row and up to `num` - 1 others, drawn at random, each to the end of its walk."""
     hidden = canvases.hidden
     seen = view(network, canvases)
-    first = seen.cost.masked_fill(~hidden, torch.inf).argmin(-1, keepdim=True)
+    first = seen.cost.detach().masked_fill(~hidden, torch.inf).argmin(-1, keepdim=True)
     keys = torch.rand(hidden.shape, generator=generator).to(hidden.device).masked_fill(~hidden, -1.0)
     chosen = keys.scatter(1, first, 2.0).argsort(-1, descending=True)[:, :num]  # [B, K]
     is_there = hidden.gather(1, chosen)
@@ -112,21 +111,20 @@ def branch(network: Network, canvases: Canvases, *, num: int, stride: int, gener
     bills = torch.zeros(2, *chosen.shape, dtype=torch.float64, device=hidden.device)
     bills[:, rows, places] = ends + _bill(seen.at(rows), taken)
     paid, foreseen = bills
-    return Branched(canvases, chosen, is_there, paid, foreseen, choice_entropy(seen.law, hidden))
+    return Branched(seen, hidden, chosen, is_there, paid, foreseen)
 
 
-def branch_error(network: Network, branched: Branched, *, truth: float) -> Tensor:
+def branch_error(branched: Branched, *, truth: float) -> Tensor:
     """The head's error about each row [B]: about single positions; about the differences of its branches, their sample
     variance in squared nats; and what its law among the branches is expected to pay beyond their mean, in nats. By a
     share `truth` of what the branches paid, and for the rest of what was foreseen."""
-    canvases, chosen, is_there = branched.canvases, branched.chosen, branched.is_there
-    seen = view(network, canvases)
+    seen, is_there = branched.seen, branched.is_there
     costs = _centred(branched.foreseen.lerp(branched.paid, truth), is_there)
-    expected = seen.cost.double().gather(1, chosen)
+    expected = seen.cost.double().gather(1, branched.chosen)
     apart = _centred(expected, is_there) - costs
     differences = apart.square().sum(-1) / (is_there.sum(-1) - 1).clamp(min=1)
     law = (-SHARPNESS * expected).masked_fill(~is_there, -torch.inf).softmax(-1)
-    return mean_error(seen, canvases.hidden) + differences + (law * costs).sum(-1)
+    return mean_error(seen, branched.hidden) + differences + (law * costs).sum(-1)
 
 
 @torch.no_grad()
@@ -145,9 +143,10 @@ def finish(network: Network, canvases: Canvases, *, stride: int) -> Tensor:
     return costs
 
 
+@torch.no_grad()
 def _bill(seen: View, taken: Tensor) -> Tensor:
     """What the positions `taken` [A, L] cost, and what the head expected them to: nats [2, A] float64."""
-    return (torch.stack([seen.losses, seen.log_m.detach().exp()]) * taken).double().sum(-1)
+    return (torch.stack([seen.losses, seen.log_m.exp()]) * taken).double().sum(-1)
 
 
 def forwards_a_row(length: int, *, branches: int) -> float:

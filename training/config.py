@@ -143,6 +143,8 @@ class OrderConfig(_Frozen):
             raise ValueError("reconsider: goes with kind global")
         if any(not self.rests_until < time < 1.0 for time in self.reconsider or ()):
             raise ValueError(f"reconsider: takes times after the order's rest, which ends at {self.rests_until:g}")
+        if list(self.reconsider or ()) != sorted(set(self.reconsider or ())):
+            raise ValueError("reconsider: takes times that rise")
         if self.branches != BRANCHES and self.signal != "cost_to_go":
             raise ValueError("branches: goes with signal cost_to_go")
         if self.signal == "critic" and self.kind == "contextual":

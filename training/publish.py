@@ -7,7 +7,6 @@ from typing import Any
 import pydantic_core
 
 from model.artifact import Artifact, save_artifact
-from model.errors import ArtifactError
 from model.manifest import ORDER_PICTURE, Manifest
 from model.network import Network
 from model.tokenizers.base import Tokenizer
@@ -78,8 +77,6 @@ def update_card(folder: Path, artifact: Artifact, *, recipe: Recipe, recipe_text
     Raises ArtifactError as `save_artifact` does.
     """
     training = artifact.manifest.training
-    if not isinstance(training.get("data"), dict):
-        raise ArtifactError(f"{folder}: its configuration does not say what data it was trained on (training.data)")
     return _write(folder, artifact.denoiser, artifact.tokenizer, recipe, recipe_text, training, figures)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from model.tokenizers.columns import shown as shown_level
+from model.tokenizers.columns import shown
 from training.data.dataset import Dataset
 
 
@@ -29,10 +29,8 @@ def _columns(dataset: Dataset) -> Iterator[str]:
 
 def _describe(column: Any) -> str:
     if column.kind == "categorical":
-        shown = ", ".join(shown_level(level) for level in column.levels[:4]) + (
-            ", ..." if len(column.levels) > 4 else ""
-        )
-        return f"{column.name}: {len(column.levels)} level{'s' * (len(column.levels) != 1)} ({shown})"
+        levels = ", ".join(map(shown, column.levels[:4])) + (", ..." if len(column.levels) > 4 else "")
+        return f"{column.name}: {len(column.levels)} level{'s' * (len(column.levels) != 1)} ({levels})"
     found = column.describe()
     bins = f"in {found['bins']} bin{'s' * (found['bins'] != 1)}"
     if column.kind == "date":

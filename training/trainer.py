@@ -170,7 +170,7 @@ class Run:
         while self.step < total:
             if self.recipe.order.rivals and self.step == math.ceil(self.recipe.order.warmup * total):
                 self._meet_rivals(journal, is_last=False)
-            if self.step in (math.ceil(time * total) for time in self.recipe.order.reconsider or ()):
+            if self.step in (min(math.ceil(time * total), total - 1) for time in self.recipe.order.reconsider or ()):
                 self._reconsider(journal)
             taken = self.stepper.take(self.step)
             self.step += 1

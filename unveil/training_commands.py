@@ -145,6 +145,8 @@ def evaluate(
 def _recipe_to_renew(folder: Path, artifact: Artifact) -> Recipe:
     """What a new card needs, asked for before the evaluation takes its time."""
     check_replaceable(folder)
+    if not isinstance(artifact.manifest.training.get("data"), dict):
+        raise ArtifactError(f"{folder}: its configuration does not say what data it was trained on (training.data)")
     return build_recipe(dict(_recipe_fields(folder, artifact)), source=str(folder))
 
 

@@ -32,12 +32,18 @@ def check(result: dict[str, Any]) -> None:
         assert result["regret"] == pytest.approx((reference["law"] - reference["best"]) / result["headroom"])
 
 
-def test_networks_and_tables_are_measured_and_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+@pytest.fixture
+def _data() -> None:
+    """Asia and Adult, or the test is skipped."""
     try:
         for data in (NetworkData(name="asia"), AdultData()):
             load_dataset(data, cache=cache_folder())
     except DataError as error:
         pytest.skip(f"the data cannot be had here: {error}")
+
+
+@pytest.mark.usefixtures("_data")
+def test_networks_and_tables_are_measured_and_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "own.csv")
     arguments = ("--seeds", "1", "--work", str(tmp_path / "work"), "--table", str(table))
     report, progress = run_watched("regret", *arguments)
@@ -73,12 +79,8 @@ def test_the_full_run_has_the_five_networks_and_at_most_ten_columns_of_a_table()
     assert len(ADULT_COLUMNS) <= 10
 
 
+@pytest.mark.usefixtures("_data")
 def test_a_regime_says_how_far_the_best_order_of_one_net_is_from_that_of_the_next(tmp_path: Path) -> None:
-    try:
-        for data in (NetworkData(name="asia"), AdultData()):
-            load_dataset(data, cache=cache_folder())
-    except DataError as error:
-        pytest.skip(f"the data cannot be had here: {error}")
     found = run_one_seed("regret_regimes", tmp_path)["regimes"]
     assert [one["problem"] for one in found] == ["asia", "adult"]
     for one in found:

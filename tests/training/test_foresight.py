@@ -156,7 +156,7 @@ def order_learned(head: str, *, steps: int = 200) -> list[int]:
         if isinstance(network.order_head, CostToGoHead):
             start = depart(network, canvases, stride=1, generator=generator, is_uniform=is_uniform)
             tried = branch(network, start.canvases, num=2, stride=1, generator=generator)
-            loss = branch_error(network, tried, truth=0.5).mean()
+            loss = branch_error(tried, truth=0.5).mean()
         else:
             states = list(walk(network, canvases, stride=1, generator=generator, is_uniform=is_uniform))
             loss = torch.cat([state.error for state in states]).mean()
@@ -194,7 +194,7 @@ def test_a_branch_pays_what_the_oracle_says_of_its_choice_and_the_argmax_order_a
     torch.testing.assert_close(found.foreseen[:, 0], policy_cost(foreseen, choices), rtol=0, atol=1e-5)
     for truth in (0.0, 0.25, 1.0):
         expected = _expected_error(network, x, choices, losses, foreseen.lerp(losses.to(foreseen.dtype), truth))
-        torch.testing.assert_close(branch_error(network, found, truth=truth), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(branch_error(found, truth=truth), expected, rtol=1e-4, atol=1e-5)
 
 
 def _foreseen(network: Network, x: Tensor) -> Tensor:
@@ -255,7 +255,7 @@ def test_rows_depart_from_every_state_that_leaves_a_choice_and_from_no_other() -
     stays = depart(network, one_left, stride=1, generator=generator, is_uniform=is_uniform[:3])
     assert torch.equal(stays.canvases.hidden, one_left.hidden)
     alone = branch(network, stays.canvases, num=3, stride=1, generator=generator)
-    assert bool(branch_error(network, alone, truth=0.0).isfinite().all())
+    assert bool(branch_error(alone, truth=0.0).isfinite().all())
 
 
 def test_the_forwards_of_a_step_are_counted() -> None:

@@ -203,6 +203,18 @@ def test_an_order_is_reconsidered_after_its_rest(override: str) -> None:
         small_recipe("order.kind=uniform", override)
 
 
+@pytest.mark.parametrize("times", ["[0.6, 0.5]", "[0.5, 0.5]"])
+def test_times_to_reconsider_an_order_rise(times: str) -> None:
+    with pytest.raises(RecipeError, match="reconsider: takes times that rise"):
+        small_recipe("order.warmup=0.25", f"order.reconsider={times}")
+
+
+def test_an_order_is_reconsidered_before_the_last_step_if_not_sooner(tmp_path: Path) -> None:
+    _train(small_recipe("order.warmup=0.1", "order.reconsider=[0.999]", "run.log_every=1"), tmp_path)
+    *_, before, last = [float(line["log_w_span"]) for line in _log(tmp_path) if line["kind"] == "train"]
+    assert last < before / 2
+
+
 def test_bf16_trains_too(tmp_path: Path) -> None:
     _train(small_recipe("run.precision=bf16-mixed"), tmp_path)
     losses = [line["loss"] for line in _log(tmp_path) if line["kind"] == "train"]

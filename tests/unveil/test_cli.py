@@ -376,3 +376,11 @@ def test_the_terminal_shows_a_grid_in_boxes() -> None:
     assert lines[0] == "5 · · │ · · · │ · · ·"
     assert lines[3] == lines[7] == "──────┼───────┼──────"
     assert lines[10] == "· · · │ · · · │ · · 9"
+
+
+def test_an_interrupt_says_that_a_training_run_resumes_and_nothing_of_the_kind_elsewhere(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "app", lambda **_: 130)  # what typer gives for a SIGINT
+    assert run("train", "recipe.toml") == (130, "", "error: interrupted; the same command resumes the run\n")
+    assert run("evaluate", "checkpoints/adult") == (130, "", "error: interrupted\n")
