@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from model.denoiser import Begun, Prediction
 from model.errors import ArtifactError
 from model.manifest import Family, ImportedArchitecture, OrderSpec
-from model.network import Depths, Network
+from model.network import Network
 from model.order_heads import ForesightHead, Reading, make_order_head
 
 INSTALL = "pip install 'unveil[transformers]'"
@@ -137,10 +137,6 @@ class Imported(Network):
         """[..., D] -> float32 [..., V]."""
         logits = self._parts.head(self.net, x)[..., : len(self.get_buffer("absent"))].float()
         return logits.masked_fill(self.get_buffer("absent"), -torch.inf)
-
-    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
-        """See `Network.depths`: there are no loops."""
-        return Depths(self(tokens, hidden, lengths), ())
 
     def _framed(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The ids that the library is shown [B, P + L + S], marks before and after each canvas, and which are seen."""

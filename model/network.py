@@ -4,8 +4,10 @@
 `model/networks.py` picks one by its architecture.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from model.denoiser import Prediction
@@ -20,6 +22,21 @@ class Depths(NamedTuple):
     earlier: tuple[Tensor, ...]
 
 
+class Stretches(NamedTuple):
+    """Loops taken `size` at a time. Behind each stretch `goes_on` is given the token logits so far, [B, L, V], and says
+    which rows need another, [B] bool; the others keep what they have. With `is_cut` no gradient goes from one stretch
+    into the one before."""
+
+    size: int
+    goes_on: Callable[[Tensor], Tensor]
+    is_cut: bool = False
+
+    @classmethod
+    def all(cls, loops: int) -> "Stretches":
+        """A single one: every row goes through all `loops`."""
+        return cls(loops, lambda logits: torch.ones_like(logits[:, 0, 0], dtype=torch.bool))
+
+
 class Network(nn.Module):
     """A denoiser in the sense of `model.denoiser.Denoiser` with a token head and an order head on one trunk."""
 
@@ -28,8 +45,8 @@ class Network(nn.Module):
     order_head: OrderHead
     blocks: nn.ModuleList
 
-    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
-        """What each loop of the trunk would say, for training all of them."""
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, stretches: Stretches | None = None) -> Depths:
+        """What each loop of the trunk would say, for training all of them; in stretches where they are given."""
         raise NotImplementedError
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
@@ -44,6 +61,43 @@ class Network(nn.Module):
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def deepen(
+    x: Tensor,
+    *,
+    loops: int,
+    loop: Callable[[Tensor, Tensor], Tensor],
+    say: Callable[[Tensor], Tensor],
+    stretches: Stretches,
+    says_all: bool = True,
+) -> tuple[Tensor, list[Tensor]]:
+    """States [B, ...] gone through `loops` in stretches: the last states, and what `say` made of them after each loop,
+    or after each stretch alone.
+
+    `loop` is given states and which of the B rows they are of. A row that goes no further keeps its state, and its
+    logits stand, without a gradient, for those of the loops that it is spared.
+    """
+    rows = torch.arange(len(x), device=x.device)
+    state, said = x, list[Tensor]()
+    for number in range(1, loops + 1):
+        x = loop(x, rows)
+        is_end = number % stretches.size == 0 or number == loops
+        if says_all or is_end:
+            logits = say(x)
+            said.append(said[-1].detach().index_copy(0, rows, logits) if said else logits)
+        if not is_end:
+            continue
+        state = state.detach().to(x.dtype).index_copy(0, rows, x)
+        if number == loops:
+            break
+        latest = said[-1].detach()
+        is_on = stretches.goes_on(latest)[rows]
+        rows, x = rows[is_on], x[is_on]
+        if not len(rows):
+            return state, said + [latest] * (loops - number if says_all else 0)
+        x = x.detach() if stretches.is_cut else x
+    return state, said
 
 
 def initialise(module: nn.Module) -> None:

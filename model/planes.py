@@ -6,19 +6,19 @@ digits, or permuting rows, columns, bands and stacks, moves the answer with it (
 have weights of their own). The blocks are gone through `loops` times.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.denoiser import Prediction
 from model.manifest import GRID_CELLS, GRID_SIDE, Architecture, OrderSpec
-from model.network import Depths, Network, initialise
+from model.network import Depths, Network, Stretches, deepen, initialise
 from model.order_heads import Reading, make_order_head, read_one
 
 _HIDDEN, _IS, _IS_NOT = range(3)  # what a plane knows of a cell
 _SIDE = GRID_SIDE
+_STRETCH = 8  # loops between two looks at whether a grid is done
+_CERTAIN = 1e-3  # what a certain cell's likeliest digit lacks of probability 1
 _CACHED_ROWS = 8  # whose states stay in a processor's cache: larger batches take half as long again a row
 
 
@@ -89,29 +89,37 @@ class PlaneNetwork(Network):
         return Reading(states, logits, tokens, hidden, lengths)
 
     def _read(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        x = self._trunk(tokens, hidden)[-1]
-        logits = self._logits(x)
-        return _of_cells(x, logits), logits
+        """States of cells and logits. A grid whose hidden cells are all as good as certain goes no further."""
 
-    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
+        def goes_on(logits: Tensor) -> Tensor:
+            doubt = 1.0 - logits.softmax(-1).amax(-1)  # [B, 81]
+            return (doubt * hidden).amax(-1) > _CERTAIN
+
+        x, logits = self._deepened(tokens, hidden, Stretches(_STRETCH, goes_on), says_all=False)
+        return _of_cells(x, logits[-1]), logits[-1]
+
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, stretches: Stretches | None = None) -> Depths:
         """See `Network.depths`."""
-        *earlier, x = self._trunk(tokens, hidden)
-        logits = self._logits(x)
+        x, (*earlier, logits) = self._deepened(tokens, hidden, stretches or Stretches.all(self.architecture.loops))
         prediction = self._predict(Reading(_of_cells(x, logits), logits, tokens, hidden, lengths))
-        return Depths(prediction, tuple(map(self._logits, earlier)))
+        return Depths(prediction, tuple(earlier))
 
-    def _trunk(self, tokens: Tensor, hidden: Tensor) -> Sequence[Tensor]:
-        """[B, 81] ids and bools -> [B, 9, 9, 9, D] states after each loop."""
+    def _deepened(
+        self, tokens: Tensor, hidden: Tensor, stretches: Stretches, *, says_all: bool = True
+    ) -> tuple[Tensor, list[Tensor]]:
+        """[B, 81] ids and bools -> [B, 9, 9, 9, D] states, and the logits [B, 81, 9] that `deepen` gives."""
         digits = torch.arange(_SIDE, device=tokens.device)
         known = torch.where(tokens[..., None] == digits, _IS, _IS_NOT)  # [B, 81, 9]
         x = self.knowledge[known.masked_fill(hidden[..., None], _HIDDEN)]
         x = x.view(-1, _SIDE, _SIDE, _SIDE, x.shape[-1])
-        states = []
-        for _ in range(self.architecture.loops):
+
+        def loop(x: Tensor, _: Tensor) -> Tensor:
             for block in self.blocks:
                 x = block(x)
-            states.append(x)
-        return states
+            return x
+
+        loops = self.architecture.loops
+        return deepen(x, loops=loops, loop=loop, say=self._logits, stretches=stretches, says_all=says_all)
 
     def _logits(self, x: Tensor) -> Tensor:
         """States -> float32 logits [B, 81, 9]."""

@@ -26,5 +26,5 @@ class Posterior(Trunk):
 
     def forward(self, tokens: Tensor, known: Tensor, lengths: Tensor) -> Tensor:
         """Clean ids and what is known from the start [B, L], lengths [B] -> float32 log-weights [B, L]."""
-        states = self.trunk(tokens, known, lengths)[-1]
+        states = self.trunk(tokens, known, lengths)
         return self.order_head(Reading(states, None, tokens, ~known, lengths))  # type: ignore[no-any-return]

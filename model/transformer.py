@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from model.attention import Attention, PairBias, RelativeBias, padding_bias
 from model.denoiser import Prediction
 from model.manifest import Architecture, OrderSpec
-from model.network import Depths, Network, initialise
+from model.network import Depths, Network, Stretches, deepen, initialise
 from model.order_heads import Reading, make_order_head
 
 
@@ -80,20 +80,25 @@ class Trunk(nn.Module):
         """[B, L] ids and bools -> [B, L, D], before positions: the mask's embedding stands for what is hidden."""
         return torch.where(hidden[..., None], self.mask, self.embedding(tokens + self.get_buffer("offsets")))
 
-    def trunk(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> list[Tensor]:
-        """[B, L] ids and bools -> [B, L, D] states after each loop. Padding is never attended to, so its content cannot
-        matter."""
+    def trunk(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """[B, L] ids and bools -> [B, L, D] states. Padding is never attended to, so its content cannot matter."""
+        x, bias = self._begin(tokens, hidden, lengths)
+        for _ in range(self.architecture.loops):
+            x = self._loop(x, bias)
+        return x
+
+    def _begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the first block is given, and each row's bias for padding."""
         L = tokens.shape[1]
         x = self.embed(tokens, hidden) + self.position[:L]  # [B, L, D]
-        bias = None
-        if not self.architecture.has_own_vocabularies:  # a table's canvases are never padded
-            bias = padding_bias(lengths, L, x.dtype)
-        states: list[Tensor] = []
-        for _ in range(self.architecture.loops):
-            for block in self.blocks:
-                x = block(x, bias)
-            states.append(x)
-        return states
+        if self.architecture.has_own_vocabularies:  # a table's canvases are never padded
+            return x, None
+        return x, padding_bias(lengths, L, x.dtype)
+
+    def _loop(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        for block in self.blocks:
+            x = block(x, bias)
+        return x
 
     def initialise(self) -> None:
         """To be called last by whoever adds the heads: residual branches start small, so that depth does not scale the
@@ -126,14 +131,21 @@ class Transformer(Trunk, Network):
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read`."""
-        x = self.trunk(tokens, hidden, lengths)[-1]
+        x = self.trunk(tokens, hidden, lengths)
         return Reading(x, self._logits(x), tokens, hidden, lengths)
 
-    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, stretches: Stretches | None = None) -> Depths:
         """See `Network.depths`."""
-        *earlier, x = self.trunk(tokens, hidden, lengths)
-        prediction = self._predict(Reading(x, self._logits(x), tokens, hidden, lengths))
-        return Depths(prediction, tuple(map(self._logits, earlier)))
+        x, bias = self._begin(tokens, hidden, lengths)
+
+        def loop(x: Tensor, rows: Tensor) -> Tensor:
+            return self._loop(x, bias if bias is None else bias[rows])
+
+        loops = self.architecture.loops
+        x, (*earlier, logits) = deepen(
+            x, loops=loops, loop=loop, say=self._logits, stretches=stretches or Stretches.all(loops)
+        )
+        return Depths(self._predict(Reading(x, logits, tokens, hidden, lengths)), tuple(earlier))
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]

@@ -14,12 +14,13 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model.baseline import RunningBaseline
 from model.critic import Critic, simulated_nelbo
-from model.denoiser import Prediction
-from model.network import Depths, Network
+from model.denoiser import Prediction, cross_entropy
+from model.network import Depths, Network, Stretches
 from model.posterior import Posterior
 from model.prefixes import Prefixes
 
 Show = Callable[[Tensor], Prefixes]
+_LEARNED = 0.01  # nats a hidden position: below, further loops would teach next to nothing
 ORDER_GROUPS = ("order", "posterior")  # parameter groups whose gradients are noisy scores
 
 
@@ -50,14 +51,15 @@ class Arm(nn.Module):
         posterior: Posterior | None = None,
         critic: Critic | None = None,
         is_frozen: bool = False,
+        backward_loops: int | None = None,
     ) -> None:
         """`marginals` [L or 1, V]: log p(x_i) under the training rows' marginals. A denoiser that `is_frozen` drops
-        nothing out: its order is learned for it as it is served."""
+        nothing out: its order is learned for it as it is served. `backward_loops`: see `training.config`."""
         super().__init__()
         self.denoiser = denoiser
         self.average = copy.deepcopy(denoiser).requires_grad_(False)
         self.posterior, self.critic = posterior, critic
-        self.is_frozen = is_frozen
+        self.is_frozen, self._backward_loops = is_frozen, backward_loops
         self.baseline = RunningBaseline(denoiser.architecture.length, window=baseline_window)
         self.register_buffer("marginals", marginals, persistent=False)
 
@@ -102,7 +104,14 @@ class Arm(nn.Module):
     def _ask(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
         if self.denoiser.architecture.loops == 1:
             return Depths(self.denoiser(tokens, hidden, lengths), ())
-        return self.denoiser.depths(tokens, hidden, lengths)
+        if self._backward_loops is None:
+            return self.denoiser.depths(tokens, hidden, lengths)
+
+        def goes_on(token_logits: Tensor) -> Tensor:
+            losses = cross_entropy(token_logits, tokens).masked_fill(~hidden, 0.0)
+            return losses.sum(-1) > _LEARNED * hidden.sum(-1)
+
+        return self.denoiser.depths(tokens, hidden, lengths, stretches=Stretches(self._backward_loops, goes_on, True))
 
     def control(self, x: Tensor) -> Tensor:
         """The control variate of `model.objective.order_form`: -log p(x_i) under the marginals, [B, L]."""

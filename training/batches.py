@@ -4,7 +4,7 @@ Nothing here has a state, so a resumed run continues exactly, and every process 
 global batch and take its own rows of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -94,7 +94,16 @@ def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries 
         generator=generator,
         num_draws=order.draws,
     )
-    return Batch(batch, shown)
+    return Batch(batch, _bared(shown, recipe.prompts.bare, seed=seed))
+
+
+def _bared(draws: PrefixDraws, share: float, *, seed: int) -> PrefixDraws:
+    """This share of the rows with nothing revealed."""
+    if not share:
+        return draws
+    is_bare = torch.rand(len(draws.known), generator=torch.Generator().manual_seed(seed + 3)) < share
+    fraction = draws.fraction.masked_fill(is_bare, 0.0)
+    return replace(draws, fraction=fraction, prompted=draws.prompted | is_bare)
 
 
 def _prompts(batch: Rows, *, spans: float, seed: int) -> Tensor:

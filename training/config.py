@@ -26,7 +26,8 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 LATER_KEYS = {
     "model": ("trunk", "loops", "relative_bias", "pair_bias"),
     "order": ("head", "stride", "branches", "reconsider"),
-    "prompts": ("spans",),
+    "prompts": ("spans", "bare"),
+    "optimizer": ("backward_loops",),
 }
 
 
@@ -162,10 +163,13 @@ class PromptConfig(_Frozen):
 
     `spans`: this share of them knows whole stretches instead, as people write prompts: a beginning, an end, a text
     with holes (`training.rows.known_spans`).
+    `bare`: this share of all rows shows its prompt and nothing more (a puzzle's clues, say), so that the network learns
+    to see far; like prompted rows they are left out of the reported NELBO.
     """
 
     share: Share = 0.25
     spans: Share = 0.0
+    bare: Share = 0.0
 
 
 class StartConfig(_Frozen):
@@ -189,7 +193,8 @@ class OptimizerConfig(_Frozen):
     """AdamW with warm-up and cosine decay. `batch_size` is the global batch of one update, over all processes.
 
     `steps` left out: as many as show every training row 60 times, but 500 at least and 8000 at most. A small table
-    trained for longer is learned by heart.
+    trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
+    most (`model.loops`), and a row that is learned goes through no more of them.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -202,6 +207,7 @@ class OptimizerConfig(_Frozen):
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = Field(default=1.0, gt=0.0)
     ema_decay: float = Field(default=0.998, ge=0.0, lt=1.0)
+    backward_loops: int | None = Field(default=None, ge=1)
 
     @property
     def num_steps(self) -> int:

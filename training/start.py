@@ -17,6 +17,7 @@ from training.config import Recipe, RecipeError
 from training.data.dataset import Dataset
 
 _ORDER_HEAD = "order_head."
+_FREE = ("loops", "dropout")  # what a network may be given anew: no weight's shape depends on it
 
 
 def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
@@ -38,7 +39,7 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
         raise RecipeError(f"data.length: {dataset.train.shape[1]}, but start.artifact takes {length}; leave it out")
     wanted, own = recipe.model.model_dump(), artifact.manifest.architecture.model_dump()
     for name in recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
-        if wanted[name] != own[name]:
+        if wanted[name] != own[name] and name not in _FREE:
             raise RecipeError(f"model.{name}: {wanted[name]}, but start.artifact has {own[name]}; leave it out")
     return artifact
 
@@ -55,11 +56,16 @@ def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> N
     """The network as training finds it: all of it trains, or with a frozen denoiser its order head alone.
 
     An order head comes along from the artifact if it is of the recipe's kind; otherwise the order is learned anew.
-    An imported network may be taken for shorter canvases than the artifact's.
+    An imported network may be taken for shorter canvases than the artifact's, one of our own for other loops.
     """
     if start is None:
-        return build_network(fresh_architecture(recipe, dataset), _order(recipe))
-    architecture = start.manifest.architecture.model_copy(update={"length": dataset.train.shape[1]})
+        architecture: Architecture | ImportedArchitecture = fresh_architecture(recipe, dataset)
+        _check_loops(recipe, architecture)
+        return build_network(architecture, _order(recipe))
+    given = recipe.model.model_fields_set if "model" in recipe.model_fields_set else ()
+    anew = {name: getattr(recipe.model, name) for name in _FREE if name in given}
+    architecture = start.manifest.architecture.model_copy(update={"length": dataset.train.shape[1], **anew})
+    _check_loops(recipe, architecture)
     denoiser = build_network(architecture, _order(recipe))
     old, new = start.manifest.order, denoiser.order
     keeps_order = architecture.length == start.manifest.length and (old.kind, old.head) == (new.kind, new.head)
@@ -68,6 +74,11 @@ def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> N
     if recipe.start.freeze_denoiser:
         _freeze_all_but(denoiser, _ORDER_HEAD)
     return denoiser
+
+
+def _check_loops(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -> None:
+    if recipe.optimizer.backward_loops is not None and architecture.loops == 1:
+        raise RecipeError("optimizer.backward_loops: goes with a network of several loops (model.loops)")
 
 
 def _order(recipe: Recipe) -> OrderSpec:

@@ -121,6 +121,7 @@ class Run:
             posterior=_posterior(recipe, dataset, architecture),
             critic=_critic(recipe, architecture),
             is_frozen=recipe.start.freeze_denoiser,
+            backward_loops=recipe.optimizer.backward_loops,
         )
         if recipe.run.compile:  # block by block: quick to compile, and it leaves names and sharding as they are
             for block in denoiser.blocks:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from model.denoiser import Prediction
 from model.manifest import Architecture, OrderSpec
-from model.network import Network
+from model.network import Network, Stretches
 from model.networks import build_network
-from model.planes import PlaneBlock
+from model.planes import PlaneBlock, PlaneNetwork
 from tests.training.data.puzzles import pool
 from training.data.sudoku_puzzles import draw_symmetries
 
@@ -97,6 +97,68 @@ def test_the_last_of_all_loops_is_what_is_served() -> None:
     assert logits is not None
     assert states.shape == (4, 81, 8)
     assert torch.equal(logits, prediction.token_logits)
+
+
+@torch.inference_mode()
+def test_a_grid_goes_no_further_once_it_is_certain_whatever_stands_beside_it() -> None:
+    """One hidden cell: its digit is told by a sharp score in the first stretch, and 40 loops are as good as 8."""
+    network, shallow = plane_network(loops=40), plane_network(loops=8)
+    assert isinstance(network, PlaneNetwork)
+    network.score.weight.mul_(1e4)
+    shallow.load_state_dict(network.state_dict())
+    x, hidden = _puzzles()
+    single = torch.zeros(1, 81, dtype=torch.bool)
+    single[0, 40] = True
+    alone, short = (_ask(net, x[:1], single).token_logits for net in (network, shallow))
+    assert torch.equal(alone, short), "forty loops would say something else"
+    assert not torch.equal(network.depths(x[:1], single, torch.tensor([81])).prediction.token_logits, short)
+    network.score.weight.mul_(1e-4)  # doubtful again
+    together = _ask(network, torch.cat([x, x[:1]]), torch.cat([hidden, single])).token_logits
+    torch.testing.assert_close(together[:4], _ask(network, x, hidden).token_logits)
+    torch.testing.assert_close(together[4:], _ask(network, x[:1], single).token_logits)
+
+
+def test_gradients_end_where_a_stretch_begins_and_a_row_that_is_done_is_left_as_it_is() -> None:
+    network, (x, hidden) = plane_network(loops=6), _puzzles()
+    lengths = torch.full((len(x),), 81)
+    asked: list[Tensor] = []
+
+    def goes_on(logits: Tensor) -> Tensor:
+        asked.append(logits)
+        return torch.tensor([True, False, True, len(asked) < 2])
+
+    plain = network.depths(x, hidden, lengths)
+    cut = network.depths(x, hidden, lengths, stretches=Stretches(2, goes_on, is_cut=True))
+    assert len(asked) == 2, "nobody is asked behind the last stretch"
+    said = [logits.detach() for logits in (*cut.earlier, cut.prediction.token_logits)]
+    full = [logits.detach() for logits in (*plain.earlier, plain.prediction.token_logits)]
+    for number, (ours, wanted) in enumerate(zip(said, full, strict=True)):
+        torch.testing.assert_close(ours[[0, 2]], wanted[[0, 2]])
+        torch.testing.assert_close(ours[1], full[min(number, 1)][1])
+        torch.testing.assert_close(ours[3], full[min(number, 3)][3])
+    assert isinstance(network, PlaneNetwork)
+    (block,) = network.blocks
+    assert isinstance(block, PlaneBlock)
+    reaches = [_reaches(logits, network.knowledge) for logits in (*cut.earlier, cut.prediction.token_logits)]
+    assert reaches == [True, True, False, False, False, False]
+    assert _reaches(plain.prediction.token_logits, network.knowledge)
+    assert _reaches(cut.prediction.token_logits[[0, 2]], block.out.weight)
+    assert not _reaches(cut.prediction.token_logits[[1, 3]], block.out.weight)
+
+
+def _reaches(logits: Tensor, parameter: Tensor) -> bool:
+    (gradient,) = torch.autograd.grad(logits.sum(), parameter, retain_graph=True, allow_unused=True)
+    return gradient is not None and bool((gradient != 0).any())
+
+
+@torch.inference_mode()
+def test_nobody_goes_on_when_all_are_done() -> None:
+    network, (x, hidden) = plane_network(loops=6), _puzzles()
+    nobody = Stretches(2, lambda logits: torch.zeros(len(logits), dtype=torch.bool))
+    prediction, earlier = network.depths(x, hidden, torch.full((len(x),), 81), stretches=nobody)
+    assert len(earlier) == 5
+    assert all(torch.equal(logits, prediction.token_logits) for logits in earlier[1:])
+    assert torch.equal(prediction.token_logits, _ask(plane_network(loops=2), x, hidden).token_logits)
 
 
 def test_the_order_head_teaches_the_trunk_nothing() -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from model.attention import PairBias, RelativeBias, attend
 from model.denoiser import Prediction, cross_entropy
 from model.manifest import Architecture, OrderKind, OrderSpec
+from model.network import Stretches
 from model.transformer import Transformer
 
 SIZES = (3, 1, 5, 2)
@@ -160,6 +161,23 @@ def test_a_fixed_order_is_what_it_lists() -> None:
     assert not any("log_w" in name for name, _ in network.named_parameters())
     with pytest.raises(ValueError, match="fixed order of 2 positions for a model of 4"):
         _network(kind="fixed", fixed=(1, 0))
+
+
+@torch.inference_mode()
+def test_loops_in_stretches_say_of_each_row_what_it_would_hear_alone_however_long_it_is() -> None:
+    architecture = Architecture(length=6, vocabulary_sizes=(5,), width=16, layers=1, heads=2, mlp_width=32, loops=4)
+    torch.manual_seed(0)
+    network = Transformer(architecture, OrderSpec(kind="uniform"))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, lengths = torch.randint(5, (3, 6)), torch.tensor([6, 4, 2])
+    hidden = torch.ones(3, 6, dtype=torch.bool)
+    stretches = Stretches(1, lambda logits: torch.arange(len(logits)) > 0)
+    plain = network.depths(x, hidden, lengths)
+    torch.testing.assert_close(plain.prediction.token_logits, network(x, hidden, lengths).token_logits)
+    cut = network.depths(x, hidden, lengths, stretches=stretches)
+    torch.testing.assert_close(cut.prediction.token_logits[1:], plain.prediction.token_logits[1:])
+    torch.testing.assert_close(cut.prediction.token_logits[0], plain.earlier[0][0])
 
 
 @pytest.mark.parametrize("bias", BIASES)

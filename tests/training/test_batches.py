@@ -47,6 +47,21 @@ def test_the_share_of_uniform_rows_rests_at_one_and_then_shrinks_to_the_explorat
     assert uniform_share(small_recipe("order.kind=uniform").order, recipe.optimizer, 99) == 1.0
 
 
+def test_bare_rows_show_their_prompt_alone_and_all_other_chance_is_as_it_was() -> None:
+    bare, plain = (
+        draw_batch(_rows(), small_recipe("optimizer.batch_size=4000", f"prompts.bare={share}"), step=0).draws
+        for share in (0.4, 0.0)
+    )
+    is_bare = bare.fraction == 0.0
+    assert abs(float(is_bare.float().mean()) - 0.4) < 0.03
+    assert bare.prompted[is_bare].all(), "no row of the reported NELBO"
+    assert torch.equal(bare.fraction[~is_bare], plain.fraction[~is_bare])
+    assert torch.equal(bare.prompted[~is_bare], plain.prompted[~is_bare])
+    assert torch.equal(bare.known, plain.known)
+    assert torch.equal(bare.noise, plain.noise)
+    assert torch.equal(bare.under(torch.zeros(5)).hidden[is_bare], ~bare.known[is_bare])
+
+
 def test_prompted_and_uniform_rows_have_the_shares_of_the_recipe() -> None:
     recipe = small_recipe(
         "optimizer.batch_size=4000",

@@ -7,13 +7,17 @@ import pytest
 import torch
 
 from model.artifact import load_artifact, save_artifact
+from model.manifest import OrderSpec
 from model.network import Network
+from model.networks import build_network
 from model.objective import even_loss, order_form
+from model.prefixes import draw_prefixes
 from model.tokenizers.grid import GridTokenizer
 from tests.training.data.puzzles import pool
+from training.arm import Arm, Shown
 from training.batches import draw_batch
 from training.card import write_card
-from training.config import Recipe, build_recipe
+from training.config import Recipe, RecipeError, build_recipe
 from training.data.dataset import Dataset
 from training.data.sudoku import shuffle_puzzles
 from training.evaluate import known_sets, law_walk, policy_walk
@@ -107,6 +111,45 @@ def test_steps_are_resumed_bit_for_bit(tmp_path: Path) -> None:
             file.unlink()
         newest.rmdir()
     _assert_same_weights(_train(grid_recipe(), tmp_path / "parts").denoiser, whole.denoiser)
+
+
+def test_longer_loops_go_on_from_an_artifact_and_are_resumed_bit_for_bit(denoiser: Path, tmp_path: Path) -> None:
+    longer = (f"start.artifact={denoiser}", "model.loops=7", "optimizer.backward_loops=2", "prompts.bare=0.5")
+    assert load_artifact(denoiser).denoiser.architecture.loops == 2
+    whole = _train(grid_recipe(*longer), tmp_path / "whole")
+    assert whole.denoiser.architecture.loops == 7
+    _train(grid_recipe(*longer), tmp_path / "parts")
+    newest = sorted((tmp_path / "parts" / "checkpoints").glob("step-*"))[-1]
+    for file in newest.rglob("*"):
+        file.unlink()
+    newest.rmdir()
+    _assert_same_weights(_train(grid_recipe(*longer), tmp_path / "parts").denoiser, whole.denoiser)
+    uncut = _train(grid_recipe(longer[0], longer[1], longer[3]), tmp_path / "uncut").denoiser
+    assert any(not torch.equal(a, b) for a, b in zip(uncut.parameters(), whole.denoiser.parameters(), strict=True))
+
+
+def test_a_row_goes_on_until_its_hidden_digits_are_learned(
+    denoiser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of four rows has sharp digits that are right, the second sharp ones that are wrong, the others none."""
+    network = build_network(load_artifact(denoiser).manifest.architecture, OrderSpec(kind="uniform"))
+    network.architecture = network.architecture.model_copy(update={"loops": 4})
+    rows = split_rows(DATASET, "train")
+    assert rows.clues is not None
+    x, hidden = rows.x[:4].long(), ~rows.clues[:4]
+    said = torch.zeros(4, 81, 9)
+    said[0] = 20.0 * torch.nn.functional.one_hot(x[0], 9)
+    said[1] = 20.0 * torch.nn.functional.one_hot((x[1] + 1) % 9, 9)
+    monkeypatch.setattr(network, "_logits", lambda states: said[-len(states) :])
+    sizes: list[int] = []
+    network.blocks[0].register_forward_hook(lambda *told: sizes.append(len(told[2])))
+    arm = Arm(network, marginals=torch.zeros(1, 9), baseline_window=1, backward_loops=1)
+    chance = torch.Generator().manual_seed(0)
+    shown = arm(x, hidden, rows.lengths[:4], show=lambda log_w: draw_prefixes(log_w, known=~hidden, generator=chance))
+    assert isinstance(shown, Shown)
+    assert sizes == [4, 3, 3, 3]
+    with pytest.raises(RecipeError, match=r"optimizer\.backward_loops: goes with a network of several loops"):
+        train(grid_recipe("model.loops=1", "optimizer.backward_loops=1"), DATASET, work=tmp_path)
 
 
 def test_every_loop_is_trained_and_the_loss_reads_as_the_last_ones() -> None:
