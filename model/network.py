@@ -25,11 +25,13 @@ class Depths(NamedTuple):
 class Stretches(NamedTuple):
     """Loops taken `size` at a time. Behind each stretch `goes_on` is given the token logits so far, [B, L, V], and says
     which rows need another, [B] bool; the others keep what they have. With `is_cut` no gradient goes from one stretch
-    into the one before."""
+    into the one before. `is_whole`: a row that is done is computed on for nothing while others need it, so that all
+    shapes stay as they are and no other row's last bits hang on it."""
 
     size: int
     goes_on: Callable[[Tensor], Tensor]
     is_cut: bool = False
+    is_whole: bool = False
 
     @classmethod
     def all(cls, loops: int) -> "Stretches":
@@ -79,25 +81,33 @@ def deepen(
     logits stand, without a gradient, for those of the loops that it is spared.
     """
     rows = torch.arange(len(x), device=x.device)
+    is_on = torch.ones_like(rows, dtype=torch.bool)
     state, said = x, list[Tensor]()
     for number in range(1, loops + 1):
         x = loop(x, rows)
         is_end = number % stretches.size == 0 or number == loops
         if says_all or is_end:
             logits = say(x)
-            said.append(said[-1].detach().index_copy(0, rows, logits) if said else logits)
+            said.append(_put(said[-1], logits, rows, is_on) if said else logits)
         if not is_end:
             continue
-        state = state.detach().to(x.dtype).index_copy(0, rows, x)
+        state = _put(state.to(x.dtype), x, rows, is_on)
         if number == loops:
             break
         latest = said[-1].detach()
-        is_on = stretches.goes_on(latest)[rows]
-        rows, x = rows[is_on], x[is_on]
-        if not len(rows):
-            return state, said + [latest] * (loops - number if says_all else 0)
+        is_on = is_on & stretches.goes_on(latest)
+        if not is_on.any():
+            said += [latest] * (loops - number if says_all else 0)
+            break
+        if not stretches.is_whole:
+            x, rows = x[is_on[rows]], is_on.nonzero().squeeze(-1)
         x = x.detach() if stretches.is_cut else x
     return state, said
+
+
+def _put(old: Tensor, new: Tensor, rows: Tensor, is_on: Tensor) -> Tensor:
+    """`old` [B, ...], without its gradient, with what is `new` of `rows` in the places of those that are on."""
+    return old.detach().index_copy(0, rows[is_on[rows]], new[is_on[rows]])
 
 
 def initialise(module: nn.Module) -> None:

@@ -19,7 +19,6 @@ _HIDDEN, _IS, _IS_NOT = range(3)  # what a plane knows of a cell
 _SIDE = GRID_SIDE
 _STRETCH = 8  # loops between two looks at whether a grid is done
 _CERTAIN = 1e-3  # what a certain cell's likeliest digit lacks of probability 1
-_CACHED_ROWS = 8  # whose states stay in a processor's cache: larger batches take half as long again a row
 
 
 class PlaneBlock(nn.Module):
@@ -79,8 +78,10 @@ class PlaneNetwork(Network):
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read`. A cell's state is the mean of its digits' states, each as likely as it is: an order
-        belongs to cells."""
-        size = _CACHED_ROWS if tokens.device.type == "cpu" and not torch.is_grad_enabled() else len(tokens)
+        belongs to cells. A processor takes one grid after the other, so that each stops by itself."""
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            raise RuntimeError("grids stop when they are certain, which a recording would not")
+        size = 1 if tokens.device.type == "cpu" and not torch.is_grad_enabled() else len(tokens)
         parts = [
             self._read(x, unseen)
             for x, unseen in zip(torch.split(tokens, size), torch.split(hidden, size), strict=True)
@@ -95,7 +96,8 @@ class PlaneNetwork(Network):
             doubt = 1.0 - logits.softmax(-1).amax(-1)  # [B, 81]
             return (doubt * hidden).amax(-1) > _CERTAIN
 
-        x, logits = self._deepened(tokens, hidden, Stretches(_STRETCH, goes_on), says_all=False)
+        stretches = Stretches(_STRETCH, goes_on, is_whole=True)
+        x, logits = self._deepened(tokens, hidden, stretches, says_all=False)
         return _of_cells(x, logits[-1]), logits[-1]
 
     def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, stretches: Stretches | None = None) -> Depths:

@@ -114,8 +114,23 @@ def test_a_grid_goes_no_further_once_it_is_certain_whatever_stands_beside_it() -
     assert not torch.equal(network.depths(x[:1], single, torch.tensor([81])).prediction.token_logits, short)
     network.score.weight.mul_(1e-4)  # doubtful again
     together = _ask(network, torch.cat([x, x[:1]]), torch.cat([hidden, single])).token_logits
-    torch.testing.assert_close(together[:4], _ask(network, x, hidden).token_logits)
-    torch.testing.assert_close(together[4:], _ask(network, x[:1], single).token_logits)
+    assert torch.equal(together[:4], _ask(network, x, hidden).token_logits)
+    assert torch.equal(together[4:], _ask(network, x[:1], single).token_logits)
+
+
+def test_rows_computed_one_by_one_or_together_say_the_same() -> None:
+    """Together is how an accelerator takes them, and what computes gradients."""
+    network, (x, hidden) = plane_network(loops=24), _puzzles()
+    assert isinstance(network, PlaneNetwork)
+    hidden[0] = False
+    hidden[0, 40] = True
+    with torch.no_grad():
+        network.score.weight.mul_(3e3)
+        alone = _ask(network, x, hidden).token_logits
+    together = _ask(network, x, hidden).token_logits
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=0.1)
+    longest = network.depths(x, hidden, torch.full((4,), 81)).prediction.token_logits
+    assert (together[0] - longest[0]).abs().max() > 0.5, "it stopped, and that shows"
 
 
 def test_gradients_end_where_a_stretch_begins_and_a_row_that_is_done_is_left_as_it_is() -> None:

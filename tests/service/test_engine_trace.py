@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from model.denoiser import Prediction, Stages, Whole
-from model.networks import prepare
+from model.manifest import Architecture, OrderSpec
+from model.networks import build_network, prepare
 from model.tokenizers.base import Tokenizer
 from service.engine_shapes import Inputs, random_inputs
 from service.engine_trace import Traced
@@ -50,6 +51,16 @@ def test_a_shape_that_was_not_recorded_runs_as_it_is() -> None:
     stages = prepare(random_transformer(tokenizer))
     inputs = _inputs(tokenizer, 2, seed=1)
     assert torch.equal(Traced(stages).begin(*inputs).states, stages.begin(*inputs).states)
+
+
+def test_grids_which_stop_when_they_are_certain_are_not_recorded() -> None:
+    """Inputs that all stop at once would not show it."""
+    architecture = Architecture(length=81, vocabulary_sizes=(9,), width=8, mlp_width=12, loops=24, trunk="planes")
+    stages = prepare(build_network(architecture, OrderSpec(kind="uniform")))
+    traced = Traced(stages)
+    inputs = random_inputs(2, 81, shortest=81, vocabulary_sizes=(9,), seed=0)
+    assert not traced.record_begin(*inputs)
+    assert torch.equal(traced.begin(*inputs).states, stages.begin(*inputs).states)
 
 
 def test_a_network_whose_path_depends_on_its_inputs_is_not_recorded() -> None:
