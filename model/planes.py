@@ -17,8 +17,8 @@ from model.order_heads import Reading, make_order_head, read_one
 
 _HIDDEN, _IS, _IS_NOT = range(3)  # what a plane knows of a cell
 _SIDE = GRID_SIDE
-_STRETCH = 8  # loops between two looks at whether a grid is done
-_CERTAIN = 1e-3  # what a certain cell's likeliest digit lacks of probability 1
+_STRETCH = 4  # loops between two looks at whether a grid is done
+_CERTAIN = 1e-2  # what a certain cell's likeliest digit lacks of probability 1
 
 
 class PlaneBlock(nn.Module):

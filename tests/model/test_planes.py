@@ -101,8 +101,8 @@ def test_the_last_of_all_loops_is_what_is_served() -> None:
 
 @torch.inference_mode()
 def test_a_grid_goes_no_further_once_it_is_certain_whatever_stands_beside_it() -> None:
-    """One hidden cell: its digit is told by a sharp score in the first stretch, and 40 loops are as good as 8."""
-    network, shallow = plane_network(loops=40), plane_network(loops=8)
+    """One hidden cell: its digit is told by a sharp score in the first stretch, and 40 loops are as good as 4."""
+    network, shallow = plane_network(loops=40), plane_network(loops=4)
     assert isinstance(network, PlaneNetwork)
     network.score.weight.mul_(1e4)
     shallow.load_state_dict(network.state_dict())
