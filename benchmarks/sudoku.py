@@ -37,7 +37,7 @@ from unveil.training_commands import cache_folder
 
 ORDERS = ("learned", "margin", "confidence", "uniform")
 ORDINARY = RATINGS[:3]
-AT_ONCE = (2, 4, 8, 16)  # positions a step of the curve
+AT_ONCE = (2, 4, 8, 16, 81)  # positions a step of the curve; the last is all of them
 Solved = dict[tuple[str, str, int], list[bool]]  # of a set's puzzles, along an order, so many positions a step
 FEWEST = 17  # clues of the hardest puzzles there are
 

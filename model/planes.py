@@ -1,24 +1,25 @@
-"""The denoiser of sudoku grids: a state for each cell and digit, nine planes that share all weights. Knows no loss.
+"""The denoiser of sudoku grids: a state for each cell and digit, nine planes that share all weights. Knows no order.
 
 Cells talk along rows, columns and boxes, and a cell's nine digits among themselves, through sums: each sends a value,
 and each receives the mean of its row, its column, its box (in its own plane) and of its cell's digits. So renaming
 digits, or permuting rows, columns, bands and stacks, moves the answer with it (transposing does not: rows and columns
-have weights of their own). The blocks are gone through `loops` times.
+have weights of their own). The blocks are gone through `loops` times at most: a grid whose hidden cells are certain is done.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.denoiser import Prediction
+from model.denoiser import Prediction, cross_entropy
 from model.manifest import GRID_CELLS, GRID_SIDE, Architecture, OrderSpec
-from model.network import Depths, Network, Stretches, deepen, initialise
+from model.network import Depths, Network, initialise
 from model.order_heads import Reading, make_order_head, read_one
 
 _HIDDEN, _IS, _IS_NOT = range(3)  # what a plane knows of a cell
 _SIDE = GRID_SIDE
 _STRETCH = 4  # loops between two looks at whether a grid is done
-_CERTAIN = 1e-2  # what a certain cell's likeliest digit lacks of probability 1
+_DOUBTFUL = 0.01  # a cell is certain if its likeliest digit lacks no more of probability 1
+_LEARNED = 0.01  # nats a hidden cell: below, further loops would teach next to nothing
 
 
 class PlaneBlock(nn.Module):
@@ -53,6 +54,8 @@ class PlaneBlock(nn.Module):
 
 class PlaneNetwork(Network):
     """A denoiser in the sense of `model.denoiser.Denoiser`."""
+
+    is_one_by_one = True
 
     def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
         super().__init__()
@@ -90,38 +93,57 @@ class PlaneNetwork(Network):
         return Reading(states, logits, tokens, hidden, lengths)
 
     def _read(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """States of cells and logits. A grid whose hidden cells are all as good as certain goes no further."""
+        """States of cells and logits. A grid that is done keeps what it has while others go on: shapes stay as they
+        are, so that no grid's last bits hang on another."""
+        state = x = self._told(tokens, hidden)
+        logits, is_on = None, torch.ones_like(hidden[:, 0])
+        for number in range(1, self.architecture.loops + 1):
+            x = self._loop(x)
+            if number % _STRETCH and number < self.architecture.loops:
+                continue
+            said = self._logits(x)
+            logits = said if logits is None else torch.where(is_on[:, None, None], said, logits)
+            state = torch.where(is_on[:, None, None, None, None], x, state)
+            doubt = 1.0 - logits.detach().softmax(-1).amax(-1)  # [B, 81]
+            is_on = is_on & ((doubt * hidden).amax(-1) > _DOUBTFUL)
+            if not is_on.any():
+                break
+        assert logits is not None
+        return _of_cells(state, logits), logits
 
-        def goes_on(logits: Tensor) -> Tensor:
-            doubt = 1.0 - logits.softmax(-1).amax(-1)  # [B, 81]
-            return (doubt * hidden).amax(-1) > _CERTAIN
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, backward_loops: int | None = None) -> Depths:
+        """See `Network.depths`. After every `backward_loops` grids whose hidden digits are learned go no further: what
+        they have stands, without a gradient, for the loops that they are spared."""
+        loops, rows = self.architecture.loops, torch.arange(len(tokens), device=tokens.device)
+        state = x = self._told(tokens, hidden)
+        said: list[Tensor] = []
+        for number in range(1, loops + 1):
+            x = self._loop(x)
+            logits = self._logits(x)
+            said.append(said[-1].detach().index_copy(0, rows, logits) if said else logits)
+            if number < loops and (backward_loops is None or number % backward_loops):
+                continue
+            state = state.detach().to(x.dtype).index_copy(0, rows, x.detach())
+            losses = cross_entropy(logits.detach(), tokens[rows]).masked_fill(~hidden[rows], 0.0)
+            is_on = losses.sum(-1) > _LEARNED * hidden[rows].sum(-1)
+            x, rows = x[is_on].detach(), rows[is_on]
+            if not len(rows):
+                said += [said[-1].detach()] * (loops - number)
+                break
+        prediction = self._predict(Reading(_of_cells(state, said[-1]), said[-1], tokens, hidden, lengths))
+        return Depths(prediction, tuple(said[:-1]))
 
-        stretches = Stretches(_STRETCH, goes_on, is_whole=True)
-        x, logits = self._deepened(tokens, hidden, stretches, says_all=False)
-        return _of_cells(x, logits[-1]), logits[-1]
-
-    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, stretches: Stretches | None = None) -> Depths:
-        """See `Network.depths`."""
-        x, (*earlier, logits) = self._deepened(tokens, hidden, stretches or Stretches.all(self.architecture.loops))
-        prediction = self._predict(Reading(_of_cells(x, logits), logits, tokens, hidden, lengths))
-        return Depths(prediction, tuple(earlier))
-
-    def _deepened(
-        self, tokens: Tensor, hidden: Tensor, stretches: Stretches, *, says_all: bool = True
-    ) -> tuple[Tensor, list[Tensor]]:
-        """[B, 81] ids and bools -> [B, 9, 9, 9, D] states, and the logits [B, 81, 9] that `deepen` gives."""
+    def _told(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """[B, 81] ids and bools -> [B, 9, 9, 9, D], what each plane knows of each cell."""
         digits = torch.arange(_SIDE, device=tokens.device)
         known = torch.where(tokens[..., None] == digits, _IS, _IS_NOT)  # [B, 81, 9]
         x = self.knowledge[known.masked_fill(hidden[..., None], _HIDDEN)]
-        x = x.view(-1, _SIDE, _SIDE, _SIDE, x.shape[-1])
+        return x.view(-1, _SIDE, _SIDE, _SIDE, x.shape[-1])
 
-        def loop(x: Tensor, _: Tensor) -> Tensor:
-            for block in self.blocks:
-                x = block(x)
-            return x
-
-        loops = self.architecture.loops
-        return deepen(x, loops=loops, loop=loop, say=self._logits, stretches=stretches, says_all=says_all)
+    def _loop(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
 
     def _logits(self, x: Tensor) -> Tensor:
         """States -> float32 logits [B, 81, 9]."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from model.attention import Attention, PairBias, RelativeBias, padding_bias
 from model.denoiser import Prediction
 from model.manifest import Architecture, OrderSpec
-from model.network import Depths, Network, Stretches, deepen, initialise
+from model.network import Depths, Network, initialise
 from model.order_heads import Reading, make_order_head
 
 
@@ -134,18 +134,16 @@ class Transformer(Trunk, Network):
         x = self.trunk(tokens, hidden, lengths)
         return Reading(x, self._logits(x), tokens, hidden, lengths)
 
-    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, stretches: Stretches | None = None) -> Depths:
+    def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, backward_loops: int | None = None) -> Depths:
         """See `Network.depths`."""
         x, bias = self._begin(tokens, hidden, lengths)
-
-        def loop(x: Tensor, rows: Tensor) -> Tensor:
-            return self._loop(x, bias if bias is None else bias[rows])
-
-        loops = self.architecture.loops
-        x, (*earlier, logits) = deepen(
-            x, loops=loops, loop=loop, say=self._logits, stretches=stretches or Stretches.all(loops)
-        )
-        return Depths(self._predict(Reading(x, logits, tokens, hidden, lengths)), tuple(earlier))
+        states: list[Tensor] = []
+        for number in range(self.architecture.loops):
+            is_cut = backward_loops is not None and number > 0 and number % backward_loops == 0
+            x = self._loop(x.detach() if is_cut else x, bias)
+            states.append(x)
+        prediction = self._predict(Reading(x, self._logits(x), tokens, hidden, lengths))
+        return Depths(prediction, tuple(map(self._logits, states[:-1])))
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]

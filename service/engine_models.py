@@ -27,7 +27,8 @@ from service.engine_shapes import (
 from service.engine_trace import Traced
 from service.messages import Loaded
 
-# On a CPU a forward over more positions gains nothing, and costs in warm-up: larger batches run in parts.
+# On a CPU a forward over more positions gains nothing, and costs in warm-up: larger batches run in parts. Nor do
+# several rows where a network computes them one by one: they are taken a few at a time, so that a step is short.
 _CPU_POSITIONS, _CPU_ROWS, _RECORDED_POSITIONS = 2048, 4, 1024
 _FINISHED_POSITIONS, _FINISHED_CELLS = 1024, 8_000_000
 
@@ -72,7 +73,8 @@ def load_models(
     for source in sources:
         artifact = load_artifact(source.folder)
         stages = prepare(artifact.denoiser.to(place))
-        denoiser, is_deterministic = fixed_shapes(stages, artifact.manifest.architecture, max_batch, place)
+        most = _CPU_ROWS if artifact.denoiser.is_one_by_one and place.type == "cpu" else max_batch
+        denoiser, is_deterministic = fixed_shapes(stages, artifact.manifest.architecture, min(most, max_batch), place)
         version = artifact.manifest.weights_sha256
         loaded = Loaded(source.name, version, str(place), is_deterministic)
         yield loaded, Runner(denoiser, weights_version=version, device=place)

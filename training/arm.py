@@ -14,13 +14,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model.baseline import RunningBaseline
 from model.critic import Critic, simulated_nelbo
-from model.denoiser import Prediction, cross_entropy
-from model.network import Depths, Network, Stretches
+from model.denoiser import Prediction
+from model.network import Depths, Network
 from model.posterior import Posterior
 from model.prefixes import Prefixes
 
 Show = Callable[[Tensor], Prefixes]
-_LEARNED = 0.01  # nats a hidden position: below, further loops would teach next to nothing
 ORDER_GROUPS = ("order", "posterior")  # parameter groups whose gradients are noisy scores
 
 
@@ -102,16 +101,10 @@ class Arm(nn.Module):
         return Shown(log_w, prefixes, prediction, policy, expected, simulated, earlier)
 
     def _ask(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
-        if self.denoiser.architecture.loops == 1:
+        """A frozen denoiser is asked as it is served."""
+        if self.is_frozen or self.denoiser.architecture.loops == 1:
             return Depths(self.denoiser(tokens, hidden, lengths), ())
-        if self._backward_loops is None:
-            return self.denoiser.depths(tokens, hidden, lengths)
-
-        def goes_on(token_logits: Tensor) -> Tensor:
-            losses = cross_entropy(token_logits, tokens).masked_fill(~hidden, 0.0)
-            return losses.sum(-1) > _LEARNED * hidden.sum(-1)
-
-        return self.denoiser.depths(tokens, hidden, lengths, stretches=Stretches(self._backward_loops, goes_on, True))
+        return self.denoiser.depths(tokens, hidden, lengths, backward_loops=self._backward_loops)
 
     def control(self, x: Tensor) -> Tensor:
         """The control variate of `model.objective.order_form`: -log p(x_i) under the marginals, [B, L]."""

@@ -164,7 +164,7 @@ class PromptConfig(_Frozen):
     `spans`: this share of them knows whole stretches instead, as people write prompts: a beginning, an end, a text
     with holes (`training.rows.known_spans`).
     `bare`: this share of all rows shows its prompt and nothing more (a puzzle's clues, say), so that the network learns
-    to see far; like prompted rows they are left out of the reported NELBO.
+    to see far; they are left out of the reported NELBO. With order.kind uniform only.
     """
 
     share: Share = 0.25
@@ -173,7 +173,8 @@ class PromptConfig(_Frozen):
 
 
 class StartConfig(_Frozen):
-    """`artifact`: start from its weights instead of fresh ones; the network is then the artifact's.
+    """`artifact`: start from its weights instead of fresh ones; the network is then the artifact's, but for `loops` and
+    `dropout` where the recipe's `[model]` gives others and the denoiser is not frozen.
 
     `freeze_denoiser` keeps them as they are and learns an order for them alone: without a critic no warm-up and no
     exploration then, unless the recipe asks for them, since only rows of the law teach an order.
@@ -194,7 +195,7 @@ class OptimizerConfig(_Frozen):
 
     `steps` left out: as many as show every training row 60 times, but 500 at least and 8000 at most. A small table
     trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
-    most (`model.loops`), and a row that is learned goes through no more of them.
+    most (`model.loops`), and a sudoku grid that is learned goes through no more of them.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -263,6 +264,10 @@ class Recipe(_Frozen):
             raise ValueError("start.freeze_denoiser: goes with learned orders, order.kind global or contextual")
         if isinstance(self.data, LinesData) and self.start.artifact is None:
             raise ValueError("start.artifact: data.kind lines takes its tokenizer, so one is needed")
+        if self.prompts.bare and self.order.kind != "uniform":
+            raise ValueError("prompts.bare: goes with order.kind uniform")
+        if self.optimizer.backward_loops is not None and self.start.freeze_denoiser:
+            raise ValueError("optimizer.backward_loops: goes with a denoiser that trains, not with a frozen one")
         if self.order.is_walked and not self.start.freeze_denoiser:
             signal = self.order.signal
             raise ValueError(f"order.signal: {signal} takes a denoiser that stays as it is, start.freeze_denoiser")

@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from torch import nn
@@ -39,7 +40,7 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
         raise RecipeError(f"data.length: {dataset.train.shape[1]}, but start.artifact takes {length}; leave it out")
     wanted, own = recipe.model.model_dump(), artifact.manifest.architecture.model_dump()
     for name in recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
-        if wanted[name] != own[name] and name not in _FREE:
+        if wanted[name] != own[name] and (recipe.start.freeze_denoiser or name not in _FREE):
             raise RecipeError(f"model.{name}: {wanted[name]}, but start.artifact has {own[name]}; leave it out")
     return artifact
 
@@ -59,13 +60,12 @@ def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> N
     An imported network may be taken for shorter canvases than the artifact's, one of our own for other loops.
     """
     if start is None:
-        architecture: Architecture | ImportedArchitecture = fresh_architecture(recipe, dataset)
-        _check_loops(recipe, architecture)
-        return build_network(architecture, _order(recipe))
-    given = recipe.model.model_fields_set if "model" in recipe.model_fields_set else ()
-    anew = {name: getattr(recipe.model, name) for name in _FREE if name in given}
-    architecture = start.manifest.architecture.model_copy(update={"length": dataset.train.shape[1], **anew})
-    _check_loops(recipe, architecture)
+        fresh = fresh_architecture(recipe, dataset)
+        _check_loops(recipe, fresh.loops)
+        return build_network(fresh, _order(recipe))
+    anew = {"length": dataset.train.shape[1], **given_anew(recipe)}
+    architecture = start.manifest.architecture.model_copy(update=anew)
+    _check_loops(recipe, architecture.loops)
     denoiser = build_network(architecture, _order(recipe))
     old, new = start.manifest.order, denoiser.order
     keeps_order = architecture.length == start.manifest.length and (old.kind, old.head) == (new.kind, new.head)
@@ -76,9 +76,15 @@ def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> N
     return denoiser
 
 
-def _check_loops(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -> None:
-    if recipe.optimizer.backward_loops is not None and architecture.loops == 1:
-        raise RecipeError("optimizer.backward_loops: goes with a network of several loops (model.loops)")
+def given_anew(recipe: Recipe) -> dict[str, Any]:
+    """What the recipe says of an artifact's network that no weight's shape depends on."""
+    given = recipe.model.model_fields_set if "model" in recipe.model_fields_set else ()
+    return {name: getattr(recipe.model, name) for name in _FREE if name in given}
+
+
+def _check_loops(recipe: Recipe, loops: int) -> None:
+    if recipe.optimizer.backward_loops is not None and recipe.optimizer.backward_loops >= loops:
+        raise RecipeError(f"optimizer.backward_loops: takes fewer than the network's loops, {loops} (model.loops)")
 
 
 def _order(recipe: Recipe) -> OrderSpec:

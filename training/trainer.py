@@ -4,6 +4,7 @@ A step is a function of (recipe, data, step): see `training.batches`. So n steps
 for bit on one CPU thread count, and two processes see the loss that one would see on the same global batch.
 """
 
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ from training.foresight import ForesightStepper
 from training.journal import Journal
 from training.rivals import GAP, LAST_GAP, LAW, candidates, compare, order_log_w
 from training.rows import Rows, split_rows
-from training.start import fresh_architecture, load_start, make_denoiser
+from training.start import fresh_architecture, given_anew, load_start, make_denoiser
 from training.stepper import Stepper, TrainingError
 from training.watch import gradient_noise, law_figures, validation_figures
 
@@ -149,15 +150,20 @@ class Run:
     @property
     def identity(self) -> dict[str, str]:
         """What a checkpoint must agree with to be resumed."""
-        start = {} if self.start is None else {"start.artifact": self.start.manifest.weights_sha256}
-        return {"recipe": self.recipe.fingerprint(), "data": self.dataset.fingerprint, **start}
+        parts = {"recipe": self.recipe.fingerprint(), "data": self.dataset.fingerprint}
+        if self.start is None:
+            return parts
+        parts["start.artifact"] = self.start.manifest.weights_sha256
+        anew = given_anew(self.recipe)  # a fingerprint cannot tell a default that was given from one that was not
+        return {**parts, "model": json.dumps(anew, sort_keys=True)} if anew else parts
 
     def resume(self) -> None:
         checkpoint = find_checkpoint(self.work / "checkpoints")
         if checkpoint is None:
             return
-        for part, fingerprint in self.identity.items():
-            if checkpoint.meta.get(part) != fingerprint:
+        identity = self.identity
+        for part in ("recipe", "data", "start.artifact", "model"):
+            if checkpoint.meta.get(part) != identity.get(part):
                 raise CheckpointError(
                     f"{self.work}: holds checkpoints of another {part}; remove the folder or choose another --out"
                 )

@@ -26,7 +26,7 @@ def test_it_sets_every_order_beside_the_others_on_the_same_puzzles(tmp_path: Pat
     assert set(report["solved"]) == {*(f"qqwing {rating}" for rating in RATINGS), "hard, more clues"}
     assert all(set(orders) == {"learned", "margin", "confidence", "uniform"} for orders in report["solved"].values())
     assert report["puzzles"]["hard, more clues"] == {"number": 1, "clues": 30.0}
-    assert set(report["curve"]["margin"]) == {"1", "16"}
+    assert set(report["curve"]["margin"]) == {"1", "81"}
     if report["judge"]["qqwing"] == "installed":
         assert report["judge"]["disagrees"] == 0
     assert run("sudoku", *arguments) == report  # found again

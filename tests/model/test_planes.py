@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.denoiser import Prediction
 from model.manifest import Architecture, OrderSpec
-from model.network import Network, Stretches
+from model.network import Network
 from model.networks import build_network
 from model.planes import PlaneBlock, PlaneNetwork
 from tests.training.data.puzzles import pool
@@ -133,32 +133,35 @@ def test_rows_computed_one_by_one_or_together_say_the_same() -> None:
     assert (together[0] - longest[0]).abs().max() > 0.5, "it stopped, and that shows"
 
 
-def test_gradients_end_where_a_stretch_begins_and_a_row_that_is_done_is_left_as_it_is() -> None:
+def test_gradients_end_where_a_stretch_begins_and_a_grid_that_is_learned_goes_no_further() -> None:
+    """The first grid's only hidden digit is told by a sharp score: wrong, and it goes on; right, and it stops."""
     network, (x, hidden) = plane_network(loops=6), _puzzles()
-    lengths = torch.full((len(x),), 81)
-    asked: list[Tensor] = []
-
-    def goes_on(logits: Tensor) -> Tensor:
-        asked.append(logits)
-        return torch.tensor([True, False, True, len(asked) < 2])
-
-    plain = network.depths(x, hidden, lengths)
-    cut = network.depths(x, hidden, lengths, stretches=Stretches(2, goes_on, is_cut=True))
-    assert len(asked) == 2, "nobody is asked behind the last stretch"
-    said = [logits.detach() for logits in (*cut.earlier, cut.prediction.token_logits)]
-    full = [logits.detach() for logits in (*plain.earlier, plain.prediction.token_logits)]
-    for number, (ours, wanted) in enumerate(zip(said, full, strict=True)):
-        torch.testing.assert_close(ours[[0, 2]], wanted[[0, 2]])
-        torch.testing.assert_close(ours[1], full[min(number, 1)][1])
-        torch.testing.assert_close(ours[3], full[min(number, 3)][3])
     assert isinstance(network, PlaneNetwork)
     (block,) = network.blocks
-    assert isinstance(block, PlaneBlock)
-    reaches = [_reaches(logits, network.knowledge) for logits in (*cut.earlier, cut.prediction.token_logits)]
-    assert reaches == [True, True, False, False, False, False]
-    assert _reaches(plain.prediction.token_logits, network.knowledge)
-    assert _reaches(cut.prediction.token_logits[[0, 2]], block.out.weight)
-    assert not _reaches(cut.prediction.token_logits[[1, 3]], block.out.weight)
+    hidden[0] = torch.arange(81) == 40
+    lengths = torch.full((len(x),), 81)
+    sizes: list[int] = []
+    block.register_forward_hook(lambda *told: sizes.append(len(told[2])))
+    with torch.no_grad():
+        network.score.weight.mul_(3e3)
+        full = [*(plain := network.depths(x, hidden, lengths)).earlier, plain.prediction.token_logits]
+        x[0, 40] = full[1][0, 40].argmax()
+    sizes.clear()
+    cut = network.depths(x, hidden, lengths, backward_loops=2)
+    assert sizes == [4, 4, 3, 3, 3, 3]
+    said = [*cut.earlier, cut.prediction.token_logits]
+    for number, (ours, wanted) in enumerate(zip(said, full, strict=True)):
+        torch.testing.assert_close(ours[1:], wanted[1:])
+        torch.testing.assert_close(ours[0], full[min(number, 1)][0])
+    assert [_reaches(logits, network.knowledge) for logits in said] == [True, True, False, False, False, False]
+    assert [_reaches(logits[:1], network.score.weight) for logits in said] == [True, True, False, False, False, False]
+    assert all(_reaches(logits[1:], network.score.weight) for logits in said)
+    whole = network.depths(x, hidden, lengths).prediction.token_logits
+    assert _reaches(whole, network.knowledge)
+    sizes.clear()
+    x[0, 40] = (x[0, 40] + 1) % 9
+    network.depths(x, hidden, lengths, backward_loops=2)
+    assert sizes == [4] * 6
 
 
 def _reaches(logits: Tensor, parameter: Tensor) -> bool:
@@ -166,14 +169,18 @@ def _reaches(logits: Tensor, parameter: Tensor) -> bool:
     return gradient is not None and bool((gradient != 0).any())
 
 
-@torch.inference_mode()
-def test_nobody_goes_on_when_all_are_done() -> None:
-    network, (x, hidden) = plane_network(loops=6), _puzzles()
-    nobody = Stretches(2, lambda logits: torch.zeros(len(logits), dtype=torch.bool))
-    prediction, earlier = network.depths(x, hidden, torch.full((len(x),), 81), stretches=nobody)
+def test_nothing_is_computed_once_all_grids_are_learned() -> None:
+    network, (x, _) = plane_network(loops=6), _puzzles()
+    assert isinstance(network, PlaneNetwork)
+    hidden = (torch.arange(81) == 40).expand(4, -1)
+    lengths = torch.full((len(x),), 81)
+    with torch.no_grad():
+        network.score.weight.mul_(3e3)
+        x[:, 40] = network.depths(x, hidden, lengths).earlier[1][:, 40].argmax(-1)
+    prediction, earlier = network.depths(x, hidden, lengths, backward_loops=2)
     assert len(earlier) == 5
     assert all(torch.equal(logits, prediction.token_logits) for logits in earlier[1:])
-    assert torch.equal(prediction.token_logits, _ask(plane_network(loops=2), x, hidden).token_logits)
+    assert not prediction.token_logits.requires_grad
 
 
 def test_the_order_head_teaches_the_trunk_nothing() -> None:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from model.attention import PairBias, RelativeBias, attend
 from model.denoiser import Prediction, cross_entropy
 from model.manifest import Architecture, OrderKind, OrderSpec
-from model.network import Stretches
 from model.transformer import Transformer
 
 SIZES = (3, 1, 5, 2)
@@ -163,21 +162,19 @@ def test_a_fixed_order_is_what_it_lists() -> None:
         _network(kind="fixed", fixed=(1, 0))
 
 
-@torch.inference_mode()
-def test_loops_in_stretches_say_of_each_row_what_it_would_hear_alone_however_long_it_is() -> None:
+def test_gradients_go_back_through_so_many_loops_and_every_loop_says_what_it_did() -> None:
     architecture = Architecture(length=6, vocabulary_sizes=(5,), width=16, layers=1, heads=2, mlp_width=32, loops=4)
     torch.manual_seed(0)
     network = Transformer(architecture, OrderSpec(kind="uniform"))
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
     x, lengths = torch.randint(5, (3, 6)), torch.tensor([6, 4, 2])
     hidden = torch.ones(3, 6, dtype=torch.bool)
-    stretches = Stretches(1, lambda logits: torch.arange(len(logits)) > 0)
-    plain = network.depths(x, hidden, lengths)
+    plain, cut = (network.depths(x, hidden, lengths, backward_loops=loops) for loops in (None, 2))
     torch.testing.assert_close(plain.prediction.token_logits, network(x, hidden, lengths).token_logits)
-    cut = network.depths(x, hidden, lengths, stretches=stretches)
-    torch.testing.assert_close(cut.prediction.token_logits[1:], plain.prediction.token_logits[1:])
-    torch.testing.assert_close(cut.prediction.token_logits[0], plain.earlier[0][0])
+    said, wanted = ([*depths.earlier, depths.prediction.token_logits] for depths in (cut, plain))
+    for ours, theirs in zip(said, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    reached = [torch.autograd.grad(logits.sum(), network.mask, allow_unused=True, retain_graph=True) for logits in said]
+    assert [gradient is not None for (gradient,) in reached] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("bias", BIASES)

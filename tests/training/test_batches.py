@@ -48,9 +48,9 @@ def test_the_share_of_uniform_rows_rests_at_one_and_then_shrinks_to_the_explorat
 
 
 def test_bare_rows_show_their_prompt_alone_and_all_other_chance_is_as_it_was() -> None:
+    common = ("optimizer.batch_size=4000", "order.kind=uniform")
     bare, plain = (
-        draw_batch(_rows(), small_recipe("optimizer.batch_size=4000", f"prompts.bare={share}"), step=0).draws
-        for share in (0.4, 0.0)
+        draw_batch(_rows(), small_recipe(*common, f"prompts.bare={share}"), step=0).draws for share in (0.4, 0.0)
     )
     is_bare = bare.fraction == 0.0
     assert abs(float(is_bare.float().mean()) - 0.4) < 0.03

@@ -33,6 +33,7 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
         ("model.heads=3", "small: model: width 16 is not a multiple of heads 3"),
         ("prompts.share=1.5", "small: prompts.share: Input should be less than or equal to 1"),
         ("order.posterior_layers=0", "small: order.posterior_layers: Input should be greater than or equal to 1"),
+        ("prompts.bare=0.5", "small: recipe: prompts.bare: goes with order.kind uniform"),
         ("order.draws=2", 'small: order: draws: goes with signal = "score"'),
         (
             "order.learn_from_prompted=true",

@@ -7,16 +7,14 @@ import pytest
 import torch
 
 from model.artifact import load_artifact, save_artifact
-from model.manifest import OrderSpec
 from model.network import Network
-from model.networks import build_network
 from model.objective import even_loss, order_form
-from model.prefixes import draw_prefixes
 from model.tokenizers.grid import GridTokenizer
 from tests.training.data.puzzles import pool
-from training.arm import Arm, Shown
+from training.arm import Arm
 from training.batches import draw_batch
 from training.card import write_card
+from training.checkpoint import CheckpointError
 from training.config import Recipe, RecipeError, build_recipe
 from training.data.dataset import Dataset
 from training.data.sudoku import shuffle_puzzles
@@ -128,28 +126,36 @@ def test_longer_loops_go_on_from_an_artifact_and_are_resumed_bit_for_bit(denoise
     assert any(not torch.equal(a, b) for a, b in zip(uncut.parameters(), whole.denoiser.parameters(), strict=True))
 
 
-def test_a_row_goes_on_until_its_hidden_digits_are_learned(
-    denoiser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first of four rows has sharp digits that are right, the second sharp ones that are wrong, the others none."""
-    network = build_network(load_artifact(denoiser).manifest.architecture, OrderSpec(kind="uniform"))
-    network.architecture = network.architecture.model_copy(update={"loops": 4})
+@pytest.mark.parametrize("loops", [1, 3])
+def test_gradients_cannot_go_back_through_more_loops_than_there_are(tmp_path: Path, loops: int) -> None:
+    recipe = grid_recipe(f"model.loops={loops}", "optimizer.backward_loops=3")
+    with pytest.raises(RecipeError, match=rf"optimizer\.backward_loops: takes fewer than the network's loops, {loops}"):
+        train(recipe, DATASET, work=tmp_path)
+
+
+def test_a_frozen_denoiser_is_asked_as_it_is_served(denoiser: Path) -> None:
+    network = load_artifact(denoiser).denoiser
     rows = split_rows(DATASET, "train")
     assert rows.clues is not None
-    x, hidden = rows.x[:4].long(), ~rows.clues[:4]
-    said = torch.zeros(4, 81, 9)
-    said[0] = 20.0 * torch.nn.functional.one_hot(x[0], 9)
-    said[1] = 20.0 * torch.nn.functional.one_hot((x[1] + 1) % 9, 9)
-    monkeypatch.setattr(network, "_logits", lambda states: said[-len(states) :])
-    sizes: list[int] = []
-    network.blocks[0].register_forward_hook(lambda *told: sizes.append(len(told[2])))
-    arm = Arm(network, marginals=torch.zeros(1, 9), baseline_window=1, backward_loops=1)
-    chance = torch.Generator().manual_seed(0)
-    shown = arm(x, hidden, rows.lengths[:4], show=lambda log_w: draw_prefixes(log_w, known=~hidden, generator=chance))
-    assert isinstance(shown, Shown)
-    assert sizes == [4, 3, 3, 3]
-    with pytest.raises(RecipeError, match=r"optimizer\.backward_loops: goes with a network of several loops"):
-        train(grid_recipe("model.loops=1", "optimizer.backward_loops=1"), DATASET, work=tmp_path)
+    hidden = ~rows.clues[:4]
+    asked = [Arm(network, marginals=torch.zeros(1, 9), baseline_window=1, is_frozen=f) for f in (True, False)]
+    frozen, trained = (arm._ask(rows.x[:4].long(), hidden, rows.lengths[:4]) for arm in asked)
+    assert (len(frozen.earlier), len(trained.earlier)) == (0, 1)
+
+
+def test_other_loops_are_another_run(denoiser: Path, tmp_path: Path) -> None:
+    """One loop is what a recipe without a [model] has too; but here it is given."""
+    start = f"start.artifact={denoiser}"
+    fields = grid_recipe(start).model_dump(mode="json", exclude_unset=True)
+    del fields["model"]
+    given, not_given = (build_recipe({**fields, **model}, source="grids") for model in ({"model": {"loops": 1}}, {}))
+    assert given.fingerprint() == not_given.fingerprint()
+    assert _train(given, tmp_path).denoiser.architecture.loops == 1
+    with pytest.raises(CheckpointError, match="holds checkpoints of another model"):
+        train(not_given, DATASET, work=tmp_path)
+    frozen = grid_recipe(start, "start.freeze_denoiser=true", "order.kind=global", "model.loops=3")
+    with pytest.raises(RecipeError, match=r"model\.loops: 3, but start.artifact has 2; leave it out"):
+        train(frozen, DATASET, work=tmp_path / "frozen")
 
 
 def test_every_loop_is_trained_and_the_loss_reads_as_the_last_ones() -> None:
