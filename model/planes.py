@@ -3,7 +3,7 @@
 Cells talk along rows, columns and boxes, and a cell's nine digits among themselves, through sums: each sends a value,
 and each receives the mean of its row, its column, its box (in its own plane) and of its cell's digits. So renaming
 digits, or permuting rows, columns, bands and stacks, moves the answer with it (transposing does not: rows and columns
-have weights of their own). The blocks are gone through `loops` times at most: a grid whose hidden cells are certain is done.
+have weights of their own). The blocks are gone through `loops` times, or until all hidden cells of a grid are certain.
 """
 
 import torch
