@@ -124,6 +124,8 @@ class PlaneNetwork(Network):
             if number < loops and (backward_loops is None or number % backward_loops):
                 continue
             state = state.detach().to(x.dtype).index_copy(0, rows, x.detach())
+            if number == loops:
+                break
             losses = cross_entropy(logits.detach(), tokens[rows]).masked_fill(~hidden[rows], 0.0)
             is_on = losses.sum(-1) > _LEARNED * hidden[rows].sum(-1)
             x, rows = x[is_on].detach(), rows[is_on]
