@@ -1,4 +1,5 @@
-"""Dates and times as text, and as whole numbers of a unit since the start of 1970. Knows no column and no clock."""
+"""Dates and times as text, and as whole numbers of a unit since the start of 1970, of times of day since midnight.
+Knows no column and no clock."""
 
 import re
 from dataclasses import dataclass
@@ -23,20 +24,31 @@ _PARTS = {
     "ffffff": (r"(?P<fraction>[0-9]{1,6})", "{fraction}"),
 }
 
+_LEFT_OUT = {
+    "year": "1970",
+    "month": "01",
+    "day": "01",
+    "hour": "0",
+    "minute": "00",
+    "second": "00",
+    "fraction": "0",
+}
+
 
 @dataclass(frozen=True)
 class DateFormat:
-    """One way to write a date, as `DD.MM.YYYY hh:mm`. Days, months and hours may lack their leading zero when read."""
+    """One way to write a date, as `DD.MM.YYYY hh:mm`, or a time of day, as `hh:mm`. Days, months and hours may lack
+    their leading zero when read."""
 
     name: str
     unit: Unit
 
     def parse(self, text: str) -> int | None:
-        """Units since 1970-01-01, or None for what is no date in this format, the 30th of February say."""
+        """Units since 1970-01-01 or midnight, or None for what is no date in this format, the 30th of February say."""
         match = self._pattern.fullmatch(text)
         if match is None:
             return None
-        parts = {"hour": "0", "minute": "00", "second": "00", "fraction": "0", **match.groupdict()}
+        parts = {**_LEFT_OUT, **match.groupdict()}
         date = f"{parts['year']}-{parts['month']:0>2}-{parts['day']:0>2}"
         clock = f"{parts['hour']:0>2}:{parts['minute']}:{parts['second']}.{parts['fraction']:0<6}"
         try:
@@ -71,6 +83,7 @@ def _all_formats() -> dict[str, DateFormat]:
         for date, (clock, unit) in product(_DATES, _TIMES.items())
         for separator, zone in product(" T", ("", "Z"))
     }
+    names |= {clock: unit for clock, unit in _TIMES.items() if clock}
     return {name: DateFormat(name, unit) for name, unit in names.items()}
 
 

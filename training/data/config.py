@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from model.tokenizers.dates import FORMATS
 from model.tokenizers.table import DEFAULT_MAX_BINS
 
-EXAMPLE_FORMATS = "YYYY-MM-DD, DD.MM.YYYY, MM/DD/YYYY, YYYY-MM-DD hh:mm or YYYY-MM-DDThh:mm:ssZ"
+EXAMPLE_FORMATS = "YYYY-MM-DD, DD.MM.YYYY, MM/DD/YYYY, YYYY-MM-DD hh:mm, YYYY-MM-DDThh:mm:ssZ or hh:mm"
 Share = Annotated[float, Field(gt=0, le=0.4)]
 MaxBins = Annotated[int, Field(ge=1, le=1024)]
 

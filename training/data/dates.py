@@ -17,10 +17,13 @@ Refuse = Callable[[int, str], DataError]  # the row, from 0, and what is wrong t
 
 
 def typed_dates(series: pl.Series) -> tuple[pl.Series, str | None]:
-    """A Parquet column of dates or times as texts of a known format; what else is said of it. Times of a zone are
-    given in UTC."""
+    """A Parquet column of dates, times or times of day as texts of a known format; what else is said of it. Times of a
+    zone are given in UTC."""
     if series.dtype == pl.Date:
         return series.dt.strftime("%Y-%m-%d"), None
+    if series.dtype == pl.Time:  # since midnight, as times since 1970 are; its day is not written
+        clock, notice = typed_dates(series.cast(pl.Int64).cast(pl.Datetime("ns")).alias(series.name))
+        return clock.str.slice(len("1970-01-01T")), notice
     assert isinstance(series.dtype, pl.Datetime)
     notice = None
     if series.dtype.time_unit == "ns":

@@ -6,7 +6,7 @@ The rules, in order; a column that the user names in the recipe is never dropped
   Numbers with
   leading zeros (007) and whole numbers beyond 2**53 are codes, not quantities: text;
 - over half of the cells numbers, and more than 64 different cells: refused, naming the first that is none;
-- all cells dates of one format (`dates`): dates. A Parquet column of dates or times always is one;
+- all cells dates or times of day of one format (`dates`): dates. A Parquet column of them always is one;
 - otherwise text, booleans included: categorical, but dropped where it has more than 256 different cells, or a
   different one in every row.
 Whatever is dropped or taken for what it may not be, the user is told so, and how to have it otherwise.
@@ -62,7 +62,7 @@ class ColumnReader:
         if series.dtype.is_nested() or series.dtype in _UNREADABLE:
             return self._unusable(series, choice, f"is of the type {series.dtype}, which is not read")
         notice = None
-        if series.dtype in (pl.Date, pl.Datetime):
+        if series.dtype in (pl.Date, pl.Datetime, pl.Time):
             series, notice = typed_dates(series)
         text = self._text(series)
         if text.null_count() == len(text):

@@ -14,12 +14,15 @@ from model.tokenizers.table import TableTokenizer
 
 DAYS = np.array([float(day) for day in range(19000, 19100)] + [np.nan])
 _SPAN = {"D": 700_000, "m": 10**9, "s": 10**10, "us": 4 * 10**15}
+_DAY = {"m": 24 * 60, "s": 24 * 3600, "us": 24 * 3600 * 10**6}
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.floats(-1, 1))
 def test_every_count_comes_back_from_its_text(name: str, share: float) -> None:
     chosen = FORMATS[name]
     count = int(share * _SPAN[chosen.unit])
+    if name.startswith("hh"):
+        count %= _DAY[chosen.unit]
     assert chosen.parse(chosen.show(count)) == count
 
 
@@ -28,6 +31,13 @@ def test_every_count_comes_back_from_its_text(name: str, share: float) -> None:
 )
 def test_what_is_no_date_is_none(text: str) -> None:
     assert FORMATS["YYYY-MM-DD"].parse(text) is None
+
+
+def test_a_time_of_day_counts_from_midnight_and_stays_within_its_day() -> None:
+    assert FORMATS["hh:mm"].parse("7:05") == 425
+    assert FORMATS["hh:mm:ss"].show(86399) == "23:59:59"
+    assert FORMATS["hh:mm"].parse("24:00") is None
+    assert FORMATS["hh:mm"].parse("07:05:00") is None
 
 
 def test_leading_zeros_may_lack_when_read_and_are_there_when_shown() -> None:

@@ -1,6 +1,6 @@
 """Which kind a column gets, and which columns a model should not learn."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,17 @@ def test_dates_are_numbers_of_their_unit_with_the_format_that_all_of_them_have()
     assert dated(["19700102", "19700103"], ColumnChoice(kind="date", format="YYYYMMDD")) == ("YYYYMMDD", [1.0, 2.0])
     assert kept(["19700102", "19700103"]) == [19700102.0, 19700103.0]
     assert kept(["1970-01-02"] * 2, ColumnChoice(kind="categorical")) == ["1970-01-02"] * 2
+
+
+def test_times_of_day_are_numbers_too_written_or_typed() -> None:
+    assert dated(["07:05", "?", "23:59"]) == ("hh:mm", [425.0, None, 1439.0])
+    assert dated(["0:00:01.5"]) == ("hh:mm:ss.ffffff", [1_500_000.0])
+    assert dated([time(7, 5), None], dtype=pl.Time) == ("hh:mm:ss", [25500.0, None])
+    assert dated([time(0, 0, 0, 7)], dtype=pl.Time) == ("hh:mm:ss.ffffff", [7.0])
+    assert kept(["21:15", "3:75"]) == ["21:15", "3:75"]
+    finer = ColumnReader(missing=(), place=str).infer(pl.Series("x", [1001], dtype=pl.Int64).cast(pl.Time), None)
+    assert isinstance(finer, Kept)
+    assert finer.notice == "holds nanoseconds, taken as microseconds"
 
 
 def test_typed_times_of_a_zone_are_given_in_utc() -> None:
