@@ -40,7 +40,7 @@ from unveil.training_commands import cache_folder
 LENGTH = 54  # tokens of the longest molecule in MOSES
 HIDDEN_SHARE = 0.5
 ORDER: Fields = {"kind": "contextual", "head": "foresight", "signal": "foresight", "stride": 4}
-SIZES: Fields = {"train": 2000, "test": 100, "steps": 80, "batch_size": 16}
+SIZES: Fields = {"train": 2000, "test": 200, "steps": 80, "batch_size": 16}
 QUICK: Fields = {"train": 60, "test": 6, "steps": 2, "batch_size": 4}
 POLICIES: dict[str, OrderPolicy] = {
     "learned": "learned",

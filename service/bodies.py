@@ -4,6 +4,7 @@ JSON is taken as RFC 8259 has it and nothing more: UTF-8, no NaN, no infinity, n
 two values would be silently ignored). The content-type header is not looked at: `curl -d` sends the wrong one.
 """
 
+import asyncio
 import json
 import math
 from difflib import get_close_matches
@@ -34,19 +35,24 @@ _WANTED = {"order": f"{_ORDERS}, or a list of all hidden positions"}
 _WANTED_TO_SCORE = {"order": f"{_ORDERS}, or a list of all known positions"}
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Raises ServiceError as soon as the body is known to be too large, whether it says so or just goes on."""
+async def read_body(request: Request, limit: int, *, timeout_seconds: float) -> bytes:
+    """Raises ServiceError as soon as the body is known to be too large, whether it says so or just goes on, and when it
+    is not there in time."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large(limit)
     parts: list[bytes] = []
     size = 0
     try:
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise too_large(limit)
-            parts.append(part)
+        async with asyncio.timeout(timeout_seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise too_large(limit)
+                parts.append(part)
+    except TimeoutError:
+        message = f"the body was not there within {timeout_seconds:g} seconds"
+        raise ServiceError("timeout", message, headers={"connection": "close"}) from None
     except ClientDisconnect:
         raise ServiceError("client_disconnected", "the client went away") from None
     return b"".join(parts)
@@ -65,26 +71,27 @@ def parse_json(body: bytes) -> Any:
     """Raises ServiceError (400) for whatever is not exactly one JSON value in UTF-8."""
     try:
         text = body.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_duplicates)
+        found = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_duplicates)
+        value = _whole_characters(text, found)
     except UnicodeDecodeError:
         raise ServiceError("invalid_json", "the body is not UTF-8") from None
+    except UnicodeEncodeError:
+        raise ServiceError("invalid_json", "the body has half a surrogate pair, which is no character") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ServiceError("invalid_json", f"the body is not JSON: {error.msg} ({place})") from None
-    except RecursionError:
-        raise ServiceError("invalid_json", "the body is nested too deeply") from None
     except ValueError as error:
         raise ServiceError("invalid_json", f"the body is not JSON: {_short(str(error))}") from None
-    if "\\u" in text:
-        _refuse_half_characters(value)
+    except RecursionError:
+        raise ServiceError("invalid_json", "the body is nested too deeply") from None
     return value
 
 
-def _refuse_half_characters(value: Any) -> None:
-    try:
+def _whole_characters(text: str, value: Any) -> Any:
+    """The value, unless an escape in it is half a character. Raises UnicodeEncodeError, RecursionError."""
+    if "\\u" in text:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise ServiceError("invalid_json", "the body has half a surrogate pair, which is no character") from None
+    return value
 
 
 def validate(value: Any, schema: type[Schema]) -> Schema:
@@ -150,7 +157,7 @@ def _finite(digits: str) -> float:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for i, name in enumerate(names) if name in names[:i])
+        seen: set[str] = set()
+        double = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise ValueError(f'the name "{_short(double)}" occurs twice in an object')
     return fields

@@ -78,7 +78,9 @@ def find_sources(artifacts: Sequence[str], *, checkpoints: Path) -> tuple[Source
     Raises ArtifactError where there is nothing to serve, or two of one name.
     """
     sources = [_source(text) for text in artifacts] or [
-        Source(path.parent.name, path.parent) for path in sorted(checkpoints.glob(f"*/{CONFIG}"))
+        Source(path.parent.name, path.parent)
+        for path in sorted(checkpoints.glob(f"*/{CONFIG}"))
+        if not path.parent.name.startswith(".")  # what writing an artifact leaves where it is killed
     ]
     if not sources:
         raise ArtifactError(f"{checkpoints}: no artifact to serve; name one, or train one")

@@ -45,9 +45,6 @@ class DecodeJob:
     def last_event(self) -> Event:
         return Finished(*self.ids) if isinstance(self.command, Generate) else Ranked(*self.ids, ())
 
-    def length(self, index: int) -> int:
-        return self.canvases[index].length
-
     def advance(self, index: int, result: Result) -> tuple[list[Event], bool]:
         """Puts a canvas's step on the books: what is to be said of it, and whether it needs no further one."""
         assert isinstance(result, StepResult)
@@ -100,9 +97,6 @@ class ScoreJob:
         order = self._orders[index]
         chain = self._chains[index]
         return chain if order is None else chain.link(order, seat - self._first_seats[index])
-
-    def length(self, seat: int) -> int:
-        return self._chains[self._index(seat)].canvas.length
 
     def advance(self, seat: int, result: Result) -> tuple[list[Event], bool]:
         """Puts a step on the books: what is to be said of it, and whether the seat needs no further one."""

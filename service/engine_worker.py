@@ -8,7 +8,7 @@ fails. Cancelled requests are gone before the next step.
 import math
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from model.canvas import Canvas
@@ -156,7 +156,8 @@ class Worker:
 
     def _lane(self, model: str, length: int, kind: Kind) -> Lane:
         bucket = self._runners[model].bucket(length)
-        return Lane(model, bucket, kind, self._runners[model].largest(bucket))
+        largest = 1 if kind == "rank" else self._runners[model].largest(bucket)  # each rank is a forward of its own
+        return Lane(model, bucket, kind, largest)
 
     def _step(self, lane: Lane, seats: Sequence[Seat]) -> None:
         self._start([self._jobs[seat.request_id] for seat in seats])
@@ -165,9 +166,8 @@ class Worker:
             return
         runner = self._runners[lane.model]
         before, begin = runner.num_positions, time.perf_counter()
-        results = self._run(runner, lane.kind, seats)
+        results, num_useful = self._run(runner, lane.kind, seats)
         seconds = self._step_seconds = time.perf_counter() - begin
-        lengths = [self._jobs[seat.request_id].length(seat.index) for seat in seats]
         for seat, result in zip(seats, results, strict=True):
             if isinstance(result, Exception):
                 self._fail({seat.request_id}, result)
@@ -177,16 +177,19 @@ class Worker:
             seconds=seconds,
             num_canvases=len(seats),
             num_positions=runner.num_positions - before,
-            num_useful_positions=sum(lengths),
+            num_useful_positions=num_useful,
             num_revealed=sum(len(result.reveals) for _, result in good if isinstance(result, StepResult)),
         )
         self._emit([*events, stepped])
 
-    def _run(self, runner: Runner, kind: Kind, seats: Sequence[Seat]) -> Sequence[Result | Exception]:
-        """One forward over what these seats hold; what cannot be stepped has its exception."""
+    def _run(self, runner: Runner, kind: Kind, seats: Sequence[Seat]) -> tuple[Sequence[Result | Exception], int]:
+        """One forward over what these seats hold; what cannot be stepped has its exception. And how many positions the
+        canvases have, those that look alike counted once: they share a row of the forward."""
         if kind == "score":
-            return step_all(runner.score, [self._job(seat, ScoreJob).chain(seat.index) for seat in seats], check_scores)
-        return step_all(runner.step, [self._job(seat, DecodeJob).canvases[seat.index] for seat in seats], check_steps)
+            chains = [self._job(seat, ScoreJob).chain(seat.index) for seat in seats]
+            return step_all(runner.score, chains, check_scores), _num_positions(chain.canvas for chain in chains)
+        canvases = [self._job(seat, DecodeJob).canvases[seat.index] for seat in seats]
+        return step_all(runner.step, canvases, check_steps), _num_positions(canvases)
 
     def _job(self, seat: Seat, kind: type[OneJob]) -> OneJob:
         job = self._jobs[seat.request_id]
@@ -204,17 +207,26 @@ class Worker:
             self._emit(events)
 
     def _rank(self, lane: Lane, seats: Sequence[Seat]) -> None:
+        runner = self._runners[lane.model]
         for seat in seats:
             job = self._job(seat, DecodeJob)
+            before, begin = runner.num_positions, time.perf_counter()
             try:
-                probabilities = tuple(self._runners[lane.model].rank(job.canvases[0]))
+                probabilities = tuple(runner.rank(job.canvases[0]))
                 if not all(math.isfinite(p) for _, p in probabilities):
                     raise BadStepError("the order's probabilities are not finite")
             except Exception as error:
                 self._fail({seat.request_id}, error)
                 continue
             self._forget(seat.request_id)
-            self._emit([Ranked(*job.ids, probabilities)])
+            stepped = Stepped(
+                seconds=time.perf_counter() - begin,
+                num_canvases=1,
+                num_positions=runner.num_positions - before,
+                num_useful_positions=job.canvases[0].length,
+                num_revealed=0,
+            )
+            self._emit([Ranked(*job.ids, probabilities), stepped])
 
     def _advance(self, lane: Lane, seat: Seat, result: Result) -> list[Event]:
         """Puts a seat's step on the books; the request may have failed through another of its seats."""
@@ -243,6 +255,10 @@ class Worker:
     def _forget(self, request_id: str) -> None:
         self._scheduler.drop(request_id)
         self._jobs.pop(request_id, None)
+
+
+def _num_positions(canvases: Iterable[Canvas]) -> int:
+    return sum(len(tokens) for tokens, _ in {(canvas.tokens, canvas.hidden) for canvas in canvases})
 
 
 def _one_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from service.lingering import LingeringResponse
 _LONGEST_PATH = 200  # characters of a path that a message repeats
 
 ErrorType = Literal[
+    "invalid_http",
     "invalid_json",
     "invalid_request",
     "model_not_found",
@@ -37,6 +38,7 @@ FAILURE_REASONS: tuple[FailureReason, ...] = get_args(FailureReason)
 
 STATUS: Mapping[ErrorType, int] = MappingProxyType(
     {
+        "invalid_http": 400,
         "invalid_json": 400,
         "invalid_request": 422,
         "model_not_found": 404,

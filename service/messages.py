@@ -160,9 +160,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One denoising step over a batch, to generate or to score, for the metrics. Also a sign of life.
+    """One denoising step over a batch, to generate, to score or to rank, for the metrics. Also a sign of life.
 
-    `num_positions` counts what the forward passes computed, padding included; `num_useful_positions` the canvases' own.
+    `num_positions` counts what the forward passes computed, padding included; `num_useful_positions` the canvases' own,
+    those that look alike once.
     """
 
     seconds: float

@@ -1,5 +1,6 @@
 """Around every request: its id, its log line, its metrics, and the last net under it. Knows no route."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -40,6 +41,10 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except asyncio.CancelledError:  # the server stops, and this request was never admitted or is past its end
+                scope["unveil.error"] = ServiceError("draining", "the server is shutting down")
+                if not status:
+                    await error_response(scope["unveil.error"])(scope, receive, send_with_id)
             except Exception:
                 get_logger().exception("unhandled")
                 scope["unveil.error"] = internal_error()

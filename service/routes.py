@@ -45,7 +45,7 @@ from service.schemas import (
 from service.score_planning import ScorePlan, plan_score
 from service.score_replies import ScoreComposer
 from service.settings import Settings
-from service.streaming import EventStream, stream_chunks, watch_client
+from service.streaming import EventStream, as_json, stream_chunks, watch_client
 
 INLINE_BYTES = 16_384  # larger bodies are read in a thread; below it, the thread's hop costs more than the reading
 INLINE_TOKENS = 4_096  # the same for writing replies
@@ -207,7 +207,8 @@ async def _read(request: Request, service: Service, prepare: Callable[[bytes], R
     """The request's body, prepared; in a thread where that may take long. Raises ServiceError."""
     for name in request.query_params:
         raise ServiceError("invalid_request", "no parameters in the address: all fields go into the body", param=name)
-    body = await read_body(request, service.settings.max_body_bytes)
+    settings = service.settings
+    body = await read_body(request, settings.max_body_bytes, timeout_seconds=settings.default_timeout_seconds)
     service.dispatcher.check_ready()
     if len(body) <= INLINE_BYTES:
         return prepare(body)
@@ -217,22 +218,22 @@ async def _read(request: Request, service: Service, prepare: Callable[[bytes], R
 async def _whole(
     request: Request, service: Service, flight: Flight, composer: Composer, head: dict[str, Any]
 ) -> Response:
-    samples: dict[int, dict[str, Any]] = {}
-    for event in await _collect(request, service, flight):
-        if isinstance(event, Revealed):
-            composer.revealed(event)
-        elif isinstance(event, SampleDone):
-            samples[event.index] = composer.sample(event)
-    usage = composer.usage()
-    reply = {
-        **head,
-        "samples": [samples[index] for index in sorted(samples)],
-        "usage": usage,
-        "timings": flight.timings(),
-    }
-    if usage["generated_tokens"] <= INLINE_TOKENS:
-        return JSONResponse(reply)
-    return await asyncio.to_thread(JSONResponse, reply)
+    events = await _collect(request, service, flight)
+
+    def compose() -> Response:
+        samples: dict[int, bytes] = {}  # as JSON, one by one: a thread that writes much of it at once stops all others
+        for event in events:
+            if isinstance(event, Revealed):
+                composer.revealed(event)
+            elif isinstance(event, SampleDone):
+                samples[event.index] = as_json(composer.sample(event))
+        done = as_json({"usage": composer.usage(), "timings": flight.timings()})
+        written = b",".join(samples[index] for index in sorted(samples))
+        body = as_json(head)[:-1] + b',"samples":[' + written + b"]," + done[1:]
+        return Response(body, media_type="application/json")
+
+    num_tokens = sum(len(event.reveals) for event in events if isinstance(event, Revealed))
+    return compose() if num_tokens <= INLINE_TOKENS else await asyncio.to_thread(compose)
 
 
 async def _streamed(

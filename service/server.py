@@ -22,6 +22,7 @@ from service.engine import Engine
 from service.engine_worker import Runner
 from service.logs import configure, get_logger
 from service.messages import Loaded
+from service.protocol import Protocol
 from service.routes import Service
 from service.settings import Settings, SettingsError
 
@@ -35,7 +36,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=Protocol,
                 loop="asyncio",
                 ws="none",
                 lifespan="on",

@@ -24,7 +24,8 @@ class Run:
 
 
 def parse_holes(prompt: str, *, longest: int) -> list[Hole | Run]:
-    """The prompt in order, without empty runs. Raises PromptError for a hole that is not 1 to `longest` tokens.
+    """The prompt in order, without empty runs. Raises PromptError for a hole that is not 1 to `longest` tokens, and for
+    holes that are more than that together.
 
     What only resembles a hole (`[mask]`, `[MASK`) is text.
     """
@@ -33,6 +34,9 @@ def parse_holes(prompt: str, *, longest: int) -> list[Hole | Run]:
     for match in _HOLE.finditer(prompt):
         parts += [Run(prompt[end : match.start()], end), Hole(_size(match, longest=longest))]
         end = match.end()
+    num_hidden = sum(part.size for part in parts if isinstance(part, Hole))
+    if num_hidden > longest:  # said here, since nobody should spell out what a million holes ask for
+        raise PromptError(f"the prompt has {num_hidden} hidden tokens, the model takes at most {longest}")
     parts.append(Run(prompt[end:], end))
     return [part for part in parts if not (isinstance(part, Run) and not part.text)]
 

@@ -62,18 +62,23 @@ class MockRunner:
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
         self.batches.append(list(canvases))
         self.on_step(canvases)
-        self.num_positions += sum(canvas.length for canvas in canvases)
+        self._count(canvases)
         return self.spoil(step(mock_denoiser(self.vocabulary_sizes), canvases))
 
     def rank(self, canvas: Canvas) -> list[tuple[int, float]]:
         self.on_step([canvas])
+        self._count([canvas])
         return order_probabilities(mock_denoiser(self.vocabulary_sizes), canvas)
 
     def score(self, chains: Sequence[Chain]) -> list[ScoreResult]:
         self.scored.append(list(chains))
         self.on_step([chain.canvas for chain in chains])
-        self.num_positions += sum(chain.canvas.length for chain in chains)
+        self._count([chain.canvas for chain in chains])
         return self.spoil_scores(score_step(mock_denoiser(self.vocabulary_sizes), chains))
+
+    def _count(self, canvases: Sequence[Canvas]) -> None:
+        """A row for those that look alike, as the sampler has it."""
+        self.num_positions += sum(len(tokens) for tokens, _ in {(c.tokens, c.hidden) for c in canvases})
 
 
 class Gate:

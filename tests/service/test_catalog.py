@@ -15,6 +15,7 @@ def test_the_bundled_ones_are_served_in_alphabetical_order_if_none_is_named(tmp_
     for name in ("shoppers", "adult"):
         write_artifact(tmp_path / name)
     (tmp_path / "notes").mkdir()
+    write_artifact(tmp_path / ".adult.old")  # a leftover of a writer that was killed
     sources = find_sources((), checkpoints=tmp_path)
     assert sources == (Source("adult", tmp_path / "adult"), Source("shoppers", tmp_path / "shoppers"))
 

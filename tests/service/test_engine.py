@@ -300,7 +300,9 @@ def test_a_step_is_counted_with_what_it_computed_and_revealed(lab: Lab) -> None:
     lab.said.until(lambda event: isinstance(event, Stepped) and event.num_revealed == 2)
     steps = [event for event in lab.said.events if isinstance(event, Stepped)]
     assert [s.num_revealed for s in steps] == [4, 4, 2]
-    assert all(s.num_canvases == 2 and s.num_positions == s.num_useful_positions == 10 for s in steps)
+    assert all(s.num_canvases == 2 for s in steps)
+    alike_at_first = [5, 10, 10]
+    assert [s.num_positions for s in steps] == [s.num_useful_positions for s in steps] == alike_at_first
     assert all(s.seconds > 0 for s in steps)
 
 

@@ -62,7 +62,7 @@ def test_one_request_of_two_samples_moves_everything_it_should(server: Running) 
     server.wait_for("unveil_requests_total", 1, {"endpoint": "/generate", "code": "200"})
     assert server.metric("unveil_denoising_steps_total") == 8
     assert server.metric("unveil_revealed_tokens_total") == 8
-    assert server.metric("unveil_forward_positions_total") == 40
+    assert server.metric("unveil_forward_positions_total") == 35
     assert server.metric("unveil_step_seconds_count") == 4
     assert server.metric("unveil_step_batch_size_sum") == 8
     assert server.metric("unveil_padding_ratio_sum") == 0
@@ -112,3 +112,12 @@ def test_promtool_has_nothing_to_say(server: Running) -> None:
     server.generate(prompt={})
     check = subprocess.run(["promtool", "check", "metrics"], input=_text(server), capture_output=True, text=True)
     assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
+
+
+def test_an_order_that_is_asked_for_is_a_forward_like_any_other(server: Running) -> None:
+    assert server.client.post("/order", json={"prompt": {"age": 39}}).status_code == 200
+    server.wait_for("unveil_step_seconds_count", 1)
+    assert server.metric("unveil_forward_positions_total") == 5
+    assert server.metric("unveil_step_batch_size_sum") == 1
+    assert server.metric("unveil_padding_ratio_sum") == 0
+    assert server.metric("unveil_revealed_tokens_total") == 0

@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -10,10 +11,11 @@ import pytest
 import structlog
 
 from service import environment
+from service import server as server_module
 from service.logs import configure, get_logger
 from service.server import open_socket
 from service.settings import SettingsError
-from tests.service.mocks import toy_model, toy_runner
+from tests.service.mocks import WAIT_SECONDS, Gate, toy_model, toy_runner
 from tests.service.servers import run_toy
 
 
@@ -115,3 +117,77 @@ def test_the_console_format_and_the_level_are_choices(stderr: Callable[[], str])
     text = stderr()
     assert "loud" in text
     assert "quiet" not in text
+
+
+def _read_to_the_end(connection: socket.socket) -> bytes:
+    connection.settimeout(WAIT_SECONDS)
+    read = b""
+    while chunk := connection.recv(65_536):
+        read += chunk
+    return read
+
+
+def _error(reply: bytes) -> tuple[int, str]:
+    """(status, type) of a raw reply in the error shape, with a request id."""
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert b"x-request-id: " in head.lower()
+    assert b"content-type: application/json" in head.lower()
+    error = json.loads(body)["error"]
+    assert set(error) == {"type", "message", "param"}
+    return int(head.split()[1]), error["type"]
+
+
+HALF = b'POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"prompt"'
+
+
+def test_what_is_no_http_gets_the_shape_of_all_errors() -> None:
+    with run_toy() as server, _connect(server.url) as connection:
+        connection.sendall(b"\x16\x03\x01 what is this\r\n\r\n")
+        assert _error(_read_to_the_end(connection)) == (400, "invalid_http")
+        assert server.generate(prompt={}).status_code == 200
+
+
+def test_a_body_that_does_not_come_is_waited_for_no_longer_than_a_request_may_take() -> None:
+    with run_toy(default_timeout_seconds=0.2) as server, _connect(server.url) as connection:
+        connection.sendall(HALF)
+        assert _error(_read_to_the_end(connection)) == (504, "timeout")
+        server.wait_for("unveil_request_failures_total", 1, {"reason": "timeout"})
+
+
+def test_half_a_body_at_the_end_of_the_server_is_told_that_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_CLOSE_SECONDS", 1)
+    with run_toy() as server:
+        connection = _connect(server.url)
+        connection.sendall(HALF)
+        threading.Event().wait(0.2)
+    with connection:
+        assert _error(_read_to_the_end(connection)) == (503, "draining")
+
+
+@pytest.mark.parametrize("more", [b"\r\n", b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"])
+def test_a_client_that_goes_is_noticed_though_it_had_sent_more(more: bytes) -> None:
+    gate = Gate()
+    with run_toy(gate=gate) as server:
+        body = b'{"prompt": {}}'
+        connection = _connect(server.url)
+        connection.sendall(b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        gate.wait()
+        connection.sendall(more)
+        threading.Event().wait(0.1)
+        connection.close()
+        server.wait_for("unveil_request_failures_total", 1, {"reason": "client_disconnected"})
+        assert server.service.dispatcher.num_running == 0
+
+
+def test_what_a_client_sends_ahead_is_answered_in_turn() -> None:
+    gate = Gate()
+    with run_toy(gate=gate, idle_connection_seconds=1) as server, _connect(server.url) as connection:
+        body = b'{"prompt": {}}'
+        request = b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        connection.sendall(request)
+        gate.wait()
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        gate.open()
+        reply = _read_to_the_end(connection)
+        assert reply.count(b"HTTP/1.1 200 OK") == 2
+        assert reply.index(b'"samples"') < reply.index(b'"ready"')

@@ -112,6 +112,7 @@ def test_a_hole_of_no_possible_size_is_refused(hole: str) -> None:
 def test_refusals_word_by_word() -> None:
     assert refusal("cat[MASK:2]s§") == ('the model does not know "§" (character 13 of the prompt)', None)
     assert refusal("t\ud800") == ('the model does not know "\\ud800" (character 2 of the prompt)', None)
+    assert refusal("a[MASK:32]" * 100_000) == ("the prompt has 3200000 hidden tokens, the model takes at most 32", None)
     assert refusal("a" * 30) == ("30 known and 8 hidden tokens are 38, the model takes at most 32", None)
     assert refusal("cat", length=30) == ("3 known and 30 hidden tokens are 33, the model takes at most 32", "length")
     assert refusal("cat", length=0) == ("length takes a whole number from 1 to 32, not 0", "length")
