@@ -22,6 +22,8 @@ OrderSignal = Literal["critic", "score", "foresight", "cost_to_go"]
 WALKED = ("foresight", "cost_to_go")  # heads, and signals of the same name, that learn on walks
 BRANCHES = 4
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+_MOST_SEED = 10**12  # streams of draws are numbered by its multiples, and have 64 bits
 # Younger than some checkpoints: left at their defaults, they change no fingerprint.
 LATER_KEYS = {
     "model": ("trunk", "loops", "relative_bias", "pair_bias"),
@@ -205,7 +207,7 @@ class OptimizerConfig(_Frozen):
     final_rate: Share = 0.02
     warmup_steps: int = Field(default=200, ge=0)
     weight_decay: float = Field(default=0.01, ge=0.0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     clip: float = Field(default=1.0, gt=0.0)
     ema_decay: float = Field(default=0.998, ge=0.0, lt=1.0)
     backward_loops: int | None = Field(default=None, ge=1)
@@ -233,7 +235,7 @@ class RunConfig(_Frozen):
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     compile: bool = False
     log_every: int = Field(default=20, ge=1)
     validate_every: int = Field(default=1000, ge=1)
@@ -249,7 +251,7 @@ class Recipe(_Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     licence: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=_MOST_SEED)
     data: DataConfig
     model: ModelConfig = ModelConfig()
     order: OrderConfig = OrderConfig()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from model.tokenizers.columns import shown
+from model.tokenizers.dates import FORMATS
 from training.data.dataset import Dataset
 
 
@@ -34,7 +35,8 @@ def _describe(column: Any) -> str:
     found = column.describe()
     bins = f"in {found['bins']} bin{'s' * (found['bins'] != 1)}"
     if column.kind == "date":
-        return f"{column.name}: dates as {column.format} from {found['low']} to {found['high']} {bins}"
+        noun = FORMATS[column.format].noun
+        return f"{column.name}: {noun}s as {column.format} from {found['low']} to {found['high']} {bins}"
     decimals = "decimals as they come" if column.decimals is None else f"{column.decimals} decimals"
     numbers = "whole numbers" if found["integer"] else f"numbers with {decimals}"
     return f"{column.name}: {numbers} from {found['low']} to {found['high']} {bins}"

@@ -62,11 +62,11 @@ def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> N
     if start is None:
         fresh = fresh_architecture(recipe, dataset)
         _check_loops(recipe, fresh.loops)
-        return build_network(fresh, _order(recipe))
+        return build_network(fresh, _order(recipe, fresh.length))
     anew = {"length": dataset.train.shape[1], **given_anew(recipe)}
     architecture = start.manifest.architecture.model_copy(update=anew)
     _check_loops(recipe, architecture.loops)
-    denoiser = build_network(architecture, _order(recipe))
+    denoiser = build_network(architecture, _order(recipe, architecture.length))
     old, new = start.manifest.order, denoiser.order
     keeps_order = architecture.length == start.manifest.length and (old.kind, old.head) == (new.kind, new.head)
     weights = start.denoiser.state_dict().items()
@@ -87,7 +87,11 @@ def _check_loops(recipe: Recipe, loops: int) -> None:
         raise RecipeError(f"optimizer.backward_loops: takes fewer than the network's loops, {loops} (model.loops)")
 
 
-def _order(recipe: Recipe) -> OrderSpec:
+def _order(recipe: Recipe, length: int) -> OrderSpec:
+    """Raises RecipeError."""
+    fixed = recipe.order.fixed
+    if fixed is not None and sorted(fixed) != list(range(length)):
+        raise RecipeError(f"order.fixed: lists every position once, each of 0 to {length - 1}")
     return OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed, head=recipe.order.head)
 
 

@@ -4,7 +4,6 @@ A seed therefore gives here what it gives over HTTP with the same thread count. 
 constant memory, however many there are.
 """
 
-import csv as csv_files
 import sys
 import time
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from service.settings import Settings
 from unveil.decoding import Decoder, Finished
 from unveil.output import UsageError, print_json
 from unveil.progress import Bar, stderr
+from unveil.raw_csv import csv_line
 from unveil.result_files import check_target, written
 from unveil.reveal_view import RevealView
 
@@ -149,10 +149,9 @@ def write_csv(job: Job, path: Path, *, num_samples: int, force: bool) -> None:
         raise UsageError(f"prompt: --csv takes one row, not a list of {num}; -n says how many are made of it")
     check_target(path, force=force)
     with written(path) as file, Bar("generating", num_samples, unit="rows") as advance:
-        writer = csv_files.writer(file, lineterminator="\n")
-        writer.writerow([column.name for column in tokenizer.columns])
+        file.write(csv_line([column.name for column in tokenizer.columns]) + "\n")
         for finished in Decoder(job.source.folder).decode(_canvases(job.plan, num_samples)):
-            writer.writerow(_values(finished, job.plan, tokenizer))
+            file.write(csv_line(_values(finished, job.plan, tokenizer)) + "\n")
             advance(1)
     seed = job.plan.samples[0].canvas.seed
     stderr.print(f"wrote {path}: {num_samples:,} rows, seed {seed}", soft_wrap=True)

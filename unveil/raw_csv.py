@@ -6,7 +6,7 @@ Only one record is in memory. Knows no model and no kind of column.
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,9 +69,7 @@ class RawCsv:
 
     def written(self, cell: object) -> str:
         """A cell as this file writes it, in quotes where it needs them."""
-        file = io.StringIO(newline="")
-        csv.writer(file, delimiter=self.delimiter, lineterminator="").writerow([cell])
-        return file.getvalue()
+        return csv_line([cell], delimiter=self.delimiter)
 
     def joined(self, record: RawRecord, cells: list[str]) -> str:
         """A record with these cells."""
@@ -80,6 +78,14 @@ class RawCsv:
     @cached_property
     def num_bytes(self) -> int:
         return self.path.stat().st_size
+
+
+def csv_line(cells: Sequence[object], *, delimiter: str = ",") -> str:
+    """A record without its line end. The library puts in quotes what holds a character of the line end that it is told,
+    and so is told both of them."""
+    file = io.StringIO(newline="")
+    csv.writer(file, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
+    return file.getvalue().removesuffix("\r\n")
 
 
 def _records(path: Path, delimiter: str) -> Iterator[RawRecord]:

@@ -42,7 +42,9 @@ class RevealView:
             return Text("\n").join(lines)
         table = Table("column", *(f"sample {i}" for i in range(len(self._canvases))))
         for position, name in enumerate(self._names):
-            table.add_row(name, *(self._cell(i, position, numbered=True) for i in range(len(self._canvases))))
+            table.add_row(
+                Text(str(name)), *(self._cell(i, position, numbered=True) for i in range(len(self._canvases)))
+            )
         return table
 
     def _grid(self, index: int, side: int) -> Text:

@@ -251,7 +251,7 @@ def _reference(folder: Path, artifact: Artifact, of: Path) -> Artifact:
 
 def _show_figures(figures: dict[str, Any]) -> None:
     print(f"{figures['rows']:,} rows of the {figures['split']} split, nats a row ± one standard error")
-    console = Console()
+    console = Console(markup=False)  # names of columns may have brackets
     console.print(_table(ORDER_HEADER, order_rows(figures, digits=4)))
     for note in notes(figures, digits=4):
         print(note)

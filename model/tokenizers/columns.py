@@ -276,7 +276,7 @@ class DateColumn(_Binned):
         return self._bin(float(count))
 
     def takes(self) -> str:
-        text = f"a date as {self.format}, from {self._show(self.low)} to {self._show(self.high)}"
+        text = f"a {FORMATS[self.format].noun} as {self.format}, from {self._show(self.low)} to {self._show(self.high)}"
         return f'{text}, or "{MISSING}"' if self.missing else text
 
     def token(self, token_id: int) -> str:

@@ -43,6 +43,10 @@ class DateFormat:
     name: str
     unit: Unit
 
+    @property
+    def noun(self) -> str:
+        return "date" if "YYYY" in self.name else "time"
+
     def parse(self, text: str) -> int | None:
         """Units since 1970-01-01 or midnight, or None for what is no date in this format, the 30th of February say."""
         match = self._pattern.fullmatch(text)
@@ -88,4 +92,5 @@ def _all_formats() -> dict[str, DateFormat]:
 
 
 FORMATS = _all_formats()
+CLOCKS = tuple(name for name in _TIMES if name)
 UNUSUAL = frozenset(name for name in FORMATS if name.startswith("YYYYMMDD"))  # numbers, unless a user says otherwise

@@ -66,3 +66,11 @@ def test_a_frozen_denoiser_needs_an_artifact_and_an_order_to_learn(artifact: Pat
         small_recipe("start.freeze_denoiser=true")
     with pytest.raises(RecipeError, match="goes with learned orders"):
         small_recipe(f"start.artifact={artifact}", "start.freeze_denoiser=true", "order.kind=uniform")
+
+
+@pytest.mark.parametrize("fixed", ["[1,2,3,4]", "[0]", "[0,0,1,2]"])
+def test_an_order_that_is_none_of_the_positions_is_refused(fixed: str, tmp_path: Path) -> None:
+    length = DATASET.train.shape[1]
+    recipe = small_recipe("order.kind=fixed", f"order.fixed={fixed}")
+    with pytest.raises(RecipeError, match=f"order.fixed: lists every position once, each of 0 to {length - 1}"):
+        train(recipe, DATASET, work=tmp_path)

@@ -359,6 +359,7 @@ def test_the_terminal_shows_hidden_cells_as_dots_and_numbers_the_reveals() -> No
         view.reveal(0, [{"position": position, "value": value}])
         view.end_step()
     assert "·" in _drawn(RevealView([{"canvas": [None], "hidden": [0]}], ["age"]))
+    assert "[/b]speed [m/s]" in _drawn(RevealView([{"canvas": [1], "hidden": []}], ["[/b]speed [m/s]"]))
     assert ">50K  1" in steps[0]
     assert "·" in steps[0]
     assert "Female  2" in steps[1]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from model.errors import DataError
 from unveil import raw_csv
-from unveil.raw_csv import RawCsv, RawRecord
+from unveil.raw_csv import RawCsv, RawRecord, csv_line
 
 
 def read(path: Path, content: bytes) -> tuple[RawCsv, list[RawRecord]]:
@@ -79,6 +79,17 @@ def test_new_cells_are_quoted_where_they_must_be(tmp_path: Path) -> None:
         '"x,y"',
         '"say ""x"""',
     ]
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=4), min_size=2, max_size=2))
+def test_whatever_a_new_cell_holds_is_read_again(cells: list[str]) -> None:
+    """Line ends of every kind too."""
+    with tempfile.TemporaryDirectory() as folder:
+        table, records = read(Path(folder) / "t.csv", f"a,b\n{csv_line(cells)}\n".encode())
+        assert [[r.text(0), r.text(1)] for r in records] == [[cell.strip() for cell in cells]]
+        line = ",".join(table.written(cell) for cell in cells)
+        (again,) = read(Path(folder) / "t.csv", f"a,b\n{line}\n".encode())[1]
+        assert [again.text(0), again.text(1)] == [records[0].text(0), records[0].text(1)]
 
 
 def test_a_quote_that_is_never_closed_is_looked_for_where_it_may_close_alone(

@@ -186,6 +186,12 @@ class SmilesData(_Part):
     test_share: Share = 0.1
     seed: int = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _is_read(self) -> Self:
+        if self.column is None and self.delimiter != ",":
+            raise ValueError("delimiter: goes with a column; without one, each line is a SMILES")
+        return self
+
 
 class SudokuData(_Part):
     """Sudoku puzzles with one solution each, made by this project; `seed` draws all of them.

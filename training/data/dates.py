@@ -7,7 +7,7 @@ import polars as pl
 
 from model.errors import DataError
 from model.tokenizers.columns import listed, quoted
-from model.tokenizers.dates import FORMATS, UNUSUAL, DateFormat
+from model.tokenizers.dates import CLOCKS, FORMATS, UNUSUAL, DateFormat
 from model.tokenizers.table import Cells
 
 _LOOKED_AT = 200  # different texts that a format is chosen by
@@ -42,11 +42,18 @@ def find_format(text: pl.Series, refuse: Refuse) -> str | None:
     """The format that all texts [N] have, null where missing; None where they are no dates.
 
     Refuses a column of many different dates with something else among them, and one that two formats would read
-    differently.
+    differently. Times of day are such if all texts are, each written as it would be given back: 9:00 may be a score.
     """
     different = text.drop_nulls().unique(maintain_order=True)
+    for clock in (FORMATS[name] for name in CLOCKS):
+        if all((count := clock.parse(t)) is not None and clock.show(count) == t for t in different):
+            return clock.name
     looked_at = different.head(_LOOKED_AT).to_list()
-    hits = {name: sum(FORMATS[name].parse(t) is not None for t in looked_at) for name in FORMATS if name not in UNUSUAL}
+    hits = {
+        name: sum(FORMATS[name].parse(t) is not None for t in looked_at)
+        for name in FORMATS
+        if name not in UNUSUAL.union(CLOCKS)
+    }
     most = max(hits.values())
     if 2 * most <= len(looked_at):
         return None
@@ -77,7 +84,7 @@ def _first_other(text: pl.Series, chosen: DateFormat) -> tuple[int, str]:
     """The first row that is no date of the format, and what to say of it."""
     row, found = next((i, t) for i, t in enumerate(text) if t is not None and chosen.parse(t) is None)
     return row, (
-        f"{quoted(found)} is not a date as {chosen.name}; add it to data.missing, or choose another format or "
+        f"{quoted(found)} is not a {chosen.noun} as {chosen.name}; add it to data.missing, or choose another format or "
         f"kind: {_option(text.name, chosen.name)}, --categorical {quoted(text.name)}"
     )
 

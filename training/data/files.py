@@ -43,7 +43,12 @@ def read_table(path: Path, *, delimiter: str) -> RawTable:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file that is not empty. Raises DataError."""
+    """A file that is not empty, of a name that a card can have. Raises DataError."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode(errors="replace").decode()
+        raise DataError(f"{shown}: the file's name is not UTF-8; rename it") from None
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -51,6 +56,12 @@ def read_bytes(path: Path) -> bytes:
     if not raw.strip():
         raise DataError(f"{path} is empty")
     return raw
+
+
+def named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by their names, or by their paths where two have the same name."""
+    names = [path.name for path in paths]
+    return {name if names.count(name) == 1 else str(path): path for name, path in zip(names, paths, strict=True)}
 
 
 def decode(raw: bytes, path: Path) -> str:

@@ -13,7 +13,7 @@ Whatever is dropped or taken for what it may not be, the user is told so, and ho
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,7 @@ import polars as pl
 
 from model.errors import DataError
 from model.tokenizers.columns import MISSING, quoted
+from model.tokenizers.dates import CLOCKS
 from model.tokenizers.table import Cells
 from training.data.config import ColumnChoice
 from training.data.dates import as_counts, find_format, typed_dates
@@ -61,8 +62,9 @@ class ColumnReader:
         """Raises DataError naming row and column."""
         if series.dtype.is_nested() or series.dtype in _UNREADABLE:
             return self._unusable(series, choice, f"is of the type {series.dtype}, which is not read")
-        notice = None
+        notice, is_typed = None, False
         if series.dtype in (pl.Date, pl.Datetime, pl.Time):
+            is_typed = True
             series, notice = typed_dates(series)
         text = self._text(series)
         if text.null_count() == len(text):
@@ -74,6 +76,9 @@ class ColumnReader:
         numbers = numbers.set(~numbers.is_finite(), None)
         if kind == "date" or (kind is None and (choice is None or choice.format is None) and not numbers.count()):
             found = self._dates(text, choice, notice)
+            if found is not None and found.date_format in CLOCKS and choice is None and not is_typed:
+                option = f"--categorical {quoted(text.name)}"
+                found = replace(found, notice=f"holds times of day; {option} takes them as levels")
             if found is not None:
                 return found
         if kind == "numeric" or (kind is None and self._is_numeric(text, numbers)):

@@ -17,7 +17,7 @@ from model.tokenizers.pieces import PieceTokenizer
 from model.tokenizers.text import TextTokenizer
 from training.data.config import LinesData
 from training.data.dataset import Dataset, Rows
-from training.data.files import decode, read_bytes
+from training.data.files import decode, named, read_bytes
 from training.data.splits import draw_out
 
 LineTokenizer = TextTokenizer | PieceTokenizer
@@ -50,9 +50,9 @@ def load_lines(config: LinesData, tokenizer: LineTokenizer) -> Dataset:
         test=test,
         lengths={name: np.array([len(row) for row in split]) for name, split in zip(SPLITS, ids, strict=True)},
         summary={
-            "source": ", ".join(path.name for path in config.files),
+            "source": ", ".join(named(config.files)),
             "licence": "not stated",
-            "sha256": {path.name: hashlib.sha256(content).hexdigest() for path, content in raw.items()},
+            "sha256": {name: hashlib.sha256(raw[path]).hexdigest() for name, path in named(config.files).items()},
             **{name: {"rows": len(split)} for name, split in zip(SPLITS, ids, strict=True)},
         },
     )

@@ -6,7 +6,7 @@ left out, and counted.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -15,7 +15,7 @@ from model.errors import DataError
 from model.tokenizers.text import TextTokenizer
 from training.data.config import HubData, KjvData, TextData
 from training.data.dataset import Dataset, Rows
-from training.data.files import decode, read_bytes
+from training.data.files import decode, named, read_bytes
 
 _DEFAULT_VOCAB_SIZE = 1024
 
@@ -41,12 +41,23 @@ def load_text(config: TextData) -> Dataset:
         validation=rows["validation"],
         test=rows["test"],
         summary={
-            "source": ", ".join(path.name for path in config.files),
+            "source": ", ".join(named(config.files)),
             "licence": "not stated",
-            "sha256": {path.name: hashlib.sha256(content).hexdigest() for path, content in raw.items()},
+            "sha256": {name: hashlib.sha256(raw[path]).hexdigest() for name, path in named(config.files).items()},
             **fates,
+            "notices": _notices(fates),
         },
     )
+
+
+def _notices(fates: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """One line for each split of which something had to be left out."""
+    return [
+        f"{fate['unknown_characters']} of {fate['characters']} characters of the {split} part are not in the training"
+        " part: left out, and the text cut there"
+        for split, fate in fates.items()
+        if fate["unknown_characters"]
+    ]
 
 
 def _split(text: str, config: TextData) -> tuple[str, str, str]:

@@ -124,10 +124,18 @@ def test_dates_are_numbers_of_their_unit_with_the_format_that_all_of_them_have()
 
 def test_times_of_day_are_numbers_too_written_or_typed() -> None:
     assert dated(["07:05", "?", "23:59"]) == ("hh:mm", [425.0, None, 1439.0])
-    assert dated(["0:00:01.5"]) == ("hh:mm:ss.ffffff", [1_500_000.0])
+    assert dated(["00:00:01.500000"]) == ("hh:mm:ss.ffffff", [1_500_000.0])
     assert dated([time(7, 5), None], dtype=pl.Time) == ("hh:mm:ss", [25500.0, None])
     assert dated([time(0, 0, 0, 7)], dtype=pl.Time) == ("hh:mm:ss.ffffff", [7.0])
     assert kept(["21:15", "3:75"]) == ["21:15", "3:75"]
+    assert kept(["10:00", "9:00"]) == ["10:00", "9:00"]  # it would come back as 09:00
+    assert kept(["10:00", "24:00"]) == ["10:00", "24:00"]
+    assert dated(["9:00"], ColumnChoice(kind="date", format="hh:mm")) == ("hh:mm", [540.0])
+    lap_times = [f"{minute:02d}:{second:02d}" for minute in range(10, 31) for second in range(0, 60, 7)]
+    assert kept(lap_times * 2) == lap_times * 2
+    found = infer(["21:15", "23:59"])
+    assert isinstance(found, Kept)
+    assert found.notice == 'holds times of day; --categorical "x" takes them as levels'
     finer = ColumnReader(missing=(), place=str).infer(pl.Series("x", [1001], dtype=pl.Int64).cast(pl.Time), None)
     assert isinstance(finer, Kept)
     assert finer.notice == "holds nanoseconds, taken as microseconds"

@@ -49,6 +49,31 @@ def test_characters_that_training_never_saw_are_left_out_and_counted(tmp_path: P
     assert dataset.validation.tolist() == [[0, 1, 0, 1]] * 4
 
 
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "story.txt"
+    path.write_text("abcdefgh" * 100 + "ab\u00e9cdefgh" * 8)
+    config = TextData(files=(path,), tokenizer="characters", length=4, validation_share=0.05, test_share=0.1)
+    notices = load_text(config).summary["notices"]
+    assert "characters of the test part are not in the training part: left out" in notices[-1]
+
+
+def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "x.txt" for folder in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(f"{path.parent.name} story of little " * 30)
+    summary = load_text(TextData(files=tuple(paths), tokenizer="characters", length=4)).summary
+    assert list(summary["sha256"]) == [str(path) for path in paths]
+    assert summary["source"] == ", ".join(map(str, paths))
+
+
+def test_a_name_that_no_card_can_have_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "donn\udce9es.txt"
+    path.write_text("a story of little " * 30)
+    with pytest.raises(DataError, match=r"donn\?es.txt: the file's name is not UTF-8; rename it"):
+        load_text(TextData(files=(path,), tokenizer="characters", length=4))
+
+
 def test_refusals_word_by_word(tmp_path: Path, story: Path) -> None:
     path = tmp_path / "t.txt"
 
