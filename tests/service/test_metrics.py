@@ -58,11 +58,11 @@ def test_every_metric_of_the_contract_is_there_with_its_type(server: Running) ->
 
 
 def test_one_request_of_two_samples_moves_everything_it_should(server: Running) -> None:
-    server.generate(prompt={"age": 39}, num_samples=2)
+    server.generate(prompt=[{"age": 39}, {"age": 40}])  # two that never look alike
     server.wait_for("unveil_requests_total", 1, {"endpoint": "/generate", "code": "200"})
     assert server.metric("unveil_denoising_steps_total") == 8
     assert server.metric("unveil_revealed_tokens_total") == 8
-    assert server.metric("unveil_forward_positions_total") == 35
+    assert server.metric("unveil_forward_positions_total") == 40
     assert server.metric("unveil_step_seconds_count") == 4
     assert server.metric("unveil_step_batch_size_sum") == 8
     assert server.metric("unveil_padding_ratio_sum") == 0

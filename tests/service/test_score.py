@@ -359,7 +359,9 @@ def test_it_counts_in_the_metrics(server: Running) -> None:
     _reply(server, prompt=PROMPT, num_orders=4)
     server.wait_for("unveil_requests_total", before + 1, labels)
     assert server.metric("unveil_denoising_steps_total") == steps + 12
-    assert server.metric("unveil_forward_positions_total") == positions + 60
+    computed = server.metric("unveil_forward_positions_total") - positions
+    assert computed % 5 == 0
+    assert 3 * 5 <= computed <= (1 + 4 + 4) * 5  # four orders look alike in their first step, and may later
     assert server.metric("unveil_revealed_tokens_total") == revealed
     assert server.metric("unveil_queue_seconds_count") == queued + 1
     refused = server.metric("unveil_requests_total", {"endpoint": "/score", "code": "422"})
