@@ -58,7 +58,7 @@ def test_every_metric_of_the_contract_is_there_with_its_type(server: Running) ->
 
 
 def test_one_request_of_two_samples_moves_everything_it_should(server: Running) -> None:
-    server.generate(prompt=[{"age": 39}, {"age": 40}])  # two that never look alike
+    server.generate(prompt=[{"age": 39}, {"income": ">50K"}])  # two that never look alike
     server.wait_for("unveil_requests_total", 1, {"endpoint": "/generate", "code": "200"})
     assert server.metric("unveil_denoising_steps_total") == 8
     assert server.metric("unveil_revealed_tokens_total") == 8
