@@ -158,6 +158,8 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         seen: set[str] = set()
-        double = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f'the name "{_short(double)}" occurs twice in an object')
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f'the name "{_short(name)}" occurs twice in an object')
+            seen.add(name)
     return fields

@@ -24,7 +24,10 @@ class Protocol(H11Protocol):
             self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP, and closes."""
+        """Answers what is no HTTP, and closes; only closes where a reply is on its way already."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
         error = ServiceError("invalid_http", msg)
         body = json.dumps(error.body()).encode()
         headers = [

@@ -44,7 +44,9 @@ class Settings(BaseSettings):
     max_num_orders: int = Field(default=256, ge=1, description="Drawn orders of one prompt in a score.")
     max_prompts: int = Field(default=256, ge=1)
     max_body_bytes: int = Field(default=2**20, ge=1)
-    default_timeout_seconds: float = Field(default=60.0, gt=0, description="A request's deadline if it names none.")
+    default_timeout_seconds: float = Field(
+        default=60.0, gt=0, description="A request's deadline if it names none, and the time its body may take to come."
+    )
     max_timeout_seconds: float = Field(default=600.0, gt=0)
 
     stream_buffer_events: int = Field(default=4096, ge=1, description="Reveals a slow reader may lag behind.")

@@ -191,3 +191,17 @@ def test_what_a_client_sends_ahead_is_answered_in_turn() -> None:
         reply = _read_to_the_end(connection)
         assert reply.count(b"HTTP/1.1 200 OK") == 2
         assert reply.index(b'"samples"') < reply.index(b'"ready"')
+
+
+def test_more_than_a_last_request_ends_a_stream_and_frees_its_place() -> None:
+    gate = Gate()
+    with run_toy(gate=gate) as server, _connect(server.url) as connection:
+        body = b'{"prompt": {}, "stream": true}'
+        head = b"POST /generate HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        connection.sendall(head + body)
+        gate.wait()
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 OK")
+        connection.sendall(b"and more")
+        assert b"event: done" not in _read_to_the_end(connection)
+        server.wait_for("unveil_request_failures_total", 1, {"reason": "client_disconnected"})
+        assert server.service.dispatcher.num_running == 0
