@@ -1,6 +1,7 @@
 """Does a model that others trained write better in an order learnt for it? rxnmapper's ALBERT fills in molecules.
 
-    python -m benchmarks.imported [--quick] [--seeds N] [--json] [--work DIR] [--jobs N]
+    python -m benchmarks.imported [--quick] [--seeds N] [--first-seed N] [--molecules N] [--temperature T]... [--json]
+      [--work DIR] [--jobs N]
 
 The model is imported as `unveil import --tokenizer smiles` does it and stays as it is; an order is learnt for it on
 molecules of MOSES's training file, as `unveil train --lines FILE --freeze-denoiser ARTIFACT` does it. Then half of the
@@ -48,21 +49,25 @@ POLICIES: dict[str, OrderPolicy] = {
     "margin": "margin",
     "random": "uniform",
 }
-TEMPERATURES = (1.0, 0.0)
+TEMPERATURES = [1.0, 0.0]
 BATCH = 100  # canvases of one forward
 
 
 def main() -> None:
-    given = arguments(__doc__, work="runs/imported", seeds=5).parse_args()
+    parser = arguments(__doc__, work="runs/imported", seeds=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--molecules", type=int, help=f"test molecules a seed; {SIZES['test']} by default")
+    parser.add_argument("--temperature", type=float, action="append", help="repeatable; 1 and 0 by default")
+    given = parser.parse_args()
     sizes = QUICK if given.quick else SIZES
+    sizes = sizes | {"test": given.molecules or sizes["test"], "temperatures": given.temperature or TEMPERATURES}
     common = {"problem": "moses", "arm": "order", "order": ORDER, **sizes, "work": str(given.work)}
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
     require_rdkit()
     try:
         import_once(given.work)
         report = summary(
-            run_all(
-                measure, [{**common, "seed": seed} for seed in range(given.seeds)], folder=given.work, jobs=given.jobs
-            )
+            run_all(measure, [{**common, "seed": seed} for seed in seeds], folder=given.work, jobs=given.jobs)
         )
     except (ArtifactError, DataError) as error:
         raise SystemExit(f"error: {error}") from None
@@ -90,7 +95,7 @@ def measure(task: Fields) -> Fields:
             name: filled(net, tokenizer, rows, holes, policy=policy, temperature=temperature, seed=task["seed"])
             for name, policy in POLICIES.items()
         }
-        for temperature in TEMPERATURES
+        for temperature in task["temperatures"]
     }
     return {"seed": task["seed"], "molecules": len(rows), "temperatures": found}
 
