@@ -1,6 +1,7 @@
 """Is the learned order a good one, exactly? Regret on a reference net, every subset enumerated, and retraining.
 
     python -m benchmarks.regret [--quick] [--seeds N] [--json] [--work DIR] [--threads N] [--table FILE]...
+      [--no-networks] [--no-adult]
 
 Problems: five Bayesian networks with true tables, the Adult table and any CSV given, tables cut to eight columns. For
 each problem and seed a net of the arm `global` (the shipped order settings) learns an order. A SEPARATE net of the same
@@ -24,7 +25,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,13 +97,17 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", type=Path, action="append", default=[], help="a CSV more; repeatable")
+    parser.add_argument("--no-networks", action="store_true", help="tables alone")
+    parser.add_argument("--no-adult", action="store_true", help="without the Adult table")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     scale = QUICK if arguments.quick else FULL
+    if arguments.no_networks:
+        scale = replace(scale, networks=())
     results: dict[str, list[Fields]] = {"networks": [], "tables": []}
     try:
         for seed in range(arguments.seeds):
-            for problem in problems(scale, arguments.table, seed=seed):
+            for problem in problems(scale, arguments.table, seed=seed, has_adult=not arguments.no_adult):
                 found = kept(problem, scale, seed=seed, work=arguments.work, threads=arguments.threads)
                 results["tables" if problem.network is None else "networks"].append(found)
                 print(as_text(found), file=sys.stderr, flush=True)
@@ -112,7 +117,7 @@ def main() -> None:
     print(json.dumps(report, indent=2) if arguments.json else closing(report))
 
 
-def problems(scale: Scale, tables: list[Path], *, seed: int) -> Iterator[Problem]:
+def problems(scale: Scale, tables: list[Path], *, seed: int, has_adult: bool = True) -> Iterator[Problem]:
     """One after the other. Raises DataError."""
     cache = cache_folder()
     for name in scale.networks:
@@ -121,8 +126,8 @@ def problems(scale: Scale, tables: list[Path], *, seed: int) -> Iterator[Problem
         dataset = load_dataset(config, cache=cache)
         rows = min(scale.rows, MAX_CELLS // (2 ** len(network.names) * len(network.names)))
         yield Problem(name, config.model_dump(mode="json"), dataset, rows, network)
-    fields: list[Fields] = [{"kind": "adult"}, *({"kind": "table", "path": str(path)} for path in tables)]
-    for given in fields:
+    adult: list[Fields] = [{"kind": "adult"}] if has_adult else []
+    for given in [*adult, *({"kind": "table", "path": str(path)} for path in tables)]:
         recipe = Recipe.model_validate({"name": "table", "data": {**given, "max_bins": 16, "seed": seed}})
         dataset = load_dataset(recipe.data, cache=cache)
         wanted = ADULT_COLUMNS if given["kind"] == "adult" else tuple(map(str, dataset.names[:MAX_COLUMNS]))

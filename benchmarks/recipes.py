@@ -1,0 +1,137 @@
+"""How long does each bundled model train on this machine? Some steps of each of its recipes, and what all would take.
+
+    python -m benchmarks.recipes [--quick] [--json] [--rounds N] [--processes 1,2] [--recipes NAME,...] [--steps N]
+
+Each recipe of `training/recipes` that a bundled model comes from is begun as `unveil train` begins it, or as `torchrun`
+does in several processes of a thread each, and stopped after so many steps; the seconds between the first that are
+logged and the last are those of the trainer's own log. Minutes are of all the recipe's steps at that pace, without
+reading the data, validation, checkpoints and the evaluation at the end. A recipe that goes on from another's artifact
+goes on from the bundled one, which has the same network. The steps of a run do not all cost the same: the first ones
+follow uniform orders.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+from benchmarks.problems.runs import Fields, timing_arguments
+
+RECIPES = Path("training/recipes")
+# By bundled model, the recipes that it takes one after the other.
+MODELS: dict[str, tuple[str, ...]] = {
+    "adult": ("adult",),
+    "text": ("text",),
+    "moses": ("moses-start", "moses"),
+    "sudoku": ("sudoku-start", "sudoku-denoiser", "sudoku"),
+}
+LOG_EVERY = 5
+PATIENCE = 600.0  # seconds for a step to come
+
+
+def main() -> None:
+    parser = timing_arguments(__doc__, rounds=1)
+    parser.add_argument("--processes", default="1,2")
+    parser.add_argument("--recipes", help="default all")
+    parser.add_argument("--steps", type=int, default=50)
+    given = parser.parse_args()
+    names = given.recipes.split(",") if given.recipes else [name for parts in MODELS.values() for name in parts]
+    processes, steps = [int(part) for part in given.processes.split(",")], given.steps
+    if given.quick:
+        names, processes, steps = ["adult"], [1], 2 * LOG_EVERY
+    rows = [timed(name, count, steps=steps, rounds=given.rounds) for name in names for count in processes]
+    report = {"recipes": rows, "minutes": totals(rows), "steps_timed": steps, "rounds": given.rounds}
+    print(json.dumps(report, indent=2) if given.json else as_text(report))
+
+
+def timed(name: str, processes: int, *, steps: int, rounds: int) -> Fields:
+    """Median seconds a step over rounds, and the minutes of all of the recipe's steps."""
+    taken = [seconds_a_step(name, processes, steps=steps) for _ in range(rounds)]
+    total = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))["optimizer"]["steps"]
+    seconds = statistics.median(taken)
+    return {
+        "recipe": name,
+        "processes": processes,
+        "steps": total,
+        "seconds_a_step": seconds,
+        "minutes": total * seconds / 60,
+    }
+
+
+def seconds_a_step(name: str, processes: int, *, steps: int) -> float:
+    """Of one run that is stopped once it has taken so many steps."""
+    with tempfile.TemporaryDirectory() as work:
+        out = Path(work) / "artifact"
+        with subprocess.Popen(command(name, processes, out=out), stdout=subprocess.DEVNULL, stderr=sys.stderr) as run:
+            try:
+                lines = logged(out.with_name("artifact.run") / "log.jsonl", run, steps=steps)
+            finally:
+                run.terminate()
+    first, last = lines[0], lines[-1]
+    return float((last["seconds"] - first["seconds"]) / (last["step"] - first["step"]))
+
+
+def command(name: str, processes: int, *, out: Path) -> list[str]:
+    """What begins the recipe, with one thread a process, and neither validation nor a checkpoint on its way."""
+    path = RECIPES / f"{name}.toml"
+    start = tomllib.loads(path.read_text(encoding="utf-8")).get("start", {})
+    settings = [
+        "run.threads=1",
+        f"run.log_every={LOG_EVERY}",
+        "run.validate_every=1000000",
+        "run.checkpoint_every=1000000",
+    ]
+    if "artifact" in start:
+        model = next(model for model, parts in MODELS.items() if name in parts)
+        settings.append(f"start.artifact=checkpoints/{model}")
+    arguments = [str(Path(sys.executable).with_name("unveil")), "train", str(path), "--out", str(out)]
+    arguments += [part for setting in settings for part in ("--set", setting)]
+    if processes == 1:
+        return [sys.executable, *arguments]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *arguments]
+
+
+def logged(path: Path, run: subprocess.Popen[bytes], *, steps: int) -> list[Fields]:
+    """The log's training lines once the last is of step `steps` or beyond. Ends the benchmark if the run ends first."""
+    begin = time.monotonic()
+    while True:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        lines = [line for line in lines if line["kind"] == "train"]
+        if len(lines) > 1 and lines[-1]["step"] >= steps:
+            return lines
+        if run.poll() is not None or time.monotonic() - begin > PATIENCE:
+            raise SystemExit(f"error: {path.parent.name}: the run ended, or did not come to step {steps}")
+        time.sleep(0.1)
+
+
+def totals(rows: list[Fields]) -> Fields:
+    """Minutes of each bundled model whose recipes have all been timed, by the number of processes."""
+    found: Fields = {}
+    for processes in sorted({row["processes"] for row in rows}):
+        minutes = {row["recipe"]: row["minutes"] for row in rows if row["processes"] == processes}
+        found[str(processes)] = {
+            model: sum(minutes[name] for name in parts) for model, parts in MODELS.items() if set(parts) <= set(minutes)
+        }
+    return found
+
+
+def as_text(report: Fields) -> str:
+    """A table for `docs/results.md`."""
+    lines = ["| recipe | processes | steps | seconds a step | minutes |", "|---" * 5 + "|"]
+    for row in report["recipes"]:
+        pace = f"{row['seconds_a_step']:.3f} | {row['minutes']:.0f}"
+        lines.append(f"| {row['recipe']} | {row['processes']} | {row['steps']:,} | {pace} |")
+    for processes, minutes in report["minutes"].items():
+        lines.append(
+            f"{processes}: " + ", ".join(f"{model} {total:.0f}" for model, total in minutes.items()) + " minutes"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

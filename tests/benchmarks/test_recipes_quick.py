@@ -1,0 +1,40 @@
+"""The benchmark of recipes times real runs of them, and adds up what a bundled model takes."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from benchmarks.recipes import MODELS, RECIPES, as_text, command, totals
+from tests.benchmarks.quick import run
+
+
+def test_a_recipe_is_begun_and_stopped() -> None:
+    report = run("recipes")
+    (row,) = report["recipes"]
+    assert (row["recipe"], row["processes"]) == ("adult", 1)
+    assert row["minutes"] == row["steps"] * row["seconds_a_step"] / 60 > 0
+    assert report["minutes"] == {"1": {"adult": row["minutes"]}}
+    assert f"| adult | 1 | {row['steps']:,} |" in as_text(report)
+
+
+def test_every_recipe_of_a_bundled_model_is_timed() -> None:
+    assert {path.name for path in Path("checkpoints").iterdir()} == set(MODELS)
+    for model, parts in MODELS.items():
+        assert tomllib.loads((RECIPES / f"{parts[-1]}.toml").read_text(encoding="utf-8"))["name"] == model
+
+
+def test_a_model_of_several_recipes_takes_all_of_them_or_is_left_out() -> None:
+    rows = [
+        {"recipe": "moses-start", "processes": 1, "minutes": 2.0},
+        {"recipe": "moses", "processes": 1, "minutes": 3.0},
+        {"recipe": "moses", "processes": 2, "minutes": 1.0},
+    ]
+    assert totals(rows) == {"1": {"moses": 5.0}, "2": {}}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_several_processes_are_started_by_torchrun(processes: int) -> None:
+    words = command("moses", processes, out=Path("somewhere/artifact"))
+    assert ("torch.distributed.run" in words, f"--nproc-per-node={processes}" in words) == (processes > 1,) * 2
+    assert "start.artifact=checkpoints/moses" in words
