@@ -2,12 +2,12 @@
 
     python -m benchmarks.recipes [--quick] [--json] [--rounds N] [--processes 1,2] [--recipes NAME,...] [--steps N]
 
-Each recipe of `training/recipes` that a bundled model comes from is begun as `unveil train` begins it, or as `torchrun`
-does in several processes of a thread each, and stopped after so many steps; the seconds between the first that are
-logged and the last are those of the trainer's own log. Minutes are of all the recipe's steps at that pace, without
-reading the data, validation, checkpoints and the evaluation at the end. A recipe that goes on from another's artifact
-goes on from the bundled one, which has the same network. The steps of a run do not all cost the same: the first ones
-follow uniform orders.
+Each recipe of `training/recipes` that a bundled model comes from is begun as `unveil train` begins it, or as
+`torchrun` does in several processes of a thread each (orders learned on walks, which run in one, in one), and stopped
+after so many steps; the seconds between the first that are logged and the last are those of the trainer's own log.
+Minutes are of all the recipe's steps at that pace, without reading the data, validation, checkpoints and the
+evaluation at the end. A recipe that goes on from another's artifact goes on from the bundled one, which has the same
+network. The steps of a run do not all cost the same: the first ones follow uniform orders.
 """
 
 import json
@@ -20,6 +20,7 @@ import tomllib
 from pathlib import Path
 
 from benchmarks.problems.runs import Fields, timing_arguments
+from training.config import WALKED
 
 RECIPES = Path("training/recipes")
 # By bundled model, the recipes that it takes one after the other.
@@ -43,7 +44,11 @@ def main() -> None:
     processes, steps = [int(part) for part in given.processes.split(",")], given.steps
     if given.quick:
         names, processes, steps = ["adult"], [1], 2 * LOG_EVERY
-    rows = [timed(name, count, steps=steps, rounds=given.rounds) for name in names for count in processes]
+    rows = [
+        timed(name, count, steps=steps, rounds=given.rounds)
+        for name in names
+        for count in sorted({1 if is_walked(name) else count for count in processes})
+    ]
     report = {"recipes": rows, "minutes": totals(rows), "steps_timed": steps, "rounds": given.rounds}
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 
@@ -51,8 +56,8 @@ def main() -> None:
 def timed(name: str, processes: int, *, steps: int, rounds: int) -> Fields:
     """Median seconds a step over rounds, and the minutes of all of the recipe's steps."""
     taken = [seconds_a_step(name, processes, steps=steps) for _ in range(rounds)]
-    total = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))["optimizer"]["steps"]
-    seconds = statistics.median(taken)
+    total, seconds = read(name)["optimizer"]["steps"], statistics.median(taken)
+    print(f"{name} in {processes}: {seconds:.3f} s a step", file=sys.stderr, flush=True)
     return {
         "recipe": name,
         "processes": processes,
@@ -60,6 +65,15 @@ def timed(name: str, processes: int, *, steps: int, rounds: int) -> Fields:
         "seconds_a_step": seconds,
         "minutes": total * seconds / 60,
     }
+
+
+def read(name: str) -> Fields:
+    return tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def is_walked(name: str) -> bool:
+    """Whether its order is learned on whole walks, which run in one process."""
+    return read(name)["order"].get("signal") in WALKED
 
 
 def seconds_a_step(name: str, processes: int, *, steps: int) -> float:
@@ -77,18 +91,22 @@ def seconds_a_step(name: str, processes: int, *, steps: int) -> float:
 
 def command(name: str, processes: int, *, out: Path) -> list[str]:
     """What begins the recipe, with one thread a process, and neither validation nor a checkpoint on its way."""
-    path = RECIPES / f"{name}.toml"
-    start = tomllib.loads(path.read_text(encoding="utf-8")).get("start", {})
     settings = [
         "run.threads=1",
         f"run.log_every={LOG_EVERY}",
         "run.validate_every=1000000",
         "run.checkpoint_every=1000000",
     ]
-    if "artifact" in start:
+    if "start" in read(name):
         model = next(model for model, parts in MODELS.items() if name in parts)
         settings.append(f"start.artifact=checkpoints/{model}")
-    arguments = [str(Path(sys.executable).with_name("unveil")), "train", str(path), "--out", str(out)]
+    arguments = [
+        str(Path(sys.executable).with_name("unveil")),
+        "train",
+        str(RECIPES / f"{name}.toml"),
+        "--out",
+        str(out),
+    ]
     arguments += [part for setting in settings for part in ("--set", setting)]
     if processes == 1:
         return [sys.executable, *arguments]
@@ -111,11 +129,12 @@ def logged(path: Path, run: subprocess.Popen[bytes], *, steps: int) -> list[Fiel
 
 def totals(rows: list[Fields]) -> Fields:
     """Minutes of each bundled model whose recipes have all been timed, by the number of processes."""
+    minutes = {(row["recipe"], row["processes"]): row["minutes"] for row in rows}
     found: Fields = {}
     for processes in sorted({row["processes"] for row in rows}):
-        minutes = {row["recipe"]: row["minutes"] for row in rows if row["processes"] == processes}
+        parts = {model: [(name, 1 if is_walked(name) else processes) for name in MODELS[model]] for model in MODELS}
         found[str(processes)] = {
-            model: sum(minutes[name] for name in parts) for model, parts in MODELS.items() if set(parts) <= set(minutes)
+            model: sum(minutes[part] for part in parts[model]) for model in MODELS if set(parts[model]) <= set(minutes)
         }
     return found
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recipes import MODELS, RECIPES, as_text, command, totals
+from benchmarks.recipes import MODELS, RECIPES, as_text, command, is_walked, totals
 from tests.benchmarks.quick import run
 
 
@@ -38,3 +38,14 @@ def test_several_processes_are_started_by_torchrun(processes: int) -> None:
     words = command("moses", processes, out=Path("somewhere/artifact"))
     assert ("torch.distributed.run" in words, f"--nproc-per-node={processes}" in words) == (processes > 1,) * 2
     assert "start.artifact=checkpoints/moses" in words
+
+
+def test_what_runs_in_one_process_counts_in_every_total() -> None:
+    rows = [
+        {"recipe": "sudoku-start", "processes": 2, "minutes": 2.0},
+        {"recipe": "sudoku-denoiser", "processes": 2, "minutes": 3.0},
+        {"recipe": "sudoku", "processes": 1, "minutes": 1.0},
+    ]
+    assert is_walked("sudoku")
+    assert not is_walked("moses")
+    assert totals(rows) == {"1": {}, "2": {"sudoku": 6.0}}
