@@ -56,10 +56,14 @@ BATCH = 100  # canvases of one forward
 def main() -> None:
     parser = arguments(__doc__, work="runs/imported", seeds=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--molecules", type=int, help=f"test molecules a seed; {SIZES['test']} by default")
+    parser.add_argument(
+        "--molecules", type=int, help=f"test molecules a seed; default {SIZES['test']}, quick {QUICK['test']}"
+    )
     parser.add_argument("--temperature", type=float, action="append", help="repeatable; 1 and 0 by default")
     given = parser.parse_args()
     sizes = QUICK if given.quick else SIZES
+    if given.molecules is not None and given.molecules < 1:
+        parser.error(f"--molecules: takes 1 or more, not {given.molecules}")
     sizes = sizes | {"test": given.molecules or sizes["test"], "temperatures": given.temperature or TEMPERATURES}
     common = {"problem": "moses", "arm": "order", "order": ORDER, **sizes, "work": str(given.work)}
     seeds = range(given.first_seed, given.first_seed + given.seeds)

@@ -40,8 +40,15 @@ def main() -> None:
     parser.add_argument("--recipes", help="default all")
     parser.add_argument("--steps", type=int, default=50)
     given = parser.parse_args()
-    names = given.recipes.split(",") if given.recipes else [name for parts in MODELS.values() for name in parts]
-    processes, steps = [int(part) for part in given.processes.split(",")], given.steps
+    every = [name for parts in MODELS.values() for name in parts]
+    names, steps = given.recipes.split(",") if given.recipes else every, given.steps
+    if unknown := [name for name in names if name not in every]:
+        parser.error(f"--recipes: {unknown[0]!r} is none of {', '.join(every)}")
+    if not all(part.isdecimal() and int(part) > 0 for part in given.processes.split(",")):
+        parser.error(f"--processes: takes numbers of processes such as 1,2, not {given.processes!r}")
+    if steps < 2 * LOG_EVERY:
+        parser.error(f"--steps: takes {2 * LOG_EVERY} or more, not {steps}")
+    processes = [int(part) for part in given.processes.split(",")]
     if given.quick:
         names, processes, steps = ["adult"], [1], 2 * LOG_EVERY
     rows = [

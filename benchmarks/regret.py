@@ -100,6 +100,8 @@ def main() -> None:
     parser.add_argument("--no-networks", action="store_true", help="tables alone")
     parser.add_argument("--no-adult", action="store_true", help="without the Adult table")
     arguments = parser.parse_args()
+    if arguments.no_networks and arguments.no_adult and not arguments.table:
+        parser.error("--no-networks --no-adult: leaves nothing to measure; give a --table")
     torch.set_num_threads(arguments.threads)
     scale = QUICK if arguments.quick else FULL
     if arguments.no_networks:
