@@ -49,7 +49,7 @@ POLICIES: dict[str, OrderPolicy] = {
     "margin": "margin",
     "random": "uniform",
 }
-TEMPERATURES = [1.0, 0.0]
+TEMPERATURES = (1.0, 0.0)
 BATCH = 100  # canvases of one forward
 
 
@@ -64,6 +64,10 @@ def main() -> None:
     sizes = QUICK if given.quick else SIZES
     if given.molecules is not None and given.molecules < 1:
         parser.error(f"--molecules: takes 1 or more, not {given.molecules}")
+    if given.first_seed < 0:
+        parser.error(f"--first-seed: takes 0 or more, not {given.first_seed}")
+    if not all(0 <= temperature < float("inf") for temperature in given.temperature or ()):
+        parser.error("--temperature: takes numbers from 0 on")
     sizes = sizes | {"test": given.molecules or sizes["test"], "temperatures": given.temperature or TEMPERATURES}
     common = {"problem": "moses", "arm": "order", "order": ORDER, **sizes, "work": str(given.work)}
     seeds = range(given.first_seed, given.first_seed + given.seeds)

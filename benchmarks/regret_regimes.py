@@ -36,6 +36,7 @@ REGIMES: tuple[Fields, ...] = (
     {"width": 16, "mlp_width": 128, "steps": 400, "learning_rate": 3e-3, "heads": 1, "weight_decay": 24.0},
     {"width": 64, "mlp_width": 128, "steps": 400, "learning_rate": 3e-3, "heads": 1, "weight_decay": 20.0},
 )
+WEIGHT_DECAY = 0.01  # where a regime names none
 BATCH, QUICK_BATCH, QUICK_STEPS, QUICK_ROWS = 1024, 64, 10, 200
 
 
@@ -101,7 +102,7 @@ def make_recipe(problem: Problem, regime: Fields) -> Recipe:
                 "learning_rate": regime["learning_rate"],
                 "warmup_steps": min(50, steps // 4),
                 "ema_decay": 0.99,
-                **{key: regime[key] for key in ("weight_decay",) if key in regime},
+                "weight_decay": regime.get("weight_decay", WEIGHT_DECAY),
             },
             "run": {"precision": "32-true", "accelerator": "cpu", "threads": 1, "validate_rows": 256}
             | dict.fromkeys(("log_every", "validate_every", "checkpoint_every"), steps),
@@ -115,7 +116,7 @@ def as_text(found: Sequence[Fields]) -> str:
     lines.append("|---|---|---|---|---|---|---|---|")
     for one in found:
         regime, room, ratios = one["regime"], sorted(one["headroom"]), sorted(one["transferred"])
-        decay = regime.get("weight_decay", 0.01)
+        decay = regime.get("weight_decay", WEIGHT_DECAY)
         lines.append(
             f"| {regime['width']}, {regime['mlp_width']} | {decay:g} | {regime['steps']}"
             f" | {regime['learning_rate']:g} |"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recipes import MODELS, RECIPES, as_text, command, is_walked, totals
+from benchmarks.recipes import MODELS, RECIPES, as_text, command, is_walked, start_of, totals
 from tests.benchmarks.quick import run
 
 
@@ -37,7 +37,19 @@ def test_a_model_of_several_recipes_takes_all_of_them_or_is_left_out() -> None:
 def test_several_processes_are_started_by_torchrun(processes: int) -> None:
     words = command("moses", processes, out=Path("somewhere/artifact"))
     assert ("torch.distributed.run" in words, f"--nproc-per-node={processes}" in words) == (processes > 1,) * 2
-    assert "start.artifact=checkpoints/moses" in words
+    assert f"start.artifact={start_of('moses')}" in words
+
+
+def test_a_recipe_goes_on_from_its_own_start_or_the_bundled_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recipes = RECIPES.resolve()
+    monkeypatch.setattr("benchmarks.recipes.RECIPES", recipes)
+    monkeypatch.chdir(tmp_path)
+    assert start_of("adult") is None
+    assert start_of("sudoku-denoiser") == "checkpoints/sudoku"
+    Path("runs/sudoku-start").mkdir(parents=True)
+    assert start_of("sudoku-denoiser") == "runs/sudoku-start"
 
 
 def test_what_runs_in_one_process_counts_in_every_total() -> None:
