@@ -20,6 +20,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     return attended
 
 
+def attend_streams(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """`attend` for two streams, contents first, [2 B, H, L, E] each: both read the contents' keys and values, and every
+    position its own stream's in place of its content's, so that a question of a position does not see its answer, not
+    even by rounding. `bias` [2 B, H or 1, L, L] forbids what is not to be read yet. XLNet's two-stream attention, arXiv
+    1906.08237."""
+    B, (_, H, L, E) = len(q) // 2, q.shape
+    q, k, v = (x.reshape(2, B, H, L, E) for x in (q * E**-0.5, k, v))
+    itself = torch.eye(L, dtype=torch.bool, device=q.device)
+    scores = torch.where(itself, (q * k).sum(-1, keepdim=True), q @ k[0].transpose(-2, -1))  # [2, B, H, L, L]
+    weights = (scores + bias.to(q.dtype).view(2, B, -1, L, L)).softmax(-1).to(v.dtype)
+    attended = weights.masked_fill(itself, 0.0) @ v[0] + weights.diagonal(dim1=-2, dim2=-1)[..., None] * v
+    return attended.reshape(2 * B, H, L, E)
+
+
 class RelativeBias(nn.Module):
     """What each head adds to the score of a position so many places away, arXiv 1910.10683 without buckets.
 
@@ -73,12 +87,37 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.relative = bias
 
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None, *, has_streams: bool = False) -> Tensor:
+        """Of two streams, [2 B, L, D], `bias` says who may read what: see `attend_streams`."""
         B, L, D = x.shape
         if self.relative is not None:
             bias = self.relative(L) if bias is None else self.relative(L) + bias
         q, k, v = self.qkv(x).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # [B, H, L, E] each
-        return self.out(attend(q, k, v, bias).transpose(1, 2).reshape(B, L, D))  # type: ignore[no-any-return]
+        if has_streams:
+            assert bias is not None
+            attended = attend_streams(q, k, v, bias)
+        else:
+            attended = attend(q, k, v, bias)
+        return self.out(attended.transpose(1, 2).reshape(B, L, D))  # type: ignore[no-any-return]
+
+
+def visible_bias(hidden: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:
+    """Added to the scores so that each position reads what is visible, itself, and nothing else: hidden [B, L] and
+    lengths [B] -> [B, 1, L, L]. What it says of a position then does not depend on which others are hidden with it."""
+    L = hidden.shape[1]
+    places = torch.arange(L, device=hidden.device)
+    is_read = (~hidden & (places < lengths[:, None]))[:, None, :] | (places == places[:, None])
+    return torch.zeros_like(is_read, dtype=dtype).masked_fill(~is_read, -torch.inf)[:, None]
+
+
+def stream_bias(ranks: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same for two streams, [B, L] -> [2 B, 1, L, L]: contents read what was revealed no later than they, questions
+    what was revealed before, both themselves. `ranks` are 0 where a row was visible from the start, then 1, 2, ..."""
+    places = torch.arange(ranks.shape[1], device=ranks.device)
+    reader, read = ranks[:, :, None], ranks[:, None, :]
+    is_read = torch.cat([read <= reader, read < reader]) & (places < lengths[:, None])[:, None, :].repeat(2, 1, 1)
+    is_read = is_read | (places == places[:, None])
+    return torch.zeros_like(is_read, dtype=dtype).masked_fill(~is_read, -torch.inf)[:, None]
 
 
 def padding_bias(lengths: Tensor, L: int, dtype: torch.dtype) -> Tensor:

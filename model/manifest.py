@@ -18,6 +18,7 @@ Family = Literal["bert", "roberta", "albert", "modernbert", "llada", "dream"]
 OWN, IMPORTED = "transformer", "hf_masked_lm"
 OrderHeadKind = Literal["trunk", "foresight", "cost_to_go"]
 TrunkKind = Literal["attention", "planes"]
+Attends = Literal["all", "visible"]
 GRID_SIDE, GRID_CELLS = 9, 81
 
 
@@ -32,7 +33,9 @@ class Architecture(_Frozen):
     `planes` (`model/planes.py`), for sudoku grids, which has no heads. `relative_bias`: each head learns what distance
     and direction are worth to it, beside the positions that every network learns; for rows whose neighbours matter.
     `pair_bias`: each head learns what every single pair of positions is worth to it, for rows whose places have
-    meanings of their own.
+    meanings of their own. `attends`: what a position reads, `all` others, hidden ones too, or those that are `visible`
+    alone (and itself): what is hidden then says nothing of how much there is of it, and a row's whole order can be
+    trained in one forward (`Network.in_turn`).
     """
 
     length: int = Field(ge=1)
@@ -46,11 +49,14 @@ class Architecture(_Frozen):
     loops: int = Field(default=1, ge=1)
     relative_bias: bool = False
     pair_bias: bool = False
+    attends: Attends = "all"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.relative_bias and self.trunk == "planes":
             raise ValueError("relative_bias goes with trunk attention")
+        if self.attends != "all" and self.trunk == "planes":
+            raise ValueError("attends goes with trunk attention")
         if self.pair_bias and self.trunk == "planes":
             raise ValueError("pair_bias goes with trunk attention")
         if self.pair_bias and self.relative_bias:

@@ -34,6 +34,14 @@ class Network(nn.Module):
         through more loops than `backward_loops`."""
         raise NotImplementedError
 
+    def in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Tensor:
+        """Token logits [B, L, V] of every position of clean `tokens` as of just before its turn, in one forward.
+
+        `ranks` [B, L] are 0 for what is visible from the start, then 1, 2, ... For networks that attend to what is
+        visible. Exact for rank 1; what comes later reads contents that had not yet seen what was revealed after them.
+        """
+        raise NotImplementedError
+
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """All that the order head is given."""
         raise NotImplementedError

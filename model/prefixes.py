@@ -30,6 +30,24 @@ class Prefixes(NamedTuple):
         """n = L - |C|, the positions that the order runs over: [B]."""
         return self.sigma.shape[-1] - self.num_known
 
+    @property
+    def places(self) -> Tensor:
+        """Where each position stands in its row's order, known ones first: [B, L]."""
+        return self.sigma.argsort(-1)
+
+    @property
+    def ranks(self) -> Tensor:
+        """[B, L]: 0 for what is visible, then 1, 2, ... along the order."""
+        return (self.places - (self.num_known + self.num_revealed)[:, None] + 1).clamp(min=0)
+
+    def some_turns(self, num: int) -> tuple[Tensor, Tensor]:
+        """Up to `num` of the hidden positions, evenly along the order, and what is hidden just before the turn of each:
+        [B, M] and [B, M, L]. Short rows give some more than once."""
+        first = (self.num_known + self.num_revealed)[:, None]  # [B, 1]
+        M = min(num, self.sigma.shape[-1])
+        places = first + (self.sigma.shape[-1] - first) * torch.arange(M, device=first.device) // M
+        return self.sigma.gather(-1, places), self.places[:, None, :] >= places[..., None]
+
 
 @dataclass(frozen=True, slots=True)
 class PrefixDraws:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import attend, padding_bias
+from model.attention import attend, padding_bias, visible_bias
 from model.denoiser import Begun
 from model.order_heads import ForesightHead, Reading
 from model.policies import LANES
@@ -86,7 +86,7 @@ class Prepared:
     def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
         """See `model.denoiser.Stages`."""
         x, qkv = self._embed(tokens, hidden)
-        bias = self._bias(tokens, lengths)
+        bias = self._bias(hidden, lengths)
         *layers, last = self._layers
         for layer in layers:
             x = self._finished(layer, x, self._attended(layer, x, qkv, bias))
@@ -124,11 +124,13 @@ class Prepared:
         D = self._architecture.width
         return found[..., :D], found[..., D:]
 
-    def _bias(self, tokens: Tensor, lengths: Tensor) -> Tensor | None:
-        """[B, 1, 1, L], against attention to padding, which a table never has."""
+    def _bias(self, hidden: Tensor, lengths: Tensor) -> Tensor | None:
+        """[B, 1, 1 or L, L], against attention to padding, which a table never has, and to what must not be read."""
+        if self._architecture.attends == "visible":
+            return visible_bias(hidden, lengths, self._embedding.dtype)
         if self._has_own:
             return None
-        return padding_bias(lengths, tokens.shape[1], self._embedding.dtype)
+        return padding_bias(lengths, hidden.shape[1], self._embedding.dtype)
 
     def _attended(self, layer: _Layer, x: Tensor, qkv: Tensor | None, bias: Tensor | None) -> Tensor:
         B, L, D = x.shape

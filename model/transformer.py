@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import Attention, PairBias, RelativeBias, padding_bias
+from model.attention import Attention, PairBias, RelativeBias, padding_bias, stream_bias, visible_bias
 from model.denoiser import Prediction
 from model.manifest import Architecture, OrderSpec
 from model.network import Depths, Network, initialise
@@ -33,8 +33,8 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(architecture.dropout)
 
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), bias))
+    def forward(self, x: Tensor, bias: Tensor | None, *, has_streams: bool = False) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), bias, has_streams=has_streams))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
 
 
@@ -91,6 +91,8 @@ class Trunk(nn.Module):
         """What the first block is given, and each row's bias for padding."""
         L = tokens.shape[1]
         x = self.embed(tokens, hidden) + self.position[:L]  # [B, L, D]
+        if self.architecture.attends == "visible":
+            return x, visible_bias(hidden, lengths, x.dtype)
         if self.architecture.has_own_vocabularies:  # a table's canvases are never padded
             return x, None
         return x, padding_bias(lengths, L, x.dtype)
@@ -99,6 +101,19 @@ class Trunk(nn.Module):
         for block in self.blocks:
             x = block(x, bias)
         return x
+
+    def questions(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Tensor:
+        """The states [B, L, D] of `Network.in_turn`, by two streams: contents, and masks that ask for them."""
+        assert self.architecture.attends == "visible"
+        assert self.architecture.loops == 1
+        x = torch.cat(
+            [self.embed(tokens, torch.zeros_like(ranks, dtype=torch.bool)), self.mask.expand(*ranks.shape, -1)]
+        )
+        x = x + self.position[: tokens.shape[1]]
+        bias = stream_bias(ranks, lengths, x.dtype)
+        for block in self.blocks:
+            x = block(x, bias, has_streams=True)
+        return x[len(tokens) :]
 
     def initialise(self) -> None:
         """To be called last by whoever adds the heads: residual branches start small, so that depth does not scale the
@@ -144,6 +159,10 @@ class Transformer(Trunk, Network):
             states.append(x)
         prediction = self._predict(Reading(x, self._logits(x), tokens, hidden, lengths))
         return Depths(prediction, tuple(map(self._logits, states[:-1])))
+
+    def in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Tensor:
+        """See `Network.in_turn`."""
+        return self._logits(self.questions(tokens, ranks, lengths))
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]

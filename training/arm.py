@@ -21,13 +21,16 @@ from model.prefixes import Prefixes
 
 Show = Callable[[Tensor], Prefixes]
 ORDER_GROUPS = ("order", "posterior")  # parameter groups whose gradients are noisy scores
+_TURNS = 8  # of a row's order that a critic is asked about: more are hardly more of a sample
 
 
 class Shown(NamedTuple):
     """What a training forward gives: the law's weights `log_w` [L] or [B, L], the prefixes drawn from it, what the
     denoiser says of them, and the policy's log-weights [B, L], None unless the order is contextual. With a critic, the
     losses that it expects at these prefixes [B, L], and what the law costs by it, a scalar that moves the law. Of a
-    network with loops also the token logits of the `earlier` ones."""
+    network with loops also the token logits of the `earlier` ones. With teacher forcing the token logits are each
+    position's as of its own turn, and the critic is `asked` about some positions [B, M] as of theirs: `expected`
+    [B, M]."""
 
     log_w: Tensor
     prefixes: Prefixes
@@ -36,6 +39,7 @@ class Shown(NamedTuple):
     expected: Tensor | None
     simulated: Tensor | None
     earlier: tuple[Tensor, ...]
+    asked: Tensor | None = None
 
 
 class Arm(nn.Module):
@@ -51,14 +55,17 @@ class Arm(nn.Module):
         critic: Critic | None = None,
         is_frozen: bool = False,
         backward_loops: int | None = None,
+        teacher_forcing: bool = False,
     ) -> None:
         """`marginals` [L or 1, V]: log p(x_i) under the training rows' marginals. A denoiser that `is_frozen` drops
-        nothing out: its order is learned for it as it is served. `backward_loops`: see `training.config`."""
+        nothing out: its order is learned for it as it is served. `backward_loops` and `teacher_forcing`: see
+        `training.config`."""
         super().__init__()
         self.denoiser = denoiser
         self.average = copy.deepcopy(denoiser).requires_grad_(False)
         self.posterior, self.critic = posterior, critic
         self.is_frozen, self._backward_loops = is_frozen, backward_loops
+        self._teacher_forcing = teacher_forcing
         self.baseline = RunningBaseline(denoiser.architecture.length, window=baseline_window)
         self.register_buffer("marginals", marginals, persistent=False)
 
@@ -90,6 +97,8 @@ class Arm(nn.Module):
         if self.posterior is not None and not rests:
             log_w = self.posterior(tokens, ~hidden, lengths)  # [B, L]
         prefixes = show(log_w)
+        if self._teacher_forcing:
+            return self._in_turn(tokens, lengths, law=law, prefixes=prefixes, noise=noise)
         draws = len(prefixes.sigma) // len(tokens)
         log_w = log_w.repeat(draws, 1) if log_w.ndim == 2 else log_w
         prediction, earlier = self._ask(tokens.repeat(draws, 1), prefixes.hidden, lengths.repeat(draws))
@@ -99,6 +108,18 @@ class Arm(nn.Module):
             expected, simulated = self.critic(prefixes.hidden), simulated_nelbo(law, self.critic, noise)
             log_w = log_w.detach()  # the critic alone moves the law
         return Shown(log_w, prefixes, prediction, policy, expected, simulated, earlier)
+
+    def _in_turn(
+        self, tokens: Tensor, lengths: Tensor, *, law: Tensor, prefixes: Prefixes, noise: Tensor | None
+    ) -> Shown:
+        """One forward for all steps of each row's order. The critic alone moves the law."""
+        logits = self.denoiser.in_turn(tokens, prefixes.ranks, lengths)
+        prediction = Prediction(logits, law.expand(tokens.shape))
+        if self.critic is None or noise is None:
+            return Shown(law, prefixes, prediction, None, None, None, ())
+        asked, hidden = prefixes.some_turns(_TURNS)
+        expected = self.critic(hidden).gather(-1, asked[..., None]).squeeze(-1)
+        return Shown(law, prefixes, prediction, None, expected, simulated_nelbo(law, self.critic, noise), (), asked)
 
     def _ask(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
         """A frozen denoiser is asked as it is served."""

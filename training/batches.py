@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.objective import begin_early
 from model.orders import gumbel_noise
 from model.prefixes import PrefixDraws, prefix_draws
 from training.config import OptimizerConfig, OrderConfig, Recipe
@@ -94,6 +95,8 @@ def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries 
         generator=generator,
         num_draws=order.draws,
     )
+    if optimizer.teacher_forcing:
+        shown = replace(shown, fraction=begin_early(shown.fraction))
     return Batch(batch, _bared(shown, recipe.prompts.bare, seed=seed))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from model.manifest import OrderHeadKind, OrderKind, TrunkKind
+from model.manifest import Attends, OrderHeadKind, OrderKind, TrunkKind
 from training.data.choices import ColumnOptions
 from training.data.config import DataConfig, LinesData, TableData
 
@@ -26,10 +26,10 @@ Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 _MOST_SEED = 10**12  # streams of draws are numbered by its multiples, and have 64 bits
 # Younger than some checkpoints: left at their defaults, they change no fingerprint.
 LATER_KEYS = {
-    "model": ("trunk", "loops", "relative_bias", "pair_bias"),
+    "model": ("trunk", "loops", "relative_bias", "pair_bias", "attends"),
     "order": ("head", "stride", "branches", "reconsider"),
     "prompts": ("spans", "bare"),
-    "optimizer": ("backward_loops",),
+    "optimizer": ("backward_loops", "teacher_forcing"),
 }
 
 
@@ -56,6 +56,7 @@ class ModelConfig(_Frozen):
     loops: int = Field(default=1, ge=1)
     relative_bias: bool = False
     pair_bias: bool = False
+    attends: Attends = "all"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -198,6 +199,9 @@ class OptimizerConfig(_Frozen):
     `steps` left out: as many as show every training row 60 times, but 500 at least and 8000 at most. A small table
     trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
     most (`model.loops`), and a sudoku grid that is learned goes through no more of them.
+    `teacher_forcing`: one forward trains every step of a row's order, from what it shows at the start on, not the next
+    one alone (`model/teaching.py`). It takes a network with `model.attends = "visible"`, and orders that are uniform,
+    fixed, or global and moved by a critic; a forward costs about two.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -211,6 +215,7 @@ class OptimizerConfig(_Frozen):
     clip: float = Field(default=1.0, gt=0.0)
     ema_decay: float = Field(default=0.998, ge=0.0, lt=1.0)
     backward_loops: int | None = Field(default=None, ge=1)
+    teacher_forcing: bool = False
 
     @property
     def num_steps(self) -> int:
@@ -266,6 +271,8 @@ class Recipe(_Frozen):
             raise ValueError("start.freeze_denoiser: goes with learned orders, order.kind global or contextual")
         if isinstance(self.data, LinesData) and self.start.artifact is None:
             raise ValueError("start.artifact: data.kind lines takes its tokenizer, so one is needed")
+        if self.optimizer.teacher_forcing:
+            self._check_teacher_forcing()
         if self.prompts.bare and self.order.kind != "uniform":
             raise ValueError("prompts.bare: goes with order.kind uniform")
         if self.optimizer.backward_loops is not None and self.start.freeze_denoiser:
@@ -274,6 +281,21 @@ class Recipe(_Frozen):
             signal = self.order.signal
             raise ValueError(f"order.signal: {signal} takes a denoiser that stays as it is, start.freeze_denoiser")
         return self
+
+    def _check_teacher_forcing(self) -> None:
+        order = self.order
+        if self.start.artifact is None and self.model.attends != "visible":
+            raise ValueError('optimizer.teacher_forcing: goes with model.attends = "visible"')
+        if self.model.loops > 1:
+            raise ValueError("optimizer.teacher_forcing: goes with model.loops 1")
+        if order.kind == "contextual" or order.signal == "score" or self.start.freeze_denoiser:
+            raise ValueError(
+                "optimizer.teacher_forcing: takes a denoiser that trains, and an order that is uniform, fixed or"
+                " global, by a critic"
+            )
+        if self.prompts.bare or "spread" in order.model_fields_set:
+            key = "prompts.bare" if self.prompts.bare else "order.spread"
+            raise ValueError(f"{key}: goes without optimizer.teacher_forcing, which trains all that is hidden")
 
     def fingerprint(self) -> str:
         """sha256 of all that decides what is learned: everything but `run`, the description and the licence."""

@@ -42,6 +42,10 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
     for name in recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
         if wanted[name] != own[name] and (recipe.start.freeze_denoiser or name not in _FREE):
             raise RecipeError(f"model.{name}: {wanted[name]}, but start.artifact has {own[name]}; leave it out")
+    if recipe.optimizer.teacher_forcing and (own.get("attends"), own.get("loops")) != ("visible", 1):
+        raise RecipeError(
+            'optimizer.teacher_forcing: takes a network that attends to "visible"; start.artifact does not'
+        )
     return artifact
 
 

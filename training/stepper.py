@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from model.baseline import leave_one_out
 from model.critic import critic_error
 from model.denoiser import cross_entropy
-from model.objective import Loss, even_loss, order_form
+from model.objective import Loss, even_loss, order_form, teacher_forced
 from model.prefixes import Prefixes
 from training.arm import ORDER_GROUPS, Arm, Shown, whole
 from training.batches import Batch, draw_batch, simulated_noise, uniform_share
@@ -120,7 +120,20 @@ class Stepper:
         shown: Shown = self._module(rows.x, ~draws.known, rows.lengths, show=draws.under, noise=noise, rests=rests)
         x = rows.x.repeat(order.draws, 1)
         losses, control = cross_entropy(shown.prediction.token_logits, x), self._arm.control(x)
-        loss = order_form(
+        loss = self._loss(losses, shown, control)
+        if shown.expected is not None and shown.simulated is not None:
+            loss = _with_critic(loss, _critic_error(shown, losses, control), shown.simulated)
+        if shown.earlier:
+            loss = _with_depths(loss, [cross_entropy(logits, x) for logits in shown.earlier], shown.prefixes)
+        # DDP wants every parameter in the graph, also while no row teaches the order.
+        idle = shown.log_w.sum() if shown.policy is None else shown.log_w.sum() + shown.policy.sum()
+        return _Part(replace(loss, total=loss.total + 0.0 * idle), shown.prefixes)
+
+    def _loss(self, losses: Tensor, shown: Shown, control: Tensor) -> Loss:
+        if self._recipe.optimizer.teacher_forcing:
+            return teacher_forced(losses, shown.prefixes)
+        order = self._recipe.order
+        return order_form(
             losses,
             shown.prefixes,
             log_w=shown.log_w,
@@ -130,14 +143,6 @@ class Stepper:
             learn_order_from_prompted=order.learn_from_prompted,
             spread=order.spread,
         )
-        if shown.expected is not None and shown.simulated is not None:
-            error = critic_error(shown.expected, losses, shown.prefixes.hidden, control=control)
-            loss = _with_critic(loss, error, shown.simulated)
-        if shown.earlier:
-            loss = _with_depths(loss, [cross_entropy(logits, x) for logits in shown.earlier], shown.prefixes)
-        # DDP wants every parameter in the graph, also while no row teaches the order.
-        idle = shown.log_w.sum() if shown.policy is None else shown.log_w.sum() + shown.policy.sum()
-        return _Part(replace(loss, total=loss.total + 0.0 * idle), shown.prefixes)
 
     def _baseline(self, losses: Tensor, shown: Shown, control: Tensor) -> Tensor:
         num_draws = self._recipe.order.draws
@@ -176,6 +181,15 @@ class Stepper:
         for group in self._optimizer.param_groups:
             is_resting = group["name"] in ORDER_GROUPS and progress < order.rests_until
             group["lr"] = 0.0 if is_resting else group["peak"] * warm * cosine
+
+
+def _critic_error(shown: Shown, losses: Tensor, control: Tensor) -> Tensor:
+    """[B]; with teacher forcing over the turns it was asked about."""
+    assert shown.expected is not None
+    if shown.asked is None:
+        return critic_error(shown.expected, losses, shown.prefixes.hidden, control=control)
+    losses, control = (values.gather(-1, shown.asked) for values in (losses, control))
+    return critic_error(shown.expected, losses, torch.ones_like(shown.asked, dtype=torch.bool), control=control)
 
 
 def _with_critic(loss: Loss, error: Tensor, simulated: Tensor) -> Loss:

@@ -123,6 +123,7 @@ class Run:
             critic=_critic(recipe, architecture),
             is_frozen=recipe.start.freeze_denoiser,
             backward_loops=recipe.optimizer.backward_loops,
+            teacher_forcing=recipe.optimizer.teacher_forcing,
         )
         if recipe.run.compile:  # block by block: quick to compile, and it leaves names and sharding as they are
             for block in denoiser.blocks:

@@ -79,16 +79,28 @@ def test_killed_with_minus_nine_and_started_again_it_ends_in_the_same_weights(tm
         assert torch.equal(tensor, b[name]), name
 
 
-@pytest.mark.parametrize(("strategy", "kind"), [("ddp", "global"), ("fsdp", "global"), ("ddp", "contextual")])
+FORCED = ("model.attends=visible", "optimizer.teacher_forcing=true")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind", "forced"),
+    [
+        ("ddp", "global", ()),
+        ("fsdp", "global", ()),
+        ("ddp", "contextual", ()),
+        ("ddp", "global", FORCED),
+        ("fsdp", "global", FORCED),
+    ],
+)
 def test_two_processes_see_the_loss_that_one_sees_on_the_same_global_batch(
-    tmp_path: Path, strategy: str, kind: str
+    tmp_path: Path, strategy: str, kind: str, forced: tuple[str, ...]
 ) -> None:
     table = write_csv(tmp_path / "small.csv")
     schedule = ("optimizer.steps=8", "order.warmup=0.25", "order.anneal=0.25", "run.checkpoint_every=4")
     network = ("model.dropout=0.0", "model.relative_bias=true")  # dropout's masks are drawn a process
     rivals = ('order.rivals=["left_to_right", "right_to_left"]',) if kind == "global" else ()
     later = ("order.reconsider=[0.75]",) if kind == "global" else ()
-    overrides = (*schedule, f"order.kind={kind}", *network, *rivals, *later)
+    overrides = (*schedule, f"order.kind={kind}", *network, *rivals, *later, *forced)
     one = _run(_command(table, tmp_path / "one", *overrides))
     assert one.returncode == 0, one.stderr
     two = _run(_command(table, tmp_path / "two", *overrides, f"run.strategy={strategy}", processes=2))

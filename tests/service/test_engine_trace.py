@@ -20,11 +20,21 @@ def _inputs(tokenizer: Tokenizer, rows: int, *, seed: int) -> Inputs:
 
 
 @pytest.mark.parametrize("kind", ["uniform", "global", "contextual"])
-@pytest.mark.parametrize("bias", [{}, {"relative_bias": True}, {"pair_bias": True}], ids=["none", "relative", "pair"])
+@pytest.mark.parametrize(
+    "bias",
+    [
+        {},
+        {"relative_bias": True},
+        {"pair_bias": True},
+        {"attends": "visible"},
+        {"attends": "visible", "pair_bias": True},
+    ],
+    ids=["none", "relative", "pair", "visible", "visible, pair"],
+)
 @pytest.mark.parametrize("tokenizer", [table_tokenizer(), text_tokenizer()], ids=["table", "text"])
 @torch.inference_mode()
 def test_a_recorded_shape_gives_the_stages_own_bits_for_other_inputs(
-    tokenizer: Tokenizer, kind: str, bias: dict[str, bool]
+    tokenizer: Tokenizer, kind: str, bias: dict[str, bool | str]
 ) -> None:
     stages = prepare(random_transformer(tokenizer, kind=kind, **bias))  # type: ignore[arg-type]
     traced = Traced(stages)

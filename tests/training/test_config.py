@@ -22,6 +22,9 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
     assert load_recipe(path).name
 
 
+TEACHER_FORCING = ("optimizer.teacher_forcing=true", "model.attends=visible")
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [
@@ -34,6 +37,11 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
         ("prompts.share=1.5", "small: prompts.share: Input should be less than or equal to 1"),
         ("order.posterior_layers=0", "small: order.posterior_layers: Input should be greater than or equal to 1"),
         ("prompts.bare=0.5", "small: recipe: prompts.bare: goes with order.kind uniform"),
+        (
+            "optimizer.teacher_forcing=true",
+            'small: recipe: optimizer.teacher_forcing: goes with model.attends = "visible"',
+        ),
+        ("model.attends=nobody", "small: model.attends: Input should be 'all' or 'visible'"),
         ("order.draws=2", 'small: order: draws: goes with signal = "score"'),
         (
             "order.learn_from_prompted=true",
@@ -54,6 +62,20 @@ def test_a_wrong_key_gets_one_line_that_names_it(override: str, line: str) -> No
         small_recipe(override)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("model.loops=2", "optimizer.teacher_forcing: goes with model.loops 1"),
+        ("order.kind=contextual", "optimizer.teacher_forcing: takes a denoiser that trains, and an order"),
+        ("order.signal=score", "optimizer.teacher_forcing: takes a denoiser that trains, and an order"),
+        ("order.spread=0.2", "order.spread: goes without optimizer.teacher_forcing"),
+    ],
+)
+def test_what_teacher_forcing_would_ignore_is_refused(override: str, line: str) -> None:
+    with pytest.raises(RecipeError, match=line):
+        small_recipe(*TEACHER_FORCING, override)
 
 
 def test_overrides_are_toml_values_and_bare_words_are_strings() -> None:

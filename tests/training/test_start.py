@@ -61,6 +61,12 @@ def test_another_network_or_another_table_is_refused_by_name(artifact: Path) -> 
         load_start(small_recipe(f"start.artifact={artifact}-not"), DATASET)
 
 
+def test_whole_orders_are_taught_to_a_network_that_attends_to_what_is_visible(artifact: Path) -> None:
+    recipe = small_recipe(f"start.artifact={artifact}", "optimizer.teacher_forcing=true")
+    with pytest.raises(RecipeError, match=r'takes a network that attends to "visible"; start\.artifact does not'):
+        load_start(recipe, DATASET)
+
+
 def test_a_frozen_denoiser_needs_an_artifact_and_an_order_to_learn(artifact: Path) -> None:
     with pytest.raises(RecipeError, match="freeze_denoiser: takes an artifact"):
         small_recipe("start.freeze_denoiser=true")

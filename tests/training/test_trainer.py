@@ -178,6 +178,20 @@ def test_every_arm_trains(tmp_path: Path, override: str) -> None:
         assert not log_w.any()
 
 
+@pytest.mark.parametrize("kind", ["uniform", "fixed", "global"])
+def test_every_arm_that_is_taught_whole_orders_learns(tmp_path: Path, kind: str) -> None:
+    fixed = ("order.fixed=[3,1,0,2]",) if kind == "fixed" else ()
+    forced = ("model.attends=visible", "optimizer.teacher_forcing=true", "model.dropout=0.0", "optimizer.steps=150")
+    trained = _train(small_recipe(f"order.kind={kind}", *fixed, *forced, "optimizer.learning_rate=0.01"), tmp_path)
+    nats = [float(line["nelbo"]) for line in _log(tmp_path) if line["kind"] == "validation"]
+    assert nats[-1] < nats[0] - 0.5, nats
+    taught = [line for line in _log(tmp_path) if line["kind"] == "train"]
+    assert ("critic_error" in taught[-1]) == (kind == "global")
+    if kind == "global":
+        assert float(taught[-1]["critic_error"]) < float(taught[0]["critic_error"])
+        assert bool(trained.denoiser.order_head.global_log_w().any())
+
+
 def test_an_order_that_is_reconsidered_stands_apart_a_seventh_as_far_and_goes_on(tmp_path: Path) -> None:
     spans = {}
     for times in ("[]", "[0.5]"):
