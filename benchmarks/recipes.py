@@ -29,8 +29,8 @@ RECIPES = Path("training/recipes")
 MODELS: dict[str, tuple[str, ...]] = {
     "adult": ("adult",),
     "text": ("text",),
-    "moses": ("moses-start", "moses"),
-    "sudoku": ("sudoku-start", "sudoku-denoiser", "sudoku"),
+    "moses": ("moses",),
+    "sudoku": ("sudoku-start", "sudoku-denoiser", "sudoku-further", "sudoku"),
 }
 LOG_EVERY = 5
 PATIENCE = 600.0  # seconds for a step to come

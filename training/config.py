@@ -293,7 +293,7 @@ class Recipe(_Frozen):
                 "optimizer.teacher_forcing: takes a denoiser that trains, and an order that is uniform, fixed or"
                 " global, by a critic"
             )
-        if self.prompts.bare or "spread" in order.model_fields_set:
+        if self.prompts.bare or order.spread != OrderConfig.model_fields["spread"].default:
             key = "prompts.bare" if self.prompts.bare else "order.spread"
             raise ValueError(f"{key}: goes without optimizer.teacher_forcing, which trains all that is hidden")
 

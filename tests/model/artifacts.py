@@ -32,7 +32,9 @@ def text_tokenizer(*, length: int = 40, default_length: int = 8) -> TextTokenize
     return TextTokenizer.train_characters(["abcdefghij klmno\npq."], length=length, default_length=default_length)
 
 
-def random_transformer(tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0, **bias: bool | str) -> Transformer:
+def random_transformer(
+    tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0, **bias: bool | str
+) -> Transformer:
     """Weights large enough that tokens and orders really differ from place to place."""
     torch.manual_seed(seed)
     sizes = tuple(tokenizer.vocabulary_sizes)
