@@ -12,7 +12,7 @@ from model.manifest import Architecture, OrderSpec
 from model.objective import begin_early, teacher_forced
 from model.prefixes import PrefixDraws, Prefixes, prefix_draws
 from model.transformer import Transformer
-from tests.model.enumerable import random_world
+from tests.model.enumerable import World, random_world
 
 L = 6
 RANKS = torch.tensor([[2, 0, 1, 4, 3, 0], [1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 1, 0]])
@@ -140,12 +140,7 @@ def test_the_loss_of_whole_orders_estimates_the_nelbo(known: list[int]) -> None:
     is_known[known] = True
     prefixes = _draws(log_w, B, known=is_known, generator=generator)
     x = world.draw(B, generator)
-    losses = torch.zeros(B, 4, dtype=torch.float64)
-    for place in range(4):
-        position = prefixes.sigma[:, place, None]
-        hidden = prefixes.places >= place
-        losses.scatter_(1, position, world.cross_entropy(x, hidden).gather(1, position))
-    loss = teacher_forced(losses, prefixes)
+    loss = teacher_forced(_losses_in_turn(world, x, prefixes), prefixes)
     if known:  # the rest of the order, after the prompt, by enumeration: the law of the others is the same
         truth = _exact_after(world.mean_table(), log_w, is_known)
     else:
@@ -156,6 +151,33 @@ def test_the_loss_of_whole_orders_estimates_the_nelbo(known: list[int]) -> None:
     named = "conditional_nelbo" if known else "nelbo"
     assert float(loss.parts[named]) == pytest.approx(float(loss.total))
     assert int(loss.parts[f"num_{named}"]) == B
+
+
+def _losses_in_turn(world: World, x: Tensor, prefixes: Prefixes) -> Tensor:
+    """Each position's loss as of just before its turn: [B, L]."""
+    losses = torch.zeros(x.shape, dtype=torch.float64)
+    for place in range(x.shape[1]):
+        position = prefixes.sigma[:, place, None]
+        losses.scatter_(1, position, world.cross_entropy(x, prefixes.places >= place).gather(1, position))
+    return losses
+
+
+def test_a_critic_is_asked_what_each_position_costs_after_the_very_set_that_was_known_at_its_turn() -> None:
+    world, generator, B = random_world(L=4, seed=3, imperfection=2.0), torch.Generator().manual_seed(0), 200_000
+    prefixes = _draws(torch.zeros(4), B, known=torch.zeros(4, dtype=torch.bool), generator=generator)
+    losses = _losses_in_turn(world, world.draw(B, generator), prefixes)
+    asked, hidden = prefixes.some_turns(8)
+    assert asked.shape == (B, 4), "no more turns than positions"
+    known = ((~hidden).long() << torch.arange(4)).sum(-1)
+    cell, paid = (known * 4 + asked).flatten(), losses.gather(1, asked).flatten()
+    counts = torch.bincount(cell, minlength=64)
+    means = torch.bincount(cell, weights=paid, minlength=64) / counts.clamp(min=1)
+    squares = torch.bincount(cell, weights=paid**2, minlength=64) / counts.clamp(min=1)
+    errors = ((squares - means**2).clamp(min=0) / counts.clamp(min=1)).sqrt()
+    truth, is_met = world.mean_table().flatten(), counts > 0
+    assert int(is_met.sum()) == 32, "every position after every set without it"
+    assert ((means - truth).abs() < 5 * errors + 1e-9)[is_met].all()
+    assert float(errors[is_met].max()) < 0.05
 
 
 def _exact_after(table: Tensor, log_w: Tensor, known: Tensor) -> float:

@@ -188,7 +188,6 @@ def test_every_arm_that_is_taught_whole_orders_learns(tmp_path: Path, kind: str)
     taught = [line for line in _log(tmp_path) if line["kind"] == "train"]
     assert ("critic_error" in taught[-1]) == (kind == "global")
     if kind == "global":
-        assert float(taught[-1]["critic_error"]) < float(taught[0]["critic_error"])
         assert bool(trained.denoiser.order_head.global_log_w().any())
 
 
