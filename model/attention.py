@@ -11,7 +11,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     On a CPU in bf16 the written-out form beats torch's fused kernel on short sequences by far; in float32, and on
     accelerators, the fused kernel is taken (`benchmarks/attention.py`).
     """
-    if q.device.type != "cpu" or q.dtype == torch.float32:
+    if _is_fused(q):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [B, H, L, L]
     if bias is not None:
@@ -20,14 +20,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     return attended
 
 
+def _is_fused(q: Tensor) -> bool:
+    return q.device.type != "cpu" or q.dtype == torch.float32
+
+
 def attend_streams(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """`attend` for two streams, contents first, [2 B, H, L, E] each: both read the contents' keys and values, and every
     position its own stream's in place of its content's, so that a question of a position does not see its answer, not
     even by rounding. `bias` [2 B, H or 1, L, L] forbids what is not to be read yet. XLNet's two-stream attention, arXiv
     1906.08237."""
     B, (_, H, L, E) = len(q) // 2, q.shape
-    q, k, v = (x.reshape(2, B, H, L, E) for x in (q * E**-0.5, k, v))
     itself = torch.eye(L, dtype=torch.bool, device=q.device)
+    if _is_fused(q):
+        keys, values = torch.cat([k[:B], k[B:]], -2), torch.cat([v[:B], v[B:]], -2)
+        asks = torch.cat([bias[B:].masked_fill(itself, -torch.inf), bias[B:].masked_fill(~itself, -torch.inf)], -1)
+        return torch.cat([attend(q[:B], k[:B], v[:B], bias[:B]), attend(q[B:], keys, values, asks)])
+    q, k, v = (x.reshape(2, B, H, L, E) for x in (q * E**-0.5, k, v))
     scores = torch.where(itself, (q * k).sum(-1, keepdim=True), q @ k[0].transpose(-2, -1))  # [2, B, H, L, L]
     weights = (scores + bias.to(q.dtype).view(2, B, -1, L, L)).softmax(-1).to(v.dtype)
     attended = weights.masked_fill(itself, 0.0) @ v[0] + weights.diagonal(dim1=-2, dim2=-1)[..., None] * v
