@@ -1,7 +1,7 @@
 """Molecules: a learned order against uniform ones on the same net, judged by RDKit and ChemNet, not by us.
 
     python -m benchmarks.molecules [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--samples N] [--smiles FILE]
-        [--artifact DIR [--temperatures T,...]] [--set key=value]...
+        [--artifact DIR [--orders NAME,...] [--temperatures T,...]] [--set key=value]...
 
 For each seed three nets of `training/recipes/moses.toml`'s size see as many forwards of the same batches:
 `uniform` orders, `global`, a learned order (with the recipe's rivals), and `fixed`, left to right with the learned
@@ -16,9 +16,9 @@ share that comes back valid and with the scaffold in it. Intervals are Student's
 what MOSES publishes for CharRNN: 30,000 samples, epochs of training, millions of parameters. `--smiles` takes a file of
 one's own instead of MOSES. Results are kept in DIR, and found again: remove DIR after a change to the method.
 
-With `--artifact` nothing is trained: that one model is decoded along each order, its own and others, and intervals are
-over seeds of sampling, not of training. `--temperatures 0.8,0.6` decodes it along its own order at those, too: lower
-ones make more molecules that are valid, and fewer different ones.
+With `--artifact` nothing is trained: that one model is decoded along each order, its own and others (all of them, or
+`--orders learned,uniform`), and intervals are over seeds of sampling, not of training. `--temperatures 0.8,0.6` decodes
+it along its own order at those, too: lower ones make more molecules that are valid, and fewer different ones.
 """
 
 import json
@@ -65,16 +65,20 @@ COLUMNS = ("valid", "unique", "novel", "fcd", "infilled")
 def main() -> None:
     parser = arguments(__doc__, work="runs/molecules", seeds=3)
     parser.add_argument("--samples", type=int, help="molecules from each net and order; 10,000 as MOSES's unique@10k")
-    parser.add_argument("--infills", type=int, help="test scaffolds to fill; 500 where left out")
+    parser.add_argument("--infills", type=int, help="test scaffolds to fill, 0 for none; 500")
     parser.add_argument("--smiles", type=Path, help="a file of SMILES, one a line, instead of MOSES")
     parser.add_argument("--artifact", type=Path, help="judge this model alone, along each order")
+    parser.add_argument("--orders", help=f"with --artifact: learned and some of {', '.join(ORDERS[1:])}; all")
     parser.add_argument(
         "--temperatures", type=_temperatures, default=(), help="with --artifact: beside 1, learned order"
     )
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a key of the recipe")
     given = parser.parse_args()
-    if given.temperatures and given.artifact is None:
-        parser.error("--temperatures goes with --artifact")
+    if (given.temperatures or given.orders) and given.artifact is None:
+        parser.error(f"--{'temperatures' if given.temperatures else 'orders'} goes with --artifact")
+    orders = given.orders.split(",") if given.orders else list(ORDERS)
+    if "learned" not in orders or not set(orders) <= set(ORDERS):
+        parser.error(f"--orders: takes learned and some of {', '.join(ORDERS[1:])}, not {given.orders}")
     require_rdkit()
     overrides = [*(QUICK if given.quick else []), *given.overrides]
     if given.smiles is not None:
@@ -83,9 +87,10 @@ def main() -> None:
         "problem": "molecules",
         "overrides": overrides,
         "samples": given.samples or (24 if given.quick else 10_000),
-        "infills": given.infills or (8 if given.quick else 500),
+        "infills": given.infills if given.infills is not None else (8 if given.quick else 500),
         "fcd": has_fcd(),
         "artifact": None if given.artifact is None else str(given.artifact),
+        "orders": orders,
         "temperatures": list(given.temperatures),
         "runs": str(given.work / "runs"),
     }
@@ -116,7 +121,7 @@ def measure_artifact(task: Fields) -> Fields:
     dataset = _dataset(load_recipe(RECIPE, overrides=task["overrides"]))
     if dataset.tokenizer.vocabulary_sizes != artifact.tokenizer.vocabulary_sizes:
         raise SystemExit(f"error: {task['artifact']}: its tokens are not those of the recipe's molecules")
-    ways = {order: SamplingParams(order=order) for order in ORDERS} | {
+    ways = {order: SamplingParams(order=order) for order in task["orders"]} | {
         f"learned, temperature {t:g}": SamplingParams(temperature=t) for t in task["temperatures"]
     }
     found = judged({label: (artifact.denoiser, params) for label, params in ways.items()}, dataset, task)

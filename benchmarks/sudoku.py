@@ -1,17 +1,18 @@
 """How many sudokus are solved, in which order, and what several positions a step cost.
 
     python -m benchmarks.sudoku [--quick] [--seeds N] [--json] [--work DIR] [--jobs N]
-                                [--artifact DIR] [--puzzles N] [--hard FILE]
+                                [--artifact DIR] [--puzzles N] [--hard FILE [--most-hard N]]
 
 A puzzle counts as solved if the finished grid breaks no rule and has every clue; qqwing, where it is installed, says in
 addition whether it is the solution. Orders: the artifact's learned one (always the likeliest position), margin,
 confidence and random, all on the same denoiser at equal forwards, one position a step, always the likeliest digit. The
 bundled denoiser was trained under uniform orders and frozen, so margin on it is margin on a uniform-trained net.
 Puzzles: qqwing's own, by its rating; this project's test split, dug until no clue can be spared; and a `--hard` file,
-one puzzle a line, of which those of 17 clues are counted apart (left out where no file is given). Then the curve: the
-same of qqwing's simple, easy and intermediate puzzles, by positions revealed in a step. `--puzzles` times `--seeds` of
-each set. One trained model: the intervals are over puzzles, not over trainings. `seen` counts puzzles whose solution
-has the mark of a training solution's orbit, and so may be a symmetric copy of it.
+one puzzle a line, of which those of 17 clues are counted apart (left out where no file is given; `--most-hard` draws so
+many of a long list, always the same). Then the curve: the same of qqwing's simple, easy and intermediate puzzles, by
+positions revealed in a step. `--puzzles` times `--seeds` of each set. One trained model: the intervals are over
+puzzles, not over trainings. `seen` counts puzzles whose solution has the mark of a training solution's orbit, and so
+may be a symmetric copy of it.
 """
 
 import hashlib
@@ -47,10 +48,12 @@ def main() -> None:
     parser.add_argument("--artifact", type=Path, default=Path("checkpoints/sudoku"))
     parser.add_argument("--puzzles", type=int, default=32, help="of each set, for each seed")
     parser.add_argument("--hard", type=Path, help="a file of puzzles, one a line")
+    parser.add_argument("--most-hard", type=int, help="so many puzzles of the file, drawn with seed 0")
     given = parser.parse_args()
     try:
         count = 2 if given.quick else given.puzzles
-        sets = puzzle_sets(count, given.seeds, given.hard, is_quick=given.quick)
+        hard = [] if given.hard is None else drawn(read_puzzles(given.hard), given.most_hard)
+        sets = puzzle_sets(count, given.seeds, hard, is_quick=given.quick)
         tasks = list_tasks(sets, given.artifact, count=count, is_quick=given.quick)
         results = run_all(measure, tasks, folder=given.work, jobs=given.jobs)
         report = summary(tasks, results, sets, given.artifact)
@@ -61,8 +64,15 @@ def main() -> None:
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 
 
-def puzzle_sets(count: int, seeds: int, hard: Path | None, *, is_quick: bool) -> dict[str, list[str]]:
-    """The puzzles of each set, `count` for each seed; all of a hard file."""
+def drawn(puzzles: list[str], most: int | None) -> list[str]:
+    """So many of them, or all where they are no more."""
+    if most is None or most >= len(puzzles):
+        return puzzles
+    return [puzzles[i] for i in np.random.default_rng(0).permutation(len(puzzles))[:most]]
+
+
+def puzzle_sets(count: int, seeds: int, hard: list[str], *, is_quick: bool) -> dict[str, list[str]]:
+    """The puzzles of each set, `count` for each seed; all of the hard ones."""
     wanted = count * seeds
     sets = {f"qqwing {rating}": rated_puzzles(rating)[:wanted] for rating in RATINGS}
     if short := next((name for name, puzzles in sets.items() if len(puzzles) < wanted), None):
@@ -71,10 +81,8 @@ def puzzle_sets(count: int, seeds: int, hard: Path | None, *, is_quick: bool) ->
         solutions, clues = make_pool("test", wanted, 0, cache_folder())
         digits = np.where(clues, solutions, 0)
         sets["no clue to spare"] = ["".join(map(str, row)) for row in digits]
-    if hard is not None:
-        given = read_puzzles(hard)
-        sets["hard, 17 clues"] = [puzzle for puzzle in given if count_clues(puzzle) == FEWEST]
-        sets["hard, more clues"] = [puzzle for puzzle in given if count_clues(puzzle) != FEWEST]
+    sets["hard, 17 clues"] = [puzzle for puzzle in hard if count_clues(puzzle) == FEWEST]
+    sets["hard, more clues"] = [puzzle for puzzle in hard if count_clues(puzzle) != FEWEST]
     return {name: puzzles for name, puzzles in sets.items() if puzzles}
 
 

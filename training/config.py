@@ -200,8 +200,8 @@ class OptimizerConfig(_Frozen):
     trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
     most (`model.loops`), and a sudoku grid that is learned goes through no more of them.
     `teacher_forcing`: one forward trains every step of a row's order, from what it shows at the start on, not the next
-    one alone (`model.objective.teacher_forced`). It takes a network with `model.attends = "visible"`, and orders that are uniform,
-    fixed, or global and moved by a critic; a forward costs about two.
+    one alone (`model.objective.teacher_forced`). It takes a network with `model.attends = "visible"`, and orders that
+    are uniform, fixed, or global and moved by a critic; a forward costs about two.
     """
 
     steps: int | None = Field(default=None, ge=1)

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.molecules import CHAR_RNN, COLUMNS, WAYS, share_filled
 from benchmarks.problems.molecules import frechet, scaffold_prompt
 from model.tokenizers.smiles import SmilesTokenizer
-from tests.benchmarks.quick import run_one_seed
+from tests.benchmarks.quick import call, run_one_seed
 from tests.training.molecules import MOLECULES, molecules_dataset, textbook
 from training.chemistry import contains
 
@@ -47,6 +47,18 @@ def test_the_distance_of_two_gaussians_is_that_of_the_formula() -> None:
     assert frechet((mean, cov), (mean, cov)) == pytest.approx(0.0, abs=1e-9)
     assert frechet((mean, cov), (mean + 2.0, cov)) == pytest.approx(12.0)
     assert frechet((mean, cov), (mean, 4 * cov)) == pytest.approx(1 + 4 + 9)
+
+
+def test_orders_are_chosen_for_an_artifact_and_its_own_is_among_them(tmp_path: Path) -> None:
+    bundled = str(Path("checkpoints/moses").resolve())
+    for arguments, line in (
+        (("--orders", "learned"), "--orders goes with --artifact"),
+        (("--orders", "uniform", "--artifact", bundled), "--orders: takes learned and some of uniform, confidence"),
+        (("--orders", "learned,upwards", "--artifact", bundled), "--orders: takes learned and some of uniform"),
+    ):
+        refused = call("molecules", "--quick", *arguments)
+        assert refused.returncode == 2
+        assert line in refused.stderr
 
 
 def test_the_quick_variant_sets_every_way_beside_what_is_published(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.problems.grids import RATINGS, count_clues, qqwing_solutions, rated_puzzles, read_puzzles
-from benchmarks.sudoku import difference, share
+from benchmarks.sudoku import difference, drawn, share
 from model.artifact import save_artifact
 from model.errors import DataError
 from model.tokenizers.grid import GridTokenizer, is_solution
@@ -41,6 +41,15 @@ def test_a_file_that_holds_no_puzzle_is_one_line_and_no_result(tmp_path: Path) -
     assert result.returncode == 1
     assert result.stderr.strip().count("\n") == 0
     assert result.stderr.startswith("error: ")
+
+
+def test_some_of_a_long_list_are_drawn_and_always_the_same() -> None:
+    puzzles = [f"{number:081d}" for number in range(50)]
+    some = drawn(puzzles, 20)
+    assert len(set(some)) == 20
+    assert set(some) < set(puzzles)
+    assert some == drawn(puzzles, 20) != puzzles[:20]
+    assert drawn(puzzles, None) == drawn(puzzles, 50) == puzzles
 
 
 def test_the_kept_puzzles_are_puzzles_of_their_rating() -> None:
