@@ -4,10 +4,12 @@
                                          [--smiles FILE] [--set key=value]...
 
 Nets of one size learn MOSES molecules, from left to right and in uniform orders, in three ways: `next step`, a
-network whose positions all read each other, each row showing one prefix of its order (`order_form`); the same of a
-network that reads what is visible alone; and `whole order`, that network with teacher forcing, a step of which shows as
-many rows and costs about two, so it takes half as many. All are scored alike, a forward for each position: nats a test
-row, exact from left to right, a bound under uniform orders. CPU seconds are of the whole training on one thread.
+network whose positions all read each other, each row showing one prefix of its order (`order_form`, with the usual
+`order.spread` of a half, by which every hidden position is trained, and the next one most); the same of a network that
+reads what is visible alone; and `whole order`, that network with teacher forcing, a step of which shows as many rows
+and costs about two, so it takes half as many. All are scored alike, a forward for each position: nats a test row, exact
+from left to right, a bound under uniform orders. CPU seconds are of the whole training on one thread (of the rest of it
+where a killed one went on).
 
 `in turn` is what the last net's own two streams give for whole rows from left to right. Contents had not seen there
 what came after them, and have in what is served: if that mattered, the two would differ. Intervals are Student's over

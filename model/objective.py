@@ -114,8 +114,8 @@ def teacher_forced(cross_entropy: Tensor, prefixes: Prefixes) -> Loss:
     """The loss of whole orders: `sum_{j >= k} CE_j / P(k <= j)` over the steps j of the row's own order.
 
     `cross_entropy` [B, L] is each hidden position's as of just before its own turn, out of one forward
-    (`Network.in_turn`). With k drawn by `begin_early` every step counts once on average; nothing here moves the order.
-    Parts as in `order_form`, but for the score.
+    (`Network.in_turn`). With k drawn as `PrefixDraws.shows_little` says, 0 in half of the rows, every step counts once
+    on average. Nothing here moves the order. Parts as in `order_form`, but for the score.
     """
     law, prompted, n = prefixes.follows_law, prefixes.prompted, prefixes.num_free[:, None]
     step = (prefixes.places - prefixes.num_known[:, None]).clamp(min=0)  # of the order over the free positions, [B, L]
@@ -127,11 +127,6 @@ def teacher_forced(cross_entropy: Tensor, prefixes: Prefixes) -> Loss:
         **_mean_over("uniform_nelbo", values, ~law & ~prompted),
     }
     return _loss(values, torch.zeros_like(values), parts, values.detach())
-
-
-def begin_early(fraction: Tensor) -> Tensor:
-    """Uniform fractions of what is revealed at the start -> those that `teacher_forced` takes: half of them zero."""
-    return (2 * fraction - 1).clamp(min=0.0)
 
 
 def even_loss(cross_entropy: Tensor, prefixes: Prefixes) -> Tensor:

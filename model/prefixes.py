@@ -16,6 +16,7 @@ class Prefixes(NamedTuple):
     `sigma` [B, L] starts with the `num_known` [B] known positions (prompt and padding); `num_revealed` [B] more are
     visible, the first k of the order over the rest; `hidden` [B, L] is what remains, never empty. `follows_law` [B]:
     drawn from the learned law (else uniform). `prompted` [B]: something beyond padding was known from the start.
+    `offset` [B], uniform in [0, 1), says which turns of the rest of the order are looked at.
     """
 
     sigma: Tensor
@@ -24,6 +25,7 @@ class Prefixes(NamedTuple):
     hidden: Tensor
     follows_law: Tensor
     prompted: Tensor
+    offset: Tensor
 
     @property
     def num_free(self) -> Tensor:
@@ -41,11 +43,12 @@ class Prefixes(NamedTuple):
         return (self.places - (self.num_known + self.num_revealed)[:, None] + 1).clamp(min=0)
 
     def some_turns(self, num: int) -> tuple[Tensor, Tensor]:
-        """Up to `num` of the hidden positions, evenly along the order, and what is hidden just before the turn of each:
-        [B, M] and [B, M, L]. Short rows give some more than once."""
+        """Up to `num` of the hidden positions, evenly along the order from each row's own offset on, and what is hidden
+        just before the turn of each: [B, M] and [B, M, L]. Short rows give some more than once."""
         first = (self.num_known + self.num_revealed)[:, None]  # [B, 1]
         M = min(num, self.sigma.shape[-1])
-        places = first + (self.sigma.shape[-1] - first) * torch.arange(M, device=first.device) // M
+        share = (torch.arange(M, device=first.device) + self.offset[:, None]) / M
+        places = first + ((self.sigma.shape[-1] - first) * share).long()
         return self.sigma.gather(-1, places), self.places[:, None, :] >= places[..., None]
 
 
@@ -53,8 +56,9 @@ class Prefixes(NamedTuple):
 class PrefixDraws:
     """All the chance in B rows' prefixes, before any law is known; so a law may be computed from the rows themselves.
 
-    `known` [B, L] and `prompted`, `uniform_rows` [B] bool; `fraction` [B] float64 in (0, 1) says how much is revealed;
-    `noise` [K, B, L] is the Gumbel noise of K orders a row.
+    `known` [B, L] and `prompted`, `uniform_rows` [B] bool; `fraction` [B] float64 in [0, 1) says how much is revealed;
+    `noise` [K, B, L] is the Gumbel noise of K orders a row. With `shows_little` half of the rows reveal nothing, the
+    others anything up to a whole order, as `model.objective.teacher_forced` takes them.
     """
 
     known: Tensor
@@ -62,18 +66,21 @@ class PrefixDraws:
     uniform_rows: Tensor
     fraction: Tensor
     noise: Tensor
+    shows_little: bool = False
 
     def cut(self, index: slice, device: torch.device | None = None) -> "PrefixDraws":
         """These rows alone, on a device: a process's share of a global batch, say."""
         rows = (self.known[index], self.prompted[index], self.uniform_rows[index], self.fraction[index])
-        return PrefixDraws(*(part.to(device) for part in (*rows, self.noise[:, index])))
+        known, prompted, uniform_rows, fraction, noise = (part.to(device) for part in (*rows, self.noise[:, index]))
+        return PrefixDraws(known, prompted, uniform_rows, fraction, noise, self.shows_little)
 
     def under(self, log_w: Tensor) -> Prefixes:
         """The prefixes under a law, `log_w` [L] or [B, L]: K * B rows, all first orders first, a row's k its own."""
         K, B, L = self.noise.shape
         num_known = self.known.sum(-1)
         num_free = L - num_known
-        num_revealed = torch.minimum((self.fraction * num_free).long(), num_free - 1)
+        fraction, offset = self._begun(num_free)
+        num_revealed = torch.minimum((fraction * num_free).long(), num_free - 1)
         law = torch.where(self.uniform_rows[:, None], torch.zeros_like(log_w), log_w.detach())  # [B, L]
         sigma = plackett_luce_order(law, self.noise, self.known).view(K * B, L)
         num_known, num_revealed = num_known.repeat(K), num_revealed.repeat(K)
@@ -84,7 +91,15 @@ class PrefixDraws:
             hidden=hidden_after(sigma, num_known + num_revealed),
             follows_law=~self.uniform_rows.repeat(K),
             prompted=self.prompted.repeat(K),
+            offset=offset.repeat(K),
         )
+
+    def _begun(self, num_free: Tensor) -> tuple[Tensor, Tensor]:
+        """How much of the order is revealed, and what the same chance leaves undecided: [B] each."""
+        if not self.shows_little:
+            return self.fraction, self.fraction * num_free % 1
+        fraction = (2 * self.fraction - 1).clamp(min=0.0)
+        return fraction, torch.where(self.fraction < 0.5, 2 * self.fraction, fraction * num_free % 1)
 
 
 def prefix_draws(

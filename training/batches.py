@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.objective import begin_early
 from model.orders import gumbel_noise
 from model.prefixes import PrefixDraws, prefix_draws
 from training.config import OptimizerConfig, OrderConfig, Recipe
@@ -95,8 +94,7 @@ def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries 
         generator=generator,
         num_draws=order.draws,
     )
-    if optimizer.teacher_forcing:
-        shown = replace(shown, fraction=begin_early(shown.fraction))
+    shown = replace(shown, shows_little=optimizer.teacher_forcing)
     return Batch(batch, _bared(shown, recipe.prompts.bare, seed=seed))
 
 

@@ -201,7 +201,8 @@ class OptimizerConfig(_Frozen):
     most (`model.loops`), and a sudoku grid that is learned goes through no more of them.
     `teacher_forcing`: one forward trains every step of a row's order, from what it shows at the start on, not the next
     one alone (`model.objective.teacher_forced`). It takes a network with `model.attends = "visible"`, and orders that
-    are uniform, fixed, or global and moved by a critic; a forward costs about two.
+    are uniform, fixed, or global and moved by a critic, which then learns of alternatives to the law's choices from
+    rows in uniform orders alone; a forward costs about two. `order.spread` has no part in it.
     """
 
     steps: int | None = Field(default=None, ge=1)

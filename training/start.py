@@ -42,11 +42,21 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
     for name in recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
         if wanted[name] != own[name] and (recipe.start.freeze_denoiser or name not in _FREE):
             raise RecipeError(f"model.{name}: {wanted[name]}, but start.artifact has {own[name]}; leave it out")
-    if recipe.optimizer.teacher_forcing and (own.get("attends"), own.get("loops")) != ("visible", 1):
+    if recipe.optimizer.teacher_forcing:
+        _check_teacher_forcing({**own, **given_anew(recipe)})
+    return artifact
+
+
+def _check_teacher_forcing(network: dict[str, Any]) -> None:
+    if network.get("attends") != "visible":
         raise RecipeError(
             'optimizer.teacher_forcing: takes a network that attends to "visible"; start.artifact does not'
         )
-    return artifact
+    if network["loops"] > 1:
+        raise RecipeError(
+            f"optimizer.teacher_forcing: takes a network of one loop; start.artifact has {network['loops']}"
+            " (model.loops = 1 would change that)"
+        )
 
 
 def _sha256(tokenizer: Tokenizer) -> str:

@@ -77,6 +77,11 @@ def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Tr
     return run.finish()
 
 
+def row_forwards(recipe: Recipe, steps: int) -> int:
+    """Rows that the denoiser sees in so many steps; with teacher forcing each goes through it as two streams."""
+    return steps * recipe.optimizer.batch_size * (2 if recipe.optimizer.teacher_forcing else 1)
+
+
 def posterior_forwards(recipe: Recipe) -> int:
     """Rows that the posterior of a contextual order sees in a whole run; it rests during the warm-up."""
     if recipe.order.kind != "contextual" or recipe.order.is_walked:
@@ -91,7 +96,8 @@ def _posterior(recipe: Recipe, dataset: Dataset, architecture: Architecture | Im
         return None
     if isinstance(architecture, ImportedArchitecture):  # no shape of ours to copy: that of a recipe without a [model]
         architecture = fresh_architecture(recipe, dataset)
-    return Posterior(architecture.model_copy(update={"layers": recipe.order.posterior_layers}))
+    own = {"layers": recipe.order.posterior_layers, "attends": "all"}  # nothing is hidden from it
+    return Posterior(architecture.model_copy(update=own))
 
 
 def _critic(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -> Critic | None:
@@ -206,7 +212,7 @@ class Run:
         denoiser.load_state_dict(weights)
         summary = {
             "steps": self.step,
-            "row_forwards": self.step * self.recipe.optimizer.batch_size,
+            "row_forwards": row_forwards(self.recipe, self.step),
             "posterior_forwards": posterior_forwards(self.recipe),
             "world_size": self.fabric.world_size,
             "torch": torch.__version__,

@@ -150,6 +150,9 @@ def _recipe_to_renew(folder: Path, artifact: Artifact) -> Recipe:
     return build_recipe(dict(_recipe_fields(folder, artifact)), source=str(folder))
 
 
+_OF_A_DENOISER_THAT_TRAINS = (("optimizer", "teacher_forcing"), ("optimizer", "backward_loops"), ("prompts", "bare"))
+
+
 def order(artifact: Path, *, plot: Path | None, as_json: bool) -> None:
     """Prints the learned order, and draws it where a file is given. Needs no data."""
     loaded = load_artifact(artifact)
@@ -177,6 +180,8 @@ def _recipe(given: Given) -> Recipe:
     assert frozen is not None
     fields: dict[str, Any] = _recipe_fields(frozen, load_artifact(frozen))
     kept: dict[str, Any] = {part: fields[part] for part in ("data", "prompts", "optimizer", "seed") if part in fields}
+    for part, key in _OF_A_DENOISER_THAT_TRAINS:
+        kept[part] = {name: value for name, value in kept.get(part, {}).items() if name != key}
     name = given.name(f"{frozen.resolve().name}-order")
     return build_recipe({"name": name, **kept}, overrides=overrides, columns=given.columns, source="--freeze-denoiser")
 

@@ -142,4 +142,4 @@ def _time_cells(masks: Masks) -> Prefixes:
     B, L = masks.hidden.shape
     known, law = torch.zeros(B, dtype=torch.int64), torch.ones(B, dtype=torch.bool)
     cell = (masks.t * L).long().clamp(max=L - 1)
-    return Prefixes(torch.arange(L).expand(B, L), known, cell, masks.hidden, law, ~law)
+    return Prefixes(torch.arange(L).expand(B, L), known, cell, masks.hidden, law, ~law, offset=torch.zeros(B))

@@ -127,3 +127,16 @@ def test_a_sharded_run_resumes_from_its_shards(tmp_path: Path) -> None:
     assert "resuming at step 4" in again.stderr
     for name, tensor in _weights(tmp_path / "small").items():
         torch.testing.assert_close(tensor, first[name], rtol=1e-6, atol=1e-7)
+
+
+def test_an_order_is_learned_for_a_denoiser_that_was_taught_whole_orders_without_a_recipe(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "small.csv")
+    taught = _run(_command(table, tmp_path / "taught", "optimizer.steps=4", "order.kind=uniform", *FORCED))
+    assert taught.returncode == 0, taught.stderr
+    arguments = ["train", "--freeze-denoiser", str(tmp_path / "taught"), "--out", str(tmp_path / "ordered")]
+    settings = ["--set", "order.signal=cost_to_go", "--set", "order.head=cost_to_go", "--set", "order.kind=contextual"]
+    ordered = _run([sys.executable, "-m", "unveil.cli", *arguments, *settings])
+    assert ordered.returncode == 0, ordered.stderr
+    before, after = _weights(tmp_path / "taught"), _weights(tmp_path / "ordered")
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert len(after) > len(before)

@@ -1,5 +1,6 @@
 """Whole orders in one forward: two streams that never see an answer, and a loss that estimates the NELBO."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ from torch import Tensor
 from model.attention import attend_streams, stream_bias, visible_bias
 from model.exact import exact_nelbo, subset_table
 from model.manifest import Architecture, OrderSpec
-from model.objective import begin_early, teacher_forced
-from model.prefixes import PrefixDraws, Prefixes, prefix_draws
+from model.objective import teacher_forced
+from model.prefixes import Prefixes, prefix_draws
 from model.transformer import Transformer
 from tests.model.enumerable import World, random_world
 
@@ -128,8 +129,7 @@ def test_two_streams_attend_as_one_row_of_twice_the_length_would(dtype: torch.dt
 
 def _draws(log_w: Tensor, B: int, *, known: Tensor, generator: torch.Generator) -> Prefixes:
     draws = prefix_draws(known.expand(B, -1), generator=generator)
-    early = PrefixDraws(draws.known, draws.prompted, draws.uniform_rows, begin_early(draws.fraction), draws.noise)
-    return early.under(log_w)
+    return replace(draws, shows_little=True).under(log_w)
 
 
 @pytest.mark.parametrize("known", [[], [1]], ids=["no prompt", "prompt"])
@@ -225,6 +225,18 @@ def test_ranks_and_turns_follow_the_order() -> None:
             place = prefixes.sigma[row].tolist().index(position)
             assert place >= int(prefixes.num_revealed[row])
             assert torch.equal(hidden[row, turn], prefixes.places[row] >= place)
+
+
+def test_every_turn_is_looked_at_equally_often_among_those_that_a_row_does_not_show() -> None:
+    length, B = 48, 20_000
+    known = torch.zeros(length, dtype=torch.bool)
+    prefixes = _draws(torch.zeros(length), B, known=known, generator=torch.Generator().manual_seed(2))
+    asked, _ = prefixes.some_turns(8)
+    places = prefixes.places.gather(1, asked)
+    whole = prefixes.num_revealed == 0
+    counts = torch.bincount(places[whole].flatten(), minlength=length).double()
+    assert counts.min() > 0.85 * counts.mean(), "of whole orders every place alike"
+    assert (torch.bincount(places[~whole].flatten(), minlength=length)[1:] > 0).all()
 
 
 def test_a_table_of_the_network_is_a_function_of_sets() -> None:

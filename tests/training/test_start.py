@@ -8,9 +8,10 @@ import torch
 from model.artifact import load_artifact, save_artifact
 from model.errors import ArtifactError
 from tests.training.small import small_dataset, small_recipe
-from training.config import RecipeError, settle
+from training.config import RecipeError, build_recipe, settle
+from training.devices import make_fabric
 from training.start import load_start
-from training.trainer import train
+from training.trainer import Run, row_forwards, train
 
 DATASET = small_dataset()
 
@@ -65,6 +66,41 @@ def test_whole_orders_are_taught_to_a_network_that_attends_to_what_is_visible(ar
     recipe = small_recipe(f"start.artifact={artifact}", "optimizer.teacher_forcing=true")
     with pytest.raises(RecipeError, match=r'takes a network that attends to "visible"; start\.artifact does not'):
         load_start(recipe, DATASET)
+
+
+def test_what_attends_to_the_visible_but_loops_is_refused_for_that(tmp_path: Path) -> None:
+    recipe = small_recipe("order.kind=uniform", "model.attends=visible", "model.loops=2")
+    trained = train(recipe, DATASET, work=tmp_path)
+    assert trained is not None
+    out = tmp_path / "loops"
+    save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, figures={}, card="")
+    fields = {
+        "name": "on",
+        "data": {"kind": "table", "path": "small.csv"},
+        "start": {"artifact": str(out)},
+        "optimizer": {"teacher_forcing": True},
+    }
+    with pytest.raises(RecipeError, match=r"takes a network of one loop; start\.artifact has 2"):
+        load_start(build_recipe(dict(fields), source="on"), DATASET)
+    assert load_start(build_recipe({**fields, "model": {"loops": 1}}, source="on"), DATASET) is not None
+
+
+def test_two_streams_count_as_two_forwards() -> None:
+    assert row_forwards(small_recipe(), 3) == 3 * 32
+    assert row_forwards(small_recipe("optimizer.teacher_forcing=true", "model.attends=visible"), 3) == 6 * 32
+
+
+@pytest.mark.parametrize("attends", ["all", "visible"])
+def test_a_posterior_sees_the_prompt_whatever_the_network_attends_to(attends: str, tmp_path: Path) -> None:
+    recipe = small_recipe("order.kind=contextual", f"model.attends={attends}")
+    posterior = Run(make_fabric(recipe.run, find_unused=True), recipe, DATASET, tmp_path).arm.posterior
+    assert posterior is not None
+    for parameter in posterior.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    known, lengths = torch.tensor([[True, False, False, False]]), torch.tensor([4])
+    with torch.inference_mode():
+        a, b = (posterior(torch.tensor([[first, 1, 1, 1]]), known, lengths) for first in (0, 1))
+    assert (a != b)[0, 1:].all()
 
 
 def test_a_frozen_denoiser_needs_an_artifact_and_an_order_to_learn(artifact: Path) -> None:
