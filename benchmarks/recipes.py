@@ -30,7 +30,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "adult": ("adult",),
     "text": ("text",),
     "moses": ("moses",),
-    "sudoku": ("sudoku-start", "sudoku-denoiser", "sudoku-further", "sudoku"),
+    "sudoku": ("sudoku-start", "sudoku-denoiser", "sudoku"),
 }
 LOG_EVERY = 5
 PATIENCE = 600.0  # seconds for a step to come
