@@ -22,6 +22,7 @@ it along its own order at those, too: lower ones make more molecules that are va
 """
 
 import json
+from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -65,10 +66,10 @@ COLUMNS = ("valid", "unique", "novel", "fcd", "infilled")
 def main() -> None:
     parser = arguments(__doc__, work="runs/molecules", seeds=3)
     parser.add_argument("--samples", type=int, help="molecules from each net and order; 10,000 as MOSES's unique@10k")
-    parser.add_argument("--infills", type=int, help="test scaffolds to fill, 0 for none; 500")
+    parser.add_argument("--infills", type=_count, help="test scaffolds to fill, 0 for none; default 500")
     parser.add_argument("--smiles", type=Path, help="a file of SMILES, one a line, instead of MOSES")
     parser.add_argument("--artifact", type=Path, help="judge this model alone, along each order")
-    parser.add_argument("--orders", help=f"with --artifact: learned and some of {', '.join(ORDERS[1:])}; all")
+    parser.add_argument("--orders", help=f"with --artifact: learned and some of {', '.join(ORDERS[1:])}")
     parser.add_argument(
         "--temperatures", type=_temperatures, default=(), help="with --artifact: beside 1, learned order"
     )
@@ -98,6 +99,12 @@ def main() -> None:
     job = measure if given.artifact is None else measure_artifact
     report = summary(run_all(job, tasks, folder=given.work, jobs=given.jobs))
     print(json.dumps(report, indent=2) if given.json else as_text(report))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"takes 0 or more, not {text}")
+    return int(text)
 
 
 def _temperatures(text: str) -> tuple[float, ...]:

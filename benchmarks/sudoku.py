@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--hard", type=Path, help="a file of puzzles, one a line")
     parser.add_argument("--most-hard", type=int, help="so many puzzles of the file, drawn with seed 0")
     given = parser.parse_args()
+    if given.most_hard is not None and (given.hard is None or given.most_hard < 1):
+        parser.error("--most-hard: takes 1 or more, and goes with --hard")
     try:
         count = 2 if given.quick else given.puzzles
         hard = [] if given.hard is None else drawn(read_puzzles(given.hard), given.most_hard)

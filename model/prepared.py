@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import attend, padding_bias, visible_bias
+from model.attention import attend
 from model.denoiser import Begun
 from model.order_heads import ForesightHead, Reading
 from model.policies import LANES
-from model.transformer import Block, Transformer
+from model.transformer import Block, Transformer, reading_bias
 
 _WIDE = 256
 _GELU = 2 * (2 / torch.pi) ** 0.5  # tanh GELU is x * sigmoid(_GELU * (x + _CUBIC * x**3))
@@ -86,7 +86,7 @@ class Prepared:
     def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
         """See `model.denoiser.Stages`."""
         x, qkv = self._embed(tokens, hidden)
-        bias = self._bias(hidden, lengths)
+        bias = reading_bias(self._architecture, hidden, lengths, self._embedding.dtype)
         *layers, last = self._layers
         for layer in layers:
             x = self._finished(layer, x, self._attended(layer, x, qkv, bias))
@@ -123,14 +123,6 @@ class Prepared:
         found = F.embedding(torch.where(hidden, self._masked, tokens + self._offsets), self._embedding)
         D = self._architecture.width
         return found[..., :D], found[..., D:]
-
-    def _bias(self, hidden: Tensor, lengths: Tensor) -> Tensor | None:
-        """[B, 1, 1 or L, L], against attention to padding, which a table never has, and to what must not be read."""
-        if self._architecture.attends == "visible":
-            return visible_bias(hidden, lengths, self._embedding.dtype)
-        if self._has_own:
-            return None
-        return padding_bias(lengths, hidden.shape[1], self._embedding.dtype)
 
     def _attended(self, layer: _Layer, x: Tensor, qkv: Tensor | None, bias: Tensor | None) -> Tensor:
         B, L, D = x.shape

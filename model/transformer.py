@@ -63,6 +63,15 @@ class TokenHead(nn.Module):
         return logits.masked_fill(absent, -torch.inf)
 
 
+def reading_bias(architecture: Architecture, hidden: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """[B, 1, 1 or L, L], against attention to what is not to be read, padding too; None where all is."""
+    if architecture.attends == "visible":
+        return visible_bias(hidden, lengths, dtype)
+    if architecture.has_own_vocabularies:  # a table's canvases are never padded
+        return None
+    return padding_bias(lengths, hidden.shape[1], dtype)
+
+
 class Trunk(nn.Module):
     """Embeddings and blocks, without a head: partly hidden canvases in, a state a position out."""
 
@@ -88,32 +97,14 @@ class Trunk(nn.Module):
         return x
 
     def _begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the first block is given, and each row's bias for padding."""
-        L = tokens.shape[1]
-        x = self.embed(tokens, hidden) + self.position[:L]  # [B, L, D]
-        if self.architecture.attends == "visible":
-            return x, visible_bias(hidden, lengths, x.dtype)
-        if self.architecture.has_own_vocabularies:  # a table's canvases are never padded
-            return x, None
-        return x, padding_bias(lengths, L, x.dtype)
+        """What the first block is given, and each row's bias."""
+        x = self.embed(tokens, hidden) + self.position[: tokens.shape[1]]  # [B, L, D]
+        return x, reading_bias(self.architecture, hidden, lengths, x.dtype)
 
     def _loop(self, x: Tensor, bias: Tensor | None) -> Tensor:
         for block in self.blocks:
             x = block(x, bias)
         return x
-
-    def questions(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Tensor:
-        """The states [B, L, D] of `Network.in_turn`, by two streams: contents, and masks that ask for them."""
-        assert self.architecture.attends == "visible"
-        assert self.architecture.loops == 1
-        x = torch.cat(
-            [self.embed(tokens, torch.zeros_like(ranks, dtype=torch.bool)), self.mask.expand(*ranks.shape, -1)]
-        )
-        x = x + self.position[: tokens.shape[1]]
-        bias = stream_bias(ranks, lengths, x.dtype)
-        for block in self.blocks:
-            x = block(x, bias, has_streams=True)
-        return x[len(tokens) :]
 
     def initialise(self) -> None:
         """To be called last by whoever adds the heads: residual branches start small, so that depth does not scale the
@@ -161,8 +152,15 @@ class Transformer(Trunk, Network):
         return Depths(prediction, tuple(map(self._logits, states[:-1])))
 
     def in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Tensor:
-        """See `Network.in_turn`."""
-        return self._logits(self.questions(tokens, ranks, lengths))
+        """See `Network.in_turn`. Two streams: contents, and masks that ask for them."""
+        assert self.architecture.attends == "visible"
+        assert self.architecture.loops == 1
+        contents = self.embed(tokens, torch.zeros_like(tokens, dtype=torch.bool))
+        x = torch.cat([contents, self.mask.expand_as(contents)]) + self.position[: tokens.shape[1]]
+        bias = stream_bias(ranks, lengths, x.dtype)
+        for block in self.blocks:
+            x = block(x, bias, has_streams=True)
+        return self._logits(x[len(tokens) :])
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]

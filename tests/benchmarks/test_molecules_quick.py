@@ -52,6 +52,7 @@ def test_the_distance_of_two_gaussians_is_that_of_the_formula() -> None:
 def test_orders_are_chosen_for_an_artifact_and_its_own_is_among_them(tmp_path: Path) -> None:
     bundled = str(Path("checkpoints/moses").resolve())
     for arguments, line in (
+        (("--infills", "-1"), "argument --infills: takes 0 or more, not -1"),
         (("--orders", "learned"), "--orders goes with --artifact"),
         (("--orders", "uniform", "--artifact", bundled), "--orders: takes learned and some of uniform, confidence"),
         (("--orders", "learned,upwards", "--artifact", bundled), "--orders: takes learned and some of uniform"),

@@ -52,6 +52,13 @@ def test_some_of_a_long_list_are_drawn_and_always_the_same() -> None:
     assert drawn(puzzles, None) == drawn(puzzles, 50) == puzzles
 
 
+def test_most_hard_goes_with_a_file_and_takes_some() -> None:
+    for arguments in (("--most-hard", "5"), ("--most-hard", "0", "--hard", "list.txt")):
+        refused = call("sudoku", "--quick", *arguments)
+        assert refused.returncode == 2
+        assert "--most-hard: takes 1 or more, and goes with --hard" in refused.stderr
+
+
 def test_the_kept_puzzles_are_puzzles_of_their_rating() -> None:
     for rating in RATINGS:
         puzzles = rated_puzzles(rating)
