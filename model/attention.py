@@ -1,8 +1,18 @@
 """Self-attention over the positions of a canvas. Knows no network."""
 
+from enum import Enum
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Streams(Enum):
+    """What a batch is of, and what is wanted back."""
+
+    ONE = "canvases"
+    BOTH = "contents, then questions: both"
+    QUESTIONS = "contents, then questions: the questions"
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -25,21 +35,29 @@ def _is_fused(q: Tensor) -> bool:
 
 
 def attend_streams(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """`attend` for two streams, contents first, [2 B, H, L, E] each: both read the contents' keys and values, and every
-    position its own stream's in place of its content's, so that a question of a position does not see its answer, not
-    even by rounding. `bias` [2 B, H or 1, L, L] forbids what is not to be read yet. XLNet's two-stream attention, arXiv
-    1906.08237."""
-    B, (_, H, L, E) = len(q) // 2, q.shape
+    """`attend` for two streams, contents first, [2 B, H, L, E] each; `bias` [2 B, H or 1, L, L] forbids what is not to
+    be read yet. XLNet's two-stream attention, arXiv 1906.08237."""
+    B = len(q) // 2
+    return torch.cat([attend(q[:B], k[:B], v[:B], bias[:B]), attend_questions(q[B:], k, v, bias[B:])])
+
+
+def attend_questions(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """The questions' half of it: queries [B, H, L, E] and bias [B, H or 1, L, L] of theirs, keys and values of both.
+
+    They read the contents, and every position itself in place of its content, so that a question of a position does
+    not see its answer, not even by rounding.
+    """
+    B, _, L, E = q.shape
     itself = torch.eye(L, dtype=torch.bool, device=q.device)
     if _is_fused(q):
         keys, values = torch.cat([k[:B], k[B:]], -2), torch.cat([v[:B], v[B:]], -2)
-        asks = torch.cat([bias[B:].masked_fill(itself, -torch.inf), bias[B:].masked_fill(~itself, -torch.inf)], -1)
-        return torch.cat([attend(q[:B], k[:B], v[:B], bias[:B]), attend(q[B:], keys, values, asks)])
-    q, k, v = (x.reshape(2, B, H, L, E) for x in (q * E**-0.5, k, v))
-    scores = torch.where(itself, (q * k).sum(-1, keepdim=True), q @ k[0].transpose(-2, -1))  # [2, B, H, L, L]
-    weights = (scores + bias.to(q.dtype).view(2, B, -1, L, L)).softmax(-1).to(v.dtype)
-    attended = weights.masked_fill(itself, 0.0) @ v[0] + weights.diagonal(dim1=-2, dim2=-1)[..., None] * v
-    return attended.reshape(2 * B, H, L, E)
+        asks = torch.cat([bias.masked_fill(itself, -torch.inf), bias.masked_fill(~itself, -torch.inf)], -1)
+        return attend(q, keys, values, asks)
+    q = q * E**-0.5
+    scores = torch.where(itself, (q * k[B:]).sum(-1, keepdim=True), q @ k[:B].transpose(-2, -1))  # [B, H, L, L]
+    weights = (scores + bias.to(q.dtype)).softmax(-1).to(v.dtype)
+    attended: Tensor = weights.masked_fill(itself, 0.0) @ v[:B] + weights.diagonal(dim1=-2, dim2=-1)[..., None] * v[B:]
+    return attended
 
 
 class RelativeBias(nn.Module):
@@ -95,18 +113,21 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.relative = bias
 
-    def forward(self, x: Tensor, bias: Tensor | None, *, has_streams: bool = False) -> Tensor:
-        """Of two streams, [2 B, L, D], `bias` says who may read what: see `attend_streams`."""
-        B, L, D = x.shape
+    def forward(self, x: Tensor, bias: Tensor | None, *, streams: Streams = Streams.ONE) -> Tensor:
+        """Of two streams, [2 B, L, D], `bias` says who may read what; of questions alone [B, L, D] come back."""
+        (B, L, D), H = x.shape, self.heads
         if self.relative is not None:
             bias = self.relative(L) if bias is None else self.relative(L) + bias
-        q, k, v = self.qkv(x).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # [B, H, L, E] each
-        if has_streams:
+        q, k, v = self.qkv(x).view(B, L, 3, H, D // H).permute(2, 0, 3, 1, 4)  # [B, H, L, E] each
+        if streams is Streams.ONE:
+            attended = attend(q, k, v, bias)
+        elif streams is Streams.BOTH:
             assert bias is not None
             attended = attend_streams(q, k, v, bias)
         else:
-            attended = attend(q, k, v, bias)
-        return self.out(attended.transpose(1, 2).reshape(B, L, D))  # type: ignore[no-any-return]
+            assert bias is not None
+            attended = attend_questions(q[B // 2 :], k, v, bias[B // 2 :])
+        return self.out(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 def visible_bias(hidden: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import Attention, PairBias, RelativeBias, padding_bias, stream_bias, visible_bias
+from model.attention import Attention, PairBias, RelativeBias, Streams, padding_bias, stream_bias, visible_bias
 from model.denoiser import Prediction
 from model.manifest import Architecture, OrderSpec
 from model.network import Depths, Network, initialise
@@ -33,8 +33,9 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(architecture.dropout)
 
-    def forward(self, x: Tensor, bias: Tensor | None, *, has_streams: bool = False) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), bias, has_streams=has_streams))
+    def forward(self, x: Tensor, bias: Tensor | None, *, streams: Streams = Streams.ONE) -> Tensor:
+        attended = self.attention(self.attention_norm(x), bias, streams=streams)
+        x = x[-len(attended) :] + self.dropout(attended)
         return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
 
 
@@ -158,9 +159,9 @@ class Transformer(Trunk, Network):
         contents = self.embed(tokens, torch.zeros_like(tokens, dtype=torch.bool))
         x = torch.cat([contents, self.mask.expand_as(contents)]) + self.position[: tokens.shape[1]]
         bias = stream_bias(ranks, lengths, x.dtype)
-        for block in self.blocks:
-            x = block(x, bias, has_streams=True)
-        return self._logits(x[len(tokens) :])
+        for block in self.blocks[:-1]:
+            x = block(x, bias, streams=Streams.BOTH)
+        return self._logits(self.blocks[-1](x, bias, streams=Streams.QUESTIONS))  # nobody reads its contents
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]
