@@ -3,7 +3,8 @@
 A template shows some positions C and hides the others. Scored are the known ones: revealed one by one in an order of
 their own, each at `-log p(x_i | what is known by then)`, while hidden positions stay masked from the first to the last.
 That integrates them out: it is the exact probability that a decoder which reveals C first writes these values there,
-whatever it would write at the hidden positions afterwards (those probabilities sum to one).
+whatever it would write at the hidden positions afterwards (those probabilities sum to one). Of the known ones some may
+be given: visible from the start, and free.
 """
 
 import math
@@ -38,11 +39,22 @@ class Chain:
     pending: tuple[bool, ...]
 
     @classmethod
-    def start(cls, tokens: tuple[int, ...], hidden: tuple[bool, ...], *, seed: int, params: SamplingParams) -> "Chain":
-        """Nothing revealed yet. An explicit order lists every known position once."""
-        blank = Canvas.start(tokens, (True,) * len(tokens), seed=seed, params=params)
+    def start(
+        cls,
+        tokens: tuple[int, ...],
+        hidden: tuple[bool, ...],
+        *,
+        seed: int,
+        params: SamplingParams,
+        given: tuple[bool, ...] | None = None,
+    ) -> "Chain":
+        """Nothing revealed yet but what is `given`, none if None; a hidden position cannot be. An explicit order lists
+        every known position that is not given once."""
+        given = given or (False,) * len(tokens)
+        assert not any(g and h for g, h in zip(given, hidden, strict=True))
+        begun = Canvas.start(tokens, tuple(not g for g in given), seed=seed, params=params)
         truth = tuple(0 if h else x for x, h in zip(tokens, hidden, strict=True))
-        return cls(blank, truth, tuple(not h for h in hidden))
+        return cls(begun, truth, tuple(not (h or g) for h, g in zip(hidden, given, strict=True)))
 
     @property
     def is_complete(self) -> bool:

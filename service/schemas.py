@@ -87,10 +87,14 @@ class ScoreRequest(_Request):
     prompt: Any = Field(
         description="As in /generate. What is known is scored; what is hidden stays masked, and so is integrated out."
     )
+    given: Any = Field(
+        default=None,
+        description="As prompt, and for a list one for all or as many: what of it is known from the start, and free.",
+    )
     length: int | None = Field(
         default=None, ge=1, description="Hidden tokens after a text without holes; null = none, the text as it stands."
     )
-    order: Order = Field(default="learned", description="A policy, or all known positions in the order wanted.")
+    order: Order = Field(default="learned", description="A policy, or all scored positions in the order wanted.")
     order_temperature: float | None = Field(
         default=None, ge=0, description="With `learned` only; null = 1, 0 = always the likeliest next position."
     )
@@ -225,7 +229,7 @@ class ScoreOfPrompt(_Reply):
 
 
 class ScoreUsage(_Reply):
-    """`positions` counts each prompt's known positions once, `forwards` the canvases that went through the network."""
+    """`positions` counts each prompt's scored positions once, `forwards` the canvases that went through the network."""
 
     positions: int
     forwards: int

@@ -1,25 +1,30 @@
 """A valid request to score and a served model -> chains, each with its own seed. Knows no queue and no engine."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from model.canvas import SamplingParams
 from model.chain import Chain
 from model.seeds import derive_seed, draw_seed
 from model.tokenizers.base import Template
+from service.bodies import json_type
 from service.catalog import Model
 from service.errors import ServiceError
 from service.planning import encode_prompt, order_of, prompts_of
 from service.schemas import NUM_ORDERS, ScoreRequest
 from service.settings import Settings
 
+_SCORED = ("known position", "known position that is not given")
+
 
 @dataclass(frozen=True, slots=True)
 class ScorePlan:
-    """All chains of a request: `num_orders` for each template, template by template."""
+    """All chains of a request: `num_orders` for each template, template by template. `num_scored` positions in all."""
 
     templates: tuple[Template, ...]
     chains: tuple[Chain, ...]
     num_orders: int
+    num_scored: int
     is_drawn: bool
     seed: int | None
 
@@ -33,19 +38,52 @@ def plan_score(request: ScoreRequest, model: Model, settings: Settings) -> Score
     prompts = prompts_of(request, settings)
     num_orders = _num_orders(request, len(prompts), settings)
     seed = draw_seed() if request.seed is None and request.is_order_drawn else request.seed
-    templates = []
-    chains = []
-    for place, prompt in prompts:
+    templates: list[Template] = []
+    chains: list[Chain] = []
+    num_scored = 0
+    for (place, prompt), part in zip(prompts, _parts_given(request, len(prompts)), strict=True):
         template = encode_prompt(model, prompt, request.length, place, append=False)
-        known = [position for position, is_hidden in enumerate(template.hidden) if not is_hidden]
-        if not known:
+        if all(template.hidden):
             raise ServiceError("invalid_request", "nothing to score: no position is known", param=place)
-        params = SamplingParams(**order_of(request, known, f"known position once: for {place}"))
+        given = _given(model, template, *part)
+        scored = [i for i, h in enumerate(template.hidden) if not h and not given[i]]
+        if not scored:
+            raise ServiceError("invalid_request", f"nothing to score: all that {place} knows is given", param=part[0])
+        params = SamplingParams(**order_of(request, scored, f"{_SCORED[any(given)]} once: for {place}"))
+        num_scored += len(scored)
         templates.append(template)
         for index in range(num_orders):
             own_seed = derive_seed(seed or 0, 0, index)
-            chains.append(Chain.start(template.tokens, template.hidden, seed=own_seed, params=params))
-    return ScorePlan(tuple(templates), tuple(chains), num_orders, request.is_order_drawn, seed)
+            chains.append(Chain.start(template.tokens, template.hidden, seed=own_seed, params=params, given=given))
+    return ScorePlan(tuple(templates), tuple(chains), num_orders, num_scored, request.is_order_drawn, seed)
+
+
+def _parts_given(request: ScoreRequest, num_prompts: int) -> list[tuple[str, Any]]:
+    """What is given to each prompt, with its place in the request. Raises ServiceError (422)."""
+    if not isinstance(request.given, list):
+        return [("given", request.given)] * num_prompts
+    if not isinstance(request.prompt, list) or len(request.given) != num_prompts:
+        message = f"given lists {len(request.given)} for {num_prompts} prompt{'s' * (num_prompts > 1)}"
+        raise ServiceError("invalid_request", f"{message}: it takes one for all, or as many", param="given")
+    return [(f"given.{i}", part) for i, part in enumerate(request.given)]
+
+
+def _given(model: Model, template: Template, place: str, part: Any) -> tuple[bool, ...]:
+    """Which positions of the template are given. Raises ServiceError (422) where it says otherwise than the prompt."""
+    flags = [False] * len(template.tokens)
+    if part is None:
+        return tuple(flags)
+    known = encode_prompt(model, part, None, place, append=False)
+    for i in (i for i, h in enumerate(known.hidden) if not h):
+        name = model.tokenizer.name(i)
+        what, param = (f"position {i}", place) if name is None else (name, f"{place}.{name}")
+        if i >= len(flags) or template.hidden[i]:
+            raise ServiceError("invalid_request", f"{what} is given, and the prompt does not know it", param=param)
+        if template.tokens[i] != known.tokens[i]:
+            mine, other = (json_type(model.tokenizer.token(i, t.tokens[i])) for t in (known, template))
+            raise ServiceError("invalid_request", f"{what} is given as {mine}, and {other} in the prompt", param=param)
+        flags[i] = True
+    return tuple(flags)
 
 
 def _num_orders(request: ScoreRequest, num_prompts: int, settings: Settings) -> int:

@@ -27,7 +27,7 @@ class ScoreComposer:
             "num_orders": self._plan.num_orders,
             "scores": [self._score(i, template) for i, template in enumerate(self._plan.templates)],
             "usage": {
-                "positions": sum(template.hidden.count(False) for template in self._plan.templates),
+                "positions": self._plan.num_scored,
                 "forwards": sum(map(len, self._terms)),
             },
         }

@@ -39,7 +39,7 @@ def write_card(
         _section("Data", _data_lines(data)),
         _section("Figures", _figure_lines(figures)),
         _section("Learned order", [f"![The learned order]({ORDER_PICTURE})", "", "```", order_words, "```"]),
-        _section("Recipe", ["```toml", recipe_text.strip(), "```", "", _training_line(training)]),
+        _section("Recipe", ["```toml", recipe_text.strip(), "```", "", *_training_lines(training)]),
         _section("Limits", _limits(recipe)),
         _section(
             "Licence", [recipe.licence or "Not stated by the recipe; the data's own licence applies to the data."]
@@ -100,6 +100,20 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in cells]
 
 
+def _training_lines(training: Mapping[str, Any]) -> list[str]:
+    """A line for this run and one for each before it, the latest first."""
+    lines = [_training_line(training)]
+    while start := training.get("start"):
+        weights, training = str(start["weights_sha256"]), start["training"]
+        is_known = {"steps", "row_forwards", "seed", "torch"} <= training.keys()
+        how = _training_line(training) if is_known else "trained elsewhere."
+        lines += [
+            "",
+            f"Went on from weights {weights[:12]}, {training.get('recipe', {}).get('name', 'imported')}: {how}",
+        ]
+    return lines
+
+
 def _training_line(training: Mapping[str, Any]) -> str:
     steps, forwards = training["steps"], training["row_forwards"]
     return f"{steps:,} steps, {forwards:,} row-forwards, seed {training['seed']}, torch {training['torch']}."
@@ -115,7 +129,8 @@ def _limits(recipe: Recipe) -> list[str]:
         return [
             "- Not a solver: a digit once revealed stays, so a single wrong one loses the puzzle.",
             "- Made for puzzles with one solution. One with several gets a grid that need not be any of them, and one",
-            "  with none gets a grid all the same: only clues that exclude each other outright are refused.",
+            "  with none gets a grid all the same, unless a rule is broken at once: clues that exclude each other,",
+            "  a cell without a digit left for it, a digit without a cell.",
             "- The 9 x 9 grid alone.",
         ]
     if recipe.data.kind in ("text", "kjv", "datasets"):

@@ -7,7 +7,7 @@ from typing import Any
 import pydantic_core
 
 from model.artifact import Artifact, save_artifact
-from model.manifest import ORDER_PICTURE, Manifest
+from model.manifest import ORDER_PICTURE, ImportedArchitecture, Manifest
 from model.network import Network
 from model.tokenizers.base import Tokenizer
 from training import grid_report, order_report, policy_report
@@ -56,6 +56,17 @@ def describe_order(denoiser: Network, tokenizer: Tokenizer, *, name: str) -> Ord
     )
 
 
+def recipe_as_run(recipe: Recipe, denoiser: Network) -> dict[str, Any]:
+    """The recipe as JSON, with the network that was trained: an artifact to start from brought its own along."""
+    fields = recipe.model_dump(mode="json")
+    if recipe.start.artifact is None:
+        return fields
+    if isinstance(denoiser.architecture, ImportedArchitecture):
+        return {name: part for name, part in fields.items() if name != "model"}
+    own = denoiser.architecture.model_dump(mode="json")
+    return {**fields, "model": {name: own[name] for name in fields["model"]}}
+
+
 def publish(
     trained: Trained, recipe: Recipe, dataset: Dataset, *, out: Path, recipe_text: str, advance: Advance | None = None
 ) -> Manifest:
@@ -64,7 +75,7 @@ def publish(
     training = {
         **trained.summary,
         "seed": recipe.seed,
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe_as_run(recipe, trained.denoiser),
         "data": pydantic_core.to_jsonable_python(dict(dataset.summary)),
         "data_sha256": dataset.fingerprint,
     }

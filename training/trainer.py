@@ -210,7 +210,7 @@ class Run:
             return None
         denoiser = build_network(self.arm.denoiser.architecture, self.arm.denoiser.order)
         denoiser.load_state_dict(weights)
-        summary = {
+        summary: dict[str, object] = {
             "steps": self.step,
             "row_forwards": row_forwards(self.recipe, self.step),
             "posterior_forwards": posterior_forwards(self.recipe),
@@ -219,6 +219,9 @@ class Run:
             "device": self.fabric.device.type,
             "precision": pick_precision(self.recipe.run),
         }
+        if self.start is not None:
+            before = self.start.manifest
+            summary["start"] = {"weights_sha256": before.weights_sha256, "training": before.training}
         return Trained(denoiser.eval(), summary)
 
     def _train_figures(self, taken: Mapping[str, Tensor]) -> dict[str, float]:

@@ -262,8 +262,9 @@ def impute(
 def score(
     artifact: ArtifactArgument,
     prompt: Annotated[str | None, typer.Argument(help="JSON for a table, text for a text model.")] = None,
+    given: Annotated[str | None, typer.Option(help="As PROMPT: what of it is known from the start, and free.")] = None,
     order_policy: Annotated[
-        str, typer.Option("--order", help="An order policy, or the known positions as in 3,0,1.")
+        str, typer.Option("--order", help="An order policy, or the scored positions as in 3,0,1.")
     ] = "learned",
     order_temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest next.")] = None,
     num_orders: Annotated[int | None, typer.Option(min=1, help="Orders to draw; default 16.")] = None,
@@ -272,6 +273,8 @@ def score(
     as_json: JsonFlag = False,
 ) -> None:
     """What the known part of a template costs, in nats; hidden positions are integrated out. Without a server.
+
+    With --given what is left of it costs, given that.
 
     Orders learned and uniform are drawn: the bound (NELBO) is a mean over them and has a standard error. Any other is
     one order, and gives the exact log-likelihood.
@@ -285,7 +288,7 @@ def score(
         "length": length,
         "seed": seed,
     }
-    scoring.run(scoring.prepare(artifact, prompt, fields=fields), as_json=as_json)
+    scoring.run(scoring.prepare(artifact, prompt, given=given, fields=fields), as_json=as_json)
 
 
 @app.command()

@@ -182,7 +182,7 @@ def order_argument(text: str) -> str | list[int]:
     return [int(part) for part in parts] if all(part.isdecimal() and len(part) < 10 for part in parts) else text
 
 
-def prompt_argument(text: str | None, model: Model) -> Any:
+def prompt_argument(text: str | None, model: Model, *, what: str = "prompt") -> Any:
     """PROMPT as a request has it. Raises UsageError where a table's is not JSON."""
     if model.manifest.domain != "table":
         return text or ""
@@ -192,4 +192,4 @@ def prompt_argument(text: str | None, model: Model) -> Any:
         return parse_json(text.encode("utf-8", "surrogateescape"))
     except ServiceError as error:
         reason = error.message.removeprefix("the body is not JSON: ").replace("the body", "it")
-        raise UsageError(f'prompt: takes JSON, as in \'{{"age": 39, "income": null}}\': {reason}') from None
+        raise UsageError(f'{what}: takes JSON, as in \'{{"age": 39, "income": null}}\': {reason}') from None

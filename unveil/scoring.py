@@ -40,14 +40,16 @@ class Job:
     plan: ScorePlan
 
 
-def prepare(folder: Path, prompt: str | None, *, fields: dict[str, Any]) -> Job:
+def prepare(folder: Path, prompt: str | None, *, given: str | None, fields: dict[str, Any]) -> Job:
     """Loads the artifact and checks the request against it. Raises UsageError, ArtifactError."""
     source = Source(folder.resolve().name, folder)
     model = next(iter(load_catalog([source])))
-    given = {**fields, "order": order_argument(fields["order"]), "prompt": prompt_argument(prompt, model)}
+    asked = {**fields, "order": order_argument(fields["order"]), "prompt": prompt_argument(prompt, model)}
+    if given is not None:
+        asked["given"] = prompt_argument(given, model, what="given")
     limits = Settings(max_num_orders=_MAX_ORDERS, queue_capacity=_MAX_ORDERS)
     try:
-        plan = plan_score(validate(given, ScoreRequest), model, limits)
+        plan = plan_score(validate(asked, ScoreRequest), model, limits)
     except ServiceError as error:
         raise UsageError(str(error)) from None
     _, runner = next(iter(load_models([source], max_batch=_MAX_BATCH, device="auto", threads=1)))

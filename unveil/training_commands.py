@@ -46,7 +46,7 @@ from training.figures import (
     privacy_rows,
     solved_rows,
 )
-from training.publish import describe_order, publish, update_card
+from training.publish import describe_order, publish, recipe_as_run, update_card
 from training.report import evaluate_model, num_row_forwards
 from training.schema import describe_data
 from training.trainer import train as run_training
@@ -102,7 +102,7 @@ def train(given: Given) -> None:
             loaded,
             dataset,
             out=folder,
-            recipe_text=_recipe_text(loaded.model_dump(mode="json")),
+            recipe_text=_recipe_text(recipe_as_run(loaded, trained.denoiser)),
             advance=advance,
         )
     stderr.print(f"wrote {folder}; serve it with: unveil serve {folder}", soft_wrap=True)

@@ -4,7 +4,7 @@ A position is a cell, row by row; id d stands for digit d + 1. White space in a 
 be given as nine lines; the output is one line of 81 digits, its text nine lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -67,12 +67,13 @@ class GridTokenizer:
         return (SIDE,)
 
     def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:  # noqa: ARG002
-        """Raises PromptError: a wrong length, a character that is none of these, two clues that exclude each other."""
+        """Raises PromptError: a wrong length, a character that is none of these, two clues that exclude each other, a
+        cell without a digit left for it, a digit without a cell. Puzzles that fail only further on are taken."""
         if length is not None:
             raise PromptError(f"a grid takes no length: it has {CELLS} cells", param="length")
         cells = _cells(prompt)
-        if clash := _clash(cells):
-            raise PromptError(clash)
+        if contradiction := _clash(cells) or _dead_end(cells):
+            raise PromptError(contradiction)
         known: dict[int, Value] = {i: cell for i, cell in enumerate(cells) if cell in _DIGITS}
         tokens = tuple(int(known[i]) - 1 if i in known else 0 for i in range(CELLS))
         return Template(tokens, tuple(i not in known for i in range(CELLS)), known)
@@ -129,12 +130,34 @@ def _cells(prompt: object) -> str:
 
 def _clash(cells: str) -> str | None:
     """The first two cells that exclude each other, in words."""
-    named = zip(("row",) * SIDE + ("column",) * SIDE + ("box",) * SIDE, units(), strict=True)
-    for kind, unit in named:
+    for kind, _, unit in _named_units():
         for a, b in combinations(unit, 2):
             if cells[a] == cells[b] and cells[a] in _DIGITS:
                 return f"{cells[a]} stands twice in one {kind}: at {_place(a)} and at {_place(b)}"
     return None
+
+
+def _dead_end(cells: str) -> str | None:
+    """The first hidden cell that no digit may stand in, or the first digit that a unit has no cell for, in words."""
+    left = [set(_DIGITS) if cell in _HOLES else set() for cell in cells]
+    for _, _, unit in _named_units():
+        clues = {cells[i] for i in unit}
+        for i in unit:
+            left[i] -= clues
+    for i, cell in enumerate(cells):
+        if cell in _HOLES and not left[i]:
+            return f"no digit is left for {_place(i)}: its row, column and box have all nine"
+    for kind, number, unit in _named_units():
+        for digit in _DIGITS:
+            if not any(digit == cells[i] or digit in left[i] for i in unit):
+                return f"{digit} has no place left in {kind} {number}"
+    return None
+
+
+def _named_units() -> Iterator[tuple[str, int, tuple[int, ...]]]:
+    """Each unit with its kind and its number from 1 on."""
+    kinds = ("row",) * SIDE + ("column",) * SIDE + ("box",) * SIDE
+    return ((kind, i % SIDE + 1, unit) for i, (kind, unit) in enumerate(zip(kinds, units(), strict=True)))
 
 
 def _place(cell: int) -> str:

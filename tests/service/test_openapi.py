@@ -62,7 +62,7 @@ def test_the_body_of_a_score_is_declared_and_closed(document: Any) -> None:
     assert schema["additionalProperties"] is False
     assert schema["required"] == ["prompt"]
     assert set(schema["properties"]) == {
-        *("model", "prompt", "length", "order", "order_temperature", "num_orders", "seed", "timeout_seconds")
+        *("model", "prompt", "given", "length", "order", "order_temperature", "num_orders", "seed", "timeout_seconds")
     }
     assert "scored" in schema["properties"]["prompt"]["description"]
     reply = document["paths"]["/score"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]

@@ -53,6 +53,23 @@ def test_the_card_has_every_section_and_the_figures_of_the_config(artifact: Path
         assert f"| {name} |" in card
 
 
+def test_a_run_that_went_on_says_from_what_and_which_network_it_trained(artifact: Path, tmp_path: Path) -> None:
+    fields = small_recipe("optimizer.steps=3", "seed=5", f"start.artifact={artifact}").model_dump(mode="json")
+    recipe = Recipe.model_validate({**{k: v for k, v in fields.items() if k != "model"}, "name": "later"})
+    assert recipe.model != small_recipe().model  # the defaults, which say nothing here
+    trained = train(recipe, DATASET, work=tmp_path / "later.run")
+    assert trained is not None
+    publish(trained, recipe, DATASET, out=tmp_path / "later", recipe_text="")
+    before, manifest = load_artifact(artifact).manifest, load_artifact(tmp_path / "later").manifest
+    assert manifest.training["recipe"]["model"] == before.training["recipe"]["model"]
+    assert manifest.training["start"] == {"weights_sha256": before.weights_sha256, "training": before.training}
+    card = (tmp_path / "later" / "README.md").read_text()
+    assert "3 steps, 96 row-forwards, seed 5, torch" in card
+    assert (
+        f"Went on from weights {before.weights_sha256[:12]}, small: 20 steps, 640 row-forwards, seed 0, torch" in card
+    )
+
+
 def test_the_card_shows_the_order_as_a_picture_that_is_there(artifact: Path) -> None:
     assert "](order.svg)" in (artifact / "README.md").read_text()
     assert ElementTree.fromstring((artifact / "order.svg").read_bytes()).tag.endswith("svg")

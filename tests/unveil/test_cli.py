@@ -268,6 +268,14 @@ def test_a_generated_row_scored_with_its_seed_costs_what_it_said(artifact: Path,
     assert found["nelbo"] == pytest.approx(-sample["logprob"])
 
 
+def test_what_is_given_to_score_is_free(artifact: Path, run: Any) -> None:
+    (sample,) = json.loads(run("generate", artifact, '{"age": 39}', "--seed", "5", "--json")[1])["samples"]
+    command = ("score", artifact, json.dumps(sample["output"]), "--given", '{"age": 39}', "--seed", "5", "--json")
+    (found,) = json.loads(run(*command, "--num-orders", "1")[1])["scores"]
+    assert "age" not in {term["name"] for term in found["terms"]}
+    assert found["nelbo"] == pytest.approx(-sample["logprob"])
+
+
 MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("nonsense",), 2, "No such command 'nonsense'"),
     (("train",), 2, "train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT"),
@@ -304,6 +312,8 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("order", "{artifact}", "--plot", "{artifact}/none/order.svg"), 1, "/none/order.svg: No such file or directory"),
     (("score", "{artifact}"), 2, "nothing to score: no position is known"),
     (("score", "{artifact}", "{bad"), 2, "prompt: takes JSON"),
+    (("score", "{artifact}", '{"age": 39}', "--given", "{bad"), 2, "given: takes JSON"),
+    (("score", "{artifact}", '{"age": 39}', "--given", '{"age": 20}'), 2, "and"),
     (("score", "{artifact}", '{"agee": 39}'), 2, 'unknown column "agee"; did you mean "age"?'),
     (("score", "{artifact}", '{"age": 39}', "--order", "margin", "--num-orders", "2"), 2, "order margin is one order"),
     (("score", "{artifact}", '{"age": 39}', "--order", "1"), 2, "order lists every known position once: for prompt 0"),

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +31,13 @@ def test_zeros_dots_lines_and_spaces_all_mean_the_same_grid() -> None:
         assert GRID.encode(prompt) == GRID.encode(PUZZLE)
 
 
+def test_every_puzzle_that_has_a_solution_is_taken() -> None:
+    clues = np.random.default_rng(0).random((200, 81))
+    for shown in clues < np.linspace(0.0, 1.0, 200)[:, None]:
+        puzzle = "".join(digit if is_shown else "." for digit, is_shown in zip(SOLUTION, shown, strict=True))
+        assert GRID.encode(puzzle).hidden.count(False) == shown.sum()
+
+
 def test_revealed_values_put_into_the_template_give_the_output() -> None:
     template = GRID.encode(PUZZLE)
     values = [template.known.get(i) or GRID.value(i, int(SOLUTION[i]) - 1, 0.5) for i in range(81)]
@@ -50,6 +58,14 @@ REFUSED = [
     ),
     (_with(20, "6", PUZZLE), "6 stands twice in one row: at row 3 column 3 (cell 20) and at row 3 column 8 (cell 25)"),
     (_with(0, "7", _with(10, "7")), "7 stands twice in one box: at row 1 column 1 (cell 0) and at row 2 column 2"),
+    (
+        "12345678.........9" + "." * 63,
+        "no digit is left for row 1 column 9 (cell 8): its row, column and box have all nine",
+    ),
+    (
+        _with(3, "1", _with(58, "1", _with(27, "1", _with(42, "1", _with(50, "2"))))),
+        "1 has no place left in row 6",
+    ),
     (PUZZLE[:-1], "a grid has 81 cells, row by row, not 80"),
     ("", "a grid has 81 cells, row by row, not 0"),
     (PUZZLE + ".", "not 82"),
