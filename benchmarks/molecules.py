@@ -3,9 +3,9 @@
     python -m benchmarks.molecules [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--samples N] [--smiles FILE]
         [--artifact DIR [--orders NAME,...] [--temperatures T,...]] [--set key=value]...
 
-For each seed three nets of `training/recipes/moses-start.toml`'s size see as many forwards of the same batches:
-`uniform` orders, `global`, a learned order (with the recipe's rivals), and `fixed`, left to right with the learned
-arm's warm-up and share of uniform rows.
+For each seed three nets of `training/recipes/moses.toml`'s size have equally many forwards: `global`, a learned order
+(with the recipe's rivals), `fixed`, left to right with the learned arm's warm-up and share of uniform rows, and
+`uniform` orders, without teacher forcing and for twice as many steps (`benchmarks/problems/arms.py`).
 Each makes molecules along its own order; the uniform net also surest first (confidence) and from left to right, the
 learned one also in random orders. MOSES's definitions: valid of all, unique of the first 10,000 valid, novel of the
 different valid ones. FCD is to as many test molecules as there are samples (fcd_torch; without it the column is left
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import training
+from benchmarks.problems.arms import KINDS, arm_of, row_forwards
 from benchmarks.problems.molecules import FCD_NEEDED, ChemNet, has_fcd, require_rdkit, scaffold_prompt
 from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from model.artifact import load_artifact
@@ -43,7 +44,7 @@ from training.molecule_report import make
 from training.trainer import train
 from unveil.training_commands import cache_folder
 
-RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses-start.toml"
+RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses.toml"
 CHAR_RNN = {"valid": 0.9748, "unique": 0.9994, "novel": 0.8419, "fcd": 0.0732}
 SEED, UNIQUE_OF = 5_417, 10_000
 WAYS: dict[str, tuple[str, OrderPolicy]] = {  # label -> the net and the order along which it is decoded
@@ -113,10 +114,10 @@ def _temperatures(text: str) -> tuple[float, ...]:
 
 def measure(task: Fields) -> Fields:
     """All arms of one seed."""
-    recipes = {kind: arm_recipe(task, kind) for kind in ("uniform", "global", "fixed")}
+    recipes = {kind: arm_recipe(task, kind) for kind in KINDS}
     dataset = _dataset(recipes["uniform"])
     nets = {kind: trained(recipe, dataset, task) for kind, recipe in recipes.items()}
-    forwards = {k: r.optimizer.num_steps * r.optimizer.batch_size for k, r in recipes.items()}
+    forwards = {kind: row_forwards(recipe) for kind, recipe in recipes.items()}
     ways = {label: (nets[kind], SamplingParams(order=order)) for label, (kind, order) in WAYS.items()}
     found = judged(ways, dataset, task)
     return {**found, "row_forwards": forwards, "parameters": nets["global"].num_parameters}
@@ -155,11 +156,7 @@ def arm_recipe(task: Fields, kind: str) -> Recipe:
     """The recipe with another order and another seed."""
     recipe = load_recipe(RECIPE, overrides=[*task["overrides"], f"seed={task['seed']}"])
     dataset = _dataset(recipe)
-    fixed = tuple(range(dataset.train.shape[1])) if kind == "fixed" else None
-    fields = recipe.model_dump(mode="json")
-    rivals = fields["order"]["rivals"] if kind == "global" else ()
-    order = {**fields["order"], "kind": kind, "fixed": fixed, "rivals": rivals}
-    return settle(Recipe.model_validate({**fields, "name": kind, "order": order}), num_rows=len(dataset.train))
+    return arm_of(settle(recipe, num_rows=len(dataset.train)), kind, length=dataset.train.shape[1])
 
 
 @cache

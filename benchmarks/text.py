@@ -4,9 +4,8 @@
 
 For each seed three nets have equally many forwards: `global`, a learned order, `fixed`, left to right with the learned
 arm's warm-up, share of uniform rows and prompts, and `uniform` orders. Recipe: `training/recipes/text.toml` with a
-smaller net and fewer steps (REDUCED), so that several seeds are to be had. Where that has teacher forcing, a step of
-which costs about two forwards a row, the uniform net is trained without it, which is better for it
-(`benchmarks/teacher_forcing.py`), in a network whose positions all read each other, for twice as many steps.
+smaller net and fewer steps (REDUCED), so that several seeds are to be had. The uniform net goes without teacher
+forcing, for twice as many steps (`benchmarks/problems/arms.py`).
 
 Bits per character of test canvases, each read by itself: a NELBO for a law that is drawn, the exact log-likelihood for
 one order. Beside them stands an n-gram model of characters from left to right, counted on the training text. Prompts
@@ -31,6 +30,7 @@ import torch
 from torch import Tensor
 
 import training
+from benchmarks.problems.arms import KINDS, arm_of, row_forwards
 from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from benchmarks.problems.text import Judge, prompt_masks
 from model.canvas import Canvas, OrderPolicy, SamplingParams
@@ -48,7 +48,6 @@ from training.trainer import train
 from unveil.training_commands import cache_folder
 
 RECIPE = Path(training.__file__ or "").parent / "recipes" / "text.toml"
-ARMS = ("uniform", "global", "fixed")
 REDUCED = [
     "model.width=96",
     "model.layers=3",
@@ -116,7 +115,7 @@ def main() -> None:
 
 def measure(task: Fields) -> Fields:
     """All arms of one seed."""
-    recipes = {kind: arm_recipe(task, kind) for kind in ARMS}
+    recipes = {kind: arm_recipe(task, kind) for kind in KINDS}
     dataset = _loaded(recipes["uniform"].data.model_dump_json())
     nets = {kind: trained(recipe, dataset, task) for kind, recipe in recipes.items()}
     rows = spread_rows(dataset, task["rows"])
@@ -150,21 +149,9 @@ def arm_recipe(task: Fields, kind: str) -> Recipe:
     if task["file"] is not None:
         shares = {"validation_share": 0.005, "test_share": 0.1}
         fields["data"] = {"kind": "text", "files": [task["file"]], "length": task["length"], **shares}
-    fixed = list(range(fields["data"]["length"])) if kind == "fixed" else None
-    order = {**fields["order"], "kind": kind, "fixed": fixed}
-    if kind != "global":
-        order["rivals"] = []
-    if kind == "uniform" and fields["optimizer"]["teacher_forcing"]:
-        fields["model"]["attends"] = "all"
-        fields["optimizer"] |= {"teacher_forcing": False, "steps": 2 * fields["optimizer"]["steps"]}
-    recipe = Recipe.model_validate({**fields, "name": kind, "order": order})
+    recipe = Recipe.model_validate(fields)
     assert recipe.optimizer.steps is not None, "the recipe says how many"
-    return recipe
-
-
-def row_forwards(recipe: Recipe) -> int:
-    """Of the whole training; a row with teacher forcing goes through as two streams."""
-    return recipe.optimizer.num_steps * recipe.optimizer.batch_size * (1 + recipe.optimizer.teacher_forcing)
+    return arm_of(recipe, kind, length=fields["data"]["length"])
 
 
 @cache
@@ -200,7 +187,7 @@ def prompts(nets: dict[str, Network], kind: str, dataset: Dataset, rows: Rows) -
     """Bits a hidden character, under each net's own law given what is known."""
     known = prompt_masks(rows.x.shape[1])[kind].expand(rows.x.shape)
     hidden = (characters(dataset, rows.x) * ~known).sum(1)
-    laws = {label: nets[label].order_head.global_log_w().detach() for label in ARMS}
+    laws = {label: nets[label].order_head.global_log_w().detach() for label in KINDS}
     costs = {label: nelbo(nets[label], rows, log_w, seed=SEED, known=known) for label, log_w in laws.items()}
     return {label: _per_character(nats / math.log(2), hidden) for label, nats in costs.items()}
 
@@ -272,7 +259,7 @@ def summary(results: Sequence[Fields]) -> Fields:
         "ways": {label: over("ways", label, "bits") for label in WAYS},
         "learned_minus": {rival: over("learned_minus", rival, "bits") for rival in RIVALS},
         "n_gram": over("n_gram", "bits"),
-        "prompts": {kind: {arm: over("prompts", kind, arm, "bits") for arm in ARMS} for kind in first["prompts"]},
+        "prompts": {kind: {arm: over("prompts", kind, arm, "bits") for arm in KINDS} for kind in first["prompts"]},
         "made": {
             label: {
                 stride: {name: over("made", label, stride, name) for name in values} for stride, values in found.items()
@@ -305,9 +292,9 @@ def as_text(report: Fields) -> str:
         errors = ", ".join(f"{seed['learned_minus'][rival]['standard_error']:.3f}" for seed in report["seeds"])
         lines.append(f"  {rival:<32}{with_interval(value, '.3f')} ± {errors}")
     lines += ["", f"learned order and place in the text, Spearman: {with_interval(report['rank_correlation'], '.3f')}"]
-    lines += ["", "bits a hidden character, own law" + "".join(f"{arm:>28}" for arm in ARMS)]
+    lines += ["", "bits a hidden character, own law" + "".join(f"{arm:>28}" for arm in KINDS)]
     for kind, arms in report["prompts"].items():
-        lines.append(f"  {kind:<30}" + "".join(f"{with_interval(arms[arm], '.3f'):>28}" for arm in ARMS))
+        lines.append(f"  {kind:<30}" + "".join(f"{with_interval(arms[arm], '.3f'):>28}" for arm in KINDS))
     lines += ["", "written: positions a step, n-gram bits, known words, different words"]
     lines.append(f"  {'test canvases':<30}" + _judged(report["real"]))
     for label, found in report["made"].items():

@@ -26,18 +26,20 @@ def test_every_recipe_of_a_bundled_model_is_timed() -> None:
 
 def test_a_model_of_several_recipes_takes_all_of_them_or_is_left_out() -> None:
     rows = [
-        {"recipe": "moses-start", "processes": 1, "minutes": 2.0},
-        {"recipe": "moses", "processes": 1, "minutes": 3.0},
-        {"recipe": "moses", "processes": 2, "minutes": 1.0},
+        {"recipe": "adult", "processes": 1, "minutes": 2.0},
+        {"recipe": "sudoku-start", "processes": 1, "minutes": 1.0},
+        {"recipe": "sudoku-denoiser", "processes": 1, "minutes": 2.0},
+        {"recipe": "sudoku", "processes": 1, "minutes": 3.0},
+        {"recipe": "sudoku", "processes": 2, "minutes": 1.0},
     ]
-    assert totals(rows) == {"1": {"moses": 5.0}, "2": {}}
+    assert totals(rows) == {"1": {"adult": 2.0, "sudoku": 6.0}, "2": {}}
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_several_processes_are_started_by_torchrun(processes: int) -> None:
-    words = command("moses", processes, out=Path("somewhere/artifact"))
+    words = command("sudoku-denoiser", processes, out=Path("somewhere/artifact"))
     assert ("torch.distributed.run" in words, f"--nproc-per-node={processes}" in words) == (processes > 1,) * 2
-    assert f"start.artifact={start_of('moses')}" in words
+    assert f"start.artifact={start_of('sudoku-denoiser')}" in words
 
 
 def test_a_recipe_goes_on_from_its_own_start_or_the_bundled_model(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.problems.arms import KINDS
 from benchmarks.problems.text import Judge, NGram, prompt_masks, words
-from benchmarks.text import ARMS, MADE, RIVALS, WAYS
+from benchmarks.text import MADE, RIVALS, WAYS
 from tests.benchmarks.quick import run_one_seed
 
 STORY = "The cat sat on the mat, and the dog sat on the log. "
@@ -46,6 +47,6 @@ def test_the_quick_variant_scores_every_way_at_equal_forwards(tmp_path: Path) ->
     for rival in RIVALS:
         difference = seed["ways"]["learned"]["bits"] - seed["ways"][rival]["bits"]
         assert report["learned_minus"][rival]["mean"] == pytest.approx(difference, abs=1e-9)
-    assert all(set(arms) == set(ARMS) for arms in report["prompts"].values())
+    assert all(set(arms) == set(KINDS) for arms in report["prompts"].values())
     assert set(report["made"]) == set(MADE)
     assert report["published"] == {}
