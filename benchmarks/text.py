@@ -1,11 +1,13 @@
 """English: a learned order against uniform ones and against left to right, on the same net at equal forwards.
 
-    python -m benchmarks.text [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--file FILE] [--set key=value]...
+    python -m benchmarks.text [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--file FILE] [--next-step]
+        [--rows N] [--samples N] [--set key=value]...
 
 For each seed three nets have equally many forwards: `global`, a learned order, `fixed`, left to right with the learned
 arm's warm-up, share of uniform rows and prompts, and `uniform` orders. Recipe: `training/recipes/text.toml` with a
-smaller net and fewer steps (REDUCED), so that several seeds are to be had. The uniform net goes without teacher
-forcing, for twice as many steps (`benchmarks/problems/arms.py`).
+smaller net and fewer steps (REDUCED), so that several seeds are to be had, and with teacher forcing (FORCED); the
+uniform net goes without that, for twice as many steps (`benchmarks/problems/arms.py`). With `--next-step` no net has
+it: a row trains the next step of its order and, less, all that is hidden, and the law begins as the uniform one.
 
 Bits per character of test canvases, each read by itself: a NELBO for a law that is drawn, the exact log-likelihood for
 one order. Beside them stands an n-gram model of characters from left to right, counted on the training text. Prompts
@@ -57,6 +59,14 @@ REDUCED = [
     "optimizer.batch_size=64",
     "run={threads = 1, validate_every = 100000, validate_rows = 32, checkpoint_every = 100}",
 ]
+# Every row trains all steps of its order, and reading orders are tried before one is learned on: as moses is trained.
+FORCED = [
+    "model.attends=visible",
+    "optimizer.teacher_forcing=true",
+    "order.rivals=['left_to_right', 'right_to_left']",
+    "order.learning_rate=0.02",
+    "order.warmup=0.06",
+]
 QUICK = [
     "model={width = 16, layers = 1, heads = 2, mlp_width = 32, relative_bias = true}",
     "optimizer={steps = 6, batch_size = 8, warmup_steps = 2}",
@@ -95,9 +105,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="test canvases; 64 where left out")
     parser.add_argument("--samples", type=int, help="texts from each net, order and number of positions a step; 32")
     parser.add_argument("--file", type=Path, help="a text file instead of the King James Version")
+    parser.add_argument("--next-step", action="store_true", help="no teacher forcing and no rivals")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a key of the recipe")
     given = parser.parse_args()
-    overrides = QUICK if given.quick else REDUCED
+    overrides = [*(QUICK if given.quick else REDUCED), *([] if given.next_step else FORCED)]
     task = {
         "problem": "text",
         "overrides": [*overrides, *given.overrides],

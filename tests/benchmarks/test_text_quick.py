@@ -37,10 +37,11 @@ def test_prompts_know_half_of_a_canvas() -> None:
     assert int((masks["holes"][1:] != masks["holes"][:-1]).sum()) == 7
 
 
-def test_the_quick_variant_scores_every_way_at_equal_forwards(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [(), ("--next-step",)])
+def test_the_quick_variant_scores_every_way_at_equal_forwards(given: tuple[str, ...], tmp_path: Path) -> None:
     path = tmp_path / "story.txt"
     path.write_text(STORY * 100)
-    report = run_one_seed("text", tmp_path / "work", "--file", str(path))
+    report = run_one_seed("text", tmp_path / "work", "--file", str(path), *given)
     (seed,) = report["seeds"]
     assert len(set(seed["row_forwards"].values())) == 1
     assert list(report["ways"]) == list(WAYS)
