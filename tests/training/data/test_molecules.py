@@ -111,6 +111,13 @@ def test_a_file_of_lines_and_a_column_of_a_table_give_the_same_rows(tmp_path: Pa
     assert sum(len(split) for split in (a.train, a.validation, a.test)) == len(textbook())
 
 
+def test_a_table_of_molecules_may_have_as_many_other_columns_as_it_likes(tmp_path: Path) -> None:
+    table = tmp_path / "molecules.csv"
+    header = ",".join(["smiles", *(f"descriptor {i}" for i in range(600))])
+    table.write_text("\n".join([header, *(text + ",0" * 600 for text in textbook())]))
+    assert load_smiles(SmilesData(path=table, column="smiles")).fingerprint == molecules_dataset().fingerprint
+
+
 def test_refusals_word_by_word(tmp_path: Path) -> None:
     path = tmp_path / "m.smi"
 
