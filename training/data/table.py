@@ -32,6 +32,7 @@ def load_table(config: TableData) -> Dataset:
     choice = _choose(raw, config)
     shares = (config.validation_share, config.test_share)
     train, validation, test = draw_out(raw.frame.height, shares=shares, seed=config.seed)
+    parts = {"train": train, "validation": validation, "test": test}
     columns = _without_empty(choice, train)
     _check_bins(columns, choice, config)
     if not columns:
@@ -45,6 +46,7 @@ def load_table(config: TableData) -> Dataset:
         date_formats=choice.date_formats,
     )
     _check_not_empty(encoded, raw)
+    left_out = notices_of(encoded, lambda split, row: raw.place(int(parts[split][row])))
     return Dataset(
         name=config.path.stem,
         tokenizer=encoded.tokenizer,
@@ -57,7 +59,7 @@ def load_table(config: TableData) -> Dataset:
             "sha256": {config.path.name: raw.sha256},
             **encoded.fates,
             "dropped_columns": choice.dropped,
-            "notices": [*choice.notices, *notices_of(encoded.fates), *_wide(len(columns))],
+            "notices": [*choice.notices, *left_out, *_wide(len(columns))],
         },
     )
 

@@ -106,6 +106,19 @@ def test_a_table_whose_evaluation_rows_are_all_foreign_is_refused(tmp_path: Path
     assert refusal(path) == "t.csv: every validation row has a level that no training row has (name); drop it"
 
 
+def test_of_rows_left_out_the_first_ones_line_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for row in range(20):
+        path.write_text("x,c\n\n" + "".join(f"{i % 3},{'odd' if i == row else 'ab'[i % 2]}\n" for i in range(20)))
+        notices = load_table(TableData(path=path)).summary["notices"]
+        told = "have a level that no training row has (c): left out (the first: "
+        assert [notice for notice in notices if told not in notice] == []
+        assert all(notice.endswith(f"(the first: {path} line {row + 3})") for notice in notices)
+        if notices:
+            return
+    raise AssertionError("no row was left out")
+
+
 def test_a_column_with_values_only_outside_the_training_rows_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     keep = {"rare": {"kind": "categorical"}}
