@@ -1,14 +1,20 @@
-"""Prepares the process as `unveil serve` does, before any test imports torch, and keeps the servers in it quiet."""
+"""Prepares the process as `unveil serve` does, before any test imports torch, and keeps the servers in it quiet.
+
+Property tests have no deadline: a time limit on an example says something of the machine's load, not of the code.
+"""
 
 import logging
 from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from service import environment
 
 environment.prepare()
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 def _quiet() -> None:

@@ -228,7 +228,7 @@ def generate(
 @app.command()
 def impute(
     artifact: ArtifactArgument,
-    table: Annotated[Path, typer.Argument(help="A CSV file with empty cells.", show_default=False)],
+    table: Annotated[Path, typer.Argument(help="A CSV file with empty cells; no Parquet.", show_default=False)],
     csv: Annotated[Path, typer.Option(help="Where the filled file goes.", show_default=False)],
     order_policy: Annotated[str, typer.Option("--order", help="An order policy.")] = "learned",
     seed: Annotated[int | None, typer.Option(min=0)] = None,
@@ -246,7 +246,8 @@ def impute(
     """Fill the empty cells of a CSV file; known cells stay byte for byte.
 
     Values are drawn given all that is known in their row, together. --mode takes the likeliest value each time, and the
-    median of a bin of numbers. Columns that the model does not have are left as they are.
+    median of a bin of numbers. Columns that the model does not have are left as they are. Of a Parquet file the error
+    line says how to make a CSV file.
     """
     from unveil import imputation
 

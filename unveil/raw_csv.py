@@ -5,7 +5,9 @@ Only one record is in memory. Knows no model and no kind of column.
 
 import csv
 import io
+import json
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,11 +114,19 @@ def _records(path: Path, delimiter: str) -> Iterator[RawRecord]:
 
 def _decode(raw: bytes, path: Path, line: int) -> str:
     if line == 1 and raw.startswith(b"PAR1"):
-        raise DataError(f"{path}: takes a CSV file, and this is Parquet")
+        raise DataError(f"{path}: takes a CSV file, and this is Parquet; {_conversion(path)} makes one of it")
     try:
         return raw.decode()
     except UnicodeDecodeError:
         raise DataError(f"{path} line {line} is not UTF-8 text") from None
+
+
+def _conversion(path: Path) -> str:
+    """A command that writes a Parquet file as CSV, dates and times as training reads them."""
+    into = path.with_suffix(".text.csv" if path.suffix == ".csv" else ".csv")  # never over the file itself
+    source, target = (json.dumps(str(file), ensure_ascii=False) for file in (path, into))
+    formats = 'datetime_format="%FT%T", time_format="%T"'
+    return f"python -c {shlex.quote(f'import polars; polars.read_parquet({source}).write_csv({target}, {formats})')}"
 
 
 def _cell_pattern(delimiter: str) -> re.Pattern[str]:

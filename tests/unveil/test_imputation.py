@@ -4,11 +4,16 @@ import csv
 import io
 import os
 import re
+import shlex
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -220,3 +225,21 @@ def test_memory_does_not_grow_with_the_file(artifact: Path, tmp_path: Path, run:
         tracemalloc.stop()
         assert (tmp_path / f"out{number}.csv").read_bytes() == table.read_bytes()
     assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_a_parquet_file_is_refused_with_a_command_that_makes_a_csv_file_of_it(
+    artifact: Path, tmp_path: Path, run: Run
+) -> None:
+    source = tmp_path / "some people's.parquet"
+    moments = [datetime(2024, 1, 2, 3, 4, 5), None]
+    cells = {"age": [39, None], "workclass": ["class 1", None], "at": moments, "on": [m and m.time() for m in moments]}
+    pl.DataFrame(cells).write_parquet(source)
+    code, _, err = run(artifact, source, "--csv", tmp_path / "full.csv")
+    assert code == 1
+    command = err.partition("this is Parquet; ")[2].removesuffix(" makes one of it\n")
+    assert shlex.split(command)[:2] == ["python", "-c"]
+    subprocess.run([sys.executable, *shlex.split(command)[1:]], check=True)
+    made = source.with_suffix(".csv")
+    assert made.read_text() == "age,workclass,at,on\n39,class 1,2024-01-02T03:04:05,03:04:05\n,,,\n"
+    assert run(artifact, made, "--csv", tmp_path / "full.csv", "--seed", 0)[0] == 0
+    assert (tmp_path / "full.csv").read_text().splitlines()[:2] == made.read_text().splitlines()[:2]

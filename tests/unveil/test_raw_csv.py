@@ -61,7 +61,12 @@ def test_whatever_is_written_is_read_again(rows: list[list[str]]) -> None:
         (b'a,b\n1,"2"x\n', "t.csv line 2: something follows a closing quote in cell 2"),
         (b"a,b\n1,2\n\xe9,4\n", "t.csv line 3 is not UTF-8 text"),
         (b"a,b\n1,2\r3,4\n", "t.csv line 2: a carriage return stands inside the line"),
-        (b"PAR1....", "t.csv: takes a CSV file, and this is Parquet"),
+        (
+            b"PAR1....",
+            "t.csv: takes a CSV file, and this is Parquet; python -c 'import polars; "
+            'polars.read_parquet("t.csv").write_csv("t.text.csv", datetime_format="%FT%T", time_format="%T")\' '
+            "makes one of it",
+        ),
     ],
 )
 def test_what_is_no_such_file_is_refused_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:

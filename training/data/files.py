@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,9 @@ import polars as pl
 
 from model.errors import DataError
 
-MAX_COLUMNS = 1000
 _BLOCK_ROWS = 50_000
+
+CheckNames = Callable[[list[str], str], None]  # the names of all columns, and where they stand; raises DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,29 @@ class RawTable:
         return f"{self.path} line {self.lines[row]}" if self.lines else f"{self.path} row {row + 1}"
 
 
-def read_table(path: Path, *, delimiter: str) -> RawTable:
-    """Raises DataError. What the file holds decides, not how it is called: Parquet says so in its first bytes."""
+def check_names(names: list[str], place: str) -> None:
+    """Raises DataError for no names, and for those that two columns share or that cannot be shown."""
+    if not names:
+        raise DataError(f"{place}: no columns")
+    seen = set()
+    for i, name in enumerate(names, start=1):
+        if not name or not name.isprintable():
+            raise DataError(f"{place}: the name of column {i} is empty or has control characters")
+        if name in seen:
+            raise DataError(f'{place}: two columns are named "{name}"')
+        seen.add(name)
+
+
+def read_table(path: Path, *, delimiter: str, check: CheckNames = check_names) -> RawTable:
+    """Raises DataError. What the file holds decides, not how it is called: Parquet says so in its first bytes. Of a CSV
+    the header is checked before any row is read."""
     raw = read_bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
     if raw.startswith(b"PAR1"):
         if delimiter != ",":
             raise DataError(f"{path}: a delimiter is given, and this is Parquet, which has none")
-        return RawTable(path, _parquet(raw, path), (), sha256)
-    frame, lines = _csv(decode(raw, path), path, delimiter=delimiter)
+        return RawTable(path, _parquet(raw, path, check), (), sha256)
+    frame, lines = _csv(decode(raw, path), path, delimiter=delimiter, check=check)
     return RawTable(path, frame, tuple(lines), sha256)
 
 
@@ -73,20 +88,20 @@ def decode(raw: bytes, path: Path) -> str:
         raise DataError(f"{path} line {line} is not UTF-8 text") from None
 
 
-def _parquet(raw: bytes, path: Path) -> pl.DataFrame:
+def _parquet(raw: bytes, path: Path, check: CheckNames) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(io.BytesIO(raw))
     except pl.exceptions.DuplicateError as error:
         raise DataError(f"{path}: {str(error).splitlines()[0]}") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
-    check_names(frame.columns, str(path))
+    check(frame.columns, str(path))
     if frame.height == 0:
         raise DataError(f"{path} has no rows")
     return frame
 
 
-def _csv(text: str, path: Path, *, delimiter: str) -> tuple[pl.DataFrame, list[int]]:
+def _csv(text: str, path: Path, *, delimiter: str, check: CheckNames) -> tuple[pl.DataFrame, list[int]]:
     records = _records(text, path, delimiter=delimiter)
     first = next((record for record in records if record[1]), None)
     if first is None:
@@ -94,7 +109,7 @@ def _csv(text: str, path: Path, *, delimiter: str) -> tuple[pl.DataFrame, list[i
     header_line, header = first
     names = column_names(header)
     check_delimiter(names, path, delimiter=delimiter)
-    check_names(names, f"{path} line {header_line}")
+    check(names, f"{path} line {header_line}")
     schema = dict.fromkeys(names, pl.String)
     frames: list[pl.DataFrame] = []
     lines: list[int] = []
@@ -131,19 +146,6 @@ def _records(text: str, path: Path, *, delimiter: str) -> Iterator[tuple[int, li
 def column_names(header: Sequence[str]) -> list[str]:
     """The names of a CSV's columns; one without a name is called by its number."""
     return [name.strip() or f"column {i}" for i, name in enumerate(header, start=1)]
-
-
-def check_names(names: list[str], place: str) -> None:
-    """Raises DataError for names that two columns share, that cannot be shown, or too many of them."""
-    if not names:
-        raise DataError(f"{place}: no columns")
-    if len(names) > MAX_COLUMNS:
-        raise DataError(f"{place}: {len(names)} columns, at most {MAX_COLUMNS} are taken")
-    for i, name in enumerate(names, start=1):
-        if not name or not name.isprintable():
-            raise DataError(f"{place}: the name of column {i} is empty or has control characters")
-        if name in names[: i - 1]:
-            raise DataError(f'{place}: two columns are named "{name}"')
 
 
 def check_delimiter(names: list[str], path: Path, *, delimiter: str) -> None:

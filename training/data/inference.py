@@ -3,12 +3,12 @@
 The rules, in order; a column that the user names in the recipe is never dropped, and takes the kind given there:
 - nothing but missing cells: dropped;
 - all cells numbers: numeric. Whole numbers that count the rows (each of n, n+1, ... once) are an index: dropped.
-  Numbers with
-  leading zeros (007) and whole numbers beyond 2**53 are codes, not quantities: text;
-- over half of the cells numbers, and more than 64 different cells: refused, naming the first that is none;
+  Numbers with leading zeros (007) and whole numbers beyond 2**53 are codes, not quantities: text;
+- half of the cells numbers, or more, of which more than 16 are different, or more than 64 different cells: a column of
+  numbers with something else in it. Refused, naming the first cell that is none. Codes, as above, are no numbers here;
 - all cells dates or times of day of one format (`dates`): dates. A Parquet column of them always is one;
-- otherwise text, booleans included: categorical, but dropped where it has more than 256 different cells, or a
-  different one in every row.
+- otherwise text, booleans and a few codes (1, 2, 3, A) included: categorical, but dropped where it has more than 256
+  different cells, or a different one in every row.
 Whatever is dropped or taken for what it may not be, the user is told so, and how to have it otherwise.
 """
 
@@ -27,6 +27,7 @@ from training.data.config import ColumnChoice
 from training.data.dates import as_counts, find_format, typed_dates
 
 MAX_LEVELS = 256
+_MAX_CODES = 16  # more different numbers than that, and they are quantities
 _MAX_MIXED = 64
 _FEW_ROWS = 20
 _EXACT = 2**53
@@ -74,7 +75,8 @@ class ColumnReader:
             kind = "categorical"
         numbers = text.cast(pl.Float64, strict=False)
         numbers = numbers.set(~numbers.is_finite(), None)
-        if kind == "date" or (kind is None and (choice is None or choice.format is None) and not numbers.count()):
+        is_mostly_text = 2 * numbers.count() < text.count()
+        if kind == "date" or (kind is None and (choice is None or choice.format is None) and is_mostly_text):
             found = self._dates(text, choice, notice)
             if found is not None and found.date_format in CLOCKS and choice is None and not is_typed:
                 option = f"--categorical {quoted(text.name)}"
@@ -108,50 +110,80 @@ class ColumnReader:
         return text.set(text.is_in(["", MISSING, *self.missing]), None)
 
     def _is_numeric(self, text: pl.Series, numbers: pl.Series) -> bool:
-        num_present, num_numbers = text.count(), numbers.count()
-        if num_numbers < num_present:
-            if 2 * num_numbers > num_present and text.n_unique() > _MAX_MIXED:
-                self._refuse(text, numbers)
+        """Raises DataError for a column of quantities with something else in it."""
+        if not numbers.count() or _are_codes(text, numbers):
             return False
-        has_zeros = text.str.contains(r"^[+-]?0[0-9]").any()
-        largest = float(np.abs(numbers.drop_nulls().to_numpy()).max())
-        is_code = largest >= _EXACT and not text.str.contains(r"[.eE]").any()
-        return not has_zeros and not is_code
+        if numbers.count() == text.count():
+            return True
+        is_half = 2 * numbers.count() >= text.count()
+        if is_half and (numbers.drop_nulls().n_unique() > _MAX_CODES or text.n_unique() > _MAX_MIXED):
+            raise self._no_number(text, numbers)
+        return False
 
-    def _refuse(self, text: pl.Series, numbers: pl.Series) -> None:
-        row = (text.is_not_null() & numbers.is_null()).arg_max()
-        assert row is not None
-        is_infinite = text.cast(pl.Float64, strict=False)[row] is not None
-        as_most = " as most of the column is" if 2 * numbers.count() > text.count() else ""
-        reason = "is not a finite number" if is_infinite else f"is not a number{as_most}"
-        raise self._refusal(
-            text.name,
-            row,
-            f"{quoted(text[row])} {reason}; "
-            f'add it to data.missing, or set data.columns."{text.name}".kind to "categorical"',
+    def _no_number(self, text: pl.Series, numbers: pl.Series) -> DataError:
+        row = _first_without(text, numbers)
+        noun = "a number" if text.cast(pl.Float64, strict=False)[row] is None else "a finite number"
+        others = f", as {numbers.count():,} of {text.count():,} cells are" if numbers.count() else ""
+        ways = (
+            "correct it, add it to data.missing, or choose: "
+            f"--categorical {quoted(text.name)} takes the column as levels, --drop {quoted(text.name)} leaves it out"
         )
+        return self._refusal(text.name, row, f"{quoted(text[row])} is not {noun}{others}; {ways}")
 
     def _numeric(self, text: pl.Series, numbers: pl.Series, *, is_chosen: bool) -> Kept | Dropped:
         if numbers.count() < text.count():
-            self._refuse(text, numbers)
+            raise self._no_number(text, numbers)
         if not is_chosen and _counts_rows(numbers):
             return Dropped("is an index: it counts the rows", "--numeric")
         return Kept(numbers.fill_null(float("nan")).to_numpy().astype(np.float64), _constant(text))
 
     def _categorical(self, text: pl.Series, numbers: pl.Series, *, is_chosen: bool) -> Kept | Dropped:
         present = text.drop_nulls()
-        num_levels = present.n_unique()
+        num_levels, (noun, nouns) = present.n_unique(), _nouns(present, numbers)
         if not is_chosen and num_levels > MAX_LEVELS:
-            return Dropped(f"has {num_levels} different texts, more than {MAX_LEVELS}", "--categorical")
+            return Dropped(f"has {num_levels} different {nouns}, more than {MAX_LEVELS}", "--categorical")
         if not is_chosen and num_levels == len(present) > _FEW_ROWS:
-            return Dropped("has a different text in every row", "--categorical")
-        notice = "holds numbers, taken as levels" if numbers.count() and not is_chosen else _constant(text)
-        return Kept(np.array(text.to_list(), dtype=object), notice)
+            return Dropped(f"has a different {noun} in every row", "--categorical")
+        notice = None if is_chosen else self._numbers_as_levels(text, numbers)
+        return Kept(np.array(text.to_list(), dtype=object), notice or _constant(text))
+
+    def _numbers_as_levels(self, text: pl.Series, numbers: pl.Series) -> str | None:
+        """What to say of numbers that are levels, and where the first cell of the rarer sort is; None without any."""
+        if not numbers.count():
+            return None
+        if numbers.count() == text.count():
+            return "holds numbers, taken as levels"
+        is_odd_number = 2 * numbers.count() < text.count()
+        row = int(numbers.is_not_null().arg_max() or 0) if is_odd_number else _first_without(text, numbers)
+        said = "the first number" if is_odd_number else "the first that is no number"
+        return f"holds numbers and texts, taken as levels; {said} is {quoted(text[row])} ({self.place(row)})"
 
     def _unusable(self, series: pl.Series, choice: ColumnChoice | None, reason: str) -> Dropped:
         if choice is not None:
             raise self._refusal(series.name, 0, reason)
         return Dropped(reason)
+
+
+def _are_codes(text: pl.Series, numbers: pl.Series) -> bool:
+    """Whether what looks like numbers are names: 007, or whole numbers beyond what a float tells apart."""
+    written = text.filter(numbers.is_not_null())
+    has_zeros = bool(written.str.contains(r"^[+-]?0[0-9]").any())
+    largest = float(np.abs(numbers.drop_nulls().to_numpy()).max())
+    return has_zeros or (largest >= _EXACT and not written.str.contains(r"[.eE]").any())
+
+
+def _first_without(text: pl.Series, numbers: pl.Series) -> int:
+    """The first row of which the cell is there and no number."""
+    row = (text.is_not_null() & numbers.is_null()).arg_max()
+    assert row is not None
+    return row
+
+
+def _nouns(present: pl.Series, numbers: pl.Series) -> tuple[str, str]:
+    """What the cells of a column of levels are called: one, several."""
+    if not numbers.count():
+        return "text", "texts"
+    return ("code", "codes") if numbers.count() == len(present) else ("number or text", "numbers and texts")
 
 
 def _constant(text: pl.Series) -> str | None:

@@ -1,5 +1,5 @@
 """Molecules as SMILES to a `Dataset`: MOSES as the molsets package carries it, and any file of SMILES. Knows no
-chemistry: that a SMILES is one molecule is what the file says.
+chemistry: that a SMILES is one molecule is what the file says, but what it opens it must close (`smiles_syntax`).
 
 Rows are as many tokens as the model is long, one byte each; past its end a molecule holds the end token. Only training
 rows make the vocabulary. A row that is too long or holds a token that training never saw is left out, and counted.
@@ -11,7 +11,7 @@ import os
 import tempfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -26,7 +26,8 @@ from model.tokenizers.smiles import SmilesTokenizer, first_foreign, split_smiles
 from training.data.config import MosesData, SmilesData
 from training.data.dataset import Dataset
 from training.data.files import decode, read_bytes, read_table
-from training.data.splits import Index, draw_out
+from training.data.smiles_syntax import first_unpaired
+from training.data.splits import Index, draw_out, left_out
 from training.data.wheels import Wheel, read_member
 
 WHEEL = Wheel("molsets", "0.3.1", "7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34")
@@ -35,6 +36,7 @@ MIN_ROWS = 10
 _BLOCK_ROWS = 20_000
 _MOST_TOKENS = 255  # and the end token: what a byte can tell apart
 _ENCODING = 1  # of the kept array
+_UNKNOWN = "hold a token that no training row has"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,18 @@ def load_moses(config: MosesData, *, cache: Path) -> Dataset:
     starts = np.cumsum([0, *counts])
     train, validation = draw_out(counts[0], shares=(config.validation_rows / counts[0],), seed=config.seed)
     test = FILES.index(config.test)
+
+    def place(row: int) -> str:
+        file = int(np.searchsorted(starts, row, side="right")) - 1
+        return f"{FILES[file]}.csv.gz line {row - starts[file] + 2}"
+
     parts = {"train": train, "validation": validation, "test": np.arange(starts[test], starts[test + 1])}
     summary = {
         "source": f"MOSES (Polykovskiy et al., 2020; molecules from ZINC), files of the {WHEEL.requirement} wheel",
         "licence": "MIT (molsets)",
         "sha256": {f"{WHEEL.requirement} wheel": WHEEL.sha256},
     }
-    return _dataset(encoded, parts, name="moses", length=config.length, summary=summary)
+    return _dataset(encoded, parts, place, name="moses", length=config.length, summary=summary)
 
 
 def load_smiles(config: SmilesData) -> Dataset:
@@ -72,6 +79,7 @@ def load_smiles(config: SmilesData) -> Dataset:
     return _dataset(
         encode(smiles),
         {"train": train, "validation": validation, "test": test},
+        places.__getitem__,
         name=config.path.stem,
         length=config.length,
         summary={"source": config.path.name, "licence": "not stated", "sha256": {config.path.name: sha256}},
@@ -154,15 +162,24 @@ def _check(text: str, place: str, *, has_column: bool) -> None:
     if not text:
         raise DataError(f"{place}: no SMILES")
     foreign = first_foreign(text)
-    if foreign is not None:
+    if foreign is not None and foreign[0] not in ("[", "]"):
         hint = "" if has_column else "; a table takes data.column"
         raise DataError(f"{place}: {quoted(foreign[0])} is no part of a SMILES (character {foreign[1]}){hint}")
+    unpaired = first_unpaired(text)
+    if unpaired is not None:
+        raise DataError(f"{place}: {unpaired[0]} (character {unpaired[1]})")
 
 
 def _dataset(
-    encoded: Encoded, parts: Mapping[str, Index], *, name: str, length: int | None, summary: Mapping[str, Any]
+    encoded: Encoded,
+    parts: Mapping[str, Index],
+    place: Callable[[int], str],
+    *,
+    name: str,
+    length: int | None,
+    summary: Mapping[str, Any],
 ) -> Dataset:
-    """Rows of three splits in the vocabulary and the length of the training rows."""
+    """Rows of three splits in the vocabulary and the length of the training rows; `place` says where a row stands."""
     lengths = (encoded.rows > 0).sum(1)  # [N]
     L = length or int(lengths[parts["train"]].max())
     of_train = encoded.rows[parts["train"]][lengths[parts["train"]] <= L]
@@ -170,16 +187,19 @@ def _dataset(
     is_used = counts > 0
     is_used[0] = True
     new = np.where(is_used, is_used.cumsum() - 1, 0).astype(np.uint8)  # by old id
-    rows, fates = {}, {}
+    rows, fates, notices = {}, {}, []
     for part, index in parts.items():
         fits, known = lengths[index] <= L, is_used[encoded.rows[index]].all(1)
         kept = encoded.rows[index][fits & known][:, :L]
         rows[part] = new[np.pad(kept, ((0, 0), (0, L - kept.shape[1])))]
         fates[part] = {"rows": len(kept), "too_long": int((~fits).sum()), "unknown_tokens": int((fits & ~known).sum())}
+        for is_out, reason in ((~fits, f"are longer than {L} tokens"), (fits & ~known, _UNKNOWN)):
+            if is_out.any():
+                said = f"{is_out.sum()} of {len(index)} {part} rows {reason}"
+                notices.append(left_out(said, place(index[is_out.argmax()])))
         if not len(kept):
             raise DataError(f"{name}: none of the {part} rows fits a model of {L} tokens")
     tokens = [token for token, used in zip(encoded.tokens, is_used[1:], strict=True) if used]
-    notices = _notices(fates, L)
     return Dataset(
         name=name,
         tokenizer=SmilesTokenizer(tokens, length=L),
@@ -188,17 +208,3 @@ def _dataset(
         test=rows["test"],
         summary={**summary, **fates, "notices": notices},
     )
-
-
-def _notices(fates: Mapping[str, Mapping[str, int]], length: int) -> list[str]:
-    """One line for each split from which rows had to be left out."""
-    reasons = {
-        "too_long": f"are longer than {length} tokens",
-        "unknown_tokens": "hold a token that no training row has",
-    }
-    return [
-        f"{fate[key]} of {sum(fate.values())} {part} rows {reason}: left out"
-        for part, fate in fates.items()
-        for key, reason in reasons.items()
-        if fate[key]
-    ]

@@ -1,6 +1,6 @@
 """Rows into train, validation and test, and a table's cells into ids. Knows no file and no inference of kinds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,13 @@ Columns = Mapping[str, Cells]
 
 @dataclass(frozen=True, slots=True)
 class EncodedSplits:
-    """`rows` and `fates` have the keys train, validation, test; a fate is JSON for the summary."""
+    """All have the keys train, validation, test. A fate is JSON for the summary; `left_out` are rows of a split as it
+    was given, ascending."""
 
     tokenizer: TableTokenizer
     rows: Mapping[str, Rows]
     fates: Mapping[str, Mapping[str, Any]]
+    left_out: Mapping[str, Index]
 
 
 def draw_out(num_rows: int, *, shares: tuple[float, ...], seed: int) -> tuple[Index, ...]:
@@ -51,23 +53,33 @@ def fit_and_encode(
     tokenizer = TableTokenizer.fit(train, max_bins=max_bins, date_formats=date_formats)
     rows: dict[str, Rows] = {}
     fates: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, Index] = {}
     for name, columns in (("train", train), ("validation", validation), ("test", test)):
         encoded = tokenizer.encode_rows(columns)
         rows[name] = encoded.tokens[encoded.is_known]
+        left_out[name] = np.flatnonzero(~encoded.is_known)
         fates[name] = {
             "rows": len(rows[name]),
-            "rows_left_out": int((~encoded.is_known).sum()),
+            "rows_left_out": len(left_out[name]),
             "unseen_levels": dict(encoded.num_unseen),
             "moved_numbers": dict(encoded.num_moved),
         }
-    return EncodedSplits(tokenizer, rows, fates)
+    return EncodedSplits(tokenizer, rows, fates, left_out)
 
 
-def notices_of(fates: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line for each split from which rows had to be left out."""
+def notices_of(encoded: EncodedSplits, place: Callable[[str, int], str]) -> list[str]:
+    """One line for each split from which rows had to be left out; `place` says where a split's row stands."""
     return [
-        f"{fate['rows_left_out']} of {fate['rows'] + fate['rows_left_out']} {name} rows have a level that no training "
-        f"row has ({', '.join(fate['unseen_levels'])}): left out"
-        for name, fate in fates.items()
+        left_out(
+            f"{fate['rows_left_out']} of {fate['rows'] + fate['rows_left_out']} {name} rows have a level that no "
+            f"training row has ({', '.join(fate['unseen_levels'])})",
+            place(name, int(encoded.left_out[name][0])),
+        )
+        for name, fate in encoded.fates.items()
         if fate["rows_left_out"]
     ]
+
+
+def left_out(what: str, first: str) -> str:
+    """The notice of rows which a data set does not take; `first` is where the first of them stands."""
+    return f"{what}: left out (the first: {first})"

@@ -3,9 +3,10 @@
 The kinds of columns are inferred from the whole file; nothing else of the validation and test rows is looked at.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -15,21 +16,23 @@ from model.tokenizers.columns import listed, quoted
 from model.tokenizers.table import Cells
 from training.data.config import TableData
 from training.data.dataset import Dataset
-from training.data.files import RawTable, read_table
+from training.data.files import RawTable, check_names, read_table
 from training.data.inference import ColumnReader, Dropped, Kept
 from training.data.splits import EncodedSplits, Index, draw_out, fit_and_encode, notices_of, take
 
 MIN_ROWS = 10
+MAX_COLUMNS = 512  # attention grows with their square
 _MANY_COLUMNS = 200
 
 
 def load_table(config: TableData) -> Dataset:
     """Raises DataError, in one line, naming the file and where possible row and column."""
-    raw = read_table(config.path, delimiter=config.delimiter)
+    raw = read_table(config.path, delimiter=config.delimiter, check=partial(_check_columns, drop=config.drop))
     _check(raw, config)
     choice = _choose(raw, config)
     shares = (config.validation_share, config.test_share)
     train, validation, test = draw_out(raw.frame.height, shares=shares, seed=config.seed)
+    parts = {"train": train, "validation": validation, "test": test}
     columns = _without_empty(choice, train)
     _check_bins(columns, choice, config)
     if not columns:
@@ -43,6 +46,7 @@ def load_table(config: TableData) -> Dataset:
         date_formats=choice.date_formats,
     )
     _check_not_empty(encoded, raw)
+    left_out = notices_of(encoded, lambda split, row: raw.place(int(parts[split][row])))
     return Dataset(
         name=config.path.stem,
         tokenizer=encoded.tokenizer,
@@ -55,7 +59,7 @@ def load_table(config: TableData) -> Dataset:
             "sha256": {config.path.name: raw.sha256},
             **encoded.fates,
             "dropped_columns": choice.dropped,
-            "notices": [*choice.notices, *notices_of(encoded.fates), *_wide(len(columns))],
+            "notices": [*choice.notices, *left_out, *_wide(len(columns))],
         },
     )
 
@@ -119,6 +123,15 @@ def _without_empty(choice: _Choice, train: Index) -> dict[str, Cells]:
             choice.drop(name, "has no values in the training rows")
             del columns[name]
     return columns
+
+
+def _check_columns(names: list[str], place: str, *, drop: Sequence[str]) -> None:
+    check_names(names, place)
+    num_left = len(set(names) - set(drop))
+    if num_left > MAX_COLUMNS:
+        dropped = f", {num_left} without those that are dropped" if num_left < len(names) else ""
+        way = f"leave {num_left - MAX_COLUMNS} {'more ' if dropped else ''}out, with --drop or data.drop"
+        raise DataError(f"{place}: {len(names)} columns{dropped}, at most {MAX_COLUMNS} are taken; {way}")
 
 
 def _check(raw: RawTable, config: TableData) -> None:

@@ -6,12 +6,13 @@ left out, and counted.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from model.errors import DataError
+from model.tokenizers.columns import quoted
 from model.tokenizers.text import TextTokenizer
 from training.data.config import HubData, KjvData, TextData
 from training.data.dataset import Dataset, Rows
@@ -24,8 +25,11 @@ def load_text(config: TextData) -> Dataset:
     """Raises DataError."""
     raw = {path: read_bytes(path) for path in config.files}
     texts = [decode(content, path) for path, content in raw.items()]
-    parts = [_split(text, config) for text in texts]
-    train, validation, test = ([part[i] for part in parts] for i in range(3))
+    ranges = [_ranges(len(text), config) for text in texts]
+    train, validation, test = (
+        [text[slice(*ends[split])] for text, ends in zip(texts, ranges, strict=True)]
+        for split in ("train", "validation", "test")
+    )
     if sum(map(len, train)) < config.length:
         raise DataError(f"{config.files[0]}: the train part gives no canvas of {config.length} tokens")
     tokenizer = fit_tokenizer(train, config, name=str(config.files[0]))
@@ -45,25 +49,37 @@ def load_text(config: TextData) -> Dataset:
             "licence": "not stated",
             "sha256": {name: hashlib.sha256(raw[path]).hexdigest() for name, path in named(config.files).items()},
             **fates,
-            "notices": _notices(fates),
+            "notices": _notices(fates, lambda split: _first_unknown(config, texts, tokenizer.alphabet, split)),
         },
     )
 
 
-def _notices(fates: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """One line for each split of which something had to be left out."""
+def _notices(fates: Mapping[str, Mapping[str, int]], first: Callable[[str], str]) -> list[str]:
+    """One line for each split of which something had to be left out; `first` says what comes first in it, and where."""
     return [
         f"{fate['unknown_characters']} of {fate['characters']} characters of the {split} part are not in the training"
-        " part: left out, and the text cut there"
+        f" part: left out, and the text cut there (the first: {first(split)})"
         for split, fate in fates.items()
         if fate["unknown_characters"]
     ]
 
 
-def _split(text: str, config: TextData) -> tuple[str, str, str]:
-    second = round(len(text) * (1 - config.validation_share - config.test_share))
-    third = round(len(text) * (1 - config.test_share))
-    return text[:second], text[second:third], text[third:]
+def _first_unknown(config: TextData, texts: Sequence[str], alphabet: Collection[str], split: str) -> str:
+    """The first character of a split that training never saw, with its file and line."""
+    unknown = re.compile(f"[^{re.escape(''.join(sorted(alphabet)))}]")
+    for path, text in zip(config.files, texts, strict=True):
+        start, end = _ranges(len(text), config)[split]
+        found = unknown.search(text, start, end)
+        if found is not None:
+            return f"{quoted(found[0])}, {path} line {text.count(chr(10), 0, found.start()) + 1}"
+    raise AssertionError("called for a split that has one")
+
+
+def _ranges(length: int, config: TextData) -> dict[str, tuple[int, int]]:
+    """Where the splits of a text begin and end."""
+    second = round(length * (1 - config.validation_share - config.test_share))
+    third = round(length * (1 - config.test_share))
+    return {"train": (0, second), "validation": (second, third), "test": (third, length)}
 
 
 def fit_tokenizer(texts: Sequence[str], config: TextData | KjvData | HubData, *, name: str) -> TextTokenizer:

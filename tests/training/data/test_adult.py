@@ -57,6 +57,10 @@ def test_a_test_row_with_an_unseen_level_is_left_out_and_a_far_number_moved_and_
         "unseen_levels": {"native-country": 1},
         "moved_numbers": {"age": 1},
     }
+    assert small.summary["notices"] == [
+        "1 of 3 test rows have a level that no training row has (native-country): left out "
+        "(the first: adult.test line 3)"
+    ]
     assert small.test[1, 0] == small.tokenizer.vocabulary_sizes[0] - 1
 
 

@@ -89,21 +89,75 @@ def test_the_recipe_decides_the_kind() -> None:
     assert kept(["007", "010"], ColumnChoice(kind="numeric")) == [7.0, 10.0]
 
 
-def test_one_word_among_many_numbers_is_refused_with_its_line() -> None:
+def refusal(values: Any, choice: ColumnChoice | None = None) -> str:
     with pytest.raises(DataError) as caught:
-        infer([*[str(i) for i in range(100)], "old\n"])
-    assert str(caught.value) == (
-        't.csv line 102, column "x": "old" is not a number as most of the column is; '
-        'add it to data.missing, or set data.columns."x".kind to "categorical"'
+        infer(values, choice)
+    return str(caught.value)
+
+
+def notice(values: Any) -> str | None:
+    found = infer(values)
+    assert isinstance(found, Kept), found
+    return found.notice
+
+
+AGES = [str(age) for age in np.random.default_rng(0).integers(18, 76, 2000)]
+WAYS = (
+    "correct it, add it to data.missing, or choose: "
+    '--categorical "x" takes the column as levels, --drop "x" leaves it out'
+)
+
+
+def test_one_word_among_many_numbers_is_refused_with_its_line() -> None:
+    assert len(set(AGES)) == 58
+    assert refusal(["?", *AGES[:500], "abc", *AGES[501:], "old"]) == (
+        f't.csv line 503, column "x": "abc" is not a number, as 1,999 of 2,001 cells are; {WAYS}'
     )
-    with pytest.raises(DataError, match=r'^t.csv line 3, column "x": "b" is not a number; '):
-        infer(["1", "b"], ColumnChoice(kind="numeric"))
+    assert refusal([*[str(i) for i in range(100)], "old\n"]).startswith('t.csv line 102, column "x": "old" is not a nu')
+    assert refusal(["1", "b"], ColumnChoice(kind="numeric")).startswith('t.csv line 3, column "x": "b" is not a number')
+    assert refusal(["a"], ColumnChoice(kind="numeric")) == f't.csv line 2, column "x": "a" is not a number; {WAYS}'
+    assert refusal([*AGES, "abc"], ColumnChoice(max_bins=4)).startswith('t.csv line 2002, column "x": "abc" is not a')
 
 
-def test_a_few_codes_among_words_are_levels_and_the_user_is_told() -> None:
-    found = infer(["1", "2", "A"])
+def test_the_user_may_take_such_a_column_as_levels_or_the_word_as_missing() -> None:
+    assert len(set(kept([*AGES, "abc"], ColumnChoice(kind="categorical")))) == 59
+    found = ColumnReader(missing=("abc",), place=str).infer(pl.Series("x", [*AGES, "abc"]), None)
     assert isinstance(found, Kept)
-    assert found.notice == "holds numbers, taken as levels"
+    assert found.cells.dtype == np.float64
+    assert np.isnan(found.cells[-1])
+
+
+def test_numbers_in_half_of_the_cells_are_refused_too_and_never_dropped_as_texts() -> None:
+    halves = [str(i * 3) if i % 2 else f"text {i}" for i in range(600)]
+    assert refusal(halves) == (f't.csv line 2, column "x": "text 0" is not a number, as 300 of 600 cells are; {WAYS}')
+    assert refusal([*"12345" * 40, *(f"note {i}" for i in range(70))]).startswith(
+        't.csv line 202, column "x": "note 0"'
+    )
+    assert len(kept(halves, ColumnChoice(kind="categorical"))) == 600
+
+
+def test_few_numbers_among_texts_without_end_do_not_make_the_reason_false() -> None:
+    tags = [f"{i}" if i % 4 == 0 else f"{i}f" for i in range(300)]
+    assert reason(tags[:100]) == "has a different number or text in every row"
+    assert reason(tags) == "has 300 different numbers and texts, more than 256"
+    codes = [f"{i:04}" for i in range(0, 3000, 7)]
+    assert reason(codes[:50]) == "has a different code in every row"
+    assert reason([*codes, "A1"]) == "has 430 different numbers and texts, more than 256"  # codes are no quantities
+
+
+def test_a_few_codes_among_words_are_levels_and_the_user_is_told_where() -> None:
+    assert notice(["1", "2", "A"]) == (
+        'holds numbers and texts, taken as levels; the first that is no number is "A" (t.csv line 4)'
+    )
+    codes = [str(i) for i in range(16)] * 10
+    assert notice([*codes, "A"]) == (
+        'holds numbers and texts, taken as levels; the first that is no number is "A" (t.csv line 162)'
+    )
+    assert refusal([*codes, "16", "A"]).startswith('t.csv line 163, column "x": "A" is not a number, as 161 of 162')
+    assert notice(["?", "a", "b", "7"]) == (
+        'holds numbers and texts, taken as levels; the first number is "7" (t.csv line 5)'
+    )
+    assert notice(["007", "010"]) == "holds numbers, taken as levels"
 
 
 def dated(values: Any, choice: ColumnChoice | None = None, *, dtype: Any = None) -> tuple[str | None, list[Any]]:
@@ -159,6 +213,8 @@ def test_something_else_among_many_dates_is_refused_with_its_line() -> None:
     days = [str(date(2024, 1, 1) + timedelta(days=i)) for i in range(100)]
     with pytest.raises(DataError, match=r'^t.csv line 102, column "x": "soon" is not a date as YYYY-MM-DD; add it to'):
         infer([*days, "soon"])
+    with pytest.raises(DataError, match=r'^t.csv line 22, column "x": "0" is not a date as YYYY-MM-DD; add it to'):
+        infer([*days[:20], "0"])
     with pytest.raises(DataError, match=r'^t.csv line 2, column "x": "2024-01-01" is not a date as DD.MM.YYYY'):
         infer(days, ColumnChoice(kind="date", format="DD.MM.YYYY"))
     with pytest.raises(DataError, match=r'^t.csv line 2, column "x": "a" is a date in no format that is known'):
@@ -166,7 +222,7 @@ def test_something_else_among_many_dates_is_refused_with_its_line() -> None:
 
 
 def test_a_number_without_end_among_numbers_is_refused_as_such() -> None:
-    with pytest.raises(DataError, match=r'^t.csv line 102, column "x": "inf" is not a finite number; add it to'):
+    with pytest.raises(DataError, match=r'^t.csv line 102, column "x": "inf" is not a finite number, as 100 of 101'):
         infer([*[str(i) for i in range(100)], "inf"])
 
 

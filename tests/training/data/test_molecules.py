@@ -77,8 +77,23 @@ def test_rows_too_long_or_with_a_token_that_training_never_saw_are_left_out_and_
     dataset = load_moses(MosesData(validation_rows=20), cache=tmp_path)
     assert dataset.summary["test"] == {"rows": 1, "too_long": 1, "unknown_tokens": 1}
     longest = dataset.tokenizer.length
-    assert f"1 of 3 test rows are longer than {longest} tokens: left out" in dataset.summary["notices"]
-    assert "1 of 3 test rows hold a token that no training row has: left out" in dataset.summary["notices"]
+    assert dataset.summary["notices"] == [
+        f"1 of 3 test rows are longer than {longest} tokens: left out (the first: test.csv.gz line 3)",
+        "1 of 3 test rows hold a token that no training row has: left out (the first: test.csv.gz line 4)",
+    ]
+
+
+def test_of_rows_left_out_of_a_users_file_the_first_ones_line_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "m.smi"
+    path.write_text("\n" + "CCO\nCCN\n" * 20 + "CCCCCCCC\n" + "OCC\n" * 20 + "CCCCCCC\n")
+    dataset = load_smiles(SmilesData(path=path, length=6, seed=1))
+    counts = {part: dataset.summary[part]["too_long"] for part in ("train", "validation", "test")}
+    assert sum(counts.values()) == 2
+    notices = dataset.summary["notices"]
+    assert len(notices) == sum(number > 0 for number in counts.values())
+    first = notices[0].partition("left out (the first: ")[2]
+    assert first in (f"{path} line 42)", f"{path} line 63)")
+    assert first == f"{path} line 42)" or len(notices) == 2
 
 
 def test_fingerprints_are_of_ids_and_not_of_how_wide_they_are_kept() -> None:
@@ -111,6 +126,13 @@ def test_a_file_of_lines_and_a_column_of_a_table_give_the_same_rows(tmp_path: Pa
     assert sum(len(split) for split in (a.train, a.validation, a.test)) == len(textbook())
 
 
+def test_a_table_of_molecules_may_have_as_many_other_columns_as_it_likes(tmp_path: Path) -> None:
+    table = tmp_path / "molecules.csv"
+    header = ",".join(["smiles", *(f"descriptor {i}" for i in range(600))])
+    table.write_text("\n".join([header, *(text + ",0" * 600 for text in textbook())]))
+    assert load_smiles(SmilesData(path=table, column="smiles")).fingerprint == molecules_dataset().fingerprint
+
+
 def test_refusals_word_by_word(tmp_path: Path) -> None:
     path = tmp_path / "m.smi"
 
@@ -125,11 +147,14 @@ def test_refusals_word_by_word(tmp_path: Path) -> None:
     assert refusal("CCO\n\nC\n") == "m.smi: 2 molecules, at least 10 are needed"
     hint = "; a table takes data.column"
     assert refusal(f"{many}\nCC!O\n") == f'm.smi line 14: "!" is no part of a SMILES (character 3){hint}'
-    assert refusal(f"{many}C[nH\n") == f'm.smi line 13: "[" is no part of a SMILES (character 2){hint}'
+    assert refusal(f"{many}C[nH\n") == 'm.smi line 13: "[" is not closed (character 2)'
+    assert refusal(f"{many}\nc1ccccc\n") == "m.smi line 14: ring 1 is not closed (character 2)"
+    assert refusal(f"{many}CC(C\n{many}") == 'm.smi line 13: "(" is not closed (character 3)'
     rows = "".join(f"{i},CCO\n" for i in range(11))
     assert refusal(f"id,smiles\n{rows}11,\n", column="smiles") == "m.smi line 13: no SMILES"
     assert refusal(f"id,smiles\n{rows}11,C?\n", column="smiles") == (
         'm.smi line 13: "?" is no part of a SMILES (character 2)'
     )
+    assert refusal(f"id,smiles\n{rows}11,CC)C\n", column="smiles") == 'm.smi line 13: ")" closes nothing (character 3)'
     assert refusal(f"id,smiles\n{rows}", column="mol").startswith('m.smi has no column "mol" (data.column)')
     assert refusal(many, length=2) == "m: none of the train rows fits a model of 2 tokens"

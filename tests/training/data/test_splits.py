@@ -26,4 +26,11 @@ def test_what_evaluation_rows_lose_is_counted_and_told() -> None:
         "unseen_levels": {"c": 1},
         "moved_numbers": {"x": 2},
     }
-    assert notices_of(encoded.fates) == ["1 of 3 test rows have a level that no training row has (c): left out"]
+    assert {name: rows.tolist() for name, rows in encoded.left_out.items()} == {
+        "train": [],
+        "validation": [],
+        "test": [1],
+    }
+    assert notices_of(encoded, lambda split, row: f"{split}.csv row {row + 1}") == [
+        "1 of 3 test rows have a level that no training row has (c): left out (the first: test.csv row 2)"
+    ]

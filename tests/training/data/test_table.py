@@ -106,6 +106,19 @@ def test_a_table_whose_evaluation_rows_are_all_foreign_is_refused(tmp_path: Path
     assert refusal(path) == "t.csv: every validation row has a level that no training row has (name); drop it"
 
 
+def test_of_rows_left_out_the_first_ones_line_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for row in range(20):
+        path.write_text("x,c\n\n" + "".join(f"{i % 3},{'odd' if i == row else 'ab'[i % 2]}\n" for i in range(20)))
+        notices = load_table(TableData(path=path)).summary["notices"]
+        told = "have a level that no training row has (c): left out (the first: "
+        assert [notice for notice in notices if told not in notice] == []
+        assert all(notice.endswith(f"(the first: {path} line {row + 3})") for notice in notices)
+        if notices:
+            return
+    raise AssertionError("no row was left out")
+
+
 def test_a_column_with_values_only_outside_the_training_rows_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     keep = {"rare": {"kind": "categorical"}}
@@ -129,14 +142,33 @@ def test_parquet_gives_the_same_rows_as_csv(people: Path, tmp_path: Path) -> Non
     assert by_file[0].fingerprint == by_file[1].fingerprint
 
 
-def test_a_table_of_a_thousand_columns_works(tmp_path: Path) -> None:
-    path = tmp_path / "wide.csv"
-    lines = [",".join(f"c{i}" for i in range(1000))]
-    lines += [",".join(str((i * j) % 7) for i in range(1000)) for j in range(12)]
+def _wide(path: Path, *, num_columns: int) -> Path:
+    lines = [",".join(f"c{i}" for i in range(num_columns))]
+    lines += [",".join(str((i * j) % 7) for i in range(num_columns)) for j in range(12)]
     path.write_text("\n".join(lines))
-    dataset = load_table(TableData(path=path))
-    assert dataset.train.shape == (10, 1000)
-    assert dataset.summary["notices"][-1].startswith("1000 columns: training and evaluation take long")
+    return path
+
+
+def test_a_table_of_512_columns_works(tmp_path: Path) -> None:
+    dataset = load_table(TableData(path=_wide(tmp_path / "wide.csv", num_columns=512)))
+    assert dataset.train.shape == (10, 512)
+    assert dataset.summary["notices"][-1].startswith("512 columns: training and evaluation take long")
+
+
+def test_more_columns_are_refused_unless_enough_of_them_are_dropped(tmp_path: Path) -> None:
+    path = _wide(tmp_path / "wide.csv", num_columns=1000)
+    assert refusal(path) == (
+        "wide.csv line 1: 1000 columns, at most 512 are taken; leave 488 out, with --drop or data.drop"
+    )
+    drop = [f"c{i}" for i in range(512, 1000)]
+    assert refusal(path, drop=drop[1:]) == (
+        "wide.csv line 1: 1000 columns, 513 without those that are dropped, at most 512 are taken; "
+        "leave 1 more out, with --drop or data.drop"
+    )
+    assert load_table(TableData(path=path, drop=tuple(drop))).train.shape == (10, 512)
+    parquet = path.with_suffix(".parquet")
+    pl.read_csv(path).write_parquet(parquet)
+    assert refusal(parquet).startswith("wide.parquet: 1000 columns, at most 512 are taken; leave 488 out")
 
 
 def test_shoppers_needs_no_recipe() -> None:

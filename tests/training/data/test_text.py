@@ -51,10 +51,14 @@ def test_characters_that_training_never_saw_are_left_out_and_counted(tmp_path: P
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     path = tmp_path / "story.txt"
-    path.write_text("abcdefgh" * 100 + "ab\u00e9cdefgh" * 8)
+    path.write_text("abcdefgh\n" * 100 + "ab\u00e9cdefgh\n" * 8)
     config = TextData(files=(path,), tokenizer="characters", length=4, validation_share=0.05, test_share=0.1)
     notices = load_text(config).summary["notices"]
-    assert "characters of the test part are not in the training part: left out" in notices[-1]
+    assert len(notices) == 1
+    assert notices[0].endswith(
+        "characters of the test part are not in the training part: left out, and the text cut there "
+        f'(the first: "\u00e9", {path} line 101)'
+    )
 
 
 def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
