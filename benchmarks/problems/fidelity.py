@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from benchmarks.problems.runs import Fields
 from model.denoiser import Denoiser
 from model.tokenizers.columns import Column
-from model.tokenizers.dates import FORMATS
 from model.tokenizers.table import Cells, TableTokenizer
 from training.config import build_recipe
 from training.data.adult import FOLDER, WHEEL, parse
@@ -28,6 +27,7 @@ from training.data.dates import typed_dates
 from training.data.files import read_table
 from training.data.splits import Index, draw_out, take
 from training.data.wheels import read_member
+from training.fidelity import number_of
 from unveil.training_commands import cache_folder
 
 CHUNK = 1024
@@ -96,7 +96,7 @@ def cut(columns: Mapping[str, Cells], limit: int) -> dict[str, Cells]:
 
 def _cell(column: Column, value: object) -> object:
     """A date as a count, anything else as it is."""
-    return FORMATS[column.format].parse(str(value)) if column.kind == "date" else value
+    return number_of(column, value) if column.kind == "date" else value
 
 
 def _cells(series: pl.Series, column: Column, missing: Sequence[str]) -> Cells:
