@@ -7,11 +7,14 @@ from model.manifest import ORDER_PICTURE
 from training.config import Recipe
 from training.figures import (
     BITS_HEADER,
+    FIDELITY_HEADER,
+    FIDELITY_NOTE,
     ORDER_HEADER,
     PRIVACY_HEADER,
     SOLVED_HEADER,
     SOLVED_NOTE,
     bits_rows,
+    fidelity_rows,
     molecule_lines,
     notes,
     order_rows,
@@ -89,6 +92,9 @@ def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
             for name, row in figures["imputation"].items()
         ]
         lines += _table(("column", "likeliest value", "commonest value"), found)
+    if "fidelity" in figures:
+        lines += ["", f"How like the {figures['fidelity']['test_rows']:,} test rows are the generated ones?", ""]
+        lines += [*_table(FIDELITY_HEADER, fidelity_rows(figures)), "", FIDELITY_NOTE]
     if "privacy" in figures:
         lines += ["", "Does it repeat its training rows?", "", *_table(PRIVACY_HEADER, privacy_rows(figures))]
         lines += ["", *privacy_notes(figures)]

@@ -36,6 +36,11 @@ PRIVACY_NOTE = (
     "Distance of two rows, mean over columns: 1 for different levels, for numbers and dates the share of training "
     "values between their bins. Distance 0: no column differs at the resolution of the bins. No proof of privacy."
 )
+FIDELITY_HEADER = ("beside the test rows", "rows", "Shape", "Trend")
+FIDELITY_NOTE = (
+    "Likeness in [0, 1], 1 being alike, as sdmetrics defines it: Shape is the mean over columns, Trend over pairs of "
+    "columns. Numbers and dates are the middles of their bins. Training rows show what so many real rows reach."
+)
 PAIR_HEADER = ("uniform model along", "this model", "uniform model", "difference")
 PAIR_NOTE = (
     "Costs on the same rows; a negative difference is for this model, which takes its likeliest order, but the learned "
@@ -91,6 +96,14 @@ def solved_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[st
     for name, label in ORDERS.items():
         if name in figures.get("solved", {}):
             yield label, estimate(figures["solved"][name], digits=digits)
+
+
+def fidelity_rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Generated rows and training rows, each beside the test rows; nothing for figures that have none."""
+    for name, label in (("generated", "generated rows"), ("training", "training rows")):
+        if (found := figures.get("fidelity", {}).get(name)) is not None:
+            shape, trend = ("none" if found[k] is None else f"{found[k]:.4f}" for k in ("shape", "trend"))
+            yield label, f"{found['rows']:,}", shape, trend
 
 
 def privacy_rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:

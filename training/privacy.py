@@ -12,7 +12,7 @@ prefers neither. A model that repeats training rows has a median well below the 
 It is no proof of privacy: single rows may be given away where the median is not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.canvas import Canvas, SamplingParams
-from model.denoiser import Denoiser
-from model.sampler import decode
-from model.seeds import derive_seed
 from model.tokenizers.base import Tokenizer
 from training.data.dataset import Dataset
-from training.rows import Estimate
+from training.rows import Estimate, some_rows
 
-MAX_ROWS = 1000  # generated, and as many held-out ones to compare them with
 MAX_COMPARED = 300_000_000  # cells of pairs in one pass: bounds the time to some seconds
 _FEWEST = 500  # training rows, however many columns there are
-_DECODED_AT_ONCE = 250
 _COMPARED_AT_ONCE = 2_000
 
-Advance = Callable[[int], None]
 Figures = dict[str, Any]
 
 
@@ -49,53 +42,18 @@ class _Nearest:
         return self.distances.min(-1).values
 
 
-def num_generated(dataset: Dataset, *, limit: int | None) -> int:
-    """How many rows are generated for the comparison; none where it would have nothing to say."""
-    if dataset.tokenizer.domain != "table" or len(dataset.test) < 2:
-        return 0
-    return min(len(dataset.test), MAX_ROWS, limit or MAX_ROWS)
-
-
-def privacy(
-    denoise: Denoiser, dataset: Dataset, *, limit: int | None, seed: int, advance: Advance | None = None
-) -> Figures:
-    """The figures of a table's model, as JSON; nothing where there is no held-out row to compare with."""
-    number = num_generated(dataset, limit=limit)
-    if number == 0:
-        return {}
-    generated = generate_rows(denoise, dataset.train.shape[1], number=number, seed=seed, advance=advance)
-    return {"privacy": {"seed": seed, **compare(generated, dataset, seed=seed)}}
-
-
-@torch.inference_mode()
-def generate_rows(denoise: Denoiser, length: int, *, number: int, seed: int, advance: Advance | None = None) -> Tensor:
-    """Rows [number, L] as `unveil generate` draws them, in the learned order."""
-    canvases = [
-        Canvas.start((0,) * length, (True,) * length, seed=derive_seed(seed, 0, i), params=SamplingParams())
-        for i in range(number)
-    ]
-    rows = torch.zeros(number, length, dtype=torch.int64)
-    for start in range(0, number, _DECODED_AT_ONCE):
-        for step in decode(denoise, canvases[start : start + _DECODED_AT_ONCE]):
-            if advance is not None:
-                advance(1)
-            if step.canvas.is_complete:
-                rows[start + step.sample] = torch.tensor(step.canvas.tokens)
-    return rows
-
-
 def compare(generated: Tensor, dataset: Dataset, *, seed: int) -> Figures:
     """Generated rows [N, L] beside held-out ones; of too many training rows a random part is compared with."""
     L = dataset.train.shape[1]
     generator = np.random.default_rng(seed)
     most = max(MAX_COMPARED // (len(generated) * L), _FEWEST)
-    train = _some(dataset.train, most, generator)
-    held_out = _some(dataset.test, most, generator)
+    train = some_rows(dataset.train, most, generator)
+    held_out = some_rows(dataset.test, most, generator)
     tables = _tables(dataset)
     size = min(len(held_out), len(train))
     to_train = _nearest(generated, train, tables, size=size)
     to_held_out = _nearest(generated, held_out[:size], tables, size=size)
-    of_real = _nearest(_some(dataset.test, len(generated), generator), train, tables, size=size)
+    of_real = _nearest(some_rows(dataset.test, len(generated), generator), train, tables, size=size)
     whole = to_train.distances[:, : len(train) // size]  # the last part may hold fewer rows
     other = to_held_out.distances
     closer = ((whole < other).double() + 0.5 * (whole == other).double()).mean(-1)
@@ -115,11 +73,6 @@ def _summary(distances: Tensor) -> Figures:
         "fifth_percentile": float(distances.double().quantile(0.05)),
         "same": float((distances == 0).double().mean()),
     }
-
-
-def _some(rows: np.ndarray[Any, np.dtype[np.int64]], most: int, generator: np.random.Generator) -> Tensor:
-    """Random rows, at most so many."""
-    return torch.from_numpy(np.ascontiguousarray(rows[generator.permutation(len(rows))[:most]]))
 
 
 def _tables(dataset: Dataset) -> list[Tensor]:

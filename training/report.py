@@ -28,8 +28,8 @@ from training.data.dataset import Dataset
 from training.evaluate import Advance, Policy, imputation_accuracy, log_likelihood, nelbo, policy_log_likelihood
 from training.grid_report import grid_figures, num_grid_walks
 from training.molecule_report import molecule_figures, num_samples
-from training.privacy import num_generated, privacy
 from training.rows import Estimate, Rows, known_sets, split_rows
+from training.table_report import generated_figures, num_generated
 
 EVALUATION_SEED = 2_511
 HEURISTICS: tuple[Policy, ...] = ("confidence", "margin")
@@ -202,8 +202,8 @@ def _estimate(values: Tensor) -> dict[str, float]:
 def _of_domain(denoise: Denoiser, dataset: Dataset, rows: Rows, limit: int | None, advance: Advance | None) -> Figures:
     """What goes with tables alone, with molecules or with texts."""
     if dataset.tokenizer.domain == "table":
-        distances = privacy(denoise, dataset, limit=limit, seed=EVALUATION_SEED, advance=advance)
-        return {**_imputation(denoise, dataset, rows), **distances}
+        generated = generated_figures(denoise, dataset, limit=limit, seed=EVALUATION_SEED, advance=advance)
+        return {**_imputation(denoise, dataset, rows), **generated}
     if dataset.tokenizer.domain == "smiles":
         return {"molecules": molecule_figures(denoise, dataset, limit=limit, advance=advance)}
     if isinstance(dataset.tokenizer, TextTokenizer):

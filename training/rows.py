@@ -93,6 +93,11 @@ def as_rows(
     return Rows(x, full if lengths is None else torch.from_numpy(np.ascontiguousarray(lengths[:limit])), shown)
 
 
+def some_rows(rows: NDArray[np.int64], most: int, generator: np.random.Generator) -> Tensor:
+    """Random rows of a split [N, L], at most so many."""
+    return torch.from_numpy(np.ascontiguousarray(rows[generator.permutation(len(rows))[:most]]))
+
+
 def split_rows(dataset: Dataset, split: str, *, limit: int | None = None, is_packed: bool = False) -> Rows:
     """A split with all that belongs to it."""
     lengths, clues = dataset.lengths.get(split), dataset.known.get(split)

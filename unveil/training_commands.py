@@ -31,6 +31,8 @@ from training.data.dataset import Dataset
 from training.data.load import load_dataset
 from training.figures import (
     BITS_HEADER,
+    FIDELITY_HEADER,
+    FIDELITY_NOTE,
     ORDER_HEADER,
     PAIR_HEADER,
     PAIR_NOTE,
@@ -38,6 +40,7 @@ from training.figures import (
     SOLVED_HEADER,
     SOLVED_NOTE,
     bits_rows,
+    fidelity_rows,
     molecule_lines,
     notes,
     order_rows,
@@ -276,6 +279,9 @@ def _show_figures(figures: dict[str, Any]) -> None:
             for name, row in figures["imputation"].items()
         ]
         console.print(_table(("one column hidden", "likeliest value right", "commonest value right"), rows))
+    if "fidelity" in figures:
+        console.print(_table(FIDELITY_HEADER, fidelity_rows(figures)))
+        print(FIDELITY_NOTE)
     if "privacy" in figures:
         console.print(_table(PRIVACY_HEADER, privacy_rows(figures)))
         for note in privacy_notes(figures):

@@ -2,7 +2,8 @@
 
 Real rows are the file's own values, not bins; samples are decoded as the service does, a number being drawn within its
 bin. The two scores are those of TabSyn's and TabDiff's evaluation, without the thresholds that later releases of
-sdmetrics leave weak pairs out by.
+sdmetrics leave weak pairs out by. `training/fidelity.py` has the same two for `unveil evaluate`, of bins and without
+sdmetrics; tests/training/test_fidelity.py holds it to this.
 """
 
 import warnings
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 from benchmarks.problems.runs import Fields
 from model.denoiser import Denoiser
 from model.tokenizers.columns import Column
-from model.tokenizers.dates import FORMATS
 from model.tokenizers.table import Cells, TableTokenizer
 from training.config import build_recipe
 from training.data.adult import FOLDER, WHEEL, parse
@@ -28,6 +28,7 @@ from training.data.dates import typed_dates
 from training.data.files import read_table
 from training.data.splits import Index, draw_out, take
 from training.data.wheels import read_member
+from training.fidelity import number_of
 from unveil.training_commands import cache_folder
 
 CHUNK = 1024
@@ -96,7 +97,7 @@ def cut(columns: Mapping[str, Cells], limit: int) -> dict[str, Cells]:
 
 def _cell(column: Column, value: object) -> object:
     """A date as a count, anything else as it is."""
-    return FORMATS[column.format].parse(str(value)) if column.kind == "date" else value
+    return number_of(column, value) if column.kind == "date" else value
 
 
 def _cells(series: pl.Series, column: Column, missing: Sequence[str]) -> Cells:

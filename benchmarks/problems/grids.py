@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from model.errors import DataError, PromptError
 from model.tokenizers.grid import GridTokenizer
@@ -47,15 +48,60 @@ def count_clues(puzzle: str) -> int:
     return sum(cell not in ".0" for cell in puzzle)
 
 
+class Verdict(NamedTuple):
+    """What qqwing says of a puzzle: a solution, how many there are, its rating; "", 0 and "" where there is none."""
+
+    solution: str
+    num_solutions: int
+    rating: str
+
+
 def qqwing_solutions(puzzles: Sequence[str]) -> list[str] | None:
     """What qqwing says the solutions are; None where it is not installed. Raises DataError if it does not answer."""
+    lines = _solve(puzzles, "--one-line")
+    if lines is None:
+        return None
+    solutions = [word for line in lines for word in line.split()]
+    if len(solutions) != len(puzzles):
+        raise DataError(f"qqwing gave {len(solutions)} solutions of {len(puzzles)} puzzles")
+    return solutions
+
+
+def qqwing_verdicts(puzzles: Sequence[str]) -> list[Verdict] | None:
+    """How many solutions each puzzle has, and how hard it is; None and DataError as for `qqwing_solutions`."""
+    lines = _solve(puzzles, "--csv", "--count-solutions", "--stats")
+    if lines is None:
+        return None
+    verdicts = [_verdict(row) for row in csv.DictReader(lines)]
+    if len(verdicts) != len(puzzles):
+        raise DataError(f"qqwing judged {len(verdicts)} of {len(puzzles)} puzzles")
+    return verdicts
+
+
+def qqwing_version() -> str | None:
+    """As it says itself, or None where it is not installed."""
     program = shutil.which("qqwing")
     if program is None:
         return None
-    command = [program, "--solve", "--one-line"]
+    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _verdict(row: dict[str, str | None]) -> Verdict:
+    """A line of its CSV; of an impossible puzzle it says so in the first cell, and no more."""
+    count = row["Solution Count"]
+    if not count:
+        return Verdict("", 0, "")
+    return Verdict(row["Solution"] or "", int(count), (row["Difficulty"] or "").lower())
+
+
+def _solve(puzzles: Sequence[str], *options: str) -> list[str] | None:
+    """The lines of `qqwing --solve`; None where it is not installed."""
+    program = shutil.which("qqwing")
+    if program is None:
+        return None
     text = "".join(f"{puzzle.replace('0', '.')}\n" for puzzle in puzzles)
+    command = [program, "--solve", *options]
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_SECONDS, check=False)
-    solutions = done.stdout.split()
-    if done.returncode or len(solutions) != len(puzzles):
-        raise DataError(f"qqwing gave {len(solutions)} solutions of {len(puzzles)} puzzles")
-    return solutions
+    if done.returncode:
+        raise DataError(f"qqwing ended with code {done.returncode}")
+    return done.stdout.splitlines()

@@ -60,10 +60,13 @@ def test_the_whole_road_from_a_csv_file_to_rows(tmp_path: Path, run: Any) -> Non
     assert f"wrote {out}; serve it with: unveil serve {out}" in err
     code, printed, _ = run("evaluate", out, "--json")
     assert code == 0
-    assert json.loads(printed) == json.loads((out / "config.json").read_text())["figures"]
+    figures = json.loads(printed)
+    assert figures == json.loads((out / "config.json").read_text())["figures"]
+    assert all(0 <= figures["fidelity"]["generated"][score] <= 1 for score in ("shape", "trend"))
     code, printed, _ = run("evaluate", out, "--rows", "20")
     assert code == 0
     assert "20 rows of the test split" in printed
+    assert "beside the test rows" in printed
     code, printed, _ = run("order", out, "--plot", tmp_path / "order.svg")
     assert code == 0
     assert "First to last:" in printed

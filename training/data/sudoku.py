@@ -34,13 +34,14 @@ def load_sudoku(config: SudokuData, *, cache: Path) -> Dataset:
     known: dict[str, Known] = {}
     for stream, (name, (solutions, clues)) in enumerate(made.items()):
         generator = np.random.default_rng([config.seed, stream, BLOCK])
-        versions = config.versions if name == "train" else 1
-        index = np.repeat(np.flatnonzero(kept[name]), versions)
-        extra = generator.integers(0, config.extra_clues + 1, len(index))
+        rows[name] = solutions[kept[name]].astype(np.int64) - 1
+        known[name] = clues[kept[name]]
         if name == "train":
-            extra[::versions] = 0
-        rows[name] = solutions[index].astype(np.int64) - 1
-        known[name] = refilled(clues[index], extra, generator)
+            rows[name] = np.repeat(rows[name], config.versions, axis=0)
+            known[name] = in_versions(known[name], config.versions, config.extra_clues, generator)
+        else:
+            extra = generator.integers(0, config.extra_clues + 1, len(known[name]))
+            known[name] = refilled(known[name], extra, generator)
     return Dataset(
         name="sudoku",
         tokenizer=GridTokenizer(),
@@ -59,6 +60,13 @@ def make_pool(split: str, count: int, seed: int, cache: Path) -> tuple[Grids, Fl
     blocks = [_block(_SPLITS.index(split), number, seed, cache) for number in numbers]
     solutions, clues = (np.concatenate(parts)[:count] for parts in zip(*blocks, strict=True))
     return solutions, clues
+
+
+def in_versions(clues: Flags, versions: int, extra_clues: int, generator: np.random.Generator) -> Flags:
+    """The clues of each training puzzle [N, 81] as it is and, after it, with up to so many more: [N * versions, 81]."""
+    extra = generator.integers(0, extra_clues + 1, len(clues) * versions)
+    extra[::versions] = 0
+    return refilled(np.repeat(clues, versions, axis=0), extra, generator)
 
 
 def shuffle_puzzles(rows: Rows, known: Known, generator: np.random.Generator) -> tuple[Rows, Known]:

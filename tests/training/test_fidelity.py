@@ -1,0 +1,130 @@
+"""Shape and Trend: known ones by hand, those of sdmetrics where it is installed, and where a model's figures show."""
+
+import json
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.problems.fidelity import shape_and_trend as by_sdmetrics
+from model.tokenizers.table import TableTokenizer
+from tests.model.artifacts import random_transformer
+from tests.training.small import small_columns, small_dataset, small_recipe
+from training.card import write_card
+from training.data.dataset import Dataset
+from training.fidelity import fidelity, in_the_middle, shape_and_trend
+from training.figures import fidelity_rows
+from training.report import EVALUATION_SEED, evaluate_model
+from training.table_report import generate_rows
+
+DATASET = small_dataset()
+
+
+def _close(value: float) -> Any:
+    return pytest.approx(value, abs=1e-12)
+
+
+def test_two_columns_of_levels_by_hand() -> None:
+    real = {"x": np.array([0, 0, 1, 1]), "y": np.array([0, 1, 0, 1])}
+    other = {"x": np.array([0, 0, 0, 1]), "y": np.array([0, 0, 1, 2])}
+    # x: 1/2, 1/2 beside 3/4, 1/4 differs by 1/4. y: 1/2, 1/2, 0 beside 1/2, 1/4, 1/4 differs by 1/4.
+    # Pairs: 00, 01, 10, 11 a quarter each beside 00 a half, 01 and 12 a quarter: half of 1/4 + 1/4 + 1/4 + 1/4.
+    assert shape_and_trend(real, other, levels=["x", "y"]) == {"shape": _close(3 / 4), "trend": _close(1 / 2)}
+    assert shape_and_trend(real, real, levels=["x", "y"]) == {"shape": 1.0, "trend": 1.0}
+
+
+def test_two_columns_of_numbers_by_hand() -> None:
+    real = {"x": np.array([1.0, 2.0, 3.0, 4.0]), "y": np.array([2.0, 4.0, 6.0, 8.0])}
+    other = {"x": np.array([1.0, 2.0, 3.0, np.nan]), "y": np.array([6.0, 4.0, 2.0, 8.0])}
+    # x: at 1, 2, 3 the other's shares are 1/3, 2/3, 1 beside 1/4, 1/2, 3/4: 1/4 apart. y: the same numbers.
+    # Correlations 1 and -1, of the rows that have both.
+    assert shape_and_trend(real, other, levels=[]) == {"shape": _close(7 / 8), "trend": _close(0.0)}
+
+
+def test_a_number_beside_a_level_is_taken_in_ten_parts_of_its_range() -> None:
+    real = {"level": np.array([0, 0, 1, 1]), "number": np.array([0.0, 1.0, 9.5, 10.0])}
+    other = {"level": np.array([0, 0, 1, 1]), "number": np.array([0.0, 0.5, 1.0, 10.0])}
+    # The numbers' laws are 1/4 apart. Parts of the first: 0, 1, 9, the end; of the second: 0, 0, 1, the end. So half of
+    # the joint law is the same.
+    assert shape_and_trend(real, other, levels=["level"]) == {"shape": _close(7 / 8), "trend": _close(1 / 2)}
+
+
+def test_what_is_not_defined_is_left_out_and_none_is_said_where_nothing_is_left() -> None:
+    constant = {"x": np.full(3, 7.0), "y": np.array([1.0, 2.0, 3.0])}
+    assert shape_and_trend(constant, constant, levels=[]) == {"shape": 1.0, "trend": None}
+    missing = {"x": np.full(3, np.nan)}
+    assert shape_and_trend(missing, missing, levels=[]) == {"shape": None, "trend": None}
+
+
+@pytest.mark.skipif(find_spec("sdmetrics") is None, reason="takes sdmetrics, of the extra `bench`")
+def test_they_are_those_of_sdmetrics() -> None:
+    tables = []
+    for seed, size in ((1, 300), (2, 170)):
+        columns = small_columns(size, seed=seed)
+        generator = np.random.default_rng(seed)
+        columns["e"] = np.where(generator.random(size) < 0.1, np.nan, columns["d"] + generator.normal(size=size))
+        columns["f"] = generator.exponential(size=size)
+        tables.append(columns)
+    levels = ["a", "b", "c"]
+    texts = [
+        {name: np.array(cells, dtype=object if name in levels else float) for name, cells in t.items()} for t in tables
+    ]
+    coded = [{name: cells.astype(str) if name in levels else cells for name, cells in t.items()} for t in tables]
+    theirs = by_sdmetrics(texts[0], texts[1], categorical=levels)
+    ours = shape_and_trend(coded[0], coded[1], levels=levels)
+    assert 0.5 < ours["trend"] < 0.99
+    assert ours["shape"] == pytest.approx(theirs["shape"], abs=1e-6)
+    assert ours["trend"] == pytest.approx(theirs["trend"], abs=1e-6)
+
+
+def test_levels_stand_for_themselves_and_numbers_for_the_middle_of_their_bin() -> None:
+    columns = {"level": np.array(["a", None], dtype=object), "number": np.array([3.0, np.nan])}
+    tokenizer = TableTokenizer.fit(columns)
+    cells = in_the_middle(torch.from_numpy(tokenizer.encode_rows(columns).tokens), tokenizer)
+    assert cells["level"].tolist() == [0, 1]
+    assert cells["number"][0] == 3.0
+    assert np.isnan(cells["number"][1])
+
+
+def test_training_rows_stand_beside_generated_ones_and_rows_of_noise_are_less_alike() -> None:
+    noise = torch.stack(
+        [torch.randint(0, int(column.max()) + 1, (100,)) for column in torch.from_numpy(DATASET.train).T], 1
+    )
+    found = fidelity(noise, DATASET, seed=0)
+    assert found["test_rows"] == len(DATASET.test) == 100
+    assert found["generated"]["rows"] == found["training"]["rows"] == 100
+    assert found["training"]["shape"] > found["generated"]["shape"] + 0.02
+    assert found["training"]["trend"] > found["generated"]["trend"] + 0.2
+    copies = fidelity(torch.from_numpy(DATASET.test), DATASET, seed=0)["generated"]
+    assert (copies["shape"], copies["trend"]) == (1.0, 1.0)
+
+
+def test_the_evaluation_and_the_card_have_them_of_the_rows_that_privacy_has() -> None:
+    network = random_transformer(DATASET.tokenizer)
+    figures = evaluate_model(network, DATASET, limit=40)
+    generated = generate_rows(network, 4, number=40, seed=EVALUATION_SEED)
+    assert figures["fidelity"] == {"seed": EVALUATION_SEED, **fidelity(generated, DATASET, seed=EVALUATION_SEED)}
+    assert figures["fidelity"]["generated"]["rows"] == figures["privacy"]["generated_rows"] == 40
+    json.dumps(figures, allow_nan=False)
+    rows = list(fidelity_rows(figures))
+    assert [row[0] for row in rows] == ["generated rows", "training rows"]
+    training = {"steps": 1, "row_forwards": 1, "seed": 0, "torch": "0"}
+    card = write_card(
+        small_recipe(), data={}, figures=figures, training=training, order_words="", num_parameters=1, recipe_text=""
+    )
+    assert "How like the 100 test rows are the generated ones?" in card
+    assert all(f"| {' | '.join(row)} |" in card for row in rows)
+
+
+def test_older_figures_have_none_and_one_column_has_no_trend() -> None:
+    assert list(fidelity_rows({})) == []
+    column = {"x": np.array(["a", "b"] * 10, dtype=object)}
+    tokenizer = TableTokenizer.fit(column)
+    ids = tokenizer.encode_rows(column).tokens
+    dataset = Dataset(name="one", tokenizer=tokenizer, train=ids, validation=ids, test=ids)
+    figures = {"fidelity": fidelity(torch.from_numpy(ids), dataset, seed=0)}
+    assert list(fidelity_rows(figures)) == [
+        (label, "20", "1.0000", "none") for label in ("generated rows", "training rows")
+    ]
