@@ -1,13 +1,13 @@
 """English: a learned order against uniform ones and against left to right, on the same net at equal forwards.
 
     python -m benchmarks.text [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--file FILE] [--next-step]
-        [--rows N] [--samples N] [--set key=value]...
+        [--rows N] [--samples N] [--set key=value]... [--artifact DIR]
 
 For each seed three nets have equally many forwards: `global`, a learned order, `fixed`, left to right with the learned
 arm's warm-up, share of uniform rows and prompts, and `uniform` orders. Recipe: `training/recipes/text.toml` with a
-smaller net and fewer steps (REDUCED), so that several seeds are to be had, and with teacher forcing (FORCED); the
-uniform net goes without that, for twice as many steps (`benchmarks/problems/arms.py`). With `--next-step` no net has
-it: a row trains the next step of its order and, less, all that is hidden, and the law begins as the uniform one.
+smaller net and fewer steps (REDUCED), so that several seeds are to be had, and teacher forcing; the uniform net goes
+without that, for twice as many steps (`benchmarks/problems/arms.py`). With `--next-step` no net has it: a row trains
+the next step of its order and, less, all that is hidden, and the law begins as the uniform one.
 
 Bits per character of test canvases, each read by itself: a NELBO for a law that is drawn, the exact log-likelihood for
 one order. Beside them stands an n-gram model of characters from left to right, counted on the training text. Prompts
@@ -18,6 +18,8 @@ the share of their words that the training text has, and by the share of their w
 Intervals are Student's over seeds, 95 %; with each seed stands the standard error over rows. `--file` takes a text of
 one's own, in characters, its last tenth for the test: of tinyshakespeare nanoGPT's published losses are known. Results
 are kept in DIR, and found again: remove DIR after a change to the method.
+
+With `--artifact` nothing is trained: that one model of the recipe's text is asked the same.
 """
 
 import hashlib
@@ -35,6 +37,7 @@ import training
 from benchmarks.problems.arms import KINDS, arm_of, row_forwards
 from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from benchmarks.problems.text import Judge, prompt_masks
+from model.artifact import load_artifact
 from model.canvas import Canvas, OrderPolicy, SamplingParams
 from model.network import Network
 from model.orders import deterministic_order
@@ -59,13 +62,12 @@ REDUCED = [
     "optimizer.batch_size=64",
     "run={threads = 1, validate_every = 100000, validate_rows = 32, checkpoint_every = 100}",
 ]
-# Every row trains all steps of its order, and reading orders are tried before one is learned on: as moses is trained.
-FORCED = [
-    "model.attends=visible",
-    "optimizer.teacher_forcing=true",
-    "order.rivals=['left_to_right', 'right_to_left']",
-    "order.learning_rate=0.02",
-    "order.warmup=0.06",
+# What is best without teacher forcing: long uniform orders, which train every hidden position, and no rivals.
+NEXT_STEP = [
+    "model.attends=all",
+    "optimizer.teacher_forcing=false",
+    "order={rivals = [], learning_rate = 0.3, warmup = 0.45, anneal = 0.1, exploration = 0.2}",
+    "prompts={share = 0.3, spans = 0.5}",
 ]
 QUICK = [
     "model={width = 16, layers = 1, heads = 2, mlp_width = 32, relative_bias = true}",
@@ -73,6 +75,7 @@ QUICK = [
     "run={threads = 1, validate_rows = 2, precision = '32-true'}",
 ]
 SEED = 20_516
+_OPTIONS = {"next_step": "next-step", "overrides": "set"}
 # Nats a character on the last tenth of the text, as nanoGPT's README gives them; whole contexts, not canvases alone.
 PUBLISHED = {
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed": {
@@ -92,6 +95,12 @@ WAYS: dict[str, tuple[str, str]] = {  # label -> the net and the order along whi
     "left to right net, random orders": ("fixed", "random"),
 }
 RIVALS = ("uniform", "uniform net, learned order", "uniform net, left to right", "left to right")
+OF_ONE: dict[str, str] = {  # the same for one model
+    "own law": "law",
+    "likeliest order": "likeliest",
+    "left to right": "left to right",
+    "random orders": "random",
+}
 MADE: dict[str, tuple[str, OrderPolicy]] = {  # label -> the net and the order along which it writes
     "learned": ("global", "learned"),
     "uniform": ("uniform", "uniform"),
@@ -105,10 +114,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="test canvases; 64 where left out")
     parser.add_argument("--samples", type=int, help="texts from each net, order and number of positions a step; 32")
     parser.add_argument("--file", type=Path, help="a text file instead of the King James Version")
+    parser.add_argument("--artifact", type=Path, help="judge this model alone")
     parser.add_argument("--next-step", action="store_true", help="no teacher forcing and no rivals")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a key of the recipe")
     given = parser.parse_args()
-    overrides = [*(QUICK if given.quick else REDUCED), *([] if given.next_step else FORCED)]
+    overrides = [*(QUICK if given.quick else REDUCED), *(NEXT_STEP if given.next_step else [])]
     task = {
         "problem": "text",
         "overrides": [*overrides, *given.overrides],
@@ -119,6 +129,13 @@ def main() -> None:
         "length": 16 if given.quick else 128,
         "runs": str(given.work / "runs"),
     }
+    if given.artifact is not None:
+        for name in ("next_step", "file", "overrides", "seeds", "jobs", "work"):
+            if getattr(given, name) != parser.get_default(name):
+                parser.error(f"--{_OPTIONS.get(name, name)}: goes without --artifact")
+        one = measure_artifact({**task, "artifact": str(given.artifact), "seed": 0})
+        print(json.dumps(one, indent=2) if given.json else artifact_as_text(one))
+        return
     tasks = [{**task, "seed": seed} for seed in range(given.seeds)]
     report = summary(run_all(measure, tasks, folder=given.work, jobs=given.jobs))
     print(json.dumps(report, indent=2) if given.json else as_text(report))
@@ -131,19 +148,17 @@ def measure(task: Fields) -> Fields:
     nets = {kind: trained(recipe, dataset, task) for kind, recipe in recipes.items()}
     rows = spread_rows(dataset, task["rows"])
     data = recipes["uniform"].data
-    overlap = rows.x.shape[1] // data.stride if isinstance(data, KjvData) and data.stride else 1
-    judge = Judge(_texts(dataset, dataset.train[::overlap].tolist()))
+    judge = _judge(dataset, data)
     likeliest = deterministic_order(nets["global"].order_head.global_log_w().detach()).tolist()
     costs = {label: cost(nets, way, rows, likeliest) for label, way in WAYS.items()}
     texts = _texts(dataset, rows.x.tolist())
-    counted = [judge.n_gram.bits(text) for text in texts]
     return {
         "seed": task["seed"],
         "ways": {label: _bits(dataset, rows, nats) for label, nats in costs.items()},
         "learned_minus": {rival: _bits(dataset, rows, costs["learned"] - costs[rival]) for rival in RIVALS},
-        "n_gram": _per_character(torch.tensor(counted, dtype=torch.float64), characters(dataset, rows.x).sum(1)),
+        "n_gram": _counted(judge, texts),
         "prompts": {kind: prompts(nets, kind, dataset, rows) for kind in prompt_masks(rows.x.shape[1])},
-        "made": {label: made(nets, label, dataset, judge, task) for label in MADE},
+        "made": {label: made(nets[kind], order, dataset, judge, task) for label, (kind, order) in MADE.items()},
         "real": judge(texts),
         "rank_correlation": _correlation(likeliest),
         "row_forwards": {kind: row_forwards(recipe) for kind, recipe in recipes.items()},
@@ -152,6 +167,41 @@ def measure(task: Fields) -> Fields:
         "rows": len(rows),
         "published": _published(task["file"]),
     }
+
+
+def measure_artifact(task: Fields) -> Fields:
+    """One trained model, on the test canvases of the recipe's text."""
+    artifact, data = load_artifact(Path(task["artifact"])), load_recipe(RECIPE).data
+    dataset = _loaded(data.model_dump_json())
+    if dataset.tokenizer.vocabulary_sizes != artifact.tokenizer.vocabulary_sizes:
+        raise SystemExit(f"error: {task['artifact']}: its tokens are not those of the recipe's text")
+    net, rows, judge = artifact.denoiser, spread_rows(dataset, task["rows"]), _judge(dataset, data)
+    nets, texts = {"artifact": net}, _texts(dataset, rows.x.tolist())
+    likeliest = deterministic_order(net.order_head.global_log_w().detach()).tolist()
+    costs = {label: cost(nets, ("artifact", way), rows, likeliest) for label, way in OF_ONE.items()}
+    kinds = prompt_masks(rows.x.shape[1])
+    return {
+        "ways": {label: _bits(dataset, rows, nats) for label, nats in costs.items()},
+        "n_gram": _counted(judge, texts),
+        "prompts": {kind: prompts(nets, kind, dataset, rows)["artifact"] for kind in kinds},
+        "made": {order: made(net, order, dataset, judge, task) for order in ("learned", "confidence", "uniform")},
+        "real": judge(texts),
+        "rows": len(rows),
+        "parameters": net.num_parameters,
+        "sha256": artifact.manifest.weights_sha256,
+    }
+
+
+def _judge(dataset: Dataset, data: object) -> Judge:
+    """Counted on the training text, each part of it once."""
+    overlap = dataset.train.shape[1] // data.stride if isinstance(data, KjvData) and data.stride else 1
+    return Judge(_texts(dataset, dataset.train[::overlap].tolist()))
+
+
+def _counted(judge: Judge, texts: Sequence[str]) -> Fields:
+    """The n-gram model's own bits a character."""
+    bits = torch.tensor([judge.n_gram.bits(text) for text in texts], dtype=torch.float64)
+    return _per_character(bits, torch.tensor([len(text) for text in texts], dtype=torch.float64))
 
 
 def arm_recipe(task: Fields, kind: str) -> Recipe:
@@ -198,18 +248,17 @@ def prompts(nets: dict[str, Network], kind: str, dataset: Dataset, rows: Rows) -
     """Bits a hidden character, under each net's own law given what is known."""
     known = prompt_masks(rows.x.shape[1])[kind].expand(rows.x.shape)
     hidden = (characters(dataset, rows.x) * ~known).sum(1)
-    laws = {label: nets[label].order_head.global_log_w().detach() for label in KINDS}
+    laws = {label: net.order_head.global_log_w().detach() for label, net in nets.items()}
     costs = {label: nelbo(nets[label], rows, log_w, seed=SEED, known=known) for label, log_w in laws.items()}
     return {label: _per_character(nats / math.log(2), hidden) for label, nats in costs.items()}
 
 
-def made(nets: dict[str, Network], label: str, dataset: Dataset, judge: Judge, task: Fields) -> Fields:
+def made(net: Network, order: OrderPolicy, dataset: Dataset, judge: Judge, task: Fields) -> Fields:
     """What is written at each number of positions a step."""
-    kind, order = MADE[label]
     found = {}
     for positions in task["strides"]:
         params = SamplingParams(order=order, tokens_per_step=positions)
-        written = write(nets[kind], dataset, task["samples"], params=params, seed=SEED + task["seed"])
+        written = write(net, dataset, task["samples"], params=params, seed=SEED + task["seed"])
         found[str(positions)] = judge(written)
     return found
 
@@ -311,6 +360,19 @@ def as_text(report: Fields) -> str:
     for label, found in report["made"].items():
         for stride, values in found.items():
             lines.append(f"  {label:<26}{stride:>4}" + _judged({name: v["mean"] for name, v in values.items()}))
+    return "\n".join(lines)
+
+
+def artifact_as_text(report: Fields) -> str:
+    """The same of one model."""
+    lines = [f"{report['parameters']:,} parameters, {report['rows']} test canvases: bits a character"]
+    costs = {**report["ways"], "n-gram, left to right": report["n_gram"]}
+    costs |= {f"hidden, {kind} known": found for kind, found in report["prompts"].items()}
+    lines += [f"{label:<34}{found['bits']:.3f} ± {found['standard_error']:.3f}" for label, found in costs.items()]
+    lines += ["written: positions a step, n-gram bits, known words, different words"]
+    lines.append(f"  {'test canvases':<30}" + _judged(report["real"]))
+    for order, found in report["made"].items():
+        lines += [f"  {order:<26}{stride:>4}" + _judged(values) for stride, values in found.items()]
     return "\n".join(lines)
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.problems.arms import KINDS
 from benchmarks.problems.text import Judge, NGram, prompt_masks, words
-from benchmarks.text import MADE, RIVALS, WAYS
-from tests.benchmarks.quick import run_one_seed
+from benchmarks.text import MADE, OF_ONE, RIVALS, WAYS
+from tests.benchmarks.quick import call, run, run_one_seed
 
 STORY = "The cat sat on the mat, and the dog sat on the log. "
 
@@ -51,3 +51,20 @@ def test_the_quick_variant_scores_every_way_at_equal_forwards(given: tuple[str, 
     assert all(set(arms) == set(KINDS) for arms in report["prompts"].values())
     assert set(report["made"]) == set(MADE)
     assert report["published"] == {}
+
+
+def test_one_model_is_asked_the_same() -> None:
+    bundled = str(Path("checkpoints/text").resolve())
+    report = run("text", "--artifact", bundled, "--rows", "2", "--samples", "1")
+    assert list(report["ways"]) == list(OF_ONE)
+    assert all(0.5 < found["bits"] < 4 for found in [*report["ways"].values(), report["n_gram"]])
+    assert set(report["prompts"]) == {"prefix", "suffix", "holes"}
+    assert report["rows"] == 2
+    assert set(report["made"]) == {"learned", "confidence", "uniform"}
+
+
+@pytest.mark.parametrize("other", [("--next-step",), ("--file", "x.txt"), ("--set", "seed=1"), ("--seeds", "3")])
+def test_what_one_model_would_ignore_is_refused(other: tuple[str, ...]) -> None:
+    refused = call("text", "--quick", "--artifact", "checkpoints/text", *other)
+    assert refused.returncode == 2
+    assert f"{other[0]}: goes without --artifact" in refused.stderr
