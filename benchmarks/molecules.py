@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import training
-from benchmarks.problems.arms import KINDS, arm_of, row_forwards
+from benchmarks.problems.arms import KINDS, arm_of
 from benchmarks.problems.molecules import FCD_NEEDED, ChemNet, has_fcd, require_rdkit, scaffold_prompt
 from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from model.artifact import load_artifact
@@ -41,7 +41,7 @@ from training.config import Recipe, load_recipe, settle
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
 from training.molecule_report import make
-from training.trainer import train
+from training.trainer import row_forwards, train
 from unveil.training_commands import cache_folder
 
 RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses.toml"
@@ -117,7 +117,7 @@ def measure(task: Fields) -> Fields:
     recipes = {kind: arm_recipe(task, kind) for kind in KINDS}
     dataset = _dataset(recipes["uniform"])
     nets = {kind: trained(recipe, dataset, task) for kind, recipe in recipes.items()}
-    forwards = {kind: row_forwards(recipe) for kind, recipe in recipes.items()}
+    forwards = {kind: row_forwards(recipe, recipe.optimizer.num_steps) for kind, recipe in recipes.items()}
     ways = {label: (nets[kind], SamplingParams(order=order)) for label, (kind, order) in WAYS.items()}
     found = judged(ways, dataset, task)
     return {**found, "row_forwards": forwards, "parameters": nets["global"].num_parameters}

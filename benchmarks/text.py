@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 import training
-from benchmarks.problems.arms import KINDS, arm_of, row_forwards
+from benchmarks.problems.arms import KINDS, arm_of
 from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from benchmarks.problems.text import Judge, prompt_masks
 from model.artifact import load_artifact
@@ -49,7 +49,7 @@ from training.data.dataset import Dataset
 from training.data.load import load_dataset
 from training.evaluate import log_likelihood, nelbo
 from training.rows import Rows, split_rows
-from training.trainer import train
+from training.trainer import row_forwards, train
 from unveil.training_commands import cache_folder
 
 RECIPE = Path(training.__file__ or "").parent / "recipes" / "text.toml"
@@ -161,7 +161,7 @@ def measure(task: Fields) -> Fields:
         "made": {label: made(nets[kind], order, dataset, judge, task) for label, (kind, order) in MADE.items()},
         "real": judge(texts),
         "rank_correlation": _correlation(likeliest),
-        "row_forwards": {kind: row_forwards(recipe) for kind, recipe in recipes.items()},
+        "row_forwards": {kind: row_forwards(recipe, recipe.optimizer.num_steps) for kind, recipe in recipes.items()},
         "parameters": {kind: net.num_parameters for kind, net in nets.items()},
         "length": rows.x.shape[1],
         "rows": len(rows),

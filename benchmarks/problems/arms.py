@@ -21,8 +21,3 @@ def arm_of(recipe: Recipe, kind: str, *, length: int) -> Recipe:
         fields["model"]["attends"] = "all"
         fields["optimizer"] |= {"teacher_forcing": False, "steps": 2 * recipe.optimizer.num_steps}
     return Recipe.model_validate({**fields, "name": kind, "order": order})
-
-
-def row_forwards(recipe: Recipe) -> int:
-    """Of the whole training; a row with teacher forcing counts twice."""
-    return recipe.optimizer.num_steps * recipe.optimizer.batch_size * (1 + recipe.optimizer.teacher_forcing)

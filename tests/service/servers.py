@@ -123,3 +123,15 @@ def events_of(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
             event = line.removeprefix("event: ")
         elif line.startswith("data: "):
             yield event, json.loads(line.removeprefix("data: "))
+
+
+def post_score(server: Running, **fields: Any) -> httpx.Response:
+    return server.client.post("/score", json=fields)
+
+
+def score_reply(server: Running, **fields: Any) -> dict[str, Any]:
+    """The body of an answered request."""
+    response = post_score(server, **fields)
+    assert response.status_code == 200, response.text
+    reply: dict[str, Any] = response.json()
+    return reply

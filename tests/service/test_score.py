@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import httpx
 import pytest
 
 from model.canvas import SamplingParams
@@ -16,7 +15,7 @@ from model.seeds import derive_seed
 from service.schemas import ScoreReply
 from tests.model.artifacts import text_tokenizer
 from tests.service.mocks import mock_denoiser, toy_model
-from tests.service.servers import Running, run_toy
+from tests.service.servers import Running, post_score, run_toy, score_reply
 
 PROMPT = {"age": 39, "income": ">50K", "rate": 0.5}
 WHOLE = {"age": 39, "workclass": "[MISSING]", "income": ">50K", "hours": 3, "rate": 0.5}
@@ -26,17 +25,6 @@ WHOLE = {"age": 39, "workclass": "[MISSING]", "income": ">50K", "hours": 3, "rat
 def server() -> Iterator[Running]:
     with run_toy(max_num_orders=64, max_prompts=16, queue_capacity=256) as running:
         yield running
-
-
-def _post(server: Running, **fields: Any) -> httpx.Response:
-    return server.client.post("/score", json=fields)
-
-
-def _reply(server: Running, **fields: Any) -> dict[str, Any]:
-    response = _post(server, **fields)
-    assert response.status_code == 200, response.text
-    reply: dict[str, Any] = response.json()
-    return reply
 
 
 def _expected(prompt: dict[str, Any], *, seed: int, num_orders: int, **params: Any) -> tuple[float, float | None]:
@@ -54,7 +42,7 @@ def _expected(prompt: dict[str, Any], *, seed: int, num_orders: int, **params: A
 
 
 def test_a_reply_has_its_shape_and_its_terms_sum_to_the_bound(server: Running) -> None:
-    reply = _reply(server, prompt=PROMPT, seed=7)
+    reply = score_reply(server, prompt=PROMPT, seed=7)
     ScoreReply.model_validate(reply)
     assert reply["id"].startswith("score-")
     assert (reply["model"], reply["seed"], reply["num_orders"]) == ("toy", 7, 16)
@@ -73,7 +61,7 @@ def test_a_reply_has_its_shape_and_its_terms_sum_to_the_bound(server: Running) -
 
 @pytest.mark.parametrize("order", ["learned", "uniform"])
 def test_drawn_orders_give_the_bound_that_the_model_gives_without_a_service(server: Running, order: Any) -> None:
-    (found,) = _reply(server, prompt=PROMPT, order=order, num_orders=40, seed=3)["scores"]
+    (found,) = score_reply(server, prompt=PROMPT, order=order, num_orders=40, seed=3)["scores"]
     assert (found["nelbo"], found["standard_error"]) == _expected(PROMPT, seed=3, num_orders=40, order=order)
 
 
@@ -94,7 +82,7 @@ def test_an_order_that_is_not_drawn_gives_the_exact_log_likelihood(
     server: Running, fields: dict[str, Any], params: dict[str, Any]
 ) -> None:
     for num_orders in (None, 1):
-        reply = _reply(server, prompt=PROMPT, num_orders=num_orders, **fields)
+        reply = score_reply(server, prompt=PROMPT, num_orders=num_orders, **fields)
         (found,) = reply["scores"]
         nats, _ = _expected(PROMPT, seed=0, num_orders=1, **params)
         assert found["log_likelihood"] == -nats
@@ -104,20 +92,20 @@ def test_an_order_that_is_not_drawn_gives_the_exact_log_likelihood(
 
 
 def test_an_explicit_order_is_followed(server: Running) -> None:
-    (found,) = _reply(server, prompt=PROMPT, order=[4, 0, 2])["scores"]
+    (found,) = score_reply(server, prompt=PROMPT, order=[4, 0, 2])["scores"]
     assert {term["position"]: term["mean_step"] for term in found["terms"]} == {4: 0, 0: 1, 2: 2}
 
 
 def test_order_temperature_changes_the_law_and_one_is_the_default(server: Running) -> None:
-    plain = _reply(server, prompt=WHOLE, seed=1)["scores"]
-    assert _reply(server, prompt=WHOLE, seed=1, order_temperature=1)["scores"] == plain
-    assert _reply(server, prompt=WHOLE, seed=1, order_temperature=5)["scores"] != plain
+    plain = score_reply(server, prompt=WHOLE, seed=1)["scores"]
+    assert score_reply(server, prompt=WHOLE, seed=1, order_temperature=1)["scores"] == plain
+    assert score_reply(server, prompt=WHOLE, seed=1, order_temperature=5)["scores"] != plain
 
 
 def test_a_sample_scored_with_its_own_seed_costs_what_it_said_when_it_was_made(server: Running) -> None:
     for order in ("learned", "uniform", "margin", "right_to_left"):
         (sample,) = server.generate(prompt={}, seed=11, order=order).json()["samples"]
-        (found,) = _reply(server, prompt=sample["output"], order=order, seed=11, num_orders=1)["scores"]
+        (found,) = score_reply(server, prompt=sample["output"], order=order, seed=11, num_orders=1)["scores"]
         reveals = {r["position"]: (r["step"], -r["logprob"]) for r in sample["reveals"]}
         assert {t["position"]: (t["mean_step"], t["nats"]) for t in found["terms"]} == reveals
         assert found["nelbo"] == pytest.approx(-sample["logprob"])
@@ -125,52 +113,52 @@ def test_a_sample_scored_with_its_own_seed_costs_what_it_said_when_it_was_made(s
 
 def test_the_same_seed_gives_the_same_alone_in_a_list_and_in_any_company(server: Running) -> None:
     prompts = [PROMPT, {"age": 20}, WHOLE, {"hours": 2, "income": "<=50K"}]
-    alone = [_reply(server, prompt=prompt, seed=5)["scores"][0] for prompt in prompts]
-    listed = _reply(server, prompt=prompts, seed=5)
+    alone = [score_reply(server, prompt=prompt, seed=5)["scores"][0] for prompt in prompts]
+    listed = score_reply(server, prompt=prompts, seed=5)
     assert listed["usage"] == {"positions": 11, "forwards": 16 * 11}
     assert [found["prompt_index"] for found in listed["scores"]] == [0, 1, 2, 3]
     assert [{**found, "prompt_index": 0} for found in listed["scores"]] == alone
     with ThreadPoolExecutor(8) as pool:
         others = [pool.submit(server.generate, prompt={}, num_samples=4) for _ in range(4)]
-        again = list(pool.map(lambda prompt: _reply(server, prompt=prompt, seed=5)["scores"][0], prompts * 3))
+        again = list(pool.map(lambda prompt: score_reply(server, prompt=prompt, seed=5)["scores"][0], prompts * 3))
         assert all(other.result().status_code == 200 for other in others)
     assert again == alone * 3
 
 
 def test_the_first_orders_of_many_are_those_of_few_and_another_seed_is_another_result(server: Running) -> None:
-    one, other = (_reply(server, prompt=PROMPT, seed=seed, num_orders=1)["scores"][0]["nelbo"] for seed in (5, 6))
+    one, other = (score_reply(server, prompt=PROMPT, seed=seed, num_orders=1)["scores"][0]["nelbo"] for seed in (5, 6))
     assert one != other
-    two = _reply(server, prompt=PROMPT, seed=5, num_orders=2)["scores"][0]
-    second = _reply(server, prompt=PROMPT, seed=derive_seed(5, 0, 1), num_orders=1)["scores"][0]["nelbo"]
+    two = score_reply(server, prompt=PROMPT, seed=5, num_orders=2)["scores"][0]
+    second = score_reply(server, prompt=PROMPT, seed=derive_seed(5, 0, 1), num_orders=1)["scores"][0]["nelbo"]
     assert two["nelbo"] == pytest.approx((one + second) / 2)
     assert two["standard_error"] == pytest.approx(abs(one - second) / 2)
 
 
 def test_a_seed_that_is_not_given_is_drawn_fits_javascript_is_echoed_and_reproduces(server: Running) -> None:
-    replies = [_reply(server, prompt=PROMPT) for _ in range(3)]
+    replies = [score_reply(server, prompt=PROMPT) for _ in range(3)]
     assert len({reply["seed"] for reply in replies}) == 3
     for reply in replies:
         assert 0 <= reply["seed"] < 2**53
-        assert _reply(server, prompt=PROMPT, seed=reply["seed"])["scores"] == reply["scores"]
-    assert _reply(server, prompt=PROMPT, order="margin", seed=9)["seed"] == 9
+        assert score_reply(server, prompt=PROMPT, seed=reply["seed"])["scores"] == reply["scores"]
+    assert score_reply(server, prompt=PROMPT, order="margin", seed=9)["seed"] == 9
 
 
 def test_one_drawn_order_says_nothing_of_its_error(server: Running) -> None:
-    (found,) = _reply(server, prompt=PROMPT, num_orders=1)["scores"]
+    (found,) = score_reply(server, prompt=PROMPT, num_orders=1)["scores"]
     assert found["standard_error"] is None
     assert {term["standard_error"] for term in found["terms"]} == {None}
 
 
 def test_null_and_absent_columns_are_hidden_alike_and_cost_nothing(server: Running) -> None:
-    null = _reply(server, prompt={**PROMPT, "workclass": None, "hours": None}, seed=2)
-    assert null["scores"] == _reply(server, prompt=PROMPT, seed=2)["scores"]
+    null = score_reply(server, prompt={**PROMPT, "workclass": None, "hours": None}, seed=2)
+    assert null["scores"] == score_reply(server, prompt=PROMPT, seed=2)["scores"]
 
 
 def test_what_is_hidden_is_integrated_out_so_all_values_of_a_column_make_one(server: Running) -> None:
     """The chain rule by hand: p(age) = sum over income of p(age, income), income revealed last."""
-    (age,) = _reply(server, prompt={"age": 39}, order="left_to_right")["scores"]
+    (age,) = score_reply(server, prompt={"age": 39}, order="left_to_right")["scores"]
     prompts = [{"age": 39, "income": income} for income in ("<=50K", ">50K")]
-    both = _reply(server, prompt=prompts, order="left_to_right")["scores"]
+    both = score_reply(server, prompt=prompts, order="left_to_right")["scores"]
     total = math.fsum(math.exp(found["log_likelihood"]) for found in both)
     assert math.exp(age["log_likelihood"]) == pytest.approx(total)
 
@@ -306,10 +294,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], tuple[int, str, str | None], str]] = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_what_is_refused_gets_its_one_line_and_the_service_goes_on(server: Running, case: str) -> None:
     fields, expected, message = REFUSALS[case]
-    response = _post(server, **fields)
+    response = post_score(server, **fields)
     assert server.error(response) == expected
     assert response.json()["error"]["message"] == message
-    assert _post(server, prompt=PROMPT, order="margin").status_code == 200
+    assert post_score(server, prompt=PROMPT, order="margin").status_code == 200
 
 
 def test_a_body_that_is_no_json_or_too_large_is_refused_as_elsewhere(server: Running) -> None:
@@ -320,34 +308,34 @@ def test_a_body_that_is_no_json_or_too_large_is_refused_as_elsewhere(server: Run
 
 def test_a_request_of_a_thousand_terms_is_answered_whole() -> None:
     with run_toy() as server:
-        reply = _reply(server, prompt=[WHOLE] * 64, num_orders=16, seed=1)
+        reply = score_reply(server, prompt=[WHOLE] * 64, num_orders=16, seed=1)
     assert reply["usage"] == {"positions": 320, "forwards": 5120}
     assert all(found["terms"] == reply["scores"][0]["terms"] for found in reply["scores"])
 
 
 def test_a_text_is_scored_as_it_stands_and_its_holes_are_integrated_out() -> None:
     with run_toy(model=toy_model(tokenizer=text_tokenizer())) as server:
-        reply = _reply(server, prompt="ab no", order="left_to_right")
+        reply = score_reply(server, prompt="ab no", order="left_to_right")
         assert [(t["position"], t["name"], t["value"]) for t in reply["scores"][0]["terms"]] == [
             (i, None, character) for i, character in enumerate("ab no")
         ]
         assert reply["usage"] == {"positions": 5, "forwards": 5}
-        holes = _reply(server, prompt="a[MASK:2]no", order="confidence")
+        holes = score_reply(server, prompt="a[MASK:2]no", order="confidence")
         assert [t["position"] for t in holes["scores"][0]["terms"]] == [0, 3, 4]
-        longer = _reply(server, prompt="ab no", order="left_to_right", length=3)
-        same = _reply(server, prompt="ab no[MASK:3]", order="left_to_right")
+        longer = score_reply(server, prompt="ab no", order="left_to_right", length=3)
+        same = score_reply(server, prompt="ab no[MASK:3]", order="left_to_right")
         assert longer["scores"] == same["scores"]
-        assert _reply(server, prompt="a" * 40, num_orders=2)["usage"] == {"positions": 40, "forwards": 80}
+        assert score_reply(server, prompt="a" * 40, num_orders=2)["usage"] == {"positions": 40, "forwards": 80}
 
 
 def test_a_text_with_nothing_known_or_unknown_characters_is_refused() -> None:
     with run_toy(model=toy_model(tokenizer=text_tokenizer())) as server:
         for prompt in ("", "[MASK:5]"):
-            assert server.error(_post(server, prompt=prompt)) == (422, "invalid_request", "prompt")
-        assert server.error(_post(server, prompt=["ab", "aXb"])) == (422, "invalid_request", "prompt.1")
-        assert server.error(_post(server, prompt="a[MASK]", length=4)) == (422, "invalid_request", "length")
-        assert server.error(_post(server, prompt="a", length=41)) == (422, "invalid_request", "length")
-        assert server.error(_post(server, prompt="a" * 41)) == (422, "invalid_request", "prompt")
+            assert server.error(post_score(server, prompt=prompt)) == (422, "invalid_request", "prompt")
+        assert server.error(post_score(server, prompt=["ab", "aXb"])) == (422, "invalid_request", "prompt.1")
+        assert server.error(post_score(server, prompt="a[MASK]", length=4)) == (422, "invalid_request", "length")
+        assert server.error(post_score(server, prompt="a", length=41)) == (422, "invalid_request", "length")
+        assert server.error(post_score(server, prompt="a" * 41)) == (422, "invalid_request", "prompt")
 
 
 def test_it_counts_in_the_metrics(server: Running) -> None:
@@ -355,7 +343,7 @@ def test_it_counts_in_the_metrics(server: Running) -> None:
     before = server.metric("unveil_requests_total", labels)
     steps, positions = (server.metric(f"unveil_{n}_total") for n in ("denoising_steps", "forward_positions"))
     revealed, queued = server.metric("unveil_revealed_tokens_total"), server.metric("unveil_queue_seconds_count")
-    _reply(server, prompt=PROMPT, num_orders=4)
+    score_reply(server, prompt=PROMPT, num_orders=4)
     server.wait_for("unveil_requests_total", before + 1, labels)
     assert server.metric("unveil_denoising_steps_total") == steps + 12
     computed = server.metric("unveil_forward_positions_total") - positions
@@ -364,5 +352,5 @@ def test_it_counts_in_the_metrics(server: Running) -> None:
     assert server.metric("unveil_revealed_tokens_total") == revealed
     assert server.metric("unveil_queue_seconds_count") == queued + 1
     refused = server.metric("unveil_requests_total", {"endpoint": "/score", "code": "422"})
-    _post(server, prompt={})
+    post_score(server, prompt={})
     server.wait_for("unveil_requests_total", refused + 1, {"endpoint": "/score", "code": "422"})

@@ -4,13 +4,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from model.tokenizers.grid import GridTokenizer
 from tests.model.artifacts import text_tokenizer
 from tests.service.mocks import toy_model
-from tests.service.servers import Running, run_toy
+from tests.service.servers import Running, post_score, run_toy, score_reply
 
 WHOLE = {"age": 39, "workclass": "[MISSING]", "income": ">50K", "hours": 3, "rate": 0.5}
 GIVEN = {"age": 39, "income": ">50K"}
@@ -22,20 +21,9 @@ def server() -> Iterator[Running]:
         yield running
 
 
-def _post(server: Running, **fields: Any) -> httpx.Response:
-    return server.client.post("/score", json=fields)
-
-
-def _reply(server: Running, **fields: Any) -> dict[str, Any]:
-    response = _post(server, **fields)
-    assert response.status_code == 200, response.text
-    reply: dict[str, Any] = response.json()
-    return reply
-
-
 def test_what_is_given_is_free_and_the_rest_costs_what_it_does_once_that_is_known(server: Running) -> None:
-    (whole,) = _reply(server, prompt=WHOLE, order=[0, 2, 4, 1, 3])["scores"]
-    left = _reply(server, prompt=WHOLE, given=GIVEN, order=[4, 1, 3])
+    (whole,) = score_reply(server, prompt=WHOLE, order=[0, 2, 4, 1, 3])["scores"]
+    left = score_reply(server, prompt=WHOLE, given=GIVEN, order=[4, 1, 3])
     later = {t["position"]: t["nats"] for t in whole["terms"] if t["position"] not in (0, 2)}
     (found,) = left["scores"]
     assert {t["position"]: t["nats"] for t in found["terms"]} == later
@@ -47,39 +35,41 @@ def test_what_is_given_is_free_and_the_rest_costs_what_it_does_once_that_is_know
 def test_the_values_of_a_column_given_the_others_make_one(server: Running) -> None:
     rest = {name: value for name, value in WHOLE.items() if name != "income"}
     prompts = [{**rest, "income": income} for income in ("<=50K", ">50K")]
-    both = _reply(server, prompt=prompts, given=rest, order="margin")["scores"]
+    both = score_reply(server, prompt=prompts, given=rest, order="margin")["scores"]
     assert math.fsum(math.exp(found["log_likelihood"]) for found in both) == pytest.approx(1.0)
 
 
 def test_a_sample_given_its_prompt_costs_what_its_reveals_said(server: Running) -> None:
     for order in ("learned", "uniform", "margin", "right_to_left"):
         (sample,) = server.generate(prompt=GIVEN, seed=11, order=order).json()["samples"]
-        (found,) = _reply(server, prompt=sample["output"], given=GIVEN, order=order, seed=11, num_orders=1)["scores"]
+        (found,) = score_reply(server, prompt=sample["output"], given=GIVEN, order=order, seed=11, num_orders=1)[
+            "scores"
+        ]
         reveals = {r["position"]: (r["step"], -r["logprob"]) for r in sample["reveals"]}
         assert {t["position"]: (t["mean_step"], t["nats"]) for t in found["terms"]} == reveals
 
 
 def test_one_is_given_to_all_prompts_or_to_each_its_own(server: Running) -> None:
     prompts = [WHOLE, {"age": 39, "income": ">50K", "hours": 2}]
-    alone = [_reply(server, prompt=prompt, given=GIVEN, seed=3)["scores"][0]["terms"] for prompt in prompts]
-    shared = _reply(server, prompt=prompts, given=GIVEN, seed=3)
+    alone = [score_reply(server, prompt=prompt, given=GIVEN, seed=3)["scores"][0]["terms"] for prompt in prompts]
+    shared = score_reply(server, prompt=prompts, given=GIVEN, seed=3)
     assert [found["terms"] for found in shared["scores"]] == alone
     assert shared["usage"] == {"positions": 3 + 1, "forwards": 16 * 4}
-    own = _reply(server, prompt=[WHOLE, WHOLE], given=[GIVEN, None], seed=3)["scores"]
+    own = score_reply(server, prompt=[WHOLE, WHOLE], given=[GIVEN, None], seed=3)["scores"]
     assert own[0]["terms"] == alone[0]
-    assert own[1]["terms"] == _reply(server, prompt=WHOLE, seed=3)["scores"][0]["terms"]
+    assert own[1]["terms"] == score_reply(server, prompt=WHOLE, seed=3)["scores"][0]["terms"]
 
 
 def test_a_text_goes_on_from_its_beginning() -> None:
     with run_toy(model=toy_model(tokenizer=text_tokenizer())) as server:
-        (found,) = _reply(server, prompt="ab no", given="ab", order="left_to_right")["scores"]
+        (found,) = score_reply(server, prompt="ab no", given="ab", order="left_to_right")["scores"]
         assert [t["position"] for t in found["terms"]] == [2, 3, 4]
-        (middle,) = _reply(server, prompt="ab no", given="ab[MASK:2]o", order="left_to_right")["scores"]
+        (middle,) = score_reply(server, prompt="ab no", given="ab[MASK:2]o", order="left_to_right")["scores"]
         assert [t["position"] for t in middle["terms"]] == [2, 3]
-        assert server.error(_post(server, prompt="ab no", given="an")) == (422, "invalid_request", "given")
-        refused = _post(server, prompt="ab no", given="ab noo")
+        assert server.error(post_score(server, prompt="ab no", given="an")) == (422, "invalid_request", "given")
+        refused = post_score(server, prompt="ab no", given="ab noo")
         assert refused.json()["error"]["message"] == "position 5 is given, and the prompt does not know it"
-        refused = _post(server, prompt="ab no", given="an").json()["error"]["message"]
+        refused = post_score(server, prompt="ab no", given="an").json()["error"]["message"]
         assert refused == 'position 1 is given as "n", and "b" in the prompt'
 
 
@@ -88,7 +78,7 @@ def test_a_grid_is_solved_from_its_clues() -> None:
     clues = tokenizer.example_prompt()
     solution = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
     with run_toy(model=toy_model(tokenizer=tokenizer)) as server:
-        reply = _reply(server, prompt=solution, given=clues, order="left_to_right")
+        reply = score_reply(server, prompt=solution, given=clues, order="left_to_right")
     hidden = [i for i, cell in enumerate(clues) if cell == "."]
     assert [t["position"] for t in reply["scores"][0]["terms"]] == hidden
     assert reply["usage"] == {"positions": len(hidden), "forwards": len(hidden)}
@@ -134,6 +124,6 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_what_is_given_wrongly_gets_one_line(server: Running, case: str) -> None:
     fields, param, message = REFUSALS[case]
-    response = _post(server, **fields)
+    response = post_score(server, **fields)
     assert server.error(response) == (422, "invalid_request", param)
     assert response.json()["error"]["message"].startswith(message)

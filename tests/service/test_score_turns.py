@@ -3,49 +3,35 @@
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-import httpx
 
 from model.canvas import Canvas
 from tests.service.mocks import Gate, toy_model, toy_runner
-from tests.service.servers import Running, run_toy
+from tests.service.servers import post_score, run_toy, score_reply
 
 PROMPT = {"age": 39, "income": ">50K", "rate": 0.5}
 WHOLE = {"age": 39, "workclass": "[MISSING]", "income": ">50K", "hours": 3, "rate": 0.5}
 
 
-def _post(server: Running, **fields: Any) -> httpx.Response:
-    return server.client.post("/score", json=fields)
-
-
-def _reply(server: Running, **fields: Any) -> dict[str, Any]:
-    response = _post(server, **fields)
-    assert response.status_code == 200, response.text
-    reply: dict[str, Any] = response.json()
-    return reply
-
-
 def test_a_full_queue_says_when_to_come_back_and_orders_take_places_as_samples_do() -> None:
     gate = Gate()
     with run_toy(gate=gate, queue_capacity=16) as server, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(_post, server, prompt=PROMPT)
+        running = pool.submit(post_score, server, prompt=PROMPT)
         gate.wait()
-        for refused in (_post(server, prompt=PROMPT, order="margin"), server.generate(prompt={})):
+        for refused in (post_score(server, prompt=PROMPT, order="margin"), server.generate(prompt={})):
             assert server.error(refused) == (429, "overloaded", None)
             assert int(refused.headers["retry-after"]) >= 1
         gate.open()
         assert running.result().status_code == 200
-        assert _post(server, prompt=PROMPT).status_code == 200
+        assert post_score(server, prompt=PROMPT).status_code == 200
 
 
 def test_a_deadline_passed_is_504_and_frees_the_place() -> None:
     gate = Gate()
     with run_toy(gate=gate, queue_capacity=16) as server:
-        assert server.error(_post(server, prompt=PROMPT, timeout_seconds=0.05)) == (504, "timeout", None)
+        assert server.error(post_score(server, prompt=PROMPT, timeout_seconds=0.05)) == (504, "timeout", None)
         server.wait_for("unveil_request_failures_total", 1, {"reason": "timeout"})
         gate.open()
-        assert _post(server, prompt=PROMPT).status_code == 200
+        assert post_score(server, prompt=PROMPT).status_code == 200
 
 
 def test_a_client_that_goes_away_frees_its_place_and_its_work_stops() -> None:
@@ -62,14 +48,14 @@ def test_a_client_that_goes_away_frees_its_place_and_its_work_stops() -> None:
         server.wait_for("unveil_requests_running", 0)
         server.wait_for("unveil_request_failures_total", 1, {"reason": "client_disconnected"})
         gate.open()
-        assert _post(server, prompt=PROMPT).status_code == 200
+        assert post_score(server, prompt=PROMPT).status_code == 200
         assert sum(map(len, runner.scored)) == 1 + 48
 
 
 def test_a_long_score_and_a_generation_advance_together() -> None:
     gate = Gate()
     with run_toy(gate=gate, max_batch=1) as server, ThreadPoolExecutor(2) as pool:
-        long = pool.submit(_post, server, prompt=[WHOLE] * 20, num_orders=10)
+        long = pool.submit(post_score, server, prompt=[WHOLE] * 20, num_orders=10)
         gate.wait()
         short = pool.submit(server.generate, prompt={})
         server.wait_for("unveil_requests_waiting", 1)
@@ -83,11 +69,11 @@ def test_a_long_score_and_a_generation_advance_together() -> None:
 def test_a_drain_lets_a_score_finish_and_takes_no_new_one() -> None:
     gate = Gate()
     with run_toy(gate=gate) as server, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(_post, server, prompt=PROMPT)
+        running = pool.submit(post_score, server, prompt=PROMPT)
         gate.wait()
         server.server.handle_exit(15, None)
         server.wait_for("unveil_draining", 1)
-        assert server.error(_post(server, prompt=PROMPT)) == (503, "draining", None)
+        assert server.error(post_score(server, prompt=PROMPT)) == (503, "draining", None)
         gate.open()
         assert running.result().status_code == 200
 
@@ -101,14 +87,14 @@ def test_one_bad_score_fails_alone_and_the_engine_lives() -> None:
             raise RuntimeError("secret")
 
     with run_toy(model=model, runner=toy_runner(model, refuse)) as server, ThreadPoolExecutor(4) as pool:
-        good = [pool.submit(_reply, server, prompt=PROMPT, seed=1)]
+        good = [pool.submit(score_reply, server, prompt=PROMPT, seed=1)]
         gate.wait()
-        bad = pool.submit(_post, server, prompt=PROMPT, seed=13)
-        good += [pool.submit(_reply, server, prompt=PROMPT, seed=seed) for seed in (2, 3)]
+        bad = pool.submit(post_score, server, prompt=PROMPT, seed=13)
+        good += [pool.submit(score_reply, server, prompt=PROMPT, seed=seed) for seed in (2, 3)]
         server.wait_for("unveil_requests_waiting", 3)
         gate.open()
         assert server.error(bad.result()) == (500, "internal", None)
         assert "secret" not in bad.result().text
         for seed, future in zip((1, 2, 3), good, strict=True):
-            assert future.result()["scores"] == _reply(server, prompt=PROMPT, seed=seed)["scores"]
+            assert future.result()["scores"] == score_reply(server, prompt=PROMPT, seed=seed)["scores"]
         assert server.client.get("/health/live").status_code == 200
