@@ -58,7 +58,7 @@ def run_all(work: Callable[[Fields], Fields], tasks: Sequence[Fields], *, folder
             number, task, path = futures[future]
             results[number] = future.result()
             _write(path, results[number])
-            print(f"done: {task}", file=sys.stderr, flush=True)
+            print(f"done: {_name(task)}", file=sys.stderr, flush=True)
     return [results[number] for number in range(len(tasks))]
 
 
@@ -81,8 +81,12 @@ def with_interval(found: Fields, form: str = ".4f", *, alone: str = "") -> str:
 
 def _key(task: Mapping[str, Any]) -> str:
     text = json.dumps(task, sort_keys=True)
-    name = "-".join(str(task[part]) for part in ("problem", "arm", "seed") if part in task)
-    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{_name(task)}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _name(task: Mapping[str, Any]) -> str:
+    """What a person tells tasks apart by; not always one alone."""
+    return "-".join(str(task[part]) for part in ("problem", "arm", "seed") if part in task)
 
 
 def _write(path: Path, result: Fields) -> None:

@@ -1,4 +1,4 @@
-"""Sudoku grids: a string of 81 digits and holes to a template, and ids back to the string. Knows no solver, no network.
+"""Sudoku grids: a string of 81 digits and holes to a template, and ids back to the string. Knows no search, no network.
 
 A position is a cell, row by row; id d stands for digit d + 1. White space in a prompt is not looked at, so a grid may
 be given as nine lines; the output is one line of 81 digits, its text nine lines.
@@ -67,12 +67,12 @@ class GridTokenizer:
         return (SIDE,)
 
     def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:  # noqa: ARG002
-        """Raises PromptError: a wrong length, a character that is none of these, two clues that exclude each other, a
-        cell without a digit left for it, a digit without a cell. Puzzles that fail only further on are taken."""
+        """Raises PromptError: a wrong length, a character that is none of these, or clues that contradict each other,
+        at once or after cells that they force are filled in. Puzzles that only a search finds impossible are taken."""
         if length is not None:
             raise PromptError(f"a grid takes no length: it has {CELLS} cells", param="length")
         cells = _cells(prompt)
-        if contradiction := _clash(cells) or _dead_end(cells):
+        if contradiction := _dead_end(cells):
             raise PromptError(contradiction)
         known: dict[int, Value] = {i: cell for i, cell in enumerate(cells) if cell in _DIGITS}
         tokens = tuple(int(known[i]) - 1 if i in known else 0 for i in range(CELLS))
@@ -138,20 +138,49 @@ def _clash(cells: str) -> str | None:
 
 
 def _dead_end(cells: str) -> str | None:
-    """The first hidden cell that no digit may stand in, or the first digit that a unit has no cell for, in words."""
+    """The first contradiction that comes of filling in what is forced, singles alone, in words: a hidden cell that no
+    digit may stand in, a digit that a unit has no cell for, a digit that is forced upon two of its cells."""
+    when = ""
+    while True:
+        left = _candidates(cells)
+        if found := _clash(cells) or _impossible(cells, left):
+            return when + found
+        forced = _forced(cells, left)
+        if not forced:
+            return None
+        cells = "".join(forced.get(i, cell) for i, cell in enumerate(cells))
+        when = "once what the clues force is filled in, "
+
+
+def _candidates(cells: str) -> list[set[str]]:
+    """Of each hidden cell the digits that its row, column and box do not have; none of the others."""
     left = [set(_DIGITS) if cell in _HOLES else set() for cell in cells]
-    for _, _, unit in _named_units():
+    for unit in units():
         clues = {cells[i] for i in unit}
         for i in unit:
             left[i] -= clues
+    return left
+
+
+def _impossible(cells: str, left: Sequence[set[str]]) -> str | None:
     for i, cell in enumerate(cells):
         if cell in _HOLES and not left[i]:
             return f"no digit is left for {_place(i)}: its row, column and box have all nine"
     for kind, number, unit in _named_units():
-        for digit in _DIGITS:
-            if not any(digit == cells[i] or digit in left[i] for i in unit):
-                return f"{digit} has no place left in {kind} {number}"
+        if missing := set(_DIGITS) - {cells[i] for i in unit} - set[str]().union(*(left[i] for i in unit)):
+            return f"{min(missing)} has no place left in {kind} {number}"
     return None
+
+
+def _forced(cells: str, left: Sequence[set[str]]) -> dict[int, str]:
+    """By cell, the digit that alone is left for it, or that has no other cell in one of its units."""
+    found = {i: next(iter(digits)) for i, digits in enumerate(left) if len(digits) == 1}
+    for unit in units():
+        for digit in sorted(set(_DIGITS) - {cells[i] for i in unit}):
+            places = [i for i in unit if digit in left[i]]
+            if len(places) == 1:
+                found[places[0]] = digit
+    return found
 
 
 def _named_units() -> Iterator[tuple[str, int, tuple[int, ...]]]:

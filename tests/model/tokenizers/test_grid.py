@@ -12,6 +12,7 @@ from model.errors import ArtifactError, PromptError
 from model.tokenizers import load_tokenizer
 from model.tokenizers.base import Tokenizer
 from model.tokenizers.grid import GridTokenizer, is_solution, units
+from training.data.sudoku_solver import solve
 
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 SOLUTION = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
@@ -66,6 +67,15 @@ REFUSED = [
         _with(3, "1", _with(58, "1", _with(27, "1", _with(42, "1", _with(50, "2"))))),
         "1 has no place left in row 6",
     ),
+    (
+        _with(2, "2", PUZZLE),
+        "once what the clues force is filled in, no digit is left for row 1 column 9 (cell 8)",
+    ),
+    (
+        _with(3, "2", PUZZLE),
+        "once what the clues force is filled in, 4 stands twice in one row: at row 3 column 5 (cell 22)",
+    ),
+    (_with(6, "4", PUZZLE), "once what the clues force is filled in, 9 has no place left in row 5"),
     (PUZZLE[:-1], "a grid has 81 cells, row by row, not 80"),
     ("", "a grid has 81 cells, row by row, not 0"),
     (PUZZLE + ".", "not 82"),
@@ -84,6 +94,21 @@ def test_what_is_no_grid_or_contradicts_itself_is_refused_in_one_line(prompt: ob
     assert said in str(error.value)
     assert "\n" not in str(error.value)
     assert error.value.param is None
+
+
+def test_what_a_wrong_clue_has_refused_has_no_solution() -> None:
+    draws = np.random.default_rng(1)
+    refused = []
+    for _ in range(300):
+        shown = draws.random(81) < 0.4
+        puzzle = "".join(digit if is_shown else "." for digit, is_shown in zip(SOLUTION, shown, strict=True))
+        puzzle = _with(int(draws.integers(81)), str(draws.integers(1, 10)), puzzle)
+        try:
+            GRID.encode(puzzle)
+        except PromptError:
+            refused.append([int(cell) for cell in puzzle.replace(".", "0")])
+    assert len(refused) > 100
+    assert not solve(np.array(refused, dtype=np.int8), limit=1).counts.any()
 
 
 def test_a_length_is_refused() -> None:
