@@ -3,8 +3,8 @@
     python -m benchmarks.molecules [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--samples N] [--smiles FILE]
         [--artifact DIR [--orders NAME,...] [--temperatures T,...]] [--set key=value]...
 
-For each seed three nets of `training/recipes/moses.toml`'s size have equally many forwards: `global`, a learned order
-(with the recipe's rivals), `fixed`, left to right with the learned arm's warm-up and share of uniform rows, and
+For each seed three nets of `training/recipes/moses-start.toml`'s size have equally many forwards: `global`, a learned
+order (with the recipe's rivals), `fixed`, left to right with the learned arm's warm-up and share of uniform rows, and
 `uniform` orders, without teacher forcing and for twice as many steps (`benchmarks/problems/arms.py`).
 Each makes molecules along its own order; the uniform net also surest first (confidence) and from left to right, the
 learned one also in random orders. MOSES's definitions: valid of all, unique of the first 10,000 valid, novel of the
@@ -44,7 +44,7 @@ from training.molecule_report import make
 from training.trainer import row_forwards, train
 from unveil.training_commands import cache_folder
 
-RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses.toml"
+RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses-start.toml"
 CHAR_RNN = {"valid": 0.9748, "unique": 0.9994, "novel": 0.8419, "fcd": 0.0732}
 SEED, UNIQUE_OF = 5_417, 10_000
 WAYS: dict[str, tuple[str, OrderPolicy]] = {  # label -> the net and the order along which it is decoded

@@ -29,7 +29,7 @@ RECIPES = Path("training/recipes")
 MODELS: dict[str, tuple[str, ...]] = {
     "adult": ("adult",),
     "text": ("text",),
-    "moses": ("moses",),
+    "moses": ("moses-start", "moses"),
     "sudoku": ("sudoku-start", "sudoku-denoiser", "sudoku"),
 }
 LOG_EVERY = 5

@@ -36,7 +36,7 @@ from training.rows import Rows, split_rows
 from training.trainer import train
 from unveil.training_commands import cache_folder
 
-RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses.toml"
+RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses-start.toml"
 WAYS = ("next step", "next step, visible", "whole order")
 ORDERS = ("left to right", "uniform")
 STEPS = 400  # of teacher forcing; twice as many of the next step alone
