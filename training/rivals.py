@@ -27,10 +27,12 @@ GAP, LAST_GAP = 2.0, 6.0
 
 
 class Verdict(NamedTuple):
-    """Mean nats a row of the law and of every rival by name, and the cheapest of them."""
+    """Mean nats a row of the law and of every rival by name, and the cheapest of them; `is_close` if the rows do not
+    tell the law and the best rival apart, as after a warm-up too short to meet what makes an order."""
 
     nats: Mapping[str, float]
     best: str
+    is_close: bool
 
 
 def order_of(rival: Rival, length: int) -> list[int]:
@@ -59,13 +61,22 @@ def compare(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str
     cheaper would be chance, and a law to learn on from should not be too sure. One that is decided on none, as
     log-weights that are all zero, is no rival, whichever order its ties would give.
     """
-    nats = {LAW: float(nelbo(denoise, rows, log_w, seed=seed).mean())}
-    nats |= {name: -float(log_likelihood(denoise, rows, list(order)).mean()) for name, order in orders.items()}
+    costs = {LAW: nelbo(denoise, rows, log_w, seed=seed)}
+    costs |= {name: -log_likelihood(denoise, rows, list(order)) for name, order in orders.items()}
+    nats = {name: float(cost.mean()) for name, cost in costs.items()}
     best = min(nats, key=nats.__getitem__)
+    is_close = _is_noise(costs[LAW] - costs[min(orders, key=nats.__getitem__)])
     if best == LAW and OWN not in orders and _is_decided(log_w):
         own = deterministic_order(log_w).tolist()
         best = next((name for name, order in orders.items() if list(order) == own), LAW)
-    return Verdict(nats, best)
+    return Verdict(nats, best, is_close)
+
+
+def _is_noise(differences: Tensor) -> bool:
+    """Whether their mean is within two standard errors of zero, [N]; of a single row nothing is known."""
+    if len(differences) < 2:
+        return True
+    return bool(differences.mean().abs() <= 2 * differences.std() / len(differences) ** 0.5)
 
 
 def _is_decided(log_w: Tensor) -> bool:

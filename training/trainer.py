@@ -261,14 +261,16 @@ class Run:
         self.arm.eval()
         log_w = self.arm.log_w(average=True)
         orders = candidates(log_w.cpu(), self.recipe.order.rivals, has_own=is_last)
-        nats, found = compare(self.module, self._validation_rows(), log_w=log_w, orders=orders, seed=VALIDATION_SEED)
-        best = self.fabric.broadcast(found)  # a tie that rounding breaks must not part the processes
+        verdict = compare(self.module, self._validation_rows(), log_w=log_w, orders=orders, seed=VALIDATION_SEED)
+        best = self.fabric.broadcast(verdict.best)  # a tie that rounding breaks must not part the processes
         if best != LAW:
             self.arm.become(order_log_w(orders[best], gap=LAST_GAP if is_last else GAP))
             self.stepper.forget("order")
         if journal is not None:
-            costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in nats.items())
+            costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in verdict.nats.items())
             taken = "the law stays" if best == LAW else f"the law becomes {best.replace('_', ' ')}"
+            if verdict.is_close and not is_last:
+                taken += ", too close to tell: a longer order.warmup, or more run.validate_rows, may show more"
             journal.say(f"orders, in nats a validation row: {costs}; {taken}")
 
     def _reconsider(self, journal: Journal | None) -> None:

@@ -12,7 +12,7 @@ from model.denoiser import Prediction
 from model.orders import deterministic_order, next_log_probs
 from tests.training.small import small_dataset, small_recipe
 from training.config import RecipeError
-from training.rivals import GAP, LAST_GAP, LAW, OWN, candidates, compare, order_log_w, order_of
+from training.rivals import GAP, LAST_GAP, LAW, OWN, Verdict, candidates, compare, order_log_w, order_of
 from training.rows import Rows
 from training.trainer import Trained, train
 
@@ -55,6 +55,7 @@ def test_the_order_in_which_every_position_is_known_from_its_neighbour_wins(step
     assert verdict.nats[best] == pytest.approx(L * sure, abs=1e-5)
     assert verdict.nats[LAW] > 2 * verdict.nats[best]
     assert deterministic_order(order_log_w(orders[best])).tolist() == orders[best]
+    assert not verdict.is_close
 
 
 def test_a_law_that_is_as_good_goes_on() -> None:
@@ -80,6 +81,31 @@ def test_a_law_that_prefers_no_order_and_is_cheapest_goes_on() -> None:
     assert verdict.nats[LAW] < verdict.nats["left_to_right"]
     assert deterministic_order(law).tolist() == orders["left_to_right"]
     assert verdict.best == LAW
+
+
+def test_orders_that_a_net_cannot_tell_apart_are_close() -> None:
+    class Learned(Chain):
+        """Knows no position from any other; what a row costs is chance."""
+
+        def __call__(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
+            sure = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(int(hidden.sum())))
+            return Prediction(torch.stack([sure, -sure], -1), torch.zeros_like(sure))
+
+    orders = candidates(torch.zeros(L), ("left_to_right", "right_to_left"), has_own=False)
+    assert compare(Learned(), rows(), log_w=torch.zeros(L), orders=orders, seed=0).is_close
+    assert compare(follows(-1)(), rows(1), log_w=torch.zeros(L), orders=orders, seed=0).is_close
+
+
+@pytest.mark.parametrize("is_close", [False, True])
+def test_after_the_warm_up_it_is_said_that_orders_are_too_close_to_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, is_close: bool
+) -> None:
+    verdict = Verdict({LAW: 1.0, "left_to_right": 1.0, "right_to_left": 1.1}, LAW, is_close)
+    monkeypatch.setattr("training.trainer.compare", lambda *_, **__: verdict)
+    _train(tmp_path, RIVALS, "order.warmup=0.3", "order.anneal=0.3")
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("the law stays, too close to tell: a longer order.warmup") == is_close
+    assert (said.out + said.err).count("the law stays") == 2
 
 
 def test_a_law_does_not_lose_to_a_rival_only_because_it_is_drawn() -> None:
@@ -121,7 +147,8 @@ def test_the_law_begins_as_the_rival_rests_through_the_anneal_and_resumes_bit_fo
 def test_at_the_end_the_rival_is_kept_decided_if_it_is_cheaper_than_what_was_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verdicts = iter([({LAW: 1.0}, LAW), ({LAW: 2.0, "left_to_right": 1.0}, "left_to_right")])
+    last = Verdict({LAW: 2.0, "left_to_right": 1.0}, "left_to_right", is_close=False)
+    verdicts = iter([Verdict({LAW: 1.0}, LAW, is_close=True), last])
     monkeypatch.setattr("training.trainer.compare", lambda *_, **__: next(verdicts))
     order = (RIVALS, "order.warmup=0.3", "order.anneal=0.3")
     kept = _train(tmp_path, *order).denoiser.order_head.global_log_w().detach()
@@ -132,8 +159,8 @@ def test_at_the_end_the_rival_is_kept_decided_if_it_is_cheaper_than_what_was_lea
     assert torch.equal(again, kept)
 
 
-def _right_to_left_wins(*_: object, **__: object) -> tuple[dict[str, float], str]:
-    return {LAW: 2.0, "left_to_right": 3.0, "right_to_left": 1.0}, "right_to_left"
+def _right_to_left_wins(*_: object, **__: object) -> Verdict:
+    return Verdict({LAW: 2.0, "left_to_right": 3.0, "right_to_left": 1.0}, "right_to_left", is_close=False)
 
 
 def _log(work: Path) -> list[dict[str, float]]:
