@@ -28,7 +28,7 @@ GAP, LAST_GAP = 2.0, 6.0
 
 class Verdict(NamedTuple):
     """Mean nats a row of the law and of every rival by name, and the cheapest of them; `is_close` if the rows do not
-    tell the law and the best rival apart, as after a warm-up too short to meet what makes an order."""
+    tell a law that is not decided from the best rival, as after a warm-up too short to meet what makes an order."""
 
     nats: Mapping[str, float]
     best: str
@@ -65,7 +65,7 @@ def compare(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str
     costs |= {name: -log_likelihood(denoise, rows, list(order)) for name, order in orders.items()}
     nats = {name: float(cost.mean()) for name, cost in costs.items()}
     best = min(nats, key=nats.__getitem__)
-    is_close = _is_noise(costs[LAW] - costs[min(orders, key=nats.__getitem__)])
+    is_close = not _is_decided(log_w) and _is_noise(costs[LAW] - costs[min(orders, key=nats.__getitem__)])
     if best == LAW and OWN not in orders and _is_decided(log_w):
         own = deterministic_order(log_w).tolist()
         best = next((name for name, order in orders.items() if list(order) == own), LAW)
