@@ -5,6 +5,7 @@ be given as nine lines; the output is one line of 81 digits, its text nine lines
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -99,6 +100,7 @@ class GridTokenizer:
         return _EXAMPLE
 
 
+@cache
 def units() -> tuple[tuple[int, ...], ...]:
     """The cells of each row, column and box, 27 units of nine, in that order."""
     rows = [tuple(range(SIDE * i, SIDE * i + SIDE)) for i in range(SIDE)]
