@@ -79,7 +79,7 @@ class Law:
 
 def mean_order_rows(rows: Rows) -> Rows:
     """The rows that `mean_order` looks at."""
-    return rows.at(slice(_MEAN_ORDER_ROWS))
+    return rows.subset(_MEAN_ORDER_ROWS)
 
 
 def mean_order(denoise: Denoiser, rows: Rows, *, advance: Advance | None = None) -> list[int]:
@@ -102,9 +102,8 @@ def why_not_enumerable(rows: Rows) -> str | None:
 
 
 def choosing_rows(rows: Rows) -> Rows:
-    """The first rows, as many as `best_and_worst` can afford."""
-    count = _CHOICE_FORWARDS // 2 ** rows.x.shape[1]
-    return rows.at(slice(count))
+    """As many rows, evenly spaced, as `best_and_worst` can afford."""
+    return rows.subset(_CHOICE_FORWARDS // 2 ** rows.x.shape[1])
 
 
 @torch.inference_mode()

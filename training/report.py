@@ -80,7 +80,7 @@ def evaluate_model(
     reference: Network | None = None,
     advance: Advance | None = None,
 ) -> Figures:
-    """All figures of a split's first `limit` rows, as JSON: nats a row, each with its standard error.
+    """All figures of `limit` evenly spaced rows of a split, as JSON: nats a row, each with its standard error.
 
     `reference` is a network of the same data, trained under uniform orders; it is scored on the same rows, and what the
     model costs less or more is paired, row by row.

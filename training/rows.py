@@ -49,6 +49,11 @@ class Rows:
         """Some of the rows."""
         return Rows(self.x[index], self.lengths[index], None if self.clues is None else self.clues[index])
 
+    def subset(self, limit: int | None) -> "Rows":
+        """At most `limit` of the rows, evenly spaced."""
+        chosen = evenly_spaced(len(self), limit)
+        return self if len(chosen) == len(self) else self.at(torch.from_numpy(chosen).to(self.x.device))
+
     def widened(self) -> "Rows":
         """Ids as int64, however they are kept."""
         return Rows(self.x.long(), self.lengths, self.clues)
@@ -77,6 +82,17 @@ class Estimate:
         return f"{self.mean:.4f} ± {self.standard_error:.4f}"
 
 
+def evenly_spaced(num_rows: int, limit: int | None) -> NDArray[np.int64]:
+    """Row numbers of a subset: min(limit, num_rows) of 0..num_rows-1, ascending and evenly spaced, all if limit is None.
+
+    Every subset of a split is taken by this function. The head of a split is not representative: files are sorted by
+    length, by date or by chapter, and splits keep the order of their file.
+    """
+    if limit is None or limit >= num_rows:
+        return np.arange(num_rows)
+    return (2 * np.arange(limit) + 1) * num_rows // (2 * limit)  # the middle of each of `limit` equal stretches
+
+
 def as_rows(
     ids: NDArray[Any],
     lengths: NDArray[np.int64] | None = None,
@@ -85,12 +101,13 @@ def as_rows(
     limit: int | None = None,
     is_packed: bool = False,
 ) -> Rows:
-    """A split of a dataset as tensors; the first `limit` rows of it. Packed, ids stay as narrow as they are kept."""
-    x = torch.from_numpy(np.ascontiguousarray(ids[:limit]))
+    """A split of a dataset as tensors; `limit` evenly spaced rows of it. Packed, ids stay as narrow as they are kept."""
+    chosen = slice(None) if limit is None else evenly_spaced(len(ids), limit)
+    x = torch.from_numpy(np.ascontiguousarray(ids[chosen]))
     x = x if is_packed else x.long()
     full = torch.full((len(x),), x.shape[1])
-    shown = None if clues is None else torch.from_numpy(np.ascontiguousarray(clues[:limit]))
-    return Rows(x, full if lengths is None else torch.from_numpy(np.ascontiguousarray(lengths[:limit])), shown)
+    shown = None if clues is None else torch.from_numpy(np.ascontiguousarray(clues[chosen]))
+    return Rows(x, full if lengths is None else torch.from_numpy(np.ascontiguousarray(lengths[chosen])), shown)
 
 
 def some_rows(rows: NDArray[np.int64], most: int, generator: np.random.Generator) -> Tensor:
