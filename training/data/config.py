@@ -97,7 +97,8 @@ class TextData(_Canvases):
 
 
 class KjvData(_Canvases):
-    """The King James Version. Whole chapters are drawn for validation and test.
+    """The King James Version. Whole books are drawn for validation and test, related ones together; the shares are of
+    its characters, and at most so many are drawn.
 
     `stride`: training canvases begin at every so many tokens of a chapter (default: `length`, so that they do not
     overlap); those of the other splits never overlap.
