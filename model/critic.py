@@ -3,6 +3,8 @@
 A score function learns of an order's worth from one noisy number a row. The critic learns from every loss at every
 hidden position of every row, whichever order the row followed: `f_i(S) = E_x[CE_i(x_S) - c_i(x)]` by least squares. By
 it any law may be tried on simulated orders, as many as wanted, without a forward of the denoiser. Knows no denoiser.
+
+Rows may differ in length. A position past a row's end is absent: neither visible nor hidden, and no order reveals it.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from model.orders import hidden_after, next_log_probs, plackett_luce_order
 
-Cost = Callable[[Tensor], Tensor]
+Cost = Callable[[Tensor, Tensor], Tensor]  # hidden, absent [N, L] bool -> nats [N, L]
 MIN_WIDTH = 64
 MAX_LENGTH = 1024  # the orders tried in a step take memory that grows with the square of it
 
@@ -29,9 +31,12 @@ class Critic(nn.Module):
         for parameter in (*self.linear.parameters(), *self.outer.parameters()):
             nn.init.zeros_(parameter)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Expected losses in excess of the control, in nats: hidden [..., L] bool -> [..., L] float32."""
-        signs = 1.0 - 2.0 * hidden.float()
+    def forward(self, hidden: Tensor, absent: Tensor) -> Tensor:
+        """Expected losses in excess of the control, in nats: hidden, absent [..., L] bool -> [..., L] float32.
+
+        A visible position is read as 1, a hidden one as -1, an absent one as 0.
+        """
+        signs = (1.0 - 2.0 * hidden.float()).masked_fill(absent, 0.0)
         return self.linear(signs) + self.outer(F.gelu(self.inner(signs)))  # type: ignore[no-any-return]
 
 
@@ -44,23 +49,45 @@ def critic_error(expected: Tensor, cross_entropy: Tensor, hidden: Tensor, *, con
     return (expected.float() - target).square().masked_fill(~hidden, 0.0).sum(-1)
 
 
-def simulated_nelbo(log_w: Tensor, cost: Cost, noise: Tensor) -> Tensor:
+def simulated_nelbo(
+    log_w: Tensor, cost: Cost, noise: Tensor, *, known: Tensor | None = None, absent: Tensor | None = None
+) -> Tensor:
     """The NELBO of Plackett-Luce(log_w [L]) by `cost`, over orders drawn with Gumbel `noise` [M, L], M >= 2: scalar.
 
-    `cost` maps hidden sets [N, L] bool to nats [N, L] and is constant here. With the next position summed out at every
-    prefix of every order, `sum_k sum_i q_i f_i(S_k)`; its gradient for log_w is unbiased: through q, and each choice's
-    score weighted with what the order costs after it, less the mean of the other orders at that step.
+    Order m runs over the positions of one row of the data: `absent` [M, L] bool are past its end, `known` [M, L] bool
+    visible from the start; none where None. The mean over m is then the mean over rows: a position that few rows have
+    counts as rarely as it is there. `cost` is constant here. With the next position summed out at every prefix of every
+    order, `sum_k sum_i q_i f_i(S_k)`; its gradient for log_w is unbiased: through q, and each choice's score weighted
+    with what the order costs after it, less the mean of the other orders at that step (`_of_others`).
     """
     M, L = noise.shape
     assert M >= 2
-    sigma = plackett_luce_order(log_w, noise)  # [M, L]
-    hidden = hidden_after(sigma[:, None], torch.arange(L, device=noise.device).expand(M, L))  # [M, k, L]
+    is_absent = torch.zeros_like(noise, dtype=torch.bool) if absent is None else absent
+    is_fixed = is_absent if known is None else is_absent | known
+    sigma = plackett_luce_order(log_w, noise, is_fixed)  # [M, L], what is fixed first
+    num_fixed = is_fixed.sum(-1)
+    steps = torch.arange(L, device=noise.device)
+    hidden = hidden_after(sigma[:, None], num_fixed[:, None] + steps)  # [M, k, L], nothing once the row is complete
     with torch.no_grad():
-        costs = cost(hidden.view(M * L, L)).double().view(M, L, L).masked_fill(~hidden, 0.0)
+        costs = cost(hidden.view(M * L, L), is_absent[:, None].expand(M, L, L).reshape(M * L, L)).double()
+        costs = costs.view(M, L, L).masked_fill(~hidden, 0.0)
     log_q = next_log_probs(log_w, hidden)
     stages = (log_q.exp() * costs).sum(-1)  # [M, k]
     with torch.no_grad():
         after = stages.flip(-1).cumsum(-1).flip(-1) - stages  # what is still to pay once the k-th choice is made
-        advantage = (after - after.mean(0)) * M / (M - 1)
-    score = (log_q.gather(-1, sigma[..., None]).squeeze(-1) * advantage).sum(-1)
+        advantage = after - _of_others(after, num_fixed)
+    chosen = sigma.gather(-1, (num_fixed[:, None] + steps).clamp(max=L - 1))  # [M, k]
+    is_over = num_fixed[:, None] + steps >= L
+    score = (log_q.gather(-1, chosen[..., None]).squeeze(-1).masked_fill(is_over, 0.0) * advantage).sum(-1)
     return (stages.sum(-1) + score - score.detach()).mean()
+
+
+def _of_others(after: Tensor, num_fixed: Tensor) -> Tensor:
+    """The mean of the other orders at each step, of those over as many positions where there are any: [M, K] each.
+
+    An order's own draw is never in its baseline: that would scale its score down by (M - 1) / M.
+    """
+    others = ~torch.eye(len(after), dtype=torch.bool, device=after.device)
+    alike = others & (num_fixed[:, None] == num_fixed)
+    weights = torch.where(alike.any(-1, keepdim=True), alike, others).double()
+    return (weights / weights.sum(-1, keepdim=True)) @ after

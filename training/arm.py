@@ -42,6 +42,22 @@ class Shown(NamedTuple):
     asked: Tensor | None = None
 
 
+class Trials(NamedTuple):
+    """Orders on which a critic tries the law: Gumbel `noise` [M, L], and of the row that each runs over what is `known`
+    from the start and what is `absent`, past its end, [M, L] bool each."""
+
+    noise: Tensor
+    known: Tensor
+    absent: Tensor
+
+    def nelbo(self, log_w: Tensor, critic: Critic) -> Tensor:
+        """What the law log_w [L] costs by the critic, in nats a row less the control: scalar."""
+        return simulated_nelbo(log_w, critic, self.noise, known=self.known, absent=self.absent)
+
+    def to(self, device: torch.device) -> "Trials":
+        return Trials(*(part.to(device) for part in self))
+
+
 class Arm(nn.Module):
     """Strategies hook `forward` alone, so it answers both the training step and the validation."""
 
@@ -82,14 +98,14 @@ class Arm(nn.Module):
         lengths: Tensor,
         *,
         show: Show | None = None,
-        noise: Tensor | None = None,
+        trials: Trials | None = None,
         rests: bool = False,
     ) -> Prediction | Shown:
         """Tokens, hidden [B, L], lengths [B]. Without `show`, what the averaged weights predict.
 
         With it, a training step: `hidden` is what is hidden at the start, and `show` draws each row's prefix from the
         law's weights. While the law `rests` no row follows it, and the posterior is not asked. A critic tries the law
-        on the orders of Gumbel `noise` [M, L].
+        on the orders of `trials`.
         """
         if show is None:
             return self.average(tokens, hidden, lengths)  # type: ignore[no-any-return]
@@ -98,28 +114,30 @@ class Arm(nn.Module):
             log_w = self.posterior(tokens, ~hidden, lengths)  # [B, L]
         prefixes = show(log_w)
         if self._teacher_forcing:
-            return self._in_turn(tokens, lengths, law=law, prefixes=prefixes, noise=noise)
+            return self._in_turn(tokens, lengths, law=law, prefixes=prefixes, trials=trials)
         draws = len(prefixes.sigma) // len(tokens)
         log_w = log_w.repeat(draws, 1) if log_w.ndim == 2 else log_w
         prediction, earlier = self._ask(tokens.repeat(draws, 1), prefixes.hidden, lengths.repeat(draws))
         policy = prediction.order_logits if self.posterior is not None else None
         expected = simulated = None
-        if self.critic is not None and noise is not None:
-            expected, simulated = self.critic(prefixes.hidden), simulated_nelbo(law, self.critic, noise)
+        if self.critic is not None and trials is not None:
+            expected = self.critic(prefixes.hidden, _absent(prefixes.hidden, lengths.repeat(draws)))
+            simulated = trials.nelbo(law, self.critic)
             log_w = log_w.detach()  # the critic alone moves the law
         return Shown(log_w, prefixes, prediction, policy, expected, simulated, earlier)
 
     def _in_turn(
-        self, tokens: Tensor, lengths: Tensor, *, law: Tensor, prefixes: Prefixes, noise: Tensor | None
+        self, tokens: Tensor, lengths: Tensor, *, law: Tensor, prefixes: Prefixes, trials: Trials | None
     ) -> Shown:
         """One forward for all steps of each row's order. The critic alone moves the law."""
         logits = self.denoiser.in_turn(tokens, prefixes.ranks, lengths)
         prediction = Prediction(logits, law.expand(tokens.shape))
-        if self.critic is None or noise is None:
+        if self.critic is None or trials is None:
             return Shown(law, prefixes, prediction, None, None, None, ())
-        asked, hidden = prefixes.some_turns(_TURNS)
-        expected = self.critic(hidden).gather(-1, asked[..., None]).squeeze(-1)
-        return Shown(law, prefixes, prediction, None, expected, simulated_nelbo(law, self.critic, noise), (), asked)
+        asked, hidden = prefixes.some_turns(_TURNS)  # [B, M] and [B, M, L]
+        absent = _absent(tokens, lengths)[:, None].expand(hidden.shape)
+        expected = self.critic(hidden, absent).gather(-1, asked[..., None]).squeeze(-1)
+        return Shown(law, prefixes, prediction, None, expected, trials.nelbo(law, self.critic), (), asked)
 
     def _ask(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
         """A frozen denoiser is asked as it is served."""
@@ -174,6 +192,11 @@ class Arm(nn.Module):
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+
+def _absent(like: Tensor, lengths: Tensor) -> Tensor:
+    """The positions past each row's end: [B, L] bool."""
+    return torch.arange(like.shape[1], device=like.device) >= lengths[:, None]
 
 
 def whole(tensor: Tensor) -> Tensor:

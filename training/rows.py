@@ -83,7 +83,7 @@ class Estimate:
 
 
 def evenly_spaced(num_rows: int, limit: int | None) -> NDArray[np.int64]:
-    """Row numbers of a subset: min(limit, num_rows) of 0..num_rows-1, ascending and evenly spaced, all if limit is None.
+    """Row numbers of a subset: min(limit, num_rows) of 0..num_rows-1, evenly spaced and ascending; all without a limit.
 
     Every subset of a split is taken by this function. The head of a split is not representative: files are sorted by
     length, by date or by chapter, and splits keep the order of their file.
@@ -101,7 +101,7 @@ def as_rows(
     limit: int | None = None,
     is_packed: bool = False,
 ) -> Rows:
-    """A split of a dataset as tensors; `limit` evenly spaced rows of it. Packed, ids stay as narrow as they are kept."""
+    """A split of a dataset as tensors; `limit` evenly spaced rows of it. Packed, ids stay as narrow as they come."""
     chosen = slice(None) if limit is None else evenly_spaced(len(ids), limit)
     x = torch.from_numpy(np.ascontiguousarray(ids[chosen]))
     x = x if is_packed else x.long()

@@ -18,7 +18,7 @@ from model.critic import critic_error
 from model.denoiser import cross_entropy
 from model.objective import Loss, even_loss, order_form, teacher_forced
 from model.prefixes import Prefixes
-from training.arm import ORDER_GROUPS, Arm, Shown, whole
+from training.arm import ORDER_GROUPS, Arm, Shown, Trials, whole
 from training.batches import Batch, draw_batch, simulated_noise, uniform_share
 from training.config import Recipe
 from training.data.dataset import Symmetries
@@ -72,13 +72,15 @@ class Stepper:
         self._arm.train()
         self._set_rates(step)
         batch = draw_batch(self._rows, self._recipe, step=step, symmetries=self._symmetries)
+        trials = trials_over(batch.rows, self._recipe, step=step)
+        trials = None if trials is None else trials.to(self._device)
         losses, sums = [], torch.zeros(2, *self._arm.baseline.mean.shape, dtype=torch.float64, device=self._device)
         for number in range(self._accumulate):
             start = (number * self._fabric.world_size + self._fabric.global_rank) * self._share
             mine = batch.cut(slice(start, start + self._share), self._device)
             torch.manual_seed((self._recipe.seed + 1) * _DROPOUT_STRIDE + step * len(batch.rows) + start)
             with self._fabric.no_backward_sync(self._module, enabled=number + 1 < self._accumulate):  # type: ignore[arg-type]
-                part = self._part(mine, step)
+                part = self._part(mine, trials, step)
                 self._refuse_nonfinite(part.loss.total, "loss", step)
                 self._fabric.backward(part.loss.total / self._accumulate)
             losses.append(part.loss)
@@ -113,11 +115,10 @@ class Stepper:
     def _device(self) -> torch.device:
         return self._fabric.device
 
-    def _part(self, batch: Batch, step: int) -> _Part:
+    def _part(self, batch: Batch, trials: Trials | None, step: int) -> _Part:
         rows, draws, order = batch.rows, batch.draws, self._recipe.order
         rests = uniform_share(order, self._recipe.optimizer, step) == 1.0
-        noise = simulated_noise(rows.x.shape[1], self._recipe, step=step).to(self._device) if order.has_critic else None
-        shown: Shown = self._module(rows.x, ~draws.known, rows.lengths, show=draws.under, noise=noise, rests=rests)
+        shown: Shown = self._module(rows.x, ~draws.known, rows.lengths, show=draws.under, trials=trials, rests=rests)
         x = rows.x.repeat(order.draws, 1)
         losses, control = cross_entropy(shown.prediction.token_logits, x), self._arm.control(x)
         loss = self._loss(losses, shown, control)
@@ -181,6 +182,16 @@ class Stepper:
         for group in self._optimizer.param_groups:
             is_resting = group["name"] in ORDER_GROUPS and progress < order.rests_until
             group["lr"] = 0.0 if is_resting else group["peak"] * warm * cosine
+
+
+def trials_over(rows: Rows, recipe: Recipe, *, step: int) -> Trials | None:
+    """Orders for a critic to try the law on, over rows of the global batch as they are without a prompt, so that every
+    process tries the same; None without a critic."""
+    if not recipe.order.has_critic:
+        return None
+    noise = simulated_noise(rows.x.shape[1], recipe, step=step)
+    tried = rows.at(torch.arange(len(noise)) % len(rows))
+    return Trials(noise, tried.given & ~tried.padding, tried.padding)
 
 
 def _critic_error(shown: Shown, losses: Tensor, control: Tensor) -> Tensor:

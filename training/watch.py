@@ -92,11 +92,11 @@ def validation_figures(
 
 @torch.inference_mode()
 def own_regret(denoise: Denoiser, rows: Rows, *, log_w: Tensor, is_contextual: bool) -> float | None:
-    """Order regret on the net itself, the best order chosen on one half of the rows and scored on the other.
+    """Order regret on the net itself, the best order chosen on every other row and scored on those between.
 
     None for rows that are long or differ in length, and where orders hardly differ.
     """
-    x, L = rows.x[:REGRET_ROWS], rows.x.shape[1]
+    x, L = rows.subset(REGRET_ROWS).x, rows.x.shape[1]
     if L > MAX_REGRET_LENGTH or len(x) < 4 or bool(rows.padding.any()):
         return None
 
@@ -110,11 +110,11 @@ def own_regret(denoise: Denoiser, rows: Rows, *, log_w: Tensor, is_contextual: b
 
         return subset_table(ask, x)
 
-    losses, half = table(0), len(x) // 2
+    losses = table(0)
     law = order_table(log_w.to(x.device))
     if is_contextual:
-        law = _impossible_inside(table(1)[half:])
-    return regret(law, validation=losses[:half], test=losses[half:]).ratio
+        law = _impossible_inside(table(1)[1::2])
+    return regret(law, validation=losses[::2], test=losses[1::2]).ratio
 
 
 def _impossible_inside(table: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from tests.training.small import small_recipe
 from training.batches import draw_batch, marginal_logprobs, row_indices, uniform_share
 from training.evaluate import Rows, known_sets
 from training.rows import MOST_BORDERS, known_spans
+from training.stepper import trials_over
 
 
 def _rows(num_rows: int = 50, L: int = 5) -> Rows:
@@ -140,3 +141,17 @@ def test_marginals_count_every_position_or_all_of_them_together_without_the_padd
     torch.testing.assert_close(own, torch.tensor([[2.5, 0.5, 0.5], [0.5, 1.5, 1.5]]).double() / 3.5)
     shared = marginal_logprobs(rows, (3,)).exp()
     torch.testing.assert_close(shared, torch.tensor([[3.5, 1.5, 1.5]]).double() / 6.5)
+
+
+def test_a_critic_tries_the_law_on_rows_as_they_are_without_their_prompts() -> None:
+    """What is past a row's end is absent, a clue is known, a random prompt is neither."""
+    lengths, clues = torch.tensor([5, 2, 3]), torch.zeros(3, 5, dtype=torch.bool)
+    clues[0, 1] = True
+    rows = Rows(torch.arange(15).view(3, 5), lengths, clues)
+    trials = trials_over(rows, small_recipe("prompts.share=1.0"), step=4)
+    assert trials is not None
+    assert len(trials.noise) == 128
+    for m in range(len(trials.noise)):
+        assert trials.absent[m].tolist() == [i >= lengths[m % 3] for i in range(5)]
+        assert trials.known[m].tolist() == clues[m % 3].tolist()
+    assert trials_over(rows, small_recipe("order.kind=uniform"), step=4) is None
