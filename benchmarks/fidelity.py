@@ -32,6 +32,7 @@ from model.errors import ArtifactError
 from training.controls import Law
 from training.evaluate import Estimate, as_rows
 from training.privacy import compare
+from training.rows import evenly_spaced
 
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints" / "adult"
 SEED = 1994  # of the controls, and the first of the samples
@@ -102,7 +103,8 @@ def control(task: Fields) -> Fields:
         other = real_rows(ADULT, tokenizer)["test"]
     else:
         is_anew = task["arm"] == "training rows, drawn anew"
-        places = np.random.default_rng(SEED).integers(0, len(dataset.train), limit) if is_anew else np.arange(limit)
+        some = evenly_spaced(len(dataset.train), limit)
+        places = np.random.default_rng(SEED).integers(0, len(dataset.train), limit) if is_anew else some
         other = decoded(dataset.train[places], tokenizer, seed=SEED)
     return {"control": task["arm"], **_likeness(other, artifact, limit)}
 

@@ -3,9 +3,9 @@
     python -m benchmarks.imputation [--quick] [--seeds N] [--json] [--work DIR] [--jobs N]
         [--no-adult] [--table FILE[=SEEDS]]... [--drop COLUMN]... [--categorical COLUMN]...
 
-Adult, and any table given. Of the first test rows a share of all cells is hidden, each by chance alone (MCAR), another
-mask for each seed; cells that are missing in the file are never scored. On the same cells, all at the resolution of the
-table's at most 32 bins:
+Adult, and any table given. Of evenly spaced test rows a share of all cells is hidden, each by chance alone (MCAR),
+another mask for each seed; cells that are missing in the file are never scored. On the same cells, all at the
+resolution of the table's at most 32 bins:
 
 - `unveil`: a net of about 86,000 parameters with the shipped settings, learned order, a quarter of its rows prompted;
   one forward gives each hidden cell's law given all that is known, and a missing value is never offered, as
@@ -43,7 +43,7 @@ from model.denoiser import Barring
 from model.network import Network
 from model.sampler import decode
 from training.data.dataset import Dataset
-from training.rows import Estimate
+from training.rows import Estimate, evenly_spaced
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -109,15 +109,15 @@ def _task(table: Fields, dataset: Dataset, given: Namespace, seed: int) -> Field
 def measure(task: Fields) -> Fields:
     """All arms of one seed on the same hidden cells."""
     dataset = load(task["data"])
-    rows = dataset.test[: task["rows"]]
+    rows = dataset.test[evenly_spaced(len(dataset.test), task["rows"])]
     hidden = _hide(rows, dataset, share=task["hidden_share"], seed=task["seed"])
     net, net_seconds = _net(task, dataset)
     guesses = {"unveil": by_net(net, dataset, rows, hidden), "mode": by_mode(dataset, rows, hidden)}
     started = time.process_time()
     guesses["boosting"], chosen = by_boosting(dataset, rows, hidden, task)
     seconds = {"unveil": net_seconds, "boosting": time.process_time() - started}
-    cut = slice(task["filled_rows"])
-    filled = fill_in_order(net, dataset, rows[cut], hidden[cut], seed=task["seed"])
+    some = evenly_spaced(len(rows), task["filled_rows"])
+    filled = fill_in_order(net, dataset, rows[some], hidden[some], seed=task["seed"])
     return {
         "seed": task["seed"],
         "rows": len(rows),
@@ -128,7 +128,7 @@ def measure(task: Fields) -> Fields:
         "parameters": net.num_parameters,
         "train_seconds": seconds,
         "arms": {name: _figures(guesses[name], rows[hidden]) for name in ARMS},
-        "filled": _filled_figures(filled, guesses["unveil"], rows[cut], hidden[cut]),
+        "filled": _filled_figures(filled, guesses["unveil"], some, rows, hidden),
         "columns": _by_column(guesses, rows, hidden, dataset),
         "unveil_minus": {rival: _paired(guesses["unveil"], guesses[rival], rows, hidden) for rival in RIVALS},
     }
@@ -189,7 +189,8 @@ def by_boosting(dataset: Dataset, rows: Ids, hidden: Mask, task: Fields) -> tupl
     settings each column has, None where its shares were better."""
     law = np.zeros((int(hidden.sum()), max(dataset.tokenizer.vocabulary_sizes)))
     column_of_cell = np.nonzero(hidden)[1]
-    known, train = np.where(hidden, np.nan, rows), dataset.train[: task["forest_rows"]]
+    known = np.where(hidden, np.nan, rows)
+    train = dataset.train[evenly_spaced(len(dataset.train), task["forest_rows"])]
     masks = [
         _hide(part, dataset, share=task["hidden_share"], seed=task["seed"] + stream)
         for part, stream in ((train, 1000), (dataset.validation, 2000))
@@ -281,15 +282,16 @@ def expected_calibration_error(confidence: Floats, hits: Mask) -> float:
     return float(np.abs(gaps).sum() / len(hits))
 
 
-def _filled_figures(filled: Ids, guesses: Guesses, rows: Ids, hidden: Mask) -> Fields:
-    """Filling cell by cell beside each cell's own likeliest value, on the same cells."""
-    truth = rows[hidden]
-    alone = guesses.likeliest[: len(truth)]
+def _filled_figures(filled: Ids, guesses: Guesses, some: Ids, rows: Ids, hidden: Mask) -> Fields:
+    """Filling cell by cell beside each cell's own likeliest value, on the same cells: those of the rows `some`, which
+    `filled` is of; all else is of all rows."""
+    truth = rows[some][hidden[some]]
+    alone = guesses.likeliest[np.isin(np.nonzero(hidden)[0], some)]
     return {
-        "rows": len(rows),
+        "rows": len(some),
         "accuracy": float((filled == truth).mean()),
         "each_alone": float((alone == truth).mean()),
-        "difference": asdict(_by_row((filled == truth) * 1.0 - (alone == truth), hidden)),
+        "difference": asdict(_by_row((filled == truth) * 1.0 - (alone == truth), hidden[some])),
     }
 
 

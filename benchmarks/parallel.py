@@ -103,7 +103,8 @@ def _latent(task: Fields) -> Fields:
     nets = {arm: train_arm(arm, problem, dataset, task).denoiser for arm in ARMS}
     score = against_law(problem)
     points = _points(nets, problem.num_latents + problem.num_observations, score, task, seed=task["seed"])
-    return {"points": points, "real": score(dataset.test[: task["samples"]])}
+    real = dataset.test[: task["samples"]]  # rows are independent draws, in no order
+    return {"points": points, "real": score(real)}
 
 
 def _adult(task: Fields) -> Fields:

@@ -3,7 +3,7 @@
     python -m benchmarks.prompts [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--plot FILE]
         [--no-adult] [--table FILE[=SEEDS]]... [--drop COLUMN]... [--categorical COLUMN]...
 
-On the first test rows, paired by row: the NELBO of the hidden columns given a random known set (|C| ~ U{0..L-1}, C
+On evenly spaced test rows, paired by row: the NELBO of the hidden columns given a random known set (|C| ~ U{0..L-1}, C
 uniform given its size), a hidden column, of the global arm minus the uniform one; once with both under uniform orders
 of what is hidden, once with each under its own law of it, as it is deployed. And the accuracy of guessing each single
 column from all others, in points. Goals: the upper 95 % limits over seeds at most .01 nat and .5 points.

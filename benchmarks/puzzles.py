@@ -2,12 +2,12 @@
 
     python -m benchmarks.puzzles [--quick] [--seeds N] [--json] [--puzzles N]
 
-The first N puzzles (500) of the training pool of training/recipes/sudoku-start.toml, whose bundled model has seed 0,
-each under a random symmetry, as a batch shows them: without a clue to spare, which is how that recipe trains on all of
-them, and the same with up to `extra_clues` more at random, as it validates and tests on them (and as `versions` above 1
-trains on some). qqwing counts the solutions of each, solves it and rates it; that its solution is ours is compared
-digit by digit. Seeds are of the pool; counts are over all of them. Where qqwing is not installed it says so and ends
-with code 1.
+The first N puzzles (500) of the training pool of training/recipes/sudoku-start.toml, whose bundled model has seed 0. A
+pool is in no order: each of its puzzles is drawn independently, by one procedure. Each is shown under a random
+symmetry, as in a batch: without a clue to spare, which is how that recipe trains on all of them, and the same with up
+to `extra_clues` more at random, as it validates and tests on them (and as `versions` above 1 trains on some). qqwing
+counts the solutions of each, solves it and rates it; that its solution is ours is compared digit by digit. Seeds are of
+the pool; counts are over all of them. Where qqwing is not installed it says so and ends with code 1.
 """
 
 import argparse

@@ -55,7 +55,7 @@ SEED = 8_731
 
 def main() -> None:
     parser = arguments(__doc__, work="runs/teacher-forcing", seeds=3)
-    parser.add_argument("--rows", type=int, help="test molecules; 512 where left out")
+    parser.add_argument("--rows", type=int, help="test molecules, evenly spaced; 512 where left out")
     parser.add_argument("--smiles", type=Path, help="a file of SMILES, one a line, instead of MOSES")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a key of the recipe")
     given = parser.parse_args()

@@ -29,6 +29,7 @@ from training.data.files import read_table
 from training.data.splits import Index, draw_out, take
 from training.data.wheels import read_member
 from training.fidelity import number_of
+from training.rows import evenly_spaced
 from unveil.training_commands import cache_folder
 
 CHUNK = 1024
@@ -91,8 +92,8 @@ def real_rows(data: Fields, tokenizer: TableTokenizer) -> dict[str, dict[str, Ce
 
 
 def cut(columns: Mapping[str, Cells], limit: int) -> dict[str, Cells]:
-    """The first rows."""
-    return {name: cells[:limit] for name, cells in columns.items()}
+    """At most `limit` of the rows, evenly spaced."""
+    return {name: cells[evenly_spaced(len(cells), limit)] for name, cells in columns.items()}
 
 
 def _cell(column: Column, value: object) -> object:

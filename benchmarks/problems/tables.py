@@ -21,7 +21,7 @@ from training.config import Recipe, RecipeError, build_recipe
 from training.data.dataset import Dataset
 from training.data.files import read_table
 from training.data.load import load_dataset
-from training.trainer import posterior_forwards, train
+from training.trainer import train
 from unveil.training_commands import cache_folder
 
 MAX_BINS = 32
@@ -97,9 +97,20 @@ def load(data: Fields) -> Dataset:
     return load_dataset(recipe.data, cache=cache_folder())
 
 
-def arm(kind: str, *, data: Fields, seed: int, budget: Fields, share: float = 0.0, size: int = PARAMETERS) -> Fields:
-    """All that an arm is. `share` of its training rows are prompted; `size` is its number of parameters, about."""
-    return {"kind": kind, "data": data, "seed": seed, "share": share, "size": size, **budget}
+def arm(
+    kind: str,
+    *,
+    data: Fields,
+    seed: int,
+    budget: Fields,
+    share: float = 0.0,
+    size: int = PARAMETERS,
+    fixed: Sequence[int] | None = None,
+) -> Fields:
+    """All that an arm is. `share` of its training rows are prompted; `size` is its number of parameters, about; `fixed`
+    is the order of an arm of that kind."""
+    own = {} if fixed is None else {"fixed": list(fixed)}
+    return {"kind": kind, "data": data, "seed": seed, "share": share, "size": size, **own, **budget}
 
 
 def pair(task: Fields, dataset: Dataset) -> dict[str, Network]:
@@ -111,11 +122,10 @@ def pair(task: Fields, dataset: Dataset) -> dict[str, Network]:
 
 
 def trained(spec: Fields, dataset: Dataset, *, work: Path) -> Network:
-    """The arm's network, found in `work` or trained into it; a contextual arm pays for its posterior with steps."""
+    """The arm's network, found in `work` or trained into it."""
     folder = work / "arms" / arm_name(spec, dataset)
     if not (folder / "artifact").exists():
-        recipe = affordable(arm_recipe(spec, dataset))
-        result = train(recipe, dataset, work=folder / "run")
+        result = train(arm_recipe(spec, dataset), dataset, work=folder / "run")
         assert result is not None, "run in one process"
         save_artifact(
             folder / "artifact",
@@ -138,16 +148,15 @@ def arm_name(spec: Fields, dataset: Dataset) -> str:
 def arm_recipe(spec: Fields, dataset: Dataset) -> Recipe:
     """The recipe of an arm: shipped settings, but for its size and budget.
 
-    A fixed order goes left to right, with the learned arms' warm-up, share of uniform rows and spread.
+    A fixed order has the learned arm's warm-up, share of uniform rows and spread.
     """
-    L = dataset.train.shape[1]
     steps = spec["steps"]
     fields: Fields = {
         "name": f"{dataset.name}-{spec['kind']}",
         "seed": spec["seed"],
         "data": spec["data"],
         "model": network(spec["size"], dataset),
-        "order": {"kind": spec["kind"], **({"fixed": list(range(L))} if spec["kind"] == "fixed" else {})},
+        "order": {"kind": spec["kind"], "fixed": spec.get("fixed")},
         "prompts": {"share": spec["share"]},
         "optimizer": {"steps": steps, "batch_size": spec["batch_size"], "warmup_steps": min(200, steps // 10)},
         "run": {
@@ -159,15 +168,7 @@ def arm_recipe(spec: Fields, dataset: Dataset) -> Recipe:
             "keep_checkpoints": 1,
         },
     }
-    fields["order"] |= spec.get("order", {})
     return build_recipe(fields, source=f"arm {spec['kind']}")
-
-
-def affordable(recipe: Recipe) -> Recipe:
-    """The recipe with as many steps as its forwards allow, the posterior's passes counted."""
-    budget = recipe.optimizer.num_steps * recipe.optimizer.batch_size
-    steps = recipe.optimizer.num_steps * budget // (budget + posterior_forwards(recipe))
-    return recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update={"steps": steps})})
 
 
 def network(size: int, dataset: Dataset) -> Fields:

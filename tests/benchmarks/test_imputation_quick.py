@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.imputation import ARMS, Guesses, _hide, _paired, by_mode, expected_calibration_error
+from benchmarks.imputation import ARMS, Guesses, _filled_figures, _hide, _paired, by_mode, expected_calibration_error
 from model.errors import DataError
 from model.tokenizers.table import TableTokenizer
 from tests.benchmarks.quick import call, run_one_seed
@@ -93,3 +93,15 @@ def test_differences_are_paired_by_row() -> None:
     # Residuals of the row sums 2, 0, 0, 0 about their mean, over 8 cells: 1.0 * sqrt(4) / 8.
     assert found["accuracy"]["standard_error"] == pytest.approx(0.25)
     assert found["nats"]["mean"] == 0.0
+
+
+def test_cells_filled_in_some_rows_are_set_beside_the_guesses_of_those_very_cells() -> None:
+    rows = np.arange(12).reshape(6, 2)
+    hidden = np.array([[1, 0], [1, 1], [0, 0], [0, 1], [1, 1], [1, 0]], dtype=bool)
+    some = np.array([1, 4])
+    likeliest = rows[hidden].copy()
+    likeliest[[0, 1, 6]] += 100  # wrong in rows 0, 1 and 5, once each
+    guesses = Guesses(likeliest, np.full(7, 0.5), np.full(7, 0.5))
+    found = _filled_figures(rows[some][hidden[some]], guesses, some, rows, hidden)
+    assert (found["rows"], found["accuracy"], found["each_alone"]) == (2, 1.0, 0.75)
+    assert found["difference"]["mean"] == 0.25

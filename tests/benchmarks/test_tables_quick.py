@@ -1,6 +1,7 @@
 """The quick variants of the benchmarks on real tables, which share their arms: what they print fits together."""
 
 from importlib.util import find_spec
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,23 @@ import torch
 
 from benchmarks.capacity import SIZES, plot
 from benchmarks.fidelity import BUNDLED, CONTROLS
-from benchmarks.problems.fidelity import decoded, real_rows, sample
+from benchmarks.problems.fidelity import cut, decoded, real_rows, sample
+from benchmarks.problems.mixture import drawn_orders, mixture_log_likelihood
 from benchmarks.problems.order_search import Costs, greedy_order, search_order
-from benchmarks.problems.tables import affordable, arm, arm_name, arm_recipe, as_architecture, load, table_data
-from benchmarks.tables import BOUND, LEARNED, RIVALS
-from model.denoiser import Prediction
+from benchmarks.problems.tables import arm, arm_name, arm_recipe, as_architecture, load, table_data
+from benchmarks.tables import DECIDED, LEARNED, MIXTURE, RANDOM, RIVALS, UNIFORM_BOUND, UNIFORM_MIXTURE, arms_of
+from model.denoiser import Denoiser, Prediction
 from model.errors import DataError
+from model.exact import log_likelihood as exact_log_likelihood
+from model.exact import order_table
 from model.manifest import OrderSpec
 from model.transformer import Transformer
 from tests.benchmarks.quick import call, run_one_seed
+from tests.model.enumerable import World, random_world
 from tests.training.small import small_dataset, write_csv
 from training.data.config import AdultData
 from training.data.load import load_dataset
 from training.evaluate import as_rows, log_likelihood
-from training.trainer import posterior_forwards
 from unveil.training_commands import cache_folder
 
 FIDELITY = [] if find_spec("sdmetrics") else ["--no-fidelity"]
@@ -42,7 +46,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_tables_compares_the_arms_on_the_same_rows_of_adult_and_of_a_file(work: Path, tmp_path: Path) -> None:
     own = write_csv(tmp_path / "own.csv")
-    arguments = ("--table", f"{own}=1", "--drop", "c", "--categorical", "d", "--also", "own:contextual=0", *FIDELITY)
+    arguments = ("--table", f"{own}=1", "--drop", "c", "--categorical", "d", *FIDELITY)
     report = run_one_seed("tables", work, *arguments)
     assert [table["name"] for table in report["tables"]] == ["adult", "own"]
     assert run_one_seed("tables", work, *arguments, "--no-adult")["tables"] == report["tables"][1:]
@@ -51,13 +55,17 @@ def test_tables_compares_the_arms_on_the_same_rows_of_adult_and_of_a_file(work: 
     assert list(report["tables"][1]["ids"]) == ["a", "b", "d"]
     for table in report["tables"]:
         (seed,) = table["seeds"]
-        assert ("contextual" in seed["parameters"]) == (table["name"] == "adult")
-        assert set(RIVALS) < set(seed["nats"])
-        assert sorted(seed["orders"]["learned"]) == sorted(seed["orders"]["searched for the uniform net"])
-        for learned in (LEARNED, BOUND):
-            for rival, difference in seed["learned_minus"][learned].items():
-                expected = seed["nats"][learned]["mean"] - seed["nats"][rival]["mean"]
+        assert set(RIVALS) == set(seed["nats"]) & set(RIVALS)
+        assert set(RIVALS) < set(seed["minus"][LEARNED])
+        assert len({tuple(sorted(order)) for order in seed["orders"].values()}) == 1
+        for name, rivals in seed["minus"].items():
+            for rival, difference in rivals.items():
+                expected = seed["nats"][name]["mean"] - seed["nats"][rival]["mean"]
                 assert difference["mean"] == pytest.approx(expected, abs=1e-6), rival
+        each = [seed["nats"][f"fixed, {name} (exact)"]["mean"] for name in RANDOM]
+        assert seed["nats"][DECIDED]["mean"] == pytest.approx(sum(each) / len(RANDOM))
+        assert seed["mixture"] == MIXTURE
+        assert seed["nats"][UNIFORM_MIXTURE]["mean"] < seed["nats"][UNIFORM_BOUND]["mean"] + 0.05
         assert not table["learned_beats_all"]  # one seed has no interval
         assert (table["fidelity"] is None) == bool(FIDELITY)
         for found in (table["fidelity"] or {}).values():
@@ -120,7 +128,6 @@ def test_capacity_gains_are_what_one_arm_has_over_the_other(work: Path, tmp_path
     ("arguments", "says"),
     [
         (["--table", "nowhere.csv"], "nowhere.csv"),
-        (["--also", "adult:global=1"], "--also adult:global=1: takes TABLE:KIND=SEEDS"),
         (["--table", "{own}", "--drop", "z"], '--drop z: no --table has a column "z"'),
         (["--table", "{own}", "--categorical", "a", "--drop", "a"], 'column "a" is in data.drop and in data.columns'),
     ],
@@ -150,12 +157,61 @@ def test_an_arm_is_named_by_all_that_it_is_and_by_the_rows_not_by_where_they_lie
     assert len(names | {arm_name(spec, load(data)) for spec in changed}) == 5
 
 
-def test_a_contextual_arm_pays_for_its_posterior() -> None:
-    data = {"kind": "table", "path": "small.csv"}
-    spec = arm("contextual", data=data, seed=0, budget={"steps": 100, "batch_size": 10})
-    recipe = affordable(arm_recipe(spec, small_dataset()))
-    spent = recipe.optimizer.num_steps * 10 + posterior_forwards(recipe)
-    assert 900 < spent <= 1000
+def test_fixed_arms_differ_from_the_learned_one_by_their_order_alone() -> None:
+    task = {"data": {"kind": "table", "path": "small.csv"}, "seed": 3, "share": 0.25, "budget": BUDGET}
+    specs = arms_of(task, 4)
+    recipes = {name: arm_recipe(spec, small_dataset()).model_dump(exclude={"name"}) for name, spec in specs.items()}
+    for name in ("left to right", *RANDOM):
+        order = recipes[name].pop("order")
+        assert sorted(order["fixed"]) == [0, 1, 2, 3]
+        assert order | {"kind": "global", "fixed": None} == recipes["global"]["order"]
+        assert recipes[name] == {key: value for key, value in recipes["global"].items() if key != "order"}
+    drawn = [specs[name]["fixed"] for name in RANDOM]
+    again, other = (arms_of({**task, "seed": seed}, 4) for seed in (3, 4))
+    assert drawn == [again[name]["fixed"] for name in RANDOM]
+    assert drawn != [other[name]["fixed"] for name in RANDOM]
+
+
+@pytest.mark.parametrize("log_w", [[0.0, 0.0, 0.0, 0.0], [2.0, -1.0, 0.0, -1.0]])
+def test_a_mixture_of_orders_is_the_mean_of_the_probabilities_along_them(log_w: list[float]) -> None:
+    world = random_world(L=4, V=2, seed=5, imperfection=0.7)
+    orders = drawn_orders(torch.tensor(log_w), 6, seed=0)
+    assert len({tuple(order) for order in orders}) > 1
+    found = mixture_log_likelihood(denoiser_of(world), as_rows(world.x.numpy()), orders)
+    ce = world.tables()  # [V**L, 2**L, L]
+    along = torch.zeros(len(orders), len(world.x), dtype=torch.float64)
+    for number, order in enumerate(orders):
+        for k, position in enumerate(order):
+            along[number] += ce[:, sum(1 << i for i in order[:k]), position]
+    assert torch.allclose(found, (-along).exp().mean(0).log(), atol=1e-5)
+    assert float(found.exp().sum()) == pytest.approx(1.0, abs=1e-5)  # a distribution over all rows
+    assert float((found + along.mean(0)).min()) >= -1e-5  # never below the mean of the logs, the NELBO
+    assert float((found + along.mean(0)).max()) > 0.01
+
+
+def test_the_mixture_over_all_orders_is_the_likelihood_with_the_order_summed_out() -> None:
+    world = random_world(L=3, V=2, seed=1, imperfection=0.7)
+    every = [list(order) for order in permutations(range(3))]
+    found = mixture_log_likelihood(denoiser_of(world), as_rows(world.x.numpy()), every)
+    assert torch.allclose(found, exact_log_likelihood(-world.tables(), order_table(torch.zeros(3))), atol=1e-5)
+
+
+def denoiser_of(world: World) -> Denoiser:
+    """The world's table of logits as a denoiser."""
+    V, L = world.logits.shape[-1], world.x.shape[1]
+
+    def denoise(tokens: torch.Tensor, hidden: torch.Tensor, lengths: torch.Tensor) -> Prediction:
+        digits = torch.where(hidden, 0, tokens + 1)
+        return Prediction(world.logits[(digits * (V + 1) ** torch.arange(L)).sum(-1)], torch.zeros(tokens.shape))
+
+    return denoise
+
+
+def test_rows_that_are_cut_are_evenly_spaced() -> None:
+    cells = {"a": np.arange(100), "b": np.arange(100).astype(object)}
+    found = cut(cells, 4)
+    assert found["a"].tolist() == found["b"].tolist() == [12, 37, 62, 87]
+    assert cut(cells, 1000)["a"].tolist() == list(range(100))
 
 
 def small_net() -> Transformer:
