@@ -101,6 +101,9 @@ def time_step(rates: Floats, hidden: Bools, steps_left: Ints) -> Floats:
     A time step from t to s reveals the positions whose T_i falls into (s, t], which in the race is
     `E_i < tau = log(t/s)`. Only ratios of w matter, so the grid is free: tau is set such that the step is expected to
     reveal its equal share, `sum_i 1 - exp(-w_i tau) = hidden / steps_left`. Equal weights give the linear grid in t.
+
+    The grid therefore adapts to what each canvas has left. The law of the order is the schedule's; which positions fall
+    into one step together is not, as it would be on one grid fixed beforehand.
     """
     share = hidden.sum(-1) / steps_left
     centre = np.where(hidden, rates, -np.inf).max(-1)

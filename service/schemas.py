@@ -50,7 +50,10 @@ class GenerateRequest(_Request):
     )
     tokens_per_step: int | None = Field(default=None, ge=1, description="Positions revealed together at each step.")
     steps: int | None = Field(
-        default=None, ge=1, description="Time steps of the schedule: at most 1000, or as many as positions are hidden."
+        default=None,
+        ge=1,
+        description="Time steps: at most 1000, or as many as positions are hidden. The order's law is the schedule's; "
+        "the time grid adapts to each canvas, so that every step is expected to reveal an equal share.",
     )
     threshold: float | None = Field(
         default=None,
@@ -85,7 +88,9 @@ class ScoreRequest(_Request):
     """One prompt, or a list of prompts that is admitted whole or not at all. All are scored with the same seed."""
 
     prompt: Any = Field(
-        description="As in /generate. What is known is scored; what is hidden stays masked, and so is integrated out."
+        description="As in /generate. What is known is scored; what is hidden stays masked, and so is integrated out. "
+        "Exact for a decoder that reveals the scored part first: rows of /generate, which reveals hidden positions in "
+        "between, may differ in their frequencies."
     )
     given: Any = Field(
         default=None,

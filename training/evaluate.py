@@ -32,6 +32,7 @@ __all__ = [
     "known_sets",
     "law_walk",
     "log_likelihood",
+    "marginal_nats",
     "nelbo",
     "num_forwards",
     "policy_log_likelihood",
@@ -104,6 +105,21 @@ def law_walk(
         for batch, (z, given) in rows.batches(noise, _given(rows, known))
     ]
     return _joined(walks)
+
+
+@torch.inference_mode()
+def marginal_nats(
+    denoise: Denoiser, rows: Rows, scored: Tensor, *, seed: int, advance: Advance | None = None
+) -> Tensor:
+    """`-log p(x_C)` of each row's positions `scored` [N, L] along a uniform order of C, drawn by `seed`: [N] nats.
+
+    The rest stays hidden to the end: this is `/score`, the marginal of the decoder that reveals C first.
+    """
+    noise = gumbel_noise(rows.x.shape, torch.Generator().manual_seed(seed)).to(rows.x.device)
+    parts = []
+    for batch, (z, own) in rows.batches(noise, scored):
+        parts.append(_walk(denoise, batch, ~batch.given, _drawn_keys, _constant(z), advance, scored=own).nats)
+    return torch.cat(parts)
 
 
 @torch.inference_mode()
@@ -203,6 +219,11 @@ _KEYS: dict[Policy, Keys] = {
 }
 
 
+def _drawn_keys(_: Prediction, z: Tensor) -> Tensor:
+    """Of uniform orders."""
+    return -z
+
+
 def _given(rows: Rows, known: Tensor | None) -> Tensor:
     return rows.given if known is None else rows.given | known
 
@@ -234,18 +255,29 @@ def _joined(walks: Sequence[Walk]) -> Walk:
     return Walk(*(torch.cat([getattr(walk, part) for walk in walks]) for part in ("nats", "order", "is_solved")))
 
 
-def _walk(denoise: Denoiser, batch: Rows, hidden: Tensor, keys: Keys, noise: Noise, advance: Advance | None) -> Walk:
-    """Reveals `hidden` [B, L] one position a step. The denoiser gets zeros where it must not look."""
+def _walk(
+    denoise: Denoiser,
+    batch: Rows,
+    hidden: Tensor,
+    keys: Keys,
+    noise: Noise,
+    advance: Advance | None,
+    *,
+    scored: Tensor | None = None,
+) -> Walk:
+    """Reveals `hidden` [B, L], only what is `scored` of it if that is given, one position a step. The denoiser gets
+    zeros where it must not look."""
     hidden = hidden.clone()
+    never = torch.zeros_like(hidden) if scored is None else ~scored
     nats = torch.zeros(len(batch), dtype=torch.float64, device=hidden.device)
     order = torch.full_like(batch.x, -1)
     is_solved = torch.ones(len(batch), dtype=torch.bool, device=hidden.device)
     for step in range(hidden.shape[1]):
-        active = hidden.any(-1).nonzero().squeeze(-1)  # [A]
+        active = (hidden & ~never).any(-1).nonzero().squeeze(-1)  # [A]
         if len(active):
             x, unseen = batch.x[active], hidden[active]
             prediction = denoise(x.masked_fill(unseen, 0), unseen, batch.lengths[active])
-            ranked = keys(prediction, noise(step)[active]).masked_fill(~unseen, torch.inf)
+            ranked = keys(prediction, noise(step)[active]).masked_fill(~unseen | never[active], torch.inf)
             chosen = ranked.argmin(-1, keepdim=True)  # [A, 1], the first of equals
             nats[active] += _loss_at(prediction, x, chosen).double()
             is_solved[active] &= _is_likeliest(prediction, x, chosen)

@@ -125,6 +125,24 @@ def privacy_notes(figures: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def consistency_lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    """How far probabilities depend on the order; nothing for figures that do not have it."""
+    if (found := figures.get("consistency")) is not None:
+        yield (
+            f"log p of a random part of a row ({found['positions']:.1f} positions on average, the rest hidden) has a "
+            f"standard deviation of {estimate(found['spread'], digits=3)} nats over {found['orders']} random orders, "
+            f"beside {found['nats']:.2f} nats of cost ({found['rows']:,} rows). Conditionals that agree have 0."
+        )
+    if (found := figures.get("marginals")) is not None:
+        worst = found["largest"]
+        yield (
+            f"Each column alone, as scored with nothing known and as generated ({found['rows']:,} rows): total variation"
+            f" {found['total_variation']:.4f} on average, {found['expected']:.4f} by chance alone. Largest gap:"
+            f" {worst['column']} {worst['value']}, scored {worst['scored']:.4f}, generated"
+            f" {worst['generated']:.4f} ± {worst['standard_error']:.4f}."
+        )
+
+
 def notes(figures: Mapping[str, Any], *, digits: int) -> list[str]:
     """Sentences that go with the table: what is exact, what was chosen where, what is left out, random prompts."""
     said = ["The exact log-likelihood is that of the one order named; of the learned law, its likeliest order."]

@@ -16,6 +16,7 @@ from model.denoiser import Denoiser
 from model.manifest import OrderKind
 from model.network import Network
 from model.tokenizers.text import TextTokenizer
+from training.consistency import num_consistency_forwards, order_spread
 from training.controls import (
     Law,
     best_and_worst,
@@ -114,6 +115,7 @@ def evaluate_model(
         "orders": orders if law.is_contextual else {"learned": law.order(), **orders},
         "left_out": _left_out(rows),
         "conditional": _estimate(conditional),
+        "consistency": order_spread(denoiser, rows, seed=EVALUATION_SEED, advance=advance),
         **_of_domain(denoiser, dataset, rows, limit, advance),
     }
     if reference is not None:
@@ -142,7 +144,7 @@ def num_row_forwards(
     # Learned, reversed, uniform; deployed, reversed, both directions; random prompts.
     chains = 3 + 4 + 1 + len(HEURISTICS) + (2 if is_enumerable else 0)
     generated = num_samples(dataset, limit) + num_generated(dataset, limit=limit)
-    total = chains * len(rows) * L + choice + generated * L
+    total = chains * len(rows) * L + choice + generated * L + num_consistency_forwards(rows)
     if kind == "contextual":
         total += (len(rows) + len(mean_order_rows(validation))) * L
     if has_reference:  # two orders of the model, random ones, the margin's, random prompts, and its own best

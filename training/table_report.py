@@ -1,4 +1,4 @@
-"""Rows that a table's model generates, and what real rows say of them: likeness and privacy. Knows no file."""
+"""Rows that a table's model generates: likeness to real rows, privacy, and agreement with what is scored. No file."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,12 @@ from model.canvas import Canvas, SamplingParams
 from model.denoiser import Denoiser
 from model.sampler import decode
 from model.seeds import derive_seed
+from training.consistency import GENERATED_ROWS, marginal_gaps
 from training.data.dataset import Dataset
 from training.fidelity import fidelity
 from training.privacy import compare
 
-MAX_ROWS = 1000  # generated, and as many real ones beside them
+MAX_ROWS = 1000  # real ones, and as many generated ones beside them
 _DECODED_AT_ONCE = 250
 
 Advance = Callable[[int], None]
@@ -22,7 +23,13 @@ Figures = dict[str, Any]
 
 
 def num_generated(dataset: Dataset, *, limit: int | None) -> int:
-    """How many rows are generated for the comparison; none where it would have nothing to say."""
+    """How many rows are generated; none where the comparisons would have nothing to say."""
+    compared = num_compared(dataset, limit=limit)
+    return 0 if compared == 0 else max(compared, min(GENERATED_ROWS, limit or GENERATED_ROWS))
+
+
+def num_compared(dataset: Dataset, *, limit: int | None) -> int:
+    """How many of them are set beside as many test rows."""
     if dataset.tokenizer.domain != "table" or len(dataset.test) < 2:
         return 0
     return min(len(dataset.test), MAX_ROWS, limit or MAX_ROWS)
@@ -31,12 +38,15 @@ def num_generated(dataset: Dataset, *, limit: int | None) -> int:
 def generated_figures(
     denoise: Denoiser, dataset: Dataset, *, limit: int | None, seed: int, advance: Advance | None = None
 ) -> Figures:
-    """Both figures of the same rows, as JSON; nothing where there is no held-out row to compare with."""
+    """All figures of the same rows, as JSON; nothing where there is no held-out row to compare with. Rows are drawn one
+    like the other, so the first of them are as good as any."""
     number = num_generated(dataset, limit=limit)
     if number == 0:
         return {}
-    generated = generate_rows(denoise, dataset.train.shape[1], number=number, seed=seed, advance=advance)
+    every = generate_rows(denoise, dataset.train.shape[1], number=number, seed=seed, advance=advance)
+    generated = every[: num_compared(dataset, limit=limit)]
     return {
+        "marginals": marginal_gaps(denoise, every, dataset, seed=seed),
         "fidelity": {"seed": seed, **fidelity(generated, dataset, seed=seed)},
         "privacy": {"seed": seed, **compare(generated, dataset, seed=seed)},
     }

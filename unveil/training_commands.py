@@ -40,6 +40,7 @@ from training.figures import (
     SOLVED_HEADER,
     SOLVED_NOTE,
     bits_rows,
+    consistency_lines,
     fidelity_rows,
     molecule_lines,
     notes,
@@ -282,6 +283,8 @@ def _show_figures(figures: dict[str, Any]) -> None:
     if "fidelity" in figures:
         console.print(_table(FIDELITY_HEADER, fidelity_rows(figures)))
         print(FIDELITY_NOTE)
+    for line in consistency_lines(figures):
+        print(line)
     if "privacy" in figures:
         console.print(_table(PRIVACY_HEADER, privacy_rows(figures)))
         for note in privacy_notes(figures):

@@ -126,7 +126,7 @@ def test_a_model_against_itself_differs_by_nothing() -> None:
 @pytest.mark.parametrize("kind", ["global", "contextual"])
 def test_the_reference_is_scored_along_the_models_orders_and_its_own_best(kind: OrderKind) -> None:
     network, other = _network(kind), _network("uniform", seed=5)
-    rows = Rows(ROWS.x[:40], ROWS.lengths[:40])
+    rows = ROWS.subset(40)
     reference = evaluate_model(network, DATASET, limit=40, reference=other)["reference"]
     walk = policy_walk(network, rows, "learned")
     each = [

@@ -124,7 +124,7 @@ def _moses(cache: Path) -> tuple[Encoded, list[int]]:
             return Encoded(tuple(kept["tokens"].tolist()), kept["rows"]), kept["counts"].tolist()
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         pass  # not there yet, or torn: it is made anew from the wheel, whose sha256 is checked
-    files = [_smiles_of(name, cache) for name in FILES]
+    files = [moses_smiles(name, cache=cache) for name in FILES]
     encoded = encode([text for file in files for text in file])
     counts = [len(file) for file in files]
     cache.mkdir(parents=True, exist_ok=True)
@@ -134,8 +134,8 @@ def _moses(cache: Path) -> tuple[Encoded, list[int]]:
     return encoded, counts
 
 
-def _smiles_of(name: str, cache: Path) -> list[str]:
-    """The first column of one of the package's files."""
+def moses_smiles(name: str, *, cache: Path) -> list[str]:
+    """The first column of one of the package's `FILES`, in its order, which is not a random one. Raises DataError."""
     content = gzip.decompress(read_member(WHEEL, f"{FOLDER}/{name}.csv.gz", cache=cache)).decode("ascii")
     header, *lines = content.splitlines()
     if header.split(",")[0] != "SMILES":
