@@ -136,9 +136,9 @@ def consistency_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     if (found := figures.get("marginals")) is not None:
         worst = found["largest"]
         yield (
-            f"Each column alone, as scored with nothing known and as generated ({found['rows']:,} rows): total variation"
-            f" {found['total_variation']:.4f} on average, {found['expected']:.4f} by chance alone. Largest gap:"
-            f" {worst['column']} {worst['value']}, scored {worst['scored']:.4f}, generated"
+            f"Each column alone, as scored with nothing known and as generated ({found['rows']:,} rows): total"
+            f" variation {found['total_variation']:.4f} on average, {found['expected']:.4f} by chance alone. Largest"
+            f" gap: {worst['column']} {worst['value']}, scored {worst['scored']:.4f}, generated"
             f" {worst['generated']:.4f} ± {worst['standard_error']:.4f}."
         )
 
