@@ -1,64 +1,58 @@
-"""A left-to-right judge of text, prompts as people write them, and what generated text is made of. Knows no network."""
+"""A judge of text, prompts as people write them, and text back from overlapping canvases. Knows no network."""
 
-import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from benchmarks.problems.ngram import Ids, Nats, TunedNGram, tuned
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 
-class NGram:
-    """Characters from the `order` - 1 before them, counts of all shorter contexts mixed in (Witten and Bell, 1991)."""
-
-    def __init__(self, texts: Sequence[str], *, order: int = 6) -> None:
-        joined = "\0".join(texts)
-        self.order, self.vocabulary = order, len(set(joined))
-        self.counts = [Counter(_pieces(joined, n)) for n in range(1, order + 1)]
-        self.totals: list[Counter[str]] = [Counter() for _ in range(order)]
-        self.kinds: list[Counter[str]] = [Counter() for _ in range(order)]
-        for n, counts in enumerate(self.counts):
-            for piece, count in counts.items():
-                self.totals[n][piece[:-1]] += count
-                self.kinds[n][piece[:-1]] += 1
-
-    def bits(self, text: str) -> float:
-        """Of the whole text, from an empty context on."""
-        return -sum(math.log2(self._probability(text[max(i - self.order + 1, 0) : i + 1])) for i in range(len(text)))
-
-    def _probability(self, piece: str) -> float:
-        """Of its last character after the others."""
-        p = 1.0 / self.vocabulary
-        for n in range(len(piece)):
-            tail = piece[len(piece) - 1 - n :]
-            total, kinds = self.totals[n][tail[:-1]], self.kinds[n][tail[:-1]]
-            if total:
-                p = (self.counts[n][tail] + kinds * p) / (total + kinds)
-        return p
-
-
-def _pieces(text: str, n: int) -> list[str]:
-    return ["".join(characters) for characters in zip(*(text[i:] for i in range(n)), strict=False)]
-
-
 class Judge:
-    """What it knows is a training text."""
+    """What it knows is a training text: its words, and an n-gram model of its characters that is tuned on another."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.n_gram = NGram(texts)
-        self._known = frozenset(word for text in texts for word in words(text))
+    def __init__(self, train: Sequence[str], validation: Sequence[str], *, orders: Sequence[int]) -> None:
+        self._ids = {character: i for i, character in enumerate(sorted(set("".join(train))))}
+        self._known = frozenset(word for text in train for word in words(text))
+        self.n_gram: TunedNGram = tuned(
+            list(map(self._encoded, train)),
+            list(map(self._encoded, validation)),
+            vocabulary=len(self._ids),
+            orders=orders,
+        )
+
+    def _encoded(self, text: str) -> Ids:
+        return np.array([self._ids[character] for character in text], dtype=np.int64)
+
+    def nats(self, texts: Sequence[str]) -> Nats:
+        """Minus the log-likelihood of each text by the n-gram model, read by itself: [N]."""
+        return self.n_gram.nats(list(map(self._encoded, texts)))
 
     def __call__(self, texts: Sequence[str]) -> dict[str, float]:
         """Bits a character, the share of words that are known, and of words that are different ones."""
         found = [word for text in texts for word in words(text)]
         return {
-            "bits": sum(map(self.n_gram.bits, texts)) / sum(map(len, texts)),
+            "bits": float(self.nats(texts).sum()) / np.log(2) / sum(map(len, texts)),
             "known_words": sum(word in self._known for word in found) / max(len(found), 1),
             "different_words": len(set(found)) / max(len(found), 1),
         }
+
+
+def stretches(canvases: Ids, *, stride: int) -> list[Ids]:
+    """The texts that canvases [N, L] were cut from, one canvas at every `stride` tokens; ascending, each text once.
+
+    What is left over at the end of a text is in no canvas. Canvases that do not overlap stay apart.
+    """
+    overlap = canvases.shape[1] - stride
+    if overlap <= 0:
+        return list(canvases.astype(np.int64))
+    goes_on = (canvases[1:, :overlap] == canvases[:-1, stride:]).all(1)
+    groups = np.split(canvases, np.flatnonzero(~goes_on) + 1)
+    return [np.concatenate([group[0], group[1:, overlap:].ravel()]).astype(np.int64) for group in groups]
 
 
 def words(text: str) -> list[str]:

@@ -1,33 +1,40 @@
-"""Text: the quick variant sets every way beside the others, and the n-gram judge is a probability."""
+"""Text: the quick variant sets every way and rival beside the others, on canvases of the whole test split."""
 
-import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.problems.arms import KINDS
-from benchmarks.problems.text import Judge, NGram, prompt_masks, words
-from benchmarks.text import MADE, OF_ONE, RIVALS, WAYS
+from benchmarks.problems.text import Judge, prompt_masks, stretches, words
+from benchmarks.problems.text_report import told_order
+from benchmarks.problems.text_rivals import CAUSAL, CHARACTERS, TOKENS
+from benchmarks.text import MADE, OF_ONE, RIVALS, WAYS, scored, taken
 from tests.benchmarks.quick import call, run, run_one_seed
+from tests.model.artifacts import random_transformer, text_tokenizer
+from training.evaluate import log_likelihood
+from training.rows import as_rows
 
 STORY = "The cat sat on the mat, and the dog sat on the log. "
 
 
-def test_the_n_gram_model_gives_each_next_character_probabilities_that_sum_to_one() -> None:
-    model = NGram([STORY * 3, STORY.lower()], order=3)
-    for context in ("", "T", "th", "zz", " c"):
-        total = sum(model._probability(context + character) for character in set(STORY + STORY.lower()))
-        total += model._probability(context + "\0")
-        assert total == pytest.approx(1.0)
-    assert model.bits(STORY) < model.bits(STORY[::-1])
-    assert NGram(["ab"], order=1).bits("a") == pytest.approx(-math.log2((1 + 2 / 2) / (2 + 2)))
-
-
 def test_a_judge_knows_the_words_of_its_text_and_not_what_a_border_cut() -> None:
     assert words("he cat's mat, an") == ["cat's", "mat"]
-    judged = Judge([STORY])(["x the cat meows y. z"])
+    judge = Judge([STORY], [STORY], orders=[1, 2])
+    judged = judge(["t the cat goes at. d"])
     assert judged["known_words"] == pytest.approx(2 / 4)
     assert judged["different_words"] == 1.0
+    assert judge([STORY])["bits"] < judge([STORY[::-1]])["bits"]
+
+
+def test_overlapping_canvases_give_each_text_back_once() -> None:
+    texts = [torch.arange(start, start + length).numpy() for start, length in ((0, 20), (100, 8), (200, 13))]
+    canvases = torch.cat([torch.from_numpy(text).unfold(0, 8, 3) for text in texts]).numpy()
+    found = stretches(canvases, stride=3)
+    assert [text.tolist() for text in found] == [[*range(20)], [*range(100, 108)], [*range(200, 211)]], "ends are cut"
+    apart = stretches(canvases, stride=8)
+    assert [text.tolist() for text in apart] == canvases.tolist()
 
 
 def test_prompts_know_half_of_a_canvas() -> None:
@@ -37,33 +44,91 @@ def test_prompts_know_half_of_a_canvas() -> None:
     assert int((masks["holes"][1:] != masks["holes"][:-1]).sum()) == 7
 
 
+def test_an_order_is_called_what_it_is_and_the_report_says_what_it_was_compared_with() -> None:
+    assert [taken(order) for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2])] == [
+        "left to right",
+        "right to left",
+        "an order of its own",
+    ]
+    compared = ["learned law", "left_to_right", "right_to_left"]
+    expected = "training compared 3 orders (learned law, left to right, right to left) and took: "
+    assert told_order(compared, ["left to right"] * 3) == expected + "left to right"
+    assert told_order(compared, ["left to right", "right to left"]) == expected + "by seed left to right, right to left"
+    assert told_order(["learned law"], ["an order of its own"]).startswith("training was offered no order and learned")
+
+
+def test_an_order_with_two_names_is_scored_alike_under_both() -> None:
+    net = random_transformer(text_tokenizer(length=6, default_length=6))
+    rows = as_rows(torch.randint(5, (3, 6), generator=torch.Generator().manual_seed(0)).numpy())
+    ways = {"likeliest": ("net", "likeliest"), "left to right": ("net", "left to right")}
+    same = scored({"net": net}, ways, rows, list(range(6)))
+    assert torch.equal(same["likeliest"], same["left to right"])
+    other = scored({"net": net}, ways, rows, [5, 4, 3, 2, 1, 0])
+    torch.testing.assert_close(other["likeliest"], -log_likelihood(net, rows, [5, 4, 3, 2, 1, 0]))
+    assert not torch.allclose(other["likeliest"], other["left to right"])
+
+
 @pytest.mark.parametrize("given", [(), ("--next-step",)])
-def test_the_quick_variant_scores_every_way_at_equal_forwards(given: tuple[str, ...], tmp_path: Path) -> None:
-    path = tmp_path / "story.txt"
-    path.write_text(STORY * 100)
-    report = run_one_seed("text", tmp_path / "work", "--file", str(path), *given)
+def test_the_quick_variant_scores_every_way_and_rival(given: tuple[str, ...], tmp_path: Path) -> None:
+    report = run_one_seed("text", tmp_path / "work", *given)
     (seed,) = report["seeds"]
-    assert len(set(seed["row_forwards"].values())) == 1
-    assert list(report["ways"]) == list(WAYS)
+    assert len(set(seed["row_forwards"].values())) == 1, "equal forwards"
+    assert list(report["ways"]) == [*WAYS, CAUSAL, CHARACTERS, TOKENS]
     for rival in RIVALS:
         difference = seed["ways"]["learned"]["bits"] - seed["ways"][rival]["bits"]
         assert report["learned_minus"][rival]["mean"] == pytest.approx(difference, abs=1e-9)
-    assert all(set(arms) == set(KINDS) for arms in report["prompts"].values())
+    assert seed["causal"]["cpu_seconds"] == seed["cpu_seconds"]["global"], "equal seconds"
+    assert seed["causal"]["steps"] > 0
+    assert all("order" in about["chosen"] for about in seed["n_grams"].values())
+    assert report["order"]["compared"] == ["learned law", *([] if given else ["left_to_right", "right_to_left"])]
+    assert len(report["order"]["taken"]) == 1
+    assert {kind: set(arms) - set(KINDS) for kind, arms in report["prompts"].items()} == {
+        "prefix": {"causal"},
+        "suffix": set(),
+        "holes": set(),
+    }
     assert set(report["made"]) == set(MADE)
-    assert report["published"] == {}
+    assert seed["rows"] < seed["test_rows"]
 
 
-def test_one_model_is_asked_the_same() -> None:
-    bundled = str(Path("checkpoints/text").resolve())
-    report = run("text", "--artifact", bundled, "--rows", "2", "--samples", "1")
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the recipe's text, smaller and hardly trained."""
+    from benchmarks.text import QUICK, RECIPE
+    from training.config import load_recipe
+    from training.data.load import load_dataset
+    from training.publish import publish
+    from training.trainer import train
+    from unveil.training_commands import cache_folder
+
+    folder = tmp_path_factory.mktemp("text")
+    recipe = load_recipe(RECIPE, overrides=[*QUICK, "run.evaluate_rows=2"])
+    dataset = load_dataset(recipe.data, cache=cache_folder())
+    trained = train(recipe, dataset, work=folder / "work")
+    assert trained is not None
+    publish(trained, recipe, dataset, out=folder / "model", recipe_text="")
+    return folder / "model"
+
+
+def test_one_model_is_asked_the_same(artifact: Path) -> None:
+    report: Any = run("text", "--artifact", str(artifact), "--rows", "3", "--samples", "1")
     assert list(report["ways"]) == list(OF_ONE)
-    assert all(0.5 < found["bits"] < 4 for found in [*report["ways"].values(), report["n_gram"]])
+    assert list(report["rivals"]) == [CHARACTERS, TOKENS]
+    for rival, found in report["rivals"].items():
+        difference = report["ways"]["own law"]["bits"] - found["bits"]
+        assert report["own_law_minus"][rival]["bits"] == pytest.approx(difference)
     assert set(report["prompts"]) == {"prefix", "suffix", "holes"}
-    assert report["rows"] == 2
+    assert report["rows"] == 3
     assert set(report["made"]) == {"learned", "confidence", "uniform"}
 
 
-@pytest.mark.parametrize("other", [("--next-step",), ("--file", "x.txt"), ("--set", "seed=1"), ("--seeds", "3")])
+def test_a_model_of_other_data_is_refused() -> None:
+    refused = call("text", "--quick", "--artifact", "checkpoints/adult")
+    assert refused.returncode == 1
+    assert "checkpoints/adult: not a model of the King James Version" in refused.stderr
+
+
+@pytest.mark.parametrize("other", [("--next-step",), ("--seeds", "2")])
 def test_what_one_model_would_ignore_is_refused(other: tuple[str, ...]) -> None:
     refused = call("text", "--quick", "--artifact", "checkpoints/text", *other)
     assert refused.returncode == 2

@@ -1,0 +1,114 @@
+"""The usual models of text on a dataset's own canvases: a causal transformer and n-gram models. Knows no order."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.problems.causal import CausalSettings, causal_nats, train_causal
+from benchmarks.problems.ngram import Ids, tuned
+from benchmarks.problems.runs import Fields
+from benchmarks.problems.text import Judge, stretches
+from training.config import Recipe
+from training.data.config import KjvData
+from training.data.dataset import Dataset
+from training.rows import Rows, split_rows
+from training.start import fresh_architecture
+
+CAUSAL, CHARACTERS, TOKENS = "causal transformer", "n-gram of characters", "n-gram of tokens"
+TUNING_ROWS = 64  # validation canvases that settle the causal transformer's learning rate
+TUNING_RATES = (1e-3, 3e-3, 1e-2)
+TUNING_SHARE = 0.1  # of the seconds, for each of these rates
+
+
+class Rival(NamedTuple):
+    """`nats` of each row, [N] float64, and how the model was trained or tuned."""
+
+    nats: Tensor
+    about: Fields
+
+
+def causal_rival(recipe: Recipe, dataset: Dataset, rows: Rows, *, seconds: float) -> tuple[Rival, Tensor]:
+    """A causal transformer of a recipe's size, trained for `seconds` of CPU time, and its nats of each token, [N, L].
+
+    The learning rate is the best of TUNING_RATES on validation canvases, each tried for a tenth of the seconds more.
+    """
+    architecture = fresh_architecture(recipe, dataset)
+    canvases = split_rows(dataset, "train", is_packed=True).x
+    validation = split_rows(dataset, "validation", limit=TUNING_ROWS).x
+
+    def settings(share: float, rate: float) -> CausalSettings:
+        batch_size = recipe.optimizer.batch_size
+        return CausalSettings(seconds=share * seconds, learning_rate=rate, batch_size=batch_size, seed=recipe.seed)
+
+    trials = {}
+    for rate in TUNING_RATES:
+        net, _ = train_causal(architecture, canvases, settings(TUNING_SHARE, rate))
+        trials[rate] = float(causal_nats(net, validation).sum(1).mean())
+    best = min(trials, key=trials.__getitem__)
+    net, num_steps = train_causal(architecture, canvases, settings(1.0, best))
+    by_token = causal_nats(net, rows.x)
+    about = {
+        "cpu_seconds": seconds,
+        "steps": num_steps,
+        "row_forwards": num_steps * recipe.optimizer.batch_size,
+        "learning_rate": best,
+        "tuning_nats": {str(rate): nats for rate, nats in trials.items()},
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+    }
+    return Rival(by_token.sum(1), about), by_token
+
+
+def n_gram_rivals(
+    dataset: Dataset, rows: Rows, judge: Judge, *, data: KjvData, token_orders: Sequence[int]
+) -> dict[str, Rival]:
+    """Those of characters, which the judge has, and of tokens."""
+    (vocabulary,) = dataset.tokenizer.vocabulary_sizes
+    train, validation = training_text(dataset, data), list(dataset.validation)
+    of_tokens = tuned(train, validation, vocabulary=vocabulary, orders=token_orders)
+    nats = {
+        CHARACTERS: judge.nats(as_texts(dataset, rows.x.tolist())),
+        TOKENS: of_tokens.nats([row.numpy() for row in rows.x]),
+    }
+    models = {CHARACTERS: judge.n_gram, TOKENS: of_tokens}
+    return {
+        label: Rival(
+            torch.from_numpy(nats[label]), {"chosen": model.name, "validation_nats_a_symbol": dict(model.trials)}
+        )
+        for label, model in models.items()
+    }
+
+
+def make_judge(dataset: Dataset, *, data: KjvData, orders: Sequence[int]) -> Judge:
+    """Of the characters of a dataset's training and validation text."""
+    train = as_texts(dataset, [text.tolist() for text in training_text(dataset, data)])
+    return Judge(train, as_texts(dataset, dataset.validation.tolist()), orders=orders)
+
+
+def training_text(dataset: Dataset, data: KjvData) -> list[Ids]:
+    """Token ids of all the training text that canvases hold, each part once."""
+    return stretches(dataset.train, stride=data.stride or data.length)
+
+
+def as_texts(dataset: Dataset, rows: Sequence[Sequence[int]]) -> list[str]:
+    """The characters of rows of token ids."""
+    (V,) = dataset.tokenizer.vocabulary_sizes
+    tokens = [dataset.tokenizer.token(0, i) for i in range(V)]
+    return ["".join(tokens[i] for i in row) for row in rows]
+
+
+def num_characters(dataset: Dataset, x: Tensor) -> Tensor:
+    """How many characters each token is: ids [N, L] -> [N, L] float64."""
+    (V,) = dataset.tokenizer.vocabulary_sizes
+    return torch.tensor([len(dataset.tokenizer.token(0, i)) for i in range(V)], dtype=torch.float64)[x]
+
+
+def bits_per_character(nats: Tensor, lengths: Tensor) -> Fields:
+    """Bits of all rows over characters of all rows, from nats and characters a row, [N] each, with the standard error
+    of that ratio (the delta method)."""
+    bits = nats / math.log(2)
+    ratio = bits.sum() / lengths.sum()
+    error = (bits - ratio * lengths).std() / len(bits) ** 0.5 / lengths.mean()
+    return {"bits": float(ratio), "standard_error": float(error)}
