@@ -19,7 +19,8 @@ Figures are bits a character over evenly spaced test canvases, each read by itse
 is drawn, the exact log-likelihood for one order. Prompts know the first half of a canvas, the second, or all but four
 holes; what is hidden is scored under each network's own law. Texts made at so many positions a step are judged by the
 n-gram model of characters (low is easy to predict, not good by itself), by the share of their words that the training
-text has, and by the share of their words that are different ones.
+text has, and by the share of their words that are different ones. `repeated_share` is the share of the test canvases'
+stretches of 40 characters that the training text has word for word.
 
 Intervals are Student's over seeds, 95 %; with each seed stands the standard error over rows. Results are kept in DIR,
 and found again: remove DIR after a change to the method. With `--artifact` nothing is trained: that one model is asked
@@ -38,7 +39,7 @@ from torch import Tensor
 import training
 from benchmarks.problems.arms import KINDS, arm_of
 from benchmarks.problems.runs import Fields, arguments, run_all
-from benchmarks.problems.text import Judge, prompt_masks
+from benchmarks.problems.text import Judge, prompt_masks, repeated_share
 from benchmarks.problems.text_report import artifact_as_text, as_text, summary
 from benchmarks.problems.text_rivals import (
     CAUSAL,
@@ -50,6 +51,7 @@ from benchmarks.problems.text_rivals import (
     make_judge,
     n_gram_rivals,
     num_characters,
+    training_text,
 )
 from model.artifact import load_artifact
 from model.canvas import Canvas, OrderPolicy, SamplingParams
@@ -194,7 +196,7 @@ def measure(task: Fields) -> Fields:
         "row_forwards": {kind: row_forwards(arm, arm.optimizer.num_steps) for kind, arm in recipes.items()},
         "cpu_seconds": seconds,
         "parameters": {kind: net.num_parameters for kind, net in nets.items()},
-        **_sizes(dataset, rows),
+        **_split(dataset, rows, data),
     }
 
 
@@ -228,7 +230,7 @@ def measure_artifact(task: Fields) -> Fields:
         "real": judge(as_texts(dataset, rows.x.tolist())),
         "parameters": artifact.denoiser.num_parameters,
         "sha256": artifact.manifest.weights_sha256,
-        **_sizes(dataset, rows),
+        **_split(dataset, rows, data),
     }
 
 
@@ -241,8 +243,11 @@ def _likeliest(net: Network) -> list[int]:
     return deterministic_order(net.order_head.global_log_w().detach()).tolist()
 
 
-def _sizes(dataset: Dataset, rows: Rows) -> Fields:
-    return {"length": rows.x.shape[1], "rows": len(rows), "test_rows": len(dataset.test)}
+def _split(dataset: Dataset, rows: Rows, data: KjvData) -> Fields:
+    """What is scored, and how much of all test canvases is repeated from the training text."""
+    train_texts = as_texts(dataset, [text.tolist() for text in training_text(dataset, data)])
+    repeated = repeated_share(as_texts(dataset, dataset.test.tolist()), of=train_texts)
+    return {"length": rows.x.shape[1], "rows": len(rows), "test_rows": len(dataset.test), "repeated_share": repeated}
 
 
 def arm_recipe(task: Fields, kind: str) -> Recipe:

@@ -55,6 +55,13 @@ def stretches(canvases: Ids, *, stride: int) -> list[Ids]:
     return [np.concatenate([group[0], group[1:, overlap:].ravel()]).astype(np.int64) for group in groups]
 
 
+def repeated_share(texts: Sequence[str], *, of: Sequence[str], length: int = 40) -> float:
+    """Which share of the stretches of so many characters in `texts` also occurs in the texts `of`, word for word."""
+    known = {hash(text[i : i + length]) for text in of for i in range(len(text) - length + 1)}
+    found = [hash(text[i : i + length]) in known for text in texts for i in range(len(text) - length + 1)]
+    return sum(found) / max(len(found), 1)
+
+
 def words(text: str) -> list[str]:
     """The whole ones: what the text's borders may have cut is left out."""
     found = list(_WORD.finditer(text))

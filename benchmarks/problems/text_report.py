@@ -115,7 +115,10 @@ def _chosen(report: Fields) -> list[str]:
 
 
 def _canvases(report: Fields) -> str:
-    return f"{report['rows']} of {report['test_rows']} test canvases of {report['length']} tokens, evenly spaced"
+    return (
+        f"{report['rows']} of {report['test_rows']} test canvases of {report['length']} tokens, evenly spaced"
+        f" ({report['repeated_share']:.2%} of their stretches of 40 characters are in the training text)"
+    )
 
 
 def _written(real: Fields, made: Mapping[str, Mapping[str, Fields]]) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.problems.arms import KINDS
-from benchmarks.problems.text import Judge, prompt_masks, stretches, words
+from benchmarks.problems.text import Judge, prompt_masks, repeated_share, stretches, words
 from benchmarks.problems.text_report import told_order
 from benchmarks.problems.text_rivals import CAUSAL, CHARACTERS, TOKENS
 from benchmarks.text import MADE, OF_ONE, RIVALS, WAYS, scored, taken
@@ -35,6 +35,11 @@ def test_overlapping_canvases_give_each_text_back_once() -> None:
     assert [text.tolist() for text in found] == [[*range(20)], [*range(100, 108)], [*range(200, 211)]], "ends are cut"
     apart = stretches(canvases, stride=8)
     assert [text.tolist() for text in apart] == canvases.tolist()
+
+
+def test_what_is_repeated_is_counted_by_stretches() -> None:
+    assert repeated_share(["abcdxyz"], of=["__abcd__", "xyz"], length=3) == pytest.approx(3 / 5)
+    assert repeated_share(["ab"], of=["ab"], length=3) == 0.0, "no stretch is that long"
 
 
 def test_prompts_know_half_of_a_canvas() -> None:
@@ -89,6 +94,7 @@ def test_the_quick_variant_scores_every_way_and_rival(given: tuple[str, ...], tm
     }
     assert set(report["made"]) == set(MADE)
     assert seed["rows"] < seed["test_rows"]
+    assert 0.0 <= seed["repeated_share"] < 0.02
 
 
 @pytest.fixture(scope="module")
