@@ -2,51 +2,63 @@
 
     python -m benchmarks.molecules [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--samples N] [--smiles FILE]
         [--artifact DIR [--orders NAME,...] [--temperatures T,...]] [--set key=value]...
+    python -m benchmarks.molecules --artifact DIR --protocol moses [--samples N] [--temperatures T,...]
+        [--curve-samples N] [--seeds N] [--json] [--work DIR] [--jobs N]
 
 For each seed three nets of `training/recipes/moses-start.toml`'s size have equally many forwards: `global`, a learned
 order (with the recipe's rivals), `fixed`, left to right with the learned arm's warm-up and share of uniform rows, and
 `uniform` orders, without teacher forcing and for twice as many steps (`benchmarks/problems/arms.py`).
 Each makes molecules along its own order; the uniform net also surest first (confidence) and from left to right, the
 learned one also in random orders. MOSES's definitions: valid of all, unique of the first 10,000 valid, novel of the
-different valid ones. FCD is to as many test molecules as there are samples (fcd_torch; without it the column is left
-out, and said so); it shrinks with the number of molecules, so `test` is the same of other test molecules, the floor.
+different valid ones.
 
-Infilling: test molecules of which only the scaffold is left, every side chain a hole of its own number of tokens; the
-share that comes back valid and with the scaffold in it. Intervals are Student's over seeds, 95 %. Beside them stands
-what MOSES publishes for CharRNN: 30,000 samples, epochs of training, millions of parameters. `--smiles` takes a file of
-one's own instead of MOSES. Results are kept in DIR, and found again: remove DIR after a change to the method.
+FCD (fcd_torch; without it the columns are left out, and said so) is to MOSES's own statistics of its whole test set;
+with `--smiles`, to test rows spread evenly over the split. It shrinks with the number of molecules, so beside it stands
+`fcd_real`, that of as many validation rows as the way made valid molecules: what a perfect model has.
+
+Infilling: test molecules, drawn at random from the whole split, of which only the scaffold is left, every side chain a
+hole of its own number of tokens; the share that comes back valid and with the scaffold in it. Intervals are Student's
+over seeds, 95 %. `--smiles` takes a file of one's own instead of MOSES. Results are kept in DIR, and found again:
+remove DIR after a change to the method.
 
 With `--artifact` nothing is trained: that one model is decoded along each order, its own and others (all of them, or
 `--orders learned,uniform`), and intervals are over seeds of sampling, not of training. `--temperatures 0.8,0.6` decodes
 it along its own order at those, too: lower ones make more molecules that are valid, and fewer different ones.
+
+With `--protocol moses` it is the whole of MOSES's protocol, and comparable with what others publish: 30,000 samples at
+temperature 1, every metric to both test sets (`benchmarks/problems/moses_protocol`), beside the published table and as
+many random training molecules. `--temperatures` adds a curve with `--curve-samples` at each. A killed run goes on.
 """
 
 import json
-from argparse import ArgumentTypeError
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import training
 from benchmarks.problems.arms import KINDS, arm_of
-from benchmarks.problems.molecules import FCD_NEEDED, ChemNet, has_fcd, require_rdkit, scaffold_prompt
+from benchmarks.problems.chemnet import FCD_NEEDED, has_fcd
+from benchmarks.problems.molecule_judge import judged
+from benchmarks.problems.molecules import require_rdkit
+from benchmarks.problems.moses_protocol.protocol import Protocol, run_protocol
+from benchmarks.problems.moses_protocol.published import PUBLISHED
+from benchmarks.problems.moses_protocol.sampling import CHUNK
+from benchmarks.problems.moses_protocol.table import protocol_as_text
 from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from model.artifact import load_artifact
 from model.canvas import OrderPolicy, SamplingParams
 from model.network import Network
-from model.tokenizers.smiles import SmilesTokenizer
-from training.chemistry import canonical, contains, judge, unique_share
 from training.config import Recipe, load_recipe, settle
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
-from training.molecule_report import make
 from training.trainer import row_forwards, train
 from unveil.training_commands import cache_folder
 
 RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses-start.toml"
-CHAR_RNN = {"valid": 0.9748, "unique": 0.9994, "novel": 0.8419, "fcd": 0.0732}
-SEED, UNIQUE_OF = 5_417, 10_000
+_NAMES = {"valid": "valid", "unique": "unique@10000", "novel": "Novelty", "fcd": "FCD/Test"}
+CHAR_RNN = {own: PUBLISHED["CharRNN"][name] for own, name in _NAMES.items()}
 WAYS: dict[str, tuple[str, OrderPolicy]] = {  # label -> the net and the order along which it is decoded
     "learned": ("global", "learned"),
     "learned net, random orders": ("global", "uniform"),
@@ -61,12 +73,34 @@ QUICK = [
     "optimizer={steps = 8, batch_size = 16, warmup_steps = 2}",
     "run={threads = 1, validate_rows = 8, precision = '32-true'}",
 ]
-COLUMNS = ("valid", "unique", "novel", "fcd", "infilled")
+COLUMNS = ("valid", "unique", "novel", "fcd", "fcd_real", "infilled")
+PROTOCOL_SAMPLES, CURVE_SAMPLES = 30_000, 10_000
 
 
 def main() -> None:
+    parser = _parser()
+    given = parser.parse_args()
+    if (given.temperatures or given.orders or given.protocol) and given.artifact is None:
+        name = "temperatures" if given.temperatures else "orders" if given.orders else "protocol"
+        parser.error(f"--{name} goes with --artifact")
+    require_rdkit()
+    if given.protocol:
+        report = run_protocol(_protocol(parser, given))
+        print(json.dumps(report, indent=2) if given.json else protocol_as_text(report))
+        return
+    task = _task(parser, given)
+    tasks = [{**task, "seed": seed} for seed in range(given.seeds or 3)]
+    job = measure if given.artifact is None else measure_artifact
+    report = summary(run_all(job, tasks, folder=given.work, jobs=given.jobs))
+    print(json.dumps(report, indent=2) if given.json else as_text(report))
+
+
+def _parser() -> ArgumentParser:
     parser = arguments(__doc__, work="runs/molecules", seeds=3)
-    parser.add_argument("--samples", type=int, help="molecules from each net and order; 10,000 as MOSES's unique@10k")
+    parser.set_defaults(seeds=None)  # 3, and 1 of the protocol, which has an interval of its own
+    parser.add_argument(
+        "--samples", type=int, help="molecules from each net and order; 10,000 as unique@10k, 30,000 of the protocol"
+    )
     parser.add_argument("--infills", type=_count, help="test scaffolds to fill, 0 for none; default 500")
     parser.add_argument("--smiles", type=Path, help="a file of SMILES, one a line, instead of MOSES")
     parser.add_argument("--artifact", type=Path, help="judge this model alone, along each order")
@@ -74,18 +108,43 @@ def main() -> None:
     parser.add_argument(
         "--temperatures", type=_temperatures, default=(), help="with --artifact: beside 1, learned order"
     )
+    parser.add_argument("--protocol", choices=["moses"], help="with --artifact: the whole of MOSES's protocol")
+    parser.add_argument("--curve-samples", type=int, help="with --protocol: of each temperature; default 10,000")
     parser.add_argument("--set", action="append", default=[], dest="overrides", help="a key of the recipe")
-    given = parser.parse_args()
-    if (given.temperatures or given.orders) and given.artifact is None:
-        parser.error(f"--{'temperatures' if given.temperatures else 'orders'} goes with --artifact")
+    return parser
+
+
+def _protocol(parser: ArgumentParser, given: Namespace) -> Protocol:
+    for name in ("infills", "smiles", "orders", "overrides"):
+        if getattr(given, name) not in (None, []):
+            parser.error(f"--{'set' if name == 'overrides' else name} is not valid with --protocol")
+    samples = given.samples or (24 if given.quick else PROTOCOL_SAMPLES)
+    curve_samples = given.curve_samples or min(8 if given.quick else CURVE_SAMPLES, samples)
+    chunk = min(CHUNK, curve_samples)
+    if curve_samples > samples or curve_samples % chunk:
+        parser.error(f"--curve-samples must be at most --samples, and up to {CHUNK:,} or a multiple of it")
+    return Protocol(
+        artifact=given.artifact,
+        seeds=given.seeds or 1,
+        samples=samples,
+        temperatures=given.temperatures,
+        curve_samples=curve_samples,
+        chunk=chunk,
+        has_chemnet=has_fcd(),
+        cache=cache_folder(),
+        work=given.work,
+        jobs=given.jobs,
+    )
+
+
+def _task(parser: ArgumentParser, given: Namespace) -> Fields:
     orders = given.orders.split(",") if given.orders else list(ORDERS)
     if "learned" not in orders or not set(orders) <= set(ORDERS):
         parser.error(f"--orders: takes learned and some of {', '.join(ORDERS[1:])}, not {given.orders}")
-    require_rdkit()
     overrides = [*(QUICK if given.quick else []), *given.overrides]
     if given.smiles is not None:
         overrides.append(f"data={{kind = 'smiles', path = {json.dumps(str(given.smiles))}}}")
-    task = {
+    return {
         "problem": "molecules",
         "overrides": overrides,
         "samples": given.samples or (24 if given.quick else 10_000),
@@ -94,12 +153,9 @@ def main() -> None:
         "artifact": None if given.artifact is None else str(given.artifact),
         "orders": orders,
         "temperatures": list(given.temperatures),
+        "references": "whole test file",
         "runs": str(given.work / "runs"),
     }
-    tasks = [{**task, "seed": seed} for seed in range(given.seeds)]
-    job = measure if given.artifact is None else measure_artifact
-    report = summary(run_all(job, tasks, folder=given.work, jobs=given.jobs))
-    print(json.dumps(report, indent=2) if given.json else as_text(report))
 
 
 def _count(text: str) -> int:
@@ -119,37 +175,22 @@ def measure(task: Fields) -> Fields:
     nets = {kind: trained(recipe, dataset, task) for kind, recipe in recipes.items()}
     forwards = {kind: row_forwards(recipe, recipe.optimizer.num_steps) for kind, recipe in recipes.items()}
     ways = {label: (nets[kind], SamplingParams(order=order)) for label, (kind, order) in WAYS.items()}
-    found = judged(ways, dataset, task)
+    found = judged(ways, dataset, recipes["uniform"].data, task)
     return {**found, "row_forwards": forwards, "parameters": nets["global"].num_parameters}
 
 
 def measure_artifact(task: Fields) -> Fields:
     """One trained model along each order, with one seed of sampling."""
     artifact = load_artifact(Path(task["artifact"]))
-    dataset = _dataset(load_recipe(RECIPE, overrides=task["overrides"]))
+    recipe = load_recipe(RECIPE, overrides=task["overrides"])
+    dataset = _dataset(recipe)
     if dataset.tokenizer.vocabulary_sizes != artifact.tokenizer.vocabulary_sizes:
         raise SystemExit(f"error: {task['artifact']}: its tokens are not those of the recipe's molecules")
     ways = {order: SamplingParams(order=order) for order in task["orders"]} | {
         f"learned, temperature {t:g}": SamplingParams(temperature=t) for t in task["temperatures"]
     }
-    found = judged({label: (artifact.denoiser, params) for label, params in ways.items()}, dataset, task)
+    found = judged({label: (artifact.denoiser, params) for label, params in ways.items()}, dataset, recipe.data, task)
     return {**found, "parameters": artifact.manifest.num_parameters, "sha256": artifact.manifest.weights_sha256}
-
-
-def judged(ways: Mapping[str, tuple[Network, SamplingParams]], dataset: Dataset, task: Fields) -> Fields:
-    """Molecules and infills made in each way, by the same seeds, and what they are worth."""
-    known, test = _molecules(dataset)
-    asked = [found for found in map(scaffold_prompt, test) if found is not None][: task["infills"]]
-    chemnet = ChemNet(_valid(test[: task["samples"]])) if task["fcd"] else None
-    report = {}
-    for label, (net, params) in ways.items():
-        made = sample(net, dataset, [""] * task["samples"], params, task)
-        filled = sample(net, dataset, [prompt for prompt, _ in asked], params, task)
-        report[label] = {**scores(made, known, chemnet), "infilled": share_filled(filled, [core for _, core in asked])}
-    others = _valid(test[task["samples"] : 2 * task["samples"]])
-    floor = chemnet.distance(others) if chemnet is not None and len(others) > 1 else None
-    sizes = {"samples": task["samples"], "infills": len(asked)}
-    return {"seed": task["seed"], "ways": report, "test": {"fcd": floor}, **sizes}
 
 
 def arm_recipe(task: Fields, kind: str) -> Recipe:
@@ -177,41 +218,6 @@ def trained(recipe: Recipe, dataset: Dataset, task: Fields) -> Network:
     return result.denoiser
 
 
-def sample(net: Network, dataset: Dataset, prompts: list[str], params: SamplingParams, task: Fields) -> list[str]:
-    tokenizer = dataset.tokenizer
-    assert isinstance(tokenizer, SmilesTokenizer)
-    return make(net, tokenizer, prompts, params=params, seed=SEED + task["seed"])
-
-
-def scores(made: Sequence[str], known: Sequence[str], chemnet: ChemNet | None) -> dict[str, float | None]:
-    """MOSES's four; None where there is nothing to judge."""
-    found, valid = judge(made, train=known), _valid(made)
-    return {
-        "valid": found["valid"]["mean"],
-        "unique": unique_share(made, first=UNIQUE_OF),
-        "novel": found["novel"],
-        "fcd": chemnet.distance(valid) if chemnet is not None and len(valid) > 1 else None,
-    }
-
-
-def share_filled(filled: Sequence[str], cores: Sequence[str]) -> float | None:
-    """Of the infills, those that are molecules with their scaffold in them."""
-    found = [contains(text, core) for text, core in zip(filled, cores, strict=True)]
-    return sum(found) / len(found) if found else None
-
-
-def _molecules(dataset: Dataset) -> tuple[list[str], list[str]]:
-    """SMILES of the training and validation rows, and of the test rows."""
-    tokenizer = dataset.tokenizer
-    assert isinstance(tokenizer, SmilesTokenizer)
-    known = [text for split in (dataset.train, dataset.validation) for text in tokenizer.texts(split)]
-    return known, tokenizer.texts(dataset.test)
-
-
-def _valid(smiles: Sequence[str]) -> list[str]:
-    return [form for form in map(canonical, smiles) if form is not None]
-
-
 def summary(results: Sequence[Fields]) -> Fields:
     """Means over seeds with intervals, of each way and of the learned order minus each rival."""
 
@@ -230,7 +236,7 @@ def summary(results: Sequence[Fields]) -> Fields:
             rival: {c: over_seeds("learned", c, rival=rival) for c in COLUMNS} for rival in labels if rival != "learned"
         },
         "published": {"CharRNN": CHAR_RNN},
-        "left_out": {} if has_fcd() else {"fcd": FCD_NEEDED},
+        "left_out": {} if has_fcd() else {"fcd, fcd_real": FCD_NEEDED},
     }
 
 
@@ -244,9 +250,8 @@ def as_text(report: Fields) -> str:
     lines.append("learned minus")
     for label, columns in report["learned_minus"].items():
         lines.append(f"  {label:<26}" + "".join(f"{_shown(columns[c]):>26}" for c in COLUMNS))
-    published = {**report["published"]["CharRNN"], "infilled": None}
+    published = {**report["published"]["CharRNN"], "fcd_real": None, "infilled": None}
     lines.append(f"{'CharRNN, published':<28}" + "".join(f"{published[c] or '-':>26}" for c in COLUMNS))
-    lines.append(f"FCD of other test molecules: {first['test']['fcd']}")
     lines += [f"{column} is left out: {reason}" for column, reason in report["left_out"].items()]
     return "\n".join(lines)
 

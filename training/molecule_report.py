@@ -3,7 +3,7 @@
 from typing import Any
 
 from model.canvas import Canvas, SamplingParams
-from model.denoiser import Denoiser
+from model.denoiser import Denoiser, Stages
 from model.sampler import decode
 from model.seeds import derive_seed
 from model.tokenizers.smiles import SmilesTokenizer
@@ -38,7 +38,7 @@ def molecule_figures(
 
 
 def make(
-    denoise: Denoiser,
+    denoise: Denoiser | Stages,
     tokenizer: SmilesTokenizer,
     prompts: list[str],
     *,

@@ -1,0 +1,1 @@
+"""MOSES's protocol (Polykovskiy et al., arXiv 1811.12823): samples of one model, and every metric of its table."""

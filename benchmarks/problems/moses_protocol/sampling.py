@@ -1,0 +1,71 @@
+"""Molecules of one trained model in chunks, each kept as soon as it is made. Knows no chemistry and no metric."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import count, islice
+from pathlib import Path
+
+import torch
+
+from benchmarks.problems.runs import Fields
+from model.artifact import Artifact, load_artifact
+from model.canvas import Canvas, SamplingParams
+from model.manifest import read_manifest
+from model.seeds import derive_seed
+from model.tokenizers.smiles import SmilesTokenizer
+from unveil.decoding import Decoder
+
+SEED = 5_417
+CHUNK = 1_000
+
+
+def sampling_tasks(
+    folder: Path, *, temperature: float, seed: int, num_samples: int, chunk: int = CHUNK
+) -> list[Fields]:
+    """Tasks of at most `chunk` molecules for `sample_chunk`. A longer run begins with the tasks of a shorter one, where
+    that ends with a whole chunk. Raises ArtifactError."""
+    weights = read_manifest(folder).weights_sha256
+    return [
+        {
+            "problem": "moses-sampling",
+            "arm": f"t{temperature:g}-{start}",
+            "seed": seed,
+            "artifact": str(folder),
+            "weights": weights,
+            "temperature": temperature,
+            "start": start,
+            "count": min(chunk, num_samples - start),
+        }
+        for start in range(0, num_samples, chunk)
+    ]
+
+
+def sample_chunk(task: Fields) -> Fields:
+    """`smiles` of the samples start..start+count-1, whole molecules along the model's own order, one position a step.
+
+    Sample i has a seed of its own, derived from the task's seed and i, whatever the chunks are.
+    """
+    artifact, decoder = _loaded(Path(task["artifact"]))
+    tokenizer = artifact.tokenizer
+    assert isinstance(tokenizer, SmilesTokenizer)
+    template, params = tokenizer.encode(""), SamplingParams(temperature=task["temperature"])
+    canvases = (
+        Canvas.start(template.tokens, template.hidden, seed=seed, params=params)
+        for seed in islice(sample_seeds(task["seed"]), task["start"], task["start"] + task["count"])
+    )
+    return {"smiles": [_text(finished.canvas.tokens, tokenizer) for finished in decoder.decode(canvases)]}
+
+
+def sample_seeds(seed: int) -> Iterator[int]:
+    """The seeds of samples 0, 1, 2, ..."""
+    return (derive_seed(SEED + seed, 0, index) for index in count())
+
+
+@cache
+def _loaded(folder: Path) -> tuple[Artifact, Decoder]:
+    torch.set_num_threads(1)
+    return load_artifact(folder), Decoder(folder)
+
+
+def _text(tokens: Sequence[int], tokenizer: SmilesTokenizer) -> str:
+    return "".join(str(tokenizer.value(position, token, 0.5)) for position, token in enumerate(tokens))
