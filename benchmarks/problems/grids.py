@@ -1,7 +1,7 @@
 """Sudoku puzzles to be judged on, and the judge: the rules themselves, and qqwing where it is installed.
 
 `qqwing.csv` holds puzzles that the program qqwing (not ours) generated and rated, 128 of each rating, drawn once and
-kept so that figures can be printed anew. Knows no network.
+kept, sorted by nothing, so that figures can be printed anew. Knows no network.
 """
 
 import csv
@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from model.errors import DataError, PromptError
 from model.tokenizers.grid import GridTokenizer
@@ -20,28 +22,33 @@ _SECONDS = 600
 
 
 def rated_puzzles(rating: str) -> list[str]:
-    """qqwing's own puzzles of one rating."""
+    """qqwing's own puzzles of one rating. They are sorted by nothing, so the first are a random sample."""
     with _FILE.open(newline="", encoding="utf-8") as file:
         return [row["puzzle"] for row in csv.DictReader(file) if row["rating"] == rating]
 
 
-def read_puzzles(path: Path) -> list[str]:
-    """One puzzle a line; empty lines and those that begin with # are passed over. Raises DataError."""
+def read_puzzles(path: Path, *, most: int | None = None) -> list[str]:
+    """One puzzle a line; empty lines and those that begin with # are passed over. Raises DataError.
+
+    With `most` at most so many, drawn at random, always the same, and fewer are the first of more: lists are sorted,
+    so their heads are like each other. Lines that are not drawn are not checked: that takes milliseconds each.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
-    puzzles = []
-    for number, line in enumerate(lines, 1):
-        if line.strip() and not line.startswith("#"):
-            try:
-                GridTokenizer().encode(line)
-            except PromptError as error:
-                raise DataError(f"{path}: line {number}: {error}") from None
-            puzzles.append("".join(line.split()))
-    if not puzzles:
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+    if not numbered:
         raise DataError(f"{path}: holds no puzzle")
-    return puzzles
+    if most is not None:
+        numbered = [numbered[i] for i in np.random.default_rng(0).permutation(len(numbered))[:most]]
+    tokenizer = GridTokenizer()
+    for number, line in numbered:
+        try:
+            tokenizer.encode(line)
+        except PromptError as error:
+            raise DataError(f"{path}: line {number}: {error}") from None
+    return ["".join(line.split()) for _, line in numbered]
 
 
 def count_clues(puzzle: str) -> int:
