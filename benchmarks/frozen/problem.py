@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.problems.latent import LatentProblem
 from benchmarks.problems.runs import Fields
-from benchmarks.regret import ADULT_COLUMNS, cut
+from benchmarks.problems.short_rows import ADULT_COLUMNS, cut
 from model.exact import best_order, exact_nelbo
 from training.batches import marginal_logprobs
 from training.config import Recipe

@@ -4,32 +4,43 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks.regret import ADULT_COLUMNS, FULL, cut
+from benchmarks.frozen.learner import learned_law
+from benchmarks.frozen.problem import Frozen
+from benchmarks.problems.decided import LEARNED, decided_orders, percentile
+from benchmarks.problems.short_rows import ADULT_COLUMNS, Problem, cut
+from benchmarks.regret import FULL, compared, problem_summary
 from model.errors import DataError
-from tests.benchmarks.quick import run_one_seed, run_watched
+from model.exact import best_order, exact_nelbo
+from tests.benchmarks.quick import call, run_watched
 from tests.training.small import small_dataset, write_csv
 from training.data.config import AdultData, NetworkData
 from training.data.load import load_dataset
+from training.rows import evenly_spaced
 from unveil.training_commands import cache_folder
 
 
 def check(result: dict[str, Any]) -> None:
     """What holds of every problem, however little was trained."""
-    orders, losses, reference = (result[key] for key in ("orders", "retrained", "reference"))
+    orders, losses, frozen = (result[key] for key in ("orders", "retrained", "frozen"))
     assert all(sorted(order) == sorted(orders["learned"]) for order in orders.values())
-    assert orders["reversed"] == orders["learned"][::-1]
-    by_weight = sorted(result["log_w"], key=lambda name: -result["log_w"][name])
-    assert [result["log_w"][name] for name in by_weight] == [result["log_w"][name] for name in orders["learned"]]
-    assert sum(result["log_w"].values()) == pytest.approx(0, abs=1e-4)
-    assert set(losses) == {"learned", "best", "reversed", "uniform", "uniform_nelbo"}
-    assert losses["uniform"]["mean"] <= losses["uniform_nelbo"]["mean"]  # the NELBO is a bound
-    for name, difference in result["learned_minus"].items():
-        assert difference["mean"] == pytest.approx(losses["learned"]["mean"] - losses[name]["mean"], abs=1e-6)
-    assert result["headroom"] == pytest.approx(reference["uniform"] - reference["best"])
-    assert result["has_headroom"] == (result["regret"] is not None)
-    if result["regret"] is not None:
-        assert result["regret"] == pytest.approx((reference["law"] - reference["best"]) / result["headroom"])
+    assert orders["learned, reversed"] == orders["learned"][::-1]
+    assert set(losses) == {*orders, "uniform", "uniform, NELBO"}
+    assert losses["uniform"]["mean"] <= losses["uniform, NELBO"]["mean"]  # the NELBO is a bound
+    for name in set(losses) - {"learned"}:
+        expected = losses["learned"]["mean"] - losses[name]["mean"]
+        assert result["learned_minus"][name]["mean"] == pytest.approx(expected, abs=1e-6)
+    others = [losses[name]["mean"] for name in orders if name != "learned"]
+    assert result["percentile"] == pytest.approx(
+        sum((losses["learned"]["mean"] < other) + 0.5 * (losses["learned"]["mean"] == other) for other in others)
+        / len(others)
+    )
+    nats = frozen["nats"]
+    assert frozen["headroom"] == pytest.approx(nats["uniform"] - nats["best"])
+    if frozen["law"] is not None:
+        assert frozen["law"] == pytest.approx((nats["law"] - nats["best"]) / frozen["headroom"])
+        assert frozen["greedy"] == pytest.approx((nats["greedy"] - nats["best"]) / frozen["headroom"])
 
 
 @pytest.fixture
@@ -47,23 +58,22 @@ def test_networks_and_tables_are_measured_and_what_is_done_is_not_done_again(tmp
     table = write_csv(tmp_path / "own.csv")
     arguments = ("--seeds", "1", "--work", str(tmp_path / "work"), "--table", str(table))
     report, progress = run_watched("regret", *arguments)
-    assert [result["name"] for result in report["networks"]] == ["cancer", "asia"]
-    assert [result["name"] for result in report["tables"]] == ["adult", "own"]
-    for result in [*report["networks"], *report["tables"]]:
+    assert list(report["problems"]) == ["asia", "adult", "own"]
+    for result in report["results"]:
         check(result)
-    ratios = [r["regret"] for r in [*report["networks"], *report["tables"]] if r["regret"] is not None]
-    assert report["regret_max"] == max(ratios, default=None)
-    for result in report["networks"]:
-        for name, above in result["above_truth"].items():
-            expected = result["retrained"][name]["mean"] - result["true_nats"]["mean"]
-            assert above["mean"] == pytest.approx(expected, abs=1e-6)
-        shares = result["parents_first"]
-        assert shares["learned"] + shares["reversed"] == pytest.approx(1.0)
-    assert "training learner" in progress
+    assert report["all"]["percentile"]["seeds"] == 3
+    assert "done: asia-0" in progress
     again, progress = run_watched("regret", *arguments)
     assert again == report
-    assert "training" not in progress
-    assert not list((tmp_path / "work").glob("*/*.run"))
+    assert not progress
+    assert not list((tmp_path / "work" / "runs").glob("*"))
+
+
+def test_a_table_that_is_not_there_is_one_line_and_no_result(tmp_path: Path) -> None:
+    refused = call("regret", "--quick", "--table", str(tmp_path / "none.csv"))
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ")
+    assert refused.stderr.strip().count("\n") == 0
 
 
 def test_a_table_is_cut_to_the_columns_asked_for_in_their_order() -> None:
@@ -74,16 +84,90 @@ def test_a_table_is_cut_to_the_columns_asked_for_in_their_order() -> None:
     assert (part.test == whole.test[:, [3, 1]]).all()
 
 
-def test_the_full_run_has_the_five_networks_and_at_most_ten_columns_of_a_table() -> None:
-    assert FULL.networks == ("cancer", "earthquake", "survey", "asia", "sachs")
+def test_rows_of_a_split_are_evenly_spaced_and_no_head() -> None:
+    problem = Problem(small_dataset(), num_rows=7)
+    found, test = problem.rows("test").numpy(), problem.dataset.test
+    assert (found == test[evenly_spaced(len(test), 7)]).all()
+    assert not (found == test[:7]).all()
+
+
+def test_the_full_run_has_problems_with_headroom_and_at_most_ten_columns_of_a_table() -> None:
+    assert FULL["networks"] == ("asia", "sachs")
     assert len(ADULT_COLUMNS) <= 10
 
 
-@pytest.mark.usefixtures("_data")
-def test_a_regime_says_how_far_the_best_order_of_one_net_is_from_that_of_the_next(tmp_path: Path) -> None:
-    found = run_one_seed("regret_regimes", tmp_path)["regimes"]
-    assert [one["problem"] for one in found] == ["asia", "adult"]
-    for one in found:
-        assert len(one["headroom"]) == len(one["uniform"]) == 3
-        assert len(one["transferred"]) == 6
-        assert len(set(one["headroom"])) == 3  # nets of three seeds
+@pytest.mark.parametrize(
+    ("learned", "others", "expected"),
+    [
+        (1.0, [2.0, 3.0, 4.0, 5.0], 1.0),  # fewest nats: it beats all
+        (6.0, [2.0, 3.0, 4.0, 5.0], 0.0),
+        (2.5, [2.0, 3.0, 4.0, 5.0], 0.75),  # one is better
+        (3.0, [2.0, 3.0, 4.0, 5.0], 0.625),  # one better, one alike, two worse
+        (3.0, [3.0, 3.0], 0.5),
+    ],
+)
+def test_the_percentile_is_the_share_of_others_that_cost_more_nats(
+    learned: float, others: list[float], expected: float
+) -> None:
+    nats = {"learned": learned} | {f"random {n}": value for n, value in enumerate(others, 1)}
+    assert percentile(nats) == expected
+
+
+def test_percentiles_of_all_orders_are_a_half_on_average() -> None:
+    nats = {"a": 1.0, "b": 5.0, "c": 2.0, "d": 2.0, "e": 0.5}
+    assert sum(percentile(nats, of=name) for name in nats) / len(nats) == pytest.approx(0.5)
+
+
+def test_random_orders_change_with_the_seed_and_never_with_the_learned_order() -> None:
+    one, other = (decided_orders([2, 0, 1, 3, 4], best, num_random=6, seed=3) for best in ([0, 1, 2, 3, 4], [4] * 5))
+    assert [one[f"random {n}"] for n in range(1, 7)] == [other[f"random {n}"] for n in range(1, 7)]
+    assert len(one) == 10
+    assert one["learned, reversed"] == [4, 3, 1, 0, 2]
+    assert decided_orders([2, 0, 1, 3, 4], [0] * 5, num_random=6, seed=4)["random 1"] != one["random 1"]
+    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in one.values())
+
+
+def test_the_learned_order_is_compared_with_the_mean_of_the_random_ones_and_with_uniform_orders() -> None:
+    orders = {name: [0, 1] for name in (LEARNED, "left to right", "random 1", "random 2")}
+    losses = {
+        LEARNED: torch.tensor([1.0, 2.0]),
+        "left to right": torch.tensor([1.0, 1.0]),
+        "random 1": torch.tensor([2.0, 2.0]),
+        "random 2": torch.tensor([4.0, 4.0]),
+        "uniform": torch.tensor([5.0, 7.0]),
+    }
+    found = compared(losses, orders)
+    assert found["learned_minus"]["mean of random"]["mean"] == -1.5
+    assert found["learned_minus"]["uniform"]["mean"] == -4.5
+    assert found["random_minus_uniform"]["mean"] == -3.0
+    assert found["percentile"] == pytest.approx(2 / 3)  # uniform orders are not decided, and do not count
+
+
+def test_regret_is_a_mean_over_the_seeds_that_have_headroom() -> None:
+    seeds = [
+        {
+            "frozen": {"law": law, "greedy": law, "headroom": 0.2},
+            "percentile": 0.5,
+            "learned_minus": {"uniform": {"mean": -0.1}},
+            "random_minus_uniform": {"mean": 0.0},
+        }
+        for law in (0.1, None, 0.3)
+    ]
+    found = problem_summary(seeds)
+    assert found["num_with_headroom"] == 2
+    assert found["frozen_regret"]["law"]["mean"] == pytest.approx(0.2)
+    assert problem_summary(seeds[1:2])["frozen_regret"]["law"] is None
+
+
+def test_an_order_is_learned_from_the_losses_of_a_frozen_net_alone() -> None:
+    draws = torch.Generator().manual_seed(4)
+    ce = torch.rand((40, 2**4, 4), generator=draws, dtype=torch.float64)
+    ce[:, 1:, 3] -= 0.9 * (torch.arange(1, 16) % 2).double()  # position 3 is cheap once position 0 is visible
+    problem = Frozen(ce=ce, control=torch.zeros(40, 4))
+    log_w = learned_law(problem, forwards=256 * 120, rate=0.1, seed=0)
+    assert log_w.sum() == pytest.approx(0.0, abs=1e-6)
+    assert float(exact_nelbo(log_w, problem.mean)) < problem.uniform - 0.5 * (
+        problem.uniform - float(best_order(problem.mean)[0])
+    )
+    assert log_w[0] > log_w[3]
+    assert torch.equal(log_w, learned_law(problem, forwards=256 * 120, rate=0.1, seed=0))
