@@ -132,6 +132,8 @@ def _interval(found: Sequence[Any]) -> Fields | None:
 
 
 def _interval_of(seeds: int) -> str:
+    """What the intervals are over, in words."""
+    jackknife = f"a jackknife that leaves out one of {NUM_GROUPS} groups of samples"
     if seeds > 1:
-        return f"95 %, Student's t over {seeds} seeds of sampling from the same weights"
-    return f"95 % of one draw of samples from the same weights: jackknife that leaves out one of {NUM_GROUPS} groups"
+        return f"95 %, Student's t, over {seeds} seeds of sampling one trained model; of training molecules {jackknife}"
+    return f"95 % of one draw of samples from one trained model: {jackknife}"
