@@ -51,16 +51,14 @@ Solved = dict[tuple[str, str, int], list[bool]]  # of a set's puzzles, along an 
 FEWEST = 17  # clues: fewer cannot make a solution unique
 FEWEST_SET, MORE_SET = "hard, 17 clues", "hard, more clues"
 _ORDINARY_SETS = [f"qqwing {rating}" for rating in ORDINARY]
-RRN: Fields = {
+RRN: Fields = {  # all but the share as the authors' own code has it
     "share": 0.966,
     "source": "Palm, Paquet, Winther: Recurrent Relational Networks, arXiv 1711.08028",
     "puzzles": "1,000 with 17 clues, drawn from 10,000 of Royle's list that were kept out of training",
-    "training": "180,000 puzzles made of Royle's list by adding 0 to 17 clues; those with 17 clues are among them",
-    "steps": "64 at the test, 32 in training; all cells read at once",
-    "symmetry": "cells know their row, column and box, not their place; digits are renamed at random in the data",
+    "training": "180,000 puzzles made of the rest of Royle's list by adding 0 to 17 clues: also such of 17 clues",
+    "steps": "trained through 32, tested through 64; then every cell's likeliest digit, all at once",
+    "symmetry": "edges join the cells of a row, column or box; digits are renamed at random in the data",
 }
-
-
 _LINES: dict[str, tuple[str, int]] = {order: (order, 1) for order in ORDERS} | {WHOLE: ("learned", AT_ONCE[-1])}
 
 
