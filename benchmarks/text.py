@@ -11,9 +11,9 @@ fewer steps (REDUCED), for several seeds. Both orders have teacher forcing; the 
 twice as many steps (`benchmarks/problems/arms.py`). With `--next-step` none has it, and there are no candidates.
 
 Two rivals are no masked models. A causal transformer of the same width, layers and tokens is trained for as much CPU
-time as the learned arm took (`benchmarks/problems/causal.py`); its learning rate is tuned on validation canvases, in
-time of its own. N-gram models of characters and of tokens are counted on the whole training text, with order and
-smoothing tuned on validation canvases (`benchmarks/problems/ngram.py`).
+time as the learned arm took (`benchmarks/problems/causal.py`); its learning rate and batch size are tuned on validation
+canvases, in time of its own. N-gram models of characters and of tokens are counted on the whole training text, with
+order and smoothing tuned on validation canvases (`benchmarks/problems/ngram.py`).
 
 Figures are bits a character over evenly spaced test canvases, each read by itself by all models: a NELBO for a law that
 is drawn, the exact log-likelihood for one order. Prompts know the first half of a canvas, the second, or all but four

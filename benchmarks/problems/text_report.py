@@ -105,8 +105,9 @@ def told_causal(seed: Fields) -> str:
     """How one seed's causal transformer was trained."""
     about = seed["causal"]
     return (
-        f"causal transformer, seed {seed['seed']}: {about['parameters']:,} parameters, {about['steps']:,} steps in"
-        f" {about['cpu_seconds']:.1f} CPU seconds, learning rate {about['learning_rate']}"
+        f"causal transformer, seed {seed['seed']}: {about['parameters']:,} parameters,"
+        f" {about['steps']:,} steps of {about['batch_size']} canvases in {about['cpu_seconds']:.1f} CPU seconds,"
+        f" learning rate {about['learning_rate']}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -18,9 +19,9 @@ from training.rows import Rows, split_rows
 from training.start import fresh_architecture
 
 CAUSAL, CHARACTERS, TOKENS = "causal transformer", "n-gram of characters", "n-gram of tokens"
-TUNING_ROWS = 64  # validation canvases that settle the causal transformer's learning rate
-TUNING_RATES = (1e-3, 3e-3, 1e-2)
-TUNING_SHARE = 0.1  # of the seconds, for each of these rates
+TUNING_ROWS = 64  # validation canvases that settle the causal transformer's settings
+TUNING_GRID = tuple(product((3e-3, 1e-2), (8, 16, 32)))  # learning rates and batch sizes
+TUNING_SHARE = 0.1  # of the seconds, for each of these
 
 
 class Rival(NamedTuple):
@@ -33,29 +34,30 @@ class Rival(NamedTuple):
 def causal_rival(recipe: Recipe, dataset: Dataset, rows: Rows, *, seconds: float) -> tuple[Rival, Tensor]:
     """A causal transformer of a recipe's size, trained for `seconds` of CPU time, and its nats of each token, [N, L].
 
-    The learning rate is the best of TUNING_RATES on validation canvases, each tried for a tenth of the seconds more.
+    Learning rate and batch size are the best of TUNING_GRID on validation canvases, each tried for a tenth of the
+    seconds, which are not counted.
     """
     architecture = fresh_architecture(recipe, dataset)
     canvases = split_rows(dataset, "train", is_packed=True).x
     validation = split_rows(dataset, "validation", limit=TUNING_ROWS).x
 
-    def settings(share: float, rate: float) -> CausalSettings:
-        batch_size = recipe.optimizer.batch_size
+    def settings(share: float, rate: float, batch_size: int) -> CausalSettings:
         return CausalSettings(seconds=share * seconds, learning_rate=rate, batch_size=batch_size, seed=recipe.seed)
 
     trials = {}
-    for rate in TUNING_RATES:
-        net, _ = train_causal(architecture, canvases, settings(TUNING_SHARE, rate))
-        trials[rate] = float(causal_nats(net, validation).sum(1).mean())
-    best = min(trials, key=trials.__getitem__)
-    net, num_steps = train_causal(architecture, canvases, settings(1.0, best))
+    for rate, batch_size in TUNING_GRID:
+        net, _ = train_causal(architecture, canvases, settings(TUNING_SHARE, rate, batch_size))
+        trials[rate, batch_size] = float(causal_nats(net, validation).sum(1).mean())
+    best_rate, best_size = min(trials, key=trials.__getitem__)
+    net, num_steps = train_causal(architecture, canvases, settings(1.0, best_rate, best_size))
     by_token = causal_nats(net, rows.x)
     about = {
         "cpu_seconds": seconds,
         "steps": num_steps,
-        "row_forwards": num_steps * recipe.optimizer.batch_size,
-        "learning_rate": best,
-        "tuning_nats": {str(rate): nats for rate, nats in trials.items()},
+        "row_forwards": num_steps * best_size,
+        "learning_rate": best_rate,
+        "batch_size": best_size,
+        "tuning_nats": {f"rate {rate}, batch {size}": nats for (rate, size), nats in trials.items()},
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
     }
     return Rival(by_token.sum(1), about), by_token

@@ -83,7 +83,10 @@ def test_the_quick_variant_scores_every_way_and_rival(given: tuple[str, ...], tm
         difference = seed["ways"]["learned"]["bits"] - seed["ways"][rival]["bits"]
         assert report["learned_minus"][rival]["mean"] == pytest.approx(difference, abs=1e-9)
     assert seed["causal"]["cpu_seconds"] == seed["cpu_seconds"]["global"], "equal seconds"
-    assert seed["causal"]["steps"] > 0
+    assert seed["causal"]["row_forwards"] == seed["causal"]["steps"] * seed["causal"]["batch_size"] > 0
+    tried = seed["causal"]["tuning_nats"]
+    chosen = f"rate {seed['causal']['learning_rate']}, batch {seed['causal']['batch_size']}"
+    assert tried[chosen] == min(tried.values()), "the best on validation canvases"
     assert all("order" in about["chosen"] for about in seed["n_grams"].values())
     assert report["order"]["compared"] == ["learned law", *([] if given else ["left_to_right", "right_to_left"])]
     assert len(report["order"]["taken"]) == 1
