@@ -95,7 +95,7 @@ QUICK = [
     "run={threads = 1, validate_rows = 2, precision = '32-true'}",
 ]
 SEED = 20_516
-CHARACTER_ORDERS, TOKEN_ORDERS = (4, 6, 8, 10, 12), (2, 3, 4, 5, 6, 7)
+CHARACTER_ORDERS, TOKEN_ORDERS = (6, 8, 10, 12), (3, 4, 5, 6, 7, 8, 10, 12)
 _OPTIONS = {"next_step": "next-step"}
 WAYS: dict[str, tuple[str, str]] = {  # label -> the network and the order along which it is scored
     "learned": ("global", "law"),

@@ -36,7 +36,7 @@ class Judge:
         """Bits a character, the share of words that are known, and of words that are different ones."""
         found = [word for text in texts for word in words(text)]
         return {
-            "bits": float(self.nats(texts).sum()) / np.log(2) / sum(map(len, texts)),
+            "bits": float(self.nats(texts).sum() / np.log(2) / sum(map(len, texts))),
             "known_words": sum(word in self._known for word in found) / max(len(found), 1),
             "different_words": len(set(found)) / max(len(found), 1),
         }
