@@ -10,7 +10,7 @@ from typing import Literal
 
 from service.engine import EnginePort
 from service.errors import ServiceError, internal_error
-from service.flight import Flight
+from service.flight import PendingRequest
 from service.logs import get_logger
 from service.messages import (
     Beat,
@@ -55,7 +55,7 @@ class Dispatcher:
         self._metrics = metrics
         self._worker_timeout_seconds = worker_timeout_seconds
         self._version = version
-        self._flights: dict[str, Flight] = {}
+        self._pending: dict[str, PendingRequest] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._state: Literal["loading", "ready", "dead"] = "loading"
         self._is_draining = False
@@ -113,11 +113,11 @@ class Dispatcher:
 
     @property
     def num_running(self) -> int:
-        return sum(flight.started_at is not None for flight in self._flights.values())
+        return sum(pending.started_at is not None for pending in self._pending.values())
 
     @property
     def num_waiting(self) -> int:
-        return len(self._flights) - self.num_running
+        return len(self._pending) - self.num_running
 
     def check_ready(self) -> None:
         """Raises ServiceError (503) while no request is taken."""
@@ -130,45 +130,45 @@ class Dispatcher:
 
     def submit(
         self, command: Work, *, arrived_at: float, timeout_seconds: float, buffer_events: int | None = None
-    ) -> Flight:
+    ) -> PendingRequest:
         """Admits a request, whose deadline counts from its arrival. Raises ServiceError (429, 503)."""
         self.check_ready()
         num_canvases = command.num_places
-        num_taken = sum(flight.num_canvases for flight in self._flights.values())
+        num_taken = sum(pending.num_canvases for pending in self._pending.values())
         if num_taken + num_canvases > self._capacity:
             message = f"{num_taken} of {self._capacity} places are taken, this request needs {num_canvases}"
             raise ServiceError("overloaded", message)
-        flight = Flight(
+        pending = PendingRequest(
             command.request_id, num_canvases=num_canvases, arrived_at=arrived_at, buffer_events=buffer_events
         )
-        self._flights[flight.request_id] = flight
+        self._pending[pending.request_id] = pending
         self._idle.clear()
-        self._timers[flight.request_id] = self._loop.call_at(
-            arrived_at + timeout_seconds, self._expire, flight, timeout_seconds
+        self._timers[pending.request_id] = self._loop.call_at(
+            arrived_at + timeout_seconds, self._expire, pending, timeout_seconds
         )
         self._engine.send(command)
-        return flight
+        return pending
 
-    def abort(self, flight: Flight, error: ServiceError) -> None:
+    def abort(self, pending: PendingRequest, error: ServiceError) -> None:
         """Frees the request's place within one step; its reader gets the error. Ended requests are left alone."""
-        if self._flights.get(flight.request_id) is flight:
-            self._release(flight)
-            self._engine.send(Cancel(flight.request_id))
-            flight.fail(error)
+        if self._pending.get(pending.request_id) is pending:
+            self._release(pending)
+            self._engine.send(Cancel(pending.request_id))
+            pending.fail(error)
 
-    def _expire(self, flight: Flight, timeout_seconds: float) -> None:
-        self.abort(flight, ServiceError("timeout", f"not finished within {timeout_seconds:g} seconds"))
+    def _expire(self, pending: PendingRequest, timeout_seconds: float) -> None:
+        self.abort(pending, ServiceError("timeout", f"not finished within {timeout_seconds:g} seconds"))
 
     def _abort_all(self, error: ServiceError) -> None:
-        for flight in tuple(self._flights.values()):
-            self.abort(flight, error)
+        for pending in tuple(self._pending.values()):
+            self.abort(pending, error)
 
-    def _release(self, flight: Flight) -> None:
-        del self._flights[flight.request_id]
-        self._timers.pop(flight.request_id).cancel()
-        flight.ended_at = self._loop.time()
-        self._metrics.request_seconds.observe(flight.ended_at - flight.arrived_at)
-        if not self._flights:
+    def _release(self, pending: PendingRequest) -> None:
+        del self._pending[pending.request_id]
+        self._timers.pop(pending.request_id).cancel()
+        pending.ended_at = self._loop.time()
+        self._metrics.request_seconds.observe(pending.ended_at - pending.arrived_at)
+        if not self._pending:
             self._idle.set()
 
     def _emit(self, events: Sequence[Event]) -> None:
@@ -200,33 +200,33 @@ class Dispatcher:
                     self._hand_out(event, now)
 
     def _hand_out(self, event: RequestEvent, now: float) -> None:
-        flight = self._flights.get(event.request_id)
-        if flight is None:
+        pending = self._pending.get(event.request_id)
+        if pending is None:
             return  # it was cancelled while this was on its way
-        self._note_time(flight, event, now)
+        self._note_time(pending, event, now)
         if isinstance(event, Failed):
-            flight.context.run(get_logger().error, "request_failed", cause=event.message)
-            self._release(flight)
-            flight.fail(internal_error())
-        elif isinstance(event, Revealed) and flight.is_overfull:
-            self.abort(flight, ServiceError("slow_reader", "the stream was read too slowly, so it was cut off"))
+            pending.context.run(get_logger().error, "request_failed", cause=event.message)
+            self._release(pending)
+            pending.fail(internal_error())
+        elif isinstance(event, Revealed) and pending.is_overfull:
+            self.abort(pending, ServiceError("slow_reader", "the stream was read too slowly, so it was cut off"))
         else:
             if isinstance(event, Finished | Ranked):
-                self._release(flight)
-            flight.put(event)
+                self._release(pending)
+            pending.put(event)
 
-    def _note_time(self, flight: Flight, event: RequestEvent, now: float) -> None:
+    def _note_time(self, pending: PendingRequest, event: RequestEvent, now: float) -> None:
         if isinstance(event, Started):
-            flight.started_at = now
-            self._metrics.queue_seconds.observe(now - flight.arrived_at)
-        if not isinstance(event, Revealed) or flight.last_reveal_at == now:
+            pending.started_at = now
+            self._metrics.queue_seconds.observe(now - pending.arrived_at)
+        if not isinstance(event, Revealed) or pending.last_reveal_at == now:
             return
-        if flight.last_reveal_at is None:
-            flight.first_reveal_at = now
-            self._metrics.first_reveal_seconds.observe(now - flight.arrived_at)
+        if pending.last_reveal_at is None:
+            pending.first_reveal_at = now
+            self._metrics.first_reveal_seconds.observe(now - pending.arrived_at)
         else:
-            self._metrics.inter_reveal_seconds.observe(now - flight.last_reveal_at)
-        flight.last_reveal_at = now
+            self._metrics.inter_reveal_seconds.observe(now - pending.last_reveal_at)
+        pending.last_reveal_at = now
 
     def _count(self, step: Stepped) -> None:
         metrics = self._metrics

@@ -11,7 +11,7 @@ from service.errors import ServiceError
 from service.messages import Finished, Ranked, RequestEvent, Revealed
 
 
-class Flight:
+class PendingRequest:
     """Filled by the dispatcher, emptied by one reader. Times are the event loop's, in seconds.
 
     `buffer_events` bounds the reveals a slow reader may lag behind; None where the reader only collects, which is woken

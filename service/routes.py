@@ -16,7 +16,7 @@ from service.bodies import parse, read_body
 from service.catalog import Catalog, Model
 from service.dispatcher import Dispatcher
 from service.errors import ServiceError
-from service.flight import Flight
+from service.flight import PendingRequest
 from service.messages import (
     Finished,
     Generate,
@@ -93,7 +93,7 @@ async def generate(request: Request) -> Response:
     work = await _read(request, service, prepare)
     head = _head("gen", work.model)
     bind_contextvars(id=head["id"])
-    flight = service.dispatcher.submit(
+    pending = service.dispatcher.submit(
         Generate(head["id"], work.model.name, work.model.weights_version, work.plan.canvases),
         arrived_at=arrived_at,
         timeout_seconds=work.timeout_seconds,
@@ -101,8 +101,8 @@ async def generate(request: Request) -> Response:
     )
     composer = Composer(work.plan, work.model, has_logprobs=work.request.logprobs)
     if work.request.stream:
-        return await _streamed(request, service, flight, composer, head)
-    return await _whole(request, service, flight, composer, head)
+        return await _streamed(request, service, pending, composer, head)
+    return await _whole(request, service, pending, composer, head)
 
 
 @router.post(
@@ -123,8 +123,8 @@ async def order(request: Request) -> Response:
 
     model, rank, timeout_seconds = await _read(request, service, prepare)
     bind_contextvars(id=rank.request_id)
-    flight = service.dispatcher.submit(rank, arrived_at=arrived_at, timeout_seconds=timeout_seconds)
-    ranked = (await _collect(request, service, flight))[-1]
+    pending = service.dispatcher.submit(rank, arrived_at=arrived_at, timeout_seconds=timeout_seconds)
+    ranked = (await _collect(request, service, pending))[-1]
     assert isinstance(ranked, Ranked)
     positions = [
         {"position": position, "name": model.tokenizer.name(position), "probability": probability}
@@ -152,15 +152,15 @@ async def score(request: Request) -> Response:
     head = _head("score", model)
     bind_contextvars(id=head["id"])
     command = Score(head["id"], model.name, model.weights_version, plan.chains)
-    flight = service.dispatcher.submit(command, arrived_at=arrived_at, timeout_seconds=timeout_seconds)
-    events = await _collect(request, service, flight)
+    pending = service.dispatcher.submit(command, arrived_at=arrived_at, timeout_seconds=timeout_seconds)
+    events = await _collect(request, service, pending)
 
     def compose() -> Response:
         composer = ScoreComposer(plan, model)
         for event in events:
             if isinstance(event, Scored):
                 composer.add(event)
-        timings = {name: seconds for name, seconds in flight.timings().items() if name != "first_reveal_seconds"}
+        timings = {name: seconds for name, seconds in pending.timings().items() if name != "first_reveal_seconds"}
         return JSONResponse({**head, **composer.reply(), "timings": timings})
 
     return compose() if len(events) <= INLINE_TOKENS else await asyncio.to_thread(compose)
@@ -216,9 +216,9 @@ async def _read(request: Request, service: Service, prepare: Callable[[bytes], R
 
 
 async def _whole(
-    request: Request, service: Service, flight: Flight, composer: Composer, head: dict[str, Any]
+    request: Request, service: Service, pending: PendingRequest, composer: Composer, head: dict[str, Any]
 ) -> Response:
-    events = await _collect(request, service, flight)
+    events = await _collect(request, service, pending)
 
     def compose() -> Response:
         samples: dict[int, bytes] = {}  # as JSON, one by one: a thread that writes much of it at once stops all others
@@ -227,7 +227,7 @@ async def _whole(
                 composer.revealed(event)
             elif isinstance(event, SampleDone):
                 samples[event.index] = as_json(composer.sample(event))
-        done = as_json({"usage": composer.usage(), "timings": flight.timings()})
+        done = as_json({"usage": composer.usage(), "timings": pending.timings()})
         written = b",".join(samples[index] for index in sorted(samples))
         body = as_json(head)[:-1] + b',"samples":[' + written + b"]," + done[1:]
         return Response(body, media_type="application/json")
@@ -237,28 +237,28 @@ async def _whole(
 
 
 async def _streamed(
-    request: Request, service: Service, flight: Flight, composer: Composer, head: dict[str, Any]
+    request: Request, service: Service, pending: PendingRequest, composer: Composer, head: dict[str, Any]
 ) -> Response:
     """Waits for the first step, so that what fails before it is a plain HTTP error."""
-    watch = watch_client(request, lambda: service.dispatcher.abort(flight, _gone()))
+    watch = watch_client(request, lambda: service.dispatcher.abort(pending, _gone()))
     try:
-        first = await flight.take()
+        first = await pending.take()
     except BaseException:
         watch.cancel()
         raise
 
     def note_error(error: ServiceError) -> None:
         request.scope["unveil.error"] = error
-        service.dispatcher.abort(flight, error)
+        service.dispatcher.abort(pending, error)
 
     def end(is_slow: bool) -> None:
         watch.cancel()
         if is_slow:
             note_error(ServiceError("slow_reader", "the stream was not read"))
-        service.dispatcher.abort(flight, _gone())
+        service.dispatcher.abort(pending, _gone())
 
     chunks = stream_chunks(
-        flight,
+        pending,
         composer,
         first,
         head=head,
@@ -268,17 +268,17 @@ async def _streamed(
     return EventStream(chunks, write_timeout_seconds=service.settings.stream_write_timeout_seconds, on_end=end)
 
 
-async def _collect(request: Request, service: Service, flight: Flight) -> list[RequestEvent]:
+async def _collect(request: Request, service: Service, pending: PendingRequest) -> list[RequestEvent]:
     """All events of a request up to its end. Raises the ServiceError it failed with."""
-    watch = watch_client(request, lambda: service.dispatcher.abort(flight, _gone()))
+    watch = watch_client(request, lambda: service.dispatcher.abort(pending, _gone()))
     events: list[RequestEvent] = []
     try:
         while not (events and isinstance(events[-1], Finished | Ranked)):
-            events += await flight.take()
+            events += await pending.take()
         return events
     finally:
         watch.cancel()
-        service.dispatcher.abort(flight, _gone())
+        service.dispatcher.abort(pending, _gone())
 
 
 def _service(request: Request) -> Service:

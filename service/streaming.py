@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.errors import ServiceError, internal_error
-from service.flight import Flight
+from service.flight import PendingRequest
 from service.logs import get_logger
 from service.messages import Finished, RequestEvent, Revealed, SampleDone
 from service.replies import Composer
@@ -73,7 +73,7 @@ class EventStream(Response):
 
 
 async def stream_chunks(
-    flight: Flight,
+    pending: PendingRequest,
     composer: Composer,
     first: Sequence[RequestEvent],
     *,
@@ -86,11 +86,11 @@ async def stream_chunks(
         yield frame("start", {**head, "names": composer.names(), "samples": composer.start()})
         events = first
         while True:
-            async for chunk in _chunks(events, flight, composer):
+            async for chunk in _chunks(events, pending, composer):
                 yield chunk
             if any(isinstance(event, Finished) for event in events):
                 return
-            events = await flight.take(timeout_seconds=keep_alive_seconds)
+            events = await pending.take(timeout_seconds=keep_alive_seconds)
             if not events:
                 yield KEEP_ALIVE
     except ServiceError as error:
@@ -104,11 +104,13 @@ async def stream_chunks(
         yield frame("error", failure.body())
 
 
-async def _chunks(events: Sequence[RequestEvent], flight: Flight, composer: Composer) -> AsyncGenerator[bytes, None]:
+async def _chunks(
+    events: Sequence[RequestEvent], pending: PendingRequest, composer: Composer
+) -> AsyncGenerator[bytes, None]:
     """What these events come to; the loop goes on to others where it is much, as for one who joins late."""
     parts, size = [], 0
     for event in events:
-        parts.append(_frames(event, flight, composer))
+        parts.append(_frames(event, pending, composer))
         size += len(parts[-1])
         if size >= _WRITE_BYTES:
             yield b"".join(parts)
@@ -118,14 +120,14 @@ async def _chunks(events: Sequence[RequestEvent], flight: Flight, composer: Comp
         yield b"".join(parts)
 
 
-def _frames(event: RequestEvent, flight: Flight, composer: Composer) -> bytes:
+def _frames(event: RequestEvent, pending: PendingRequest, composer: Composer) -> bytes:
     if isinstance(event, Revealed):
         place = composer.place(event.index)
         return b"".join(frame("reveal", {**place, **reveal}) for reveal in composer.revealed(event))
     if isinstance(event, SampleDone):
         return frame("sample", composer.sample(event))
     if isinstance(event, Finished):
-        return frame("done", {"usage": composer.usage(), "timings": flight.timings()})
+        return frame("done", {"usage": composer.usage(), "timings": pending.timings()})
     return b""
 
 
