@@ -17,7 +17,6 @@ from model.sampler import StepResult
 from model.scoring import ScoreResult
 from service.engine_checks import BadStepError, check_scores, check_steps, step_all
 from service.engine_jobs import DecodeJob, Job, Result, ScoreJob
-from service.engine_twins import Twins
 from service.messages import (
     Beat,
     Cancel,
@@ -73,8 +72,7 @@ class Worker:
     ) -> None:
         self._runners = runners
         self._inbox = inbox
-        self._twins = Twins()
-        self._emit_as_is = emit
+        self._emit = emit
         self._beat_seconds = beat_seconds
         self._scheduler = Scheduler(max_batch=max_batch)
         self._jobs: dict[str, Job] = {}
@@ -125,9 +123,7 @@ class Worker:
 
     def _take(self, command: Work | Cancel) -> None:
         if isinstance(command, Cancel):
-            nobody_left = self._twins.leave(command.request_id)
-            if nobody_left is not None:
-                self._forget(nobody_left)
+            self._forget(command.request_id)
             return
         try:
             self._admit(command)
@@ -139,10 +135,6 @@ class Worker:
         runner = self._runners[command.model]
         if runner.weights_version != command.weights_version:
             raise ValueError(f"made for weights {command.weights_version}, served are {runner.weights_version}")
-        said = self._twins.join(command) if isinstance(command, Generate) else None
-        if said is not None:
-            self._emit_as_is(said)
-            return
         job = ScoreJob(command) if isinstance(command, Score) else DecodeJob(command)
         self._jobs[command.request_id] = job
         if job.is_finished:
@@ -247,10 +239,6 @@ class Worker:
         for job in jobs:
             self._forget(job.command.request_id)
         self._emit([Failed(*job.ids, _one_line(error)) for job in jobs])
-
-    def _emit(self, events: Sequence[Event]) -> None:
-        """Also to whoever asked for the same."""
-        self._emit_as_is(self._twins.told(events))
 
     def _forget(self, request_id: str) -> None:
         self._scheduler.drop(request_id)

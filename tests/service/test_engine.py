@@ -179,6 +179,18 @@ def test_a_cancelled_request_is_gone_within_one_step_and_nothing_more_is_said_of
     assert not any(isinstance(event, Finished | Failed) for event in gated.of("goes"))
 
 
+def test_identical_requests_are_answered_alike_and_each_for_itself(gated: Lab, gate: Gate) -> None:
+    for request_id in ("first", "second", "goes"):
+        gated.generate(request_id, canvas(seed=1))
+    gate.wait()
+    gated.engine.send(Cancel("goes"))
+    gate.open()
+    gated.until_end("first")
+    gated.until_end("second")
+    assert _revealed(gated.of("first")) == _revealed(gated.of("second")) == _alone(canvas(seed=1))
+    assert not any(isinstance(event, Finished) for event in gated.of("goes"))
+
+
 def test_cancelling_what_is_not_there_does_nothing(lab: Lab) -> None:
     lab.engine.send(Cancel("nobody"))
     lab.generate("r", canvas())
