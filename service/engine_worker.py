@@ -35,8 +35,6 @@ from service.messages import (
 from service.scheduler import Kind, Lane, Scheduler, Seat
 
 Emit = Callable[[Sequence[Event]], None]
-_LINGER_SHARE = 0.02  # of a step, for which the next one waits for the successors of requests that have just ended
-_SHORTEST_LINGER = 0.001  # seconds; within less nobody asks again
 OneJob = TypeVar("OneJob", DecodeJob, ScoreJob)
 _KINDS: Mapping[type[Work], Kind] = {Generate: "generate", Rank: "rank", Score: "score"}
 
@@ -76,11 +74,9 @@ class Worker:
         self._beat_seconds = beat_seconds
         self._scheduler = Scheduler(max_batch=max_batch)
         self._jobs: dict[str, Job] = {}
-        self._max_batch = max_batch
-        self._step_seconds, self._num_ended = 0.0, 0  # of the last step
 
     def run(self) -> None:
-        while self._await_successors() and self._read_inbox():
+        while self._read_inbox():
             batch = self._scheduler.next_batch()
             if batch is None:
                 continue
@@ -89,24 +85,6 @@ class Worker:
                 self._step(lane, seats)
             except Exception as error:  # the loop outlives whatever one batch can do to it
                 self._fail({seat.request_id for seat in seats}, error)
-
-    def _await_successors(self) -> bool:
-        """Gives those who were just answered a moment to ask again, where a step takes long: who comes just after it
-        has begun waits for all of it, and a step of a few canvases takes more time for each. False after `Stop`."""
-        left, self._num_ended = self._num_ended, 0
-        seconds = _LINGER_SHARE * self._step_seconds
-        if not left or seconds < _SHORTEST_LINGER or len(self._scheduler) >= self._max_batch:
-            return True
-        try:
-            while left:  # each who comes buys the next one as long
-                command = self._inbox.get(timeout=seconds)
-                if isinstance(command, Stop):
-                    return False
-                left -= isinstance(command, Work)
-                self._take(command)
-        except queue.Empty:
-            pass
-        return True
 
     def _read_inbox(self) -> bool:
         """Takes in all commands there are; waits for one, at most a beat, where there is nothing to do."""
@@ -159,7 +137,7 @@ class Worker:
         runner = self._runners[lane.model]
         before, begin = runner.num_positions, time.perf_counter()
         results, num_useful = self._run(runner, lane.kind, seats)
-        seconds = self._step_seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
         for seat, result in zip(seats, results, strict=True):
             if isinstance(result, Exception):
                 self._fail({seat.request_id}, result)
@@ -230,7 +208,6 @@ class Worker:
             self._scheduler.leave(seat, lane)
         if job.is_finished:
             del self._jobs[seat.request_id]
-            self._num_ended += 1
             events.append(job.last_event())
         return events
 

@@ -50,9 +50,6 @@ class Scheduler:
         self._lanes_of: dict[str, set[Lane]] = {}
         self._chosen: dict[tuple[Lane, int], tuple[Seat, ...]] = {}  # by lane and limit, until its seats change
 
-    def __len__(self) -> int:
-        return sum(len(seats) for requests in self._lanes.values() for seats in requests.values())
-
     @property
     def is_idle(self) -> bool:
         return not self._lanes
