@@ -13,19 +13,19 @@ from service.errors import ServiceError, internal_error
 from service.flight import PendingRequest
 from service.logs import get_logger
 from service.messages import (
-    Beat,
     Cancel,
     Died,
     Event,
     Failed,
     Finished,
+    Heartbeat,
     Loaded,
     Ranked,
     Ready,
     RequestEvent,
     Revealed,
     Started,
-    Stepped,
+    StepStats,
     Stop,
     Work,
 )
@@ -98,7 +98,7 @@ class Dispatcher:
 
     @property
     def is_live(self) -> bool:
-        """Whether the worker can be expected to go on. Loading may take its time: there is no beat yet."""
+        """Whether the worker can be expected to go on. Loading may take its time: there is no heartbeat yet."""
         if self._state == "dead" or not self._engine.is_alive():
             return False
         return self._state == "loading" or self._loop.time() - self._last_sign < self._worker_timeout_seconds
@@ -192,9 +192,9 @@ class Dispatcher:
                     self._settled.set()
                 case Died():
                     self._die(event.message)
-                case Stepped():
+                case StepStats():
                     self._count(event)
-                case Beat():
+                case Heartbeat():
                     pass
                 case _:
                     self._hand_out(event, now)
@@ -228,7 +228,7 @@ class Dispatcher:
             self._metrics.inter_reveal_seconds.observe(now - pending.last_reveal_at)
         pending.last_reveal_at = now
 
-    def _count(self, step: Stepped) -> None:
+    def _count(self, step: StepStats) -> None:
         metrics = self._metrics
         metrics.step_seconds.observe(step.seconds)
         metrics.step_batch_size.observe(step.num_canvases)

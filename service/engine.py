@@ -30,10 +30,10 @@ class Engine:
     `emit` is called from the worker's thread. The last thing it is given is `Died`, unless the worker was stopped.
     """
 
-    def __init__(self, load: Load, *, max_batch: int, beat_seconds: float = 1.0) -> None:
+    def __init__(self, load: Load, *, max_batch: int, heartbeat_seconds: float = 1.0) -> None:
         self._load = load
         self._max_batch = max_batch
-        self._beat_seconds = beat_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -62,7 +62,11 @@ class Engine:
                 emit([loaded])
             emit([Ready()])
             worker = Worker(
-                runners, inbox=self._inbox, emit=emit, max_batch=self._max_batch, beat_seconds=self._beat_seconds
+                runners,
+                inbox=self._inbox,
+                emit=emit,
+                max_batch=self._max_batch,
+                heartbeat_seconds=self._heartbeat_seconds,
             )
             worker.run()
         except BaseException as error:  # whatever ends the worker, those who wait for it must hear of it

@@ -1,8 +1,8 @@
-"""The batch loop: takes commands, steps whatever the scheduler picks, says what happened. One thread runs it.
+"""The batch loop: takes commands, steps what the scheduler picks, emits events. One thread runs it.
 
-Knows no HTTP and no clock but the one that times a step; holds every canvas in its hands as a plain value. A step that
-fails is repeated canvas by canvas (noise is keyed by the canvas, so nothing changes), and only the culprit's request
-fails. Cancelled requests are gone before the next step.
+Knows no HTTP and no clock but the one that times a step. Holds every canvas as a plain value. A step that fails is
+repeated canvas by canvas (noise is keyed by the canvas, so nothing changes), and only the culprit's request fails.
+Cancelled requests are gone before the next step.
 """
 
 import math
@@ -18,21 +18,21 @@ from model.scoring import ScoreResult
 from service.engine_checks import BadStepError, check_scores, check_steps, step_all
 from service.engine_jobs import DecodeJob, Job, Result, ScoreJob
 from service.messages import (
-    Beat,
     Cancel,
     Command,
     Event,
     Failed,
     Generate,
+    Heartbeat,
     Rank,
     Ranked,
     Score,
     Started,
-    Stepped,
+    StepStats,
     Stop,
     Work,
 )
-from service.scheduler import Kind, Lane, Scheduler, Seat
+from service.scheduler import BatchKey, Kind, Scheduler, Slot
 
 Emit = Callable[[Sequence[Event]], None]
 OneJob = TypeVar("OneJob", DecodeJob, ScoreJob)
@@ -66,12 +66,12 @@ class Worker:
         inbox: "queue.SimpleQueue[Command]",
         emit: Emit,
         max_batch: int,
-        beat_seconds: float,
+        heartbeat_seconds: float,
     ) -> None:
         self._runners = runners
         self._inbox = inbox
         self._emit = emit
-        self._beat_seconds = beat_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._scheduler = Scheduler(max_batch=max_batch)
         self._jobs: dict[str, Job] = {}
 
@@ -80,22 +80,22 @@ class Worker:
             batch = self._scheduler.next_batch()
             if batch is None:
                 continue
-            lane, seats = batch
+            key, slots = batch
             try:
-                self._step(lane, seats)
+                self._step(key, slots)
             except Exception as error:  # the loop outlives whatever one batch can do to it
-                self._fail({seat.request_id for seat in seats}, error)
+                self._fail({slot.request_id for slot in slots}, error)
 
     def _read_inbox(self) -> bool:
-        """Takes in all commands there are; waits for one, at most a beat, where there is nothing to do."""
+        """Takes in all commands there are; waits for one, at most a heartbeat, where there is nothing to do."""
         try:
-            command = self._inbox.get(block=self._scheduler.is_idle, timeout=self._beat_seconds)
+            command = self._inbox.get(block=self._scheduler.is_idle, timeout=self._heartbeat_seconds)
             while not isinstance(command, Stop):
                 self._take(command)
                 command = self._inbox.get_nowait()
         except queue.Empty:
             if self._scheduler.is_idle:
-                self._emit([Beat()])
+                self._emit([Heartbeat()])
             return True
         return False
 
@@ -121,48 +121,48 @@ class Worker:
             self._emit([job.last_event()])
             return
         kind = _KINDS[type(command)]
-        lanes = {i: self._lane(command.model, length, kind) for i, length in job.open_seats().items()}
-        self._scheduler.join(command.request_id, lanes)
+        keys = {i: self._key(command.model, length, kind) for i, length in job.open_slots().items()}
+        self._scheduler.join(command.request_id, keys)
 
-    def _lane(self, model: str, length: int, kind: Kind) -> Lane:
+    def _key(self, model: str, length: int, kind: Kind) -> BatchKey:
         bucket = self._runners[model].bucket(length)
         largest = 1 if kind == "rank" else self._runners[model].largest(bucket)  # each rank is a forward of its own
-        return Lane(model, bucket, kind, largest)
+        return BatchKey(model, bucket, kind, largest)
 
-    def _step(self, lane: Lane, seats: Sequence[Seat]) -> None:
-        self._start([self._jobs[seat.request_id] for seat in seats])
-        if lane.kind == "rank":
-            self._rank(lane, seats)
+    def _step(self, key: BatchKey, slots: Sequence[Slot]) -> None:
+        self._start([self._jobs[slot.request_id] for slot in slots])
+        if key.kind == "rank":
+            self._rank(key, slots)
             return
-        runner = self._runners[lane.model]
+        runner = self._runners[key.model]
         before, begin = runner.num_positions, time.perf_counter()
-        results, num_useful = self._run(runner, lane.kind, seats)
+        results, num_useful = self._run(runner, key.kind, slots)
         seconds = time.perf_counter() - begin
-        for seat, result in zip(seats, results, strict=True):
+        for slot, result in zip(slots, results, strict=True):
             if isinstance(result, Exception):
-                self._fail({seat.request_id}, result)
-        good = [(s, r) for s, r in zip(seats, results, strict=True) if not isinstance(r, Exception)]
-        events = [event for seat, result in good for event in self._advance(lane, seat, result)]
-        stepped = Stepped(
+                self._fail({slot.request_id}, result)
+        good = [(s, r) for s, r in zip(slots, results, strict=True) if not isinstance(r, Exception)]
+        events = [event for slot, result in good for event in self._advance(key, slot, result)]
+        stats = StepStats(
             seconds=seconds,
-            num_canvases=len(seats),
+            num_canvases=len(slots),
             num_positions=runner.num_positions - before,
             num_useful_positions=num_useful,
             num_revealed=sum(len(result.reveals) for _, result in good if isinstance(result, StepResult)),
         )
-        self._emit([*events, stepped])
+        self._emit([*events, stats])
 
-    def _run(self, runner: Runner, kind: Kind, seats: Sequence[Seat]) -> tuple[Sequence[Result | Exception], int]:
-        """One forward over what these seats hold; what cannot be stepped has its exception. And how many positions the
+    def _run(self, runner: Runner, kind: Kind, slots: Sequence[Slot]) -> tuple[Sequence[Result | Exception], int]:
+        """One forward over what these slots hold; what cannot be stepped has its exception. And how many positions the
         canvases have, those that look alike counted once: they share a row of the forward."""
         if kind == "score":
-            chains = [self._job(seat, ScoreJob).chain(seat.index) for seat in seats]
+            chains = [self._job(slot, ScoreJob).chain(slot.index) for slot in slots]
             return step_all(runner.score, chains, check_scores), _num_positions(chain.canvas for chain in chains)
-        canvases = [self._job(seat, DecodeJob).canvases[seat.index] for seat in seats]
+        canvases = [self._job(slot, DecodeJob).canvases[slot.index] for slot in slots]
         return step_all(runner.step, canvases, check_steps), _num_positions(canvases)
 
-    def _job(self, seat: Seat, kind: type[OneJob]) -> OneJob:
-        job = self._jobs[seat.request_id]
+    def _job(self, slot: Slot, kind: type[OneJob]) -> OneJob:
+        job = self._jobs[slot.request_id]
         assert isinstance(job, kind)
         return job
 
@@ -176,38 +176,38 @@ class Worker:
         if events:
             self._emit(events)
 
-    def _rank(self, lane: Lane, seats: Sequence[Seat]) -> None:
-        runner = self._runners[lane.model]
-        for seat in seats:
-            job = self._job(seat, DecodeJob)
+    def _rank(self, key: BatchKey, slots: Sequence[Slot]) -> None:
+        runner = self._runners[key.model]
+        for slot in slots:
+            job = self._job(slot, DecodeJob)
             before, begin = runner.num_positions, time.perf_counter()
             try:
                 probabilities = tuple(runner.rank(job.canvases[0]))
                 if not all(math.isfinite(p) for _, p in probabilities):
                     raise BadStepError("the order's probabilities are not finite")
             except Exception as error:
-                self._fail({seat.request_id}, error)
+                self._fail({slot.request_id}, error)
                 continue
-            self._forget(seat.request_id)
-            stepped = Stepped(
+            self._forget(slot.request_id)
+            stats = StepStats(
                 seconds=time.perf_counter() - begin,
                 num_canvases=1,
                 num_positions=runner.num_positions - before,
                 num_useful_positions=job.canvases[0].length,
                 num_revealed=0,
             )
-            self._emit([Ranked(*job.ids, probabilities), stepped])
+            self._emit([Ranked(*job.ids, probabilities), stats])
 
-    def _advance(self, lane: Lane, seat: Seat, result: Result) -> list[Event]:
-        """Puts a seat's step on the books; the request may have failed through another of its seats."""
-        job = self._jobs.get(seat.request_id)
+    def _advance(self, key: BatchKey, slot: Slot, result: Result) -> list[Event]:
+        """Records a slot's step; gives its events. The request may have failed through another of its slots."""
+        job = self._jobs.get(slot.request_id)
         if job is None:
             return []
-        events, is_done = job.advance(seat.index, result)
+        events, is_done = job.advance(slot.index, result)
         if is_done:
-            self._scheduler.leave(seat, lane)
+            self._scheduler.leave(slot, key)
         if job.is_finished:
-            del self._jobs[seat.request_id]
+            del self._jobs[slot.request_id]
             events.append(job.last_event())
         return events
 

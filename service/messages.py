@@ -94,7 +94,7 @@ class Died:
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class Heartbeat:
     """The worker is alive and has nothing to do."""
 
 
@@ -159,7 +159,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class StepStats:
     """One denoising step over a batch, to generate, to score or to rank, for the metrics. Also a sign of life.
 
     `num_positions` counts what the forward passes computed, padding included; `num_useful_positions` the canvases' own,
@@ -174,4 +174,4 @@ class Stepped:
 
 
 RequestEvent = Started | Revealed | SampleDone | Finished | Ranked | Scored | Failed
-Event = RequestEvent | Loaded | Ready | Died | Beat | Stepped
+Event = RequestEvent | Loaded | Ready | Died | Heartbeat | StepStats

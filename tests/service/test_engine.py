@@ -10,13 +10,13 @@ from model.errors import ArtifactError
 from model.sampler import StepResult, step
 from service.engine import Engine
 from service.messages import (
-    Beat,
     Cancel,
     Died,
     Event,
     Failed,
     Finished,
     Generate,
+    Heartbeat,
     Loaded,
     Rank,
     Ranked,
@@ -24,7 +24,7 @@ from service.messages import (
     Revealed,
     SampleDone,
     Started,
-    Stepped,
+    StepStats,
     Stop,
 )
 from tests.service.mocks import (
@@ -309,8 +309,8 @@ def test_a_step_is_counted_with_what_it_computed_and_revealed(lab: Lab) -> None:
     params = SamplingParams(tokens_per_step=2)
     lab.generate("r", canvas(seed=1, params=params), canvas(seed=2, params=params))
     lab.until_end("r")
-    lab.said.until(lambda event: isinstance(event, Stepped) and event.num_revealed == 2)
-    steps = [event for event in lab.said.events if isinstance(event, Stepped)]
+    lab.said.until(lambda event: isinstance(event, StepStats) and event.num_revealed == 2)
+    steps = [event for event in lab.said.events if isinstance(event, StepStats)]
     assert [s.num_revealed for s in steps] == [4, 4, 2]
     assert all(s.num_canvases == 2 for s in steps)
     alike_at_first = [5, 10, 10]
@@ -319,7 +319,7 @@ def test_a_step_is_counted_with_what_it_computed_and_revealed(lab: Lab) -> None:
 
 
 def test_an_idle_worker_gives_signs_of_life(lab: Lab) -> None:
-    lab.said.until(lambda event: isinstance(event, Beat))
+    lab.said.until(lambda event: isinstance(event, Heartbeat))
 
 
 def test_a_worker_that_cannot_go_on_says_so_with_its_last_breath(lab: Lab) -> None:
