@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import ArtifactError, PromptError
+from model.tokenizers import columns as columns_module
 from model.tokenizers import load_tokenizer
 from model.tokenizers.base import Tokenizer
+from model.tokenizers.columns import CategoricalColumn
 from model.tokenizers.table import Cells, TableTokenizer
 
 COUNTRIES = [f"Country-{letter}" for letter in "ABCDEFGHIJKLMNOP"]
@@ -96,6 +98,16 @@ def test_refusals_stay_one_short_line_that_can_be_sent(census: TableTokenizer, p
     assert len(message) < 300
     assert "\n" not in message
     assert len((param or "").encode("utf-8")) <= 120
+
+
+def test_a_level_of_very_many_is_found_at_once_and_a_wrong_one_is_compared_with_none_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(columns_module, "get_close_matches", lambda *_, **__: pytest.fail("compared with 5000 levels"))
+    column = CategoricalColumn(name="code", levels=tuple(f"level {i:04}" for i in range(5000)))
+    assert column.encode("level 4999") == 4999
+    with pytest.raises(PromptError, match=r"\(5000 in all\), not \"level 5000\"$"):
+        column.encode("level 5000")
 
 
 def test_a_missing_value_is_offered_only_where_training_had_one(census: TableTokenizer) -> None:
