@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from service import openapi
 from service.catalog import Catalog
 from service.dispatcher import Dispatcher
-from service.engine import EnginePort
 from service.errors import ServiceError, on_http_exception, on_service_error
+from service.messages import EnginePort
 from service.metrics import Metrics
 from service.middleware import RequestLog
 from service.pages import pages

@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from service.engine import EnginePort
 from service.errors import ServiceError, internal_error
 from service.flight import PendingRequest
 from service.logs import get_logger
 from service.messages import (
     Cancel,
     Died,
+    EnginePort,
     Event,
     Failed,
     Finished,

@@ -6,22 +6,12 @@ What passes is plain values (`service.messages`), so the thread can become a pro
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from model.errors import ArtifactError
-from service.engine_worker import Emit, Runner, Worker
-from service.messages import Command, Died, Loaded, Ready
+from service.engine_worker import Runner, Worker
+from service.messages import Command, Died, Emit, Loaded, Ready
 
 Load = Callable[[], Iterable[tuple[Loaded, Runner]]]
-
-
-class EnginePort(Protocol):
-    """What the HTTP side needs of an engine."""
-
-    def start(self, emit: Emit) -> None: ...
-    def send(self, command: Command) -> None: ...
-    def is_alive(self) -> bool: ...
-    def join(self, timeout_seconds: float) -> None: ...
 
 
 class Engine:

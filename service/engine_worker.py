@@ -2,24 +2,27 @@
 
 Knows no HTTP and no clock but the one that times a step. Holds every canvas as a plain value. A step that fails is
 repeated canvas by canvas (noise is keyed by the canvas, so nothing changes), and only the culprit's request fails.
-Cancelled requests are gone before the next step.
+Where step after step fails for everybody, the device or the model is broken, and the worker ends. Cancelled requests
+are gone before the next step.
 """
 
 import math
 import queue
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from model.canvas import Canvas
 from model.chain import Chain
 from model.sampler import StepResult
 from model.scoring import ScoreResult
-from service.engine_checks import BadStepError, check_scores, check_steps, step_all
+from service.engine_checks import BadStepError, Failure, check_scores, check_steps, step_all
 from service.engine_jobs import DecodeJob, Job, Result, ScoreJob
 from service.messages import (
+    BatchRetried,
     Cancel,
     Command,
+    Emit,
     Event,
     Failed,
     Generate,
@@ -34,9 +37,13 @@ from service.messages import (
 )
 from service.scheduler import BatchKey, Kind, Scheduler, Slot
 
-Emit = Callable[[Sequence[Event]], None]
+MAX_FAILED_STEPS = 16  # in a row, without a success in any batch: then the worker ends
 OneJob = TypeVar("OneJob", DecodeJob, ScoreJob)
 _KINDS: Mapping[type[Work], Kind] = {Generate: "generate", Rank: "rank", Score: "score"}
+
+
+class StepsFailedError(RuntimeError):
+    """Too many steps in a row failed for all that they stepped."""
 
 
 class Runner(Protocol):
@@ -74,17 +81,23 @@ class Worker:
         self._heartbeat_seconds = heartbeat_seconds
         self._scheduler = Scheduler(max_batch=max_batch)
         self._jobs: dict[str, Job] = {}
+        self._num_failed_steps = 0  # in a row
 
     def run(self) -> None:
+        """Raises StepsFailedError when MAX_FAILED_STEPS steps in a row have failed."""
         while self._read_inbox():
             batch = self._scheduler.next_batch()
             if batch is None:
                 continue
             key, slots = batch
             try:
-                self._step(key, slots)
+                failure = self._step(key, slots)
             except Exception as error:  # the loop outlives whatever one batch can do to it
-                self._fail({slot.request_id for slot in slots}, error)
+                failure = Failure.of(error)
+                self._fail({slot.request_id for slot in slots}, failure)
+            self._num_failed_steps = 0 if failure is None else self._num_failed_steps + 1
+            if failure is not None and self._num_failed_steps == MAX_FAILED_STEPS:
+                raise StepsFailedError(f"{MAX_FAILED_STEPS} steps in a row failed, the last one of {failure.cause}")
 
     def _read_inbox(self) -> bool:
         """Takes in all commands there are; waits for one, at most a heartbeat, where there is nothing to do."""
@@ -107,7 +120,7 @@ class Worker:
             self._admit(command)
         except Exception as error:
             self._forget(command.request_id)
-            self._emit([Failed(command.request_id, command.weights_version, _one_line(error))])
+            self._emit([Failed(command.request_id, command.weights_version, Failure.of(error).cause)])
 
     def _admit(self, command: Work) -> None:
         runner = self._runners[command.model]
@@ -129,37 +142,46 @@ class Worker:
         largest = 1 if kind == "rank" else self._runners[model].largest(bucket)  # each rank is a forward of its own
         return BatchKey(model, bucket, kind, largest)
 
-    def _step(self, key: BatchKey, slots: Sequence[Slot]) -> None:
+    def _step(self, key: BatchKey, slots: Sequence[Slot]) -> Failure | None:
+        """Gives why the step failed, where it failed for every slot."""
         self._start([self._jobs[slot.request_id] for slot in slots])
         if key.kind == "rank":
-            self._rank(key, slots)
-            return
+            return self._rank(key, slots)
         runner = self._runners[key.model]
         before, begin = runner.num_positions, time.perf_counter()
-        results, num_useful = self._run(runner, key.kind, slots)
+        results, retried, num_useful = self._run(runner, key.kind, slots)
         seconds = time.perf_counter() - begin
+        events, failures, num_revealed = list[Event](), list[Failure](), 0
         for slot, result in zip(slots, results, strict=True):
-            if isinstance(result, Exception):
-                self._fail({slot.request_id}, result)
-        good = [(s, r) for s, r in zip(slots, results, strict=True) if not isinstance(r, Exception)]
-        events = [event for slot, result in good for event in self._advance(key, slot, result)]
+            failure = result if isinstance(result, Failure) else self._advance(key, slot, result, events)
+            if failure is not None:
+                failures.append(failure)
+                self._fail({slot.request_id}, failure)
+            elif isinstance(result, StepResult):
+                num_revealed += len(result.reveals)
+        if retried is not None:
+            max_batch = self._scheduler.halve(key) if retried.is_out_of_memory else None
+            events.append(BatchRetried(key.model, key.length, len(slots), retried.cause, max_batch))
         stats = StepStats(
             seconds=seconds,
             num_canvases=len(slots),
             num_positions=runner.num_positions - before,
             num_useful_positions=num_useful,
-            num_revealed=sum(len(result.reveals) for _, result in good if isinstance(result, StepResult)),
+            num_revealed=num_revealed,
         )
         self._emit([*events, stats])
+        return failures[-1] if len(failures) == len(slots) else None
 
-    def _run(self, runner: Runner, kind: Kind, slots: Sequence[Slot]) -> tuple[Sequence[Result | Exception], int]:
-        """One forward over what these slots hold; what cannot be stepped has its exception. And how many positions the
-        canvases have, those that look alike counted once: they share a row of the forward."""
+    def _run(
+        self, runner: Runner, kind: Kind, slots: Sequence[Slot]
+    ) -> tuple[Sequence[Result | Failure], Failure | None, int]:
+        """One forward over what these slots hold; see `step_all`. And how many positions the canvases have, those that
+        look alike counted once: they share a row of the forward."""
         if kind == "score":
             chains = [self._job(slot, ScoreJob).chain(slot.index) for slot in slots]
-            return step_all(runner.score, chains, check_scores), _num_positions(chain.canvas for chain in chains)
+            return *step_all(runner.score, chains, check_scores), _num_positions(chain.canvas for chain in chains)
         canvases = [self._job(slot, DecodeJob).canvases[slot.index] for slot in slots]
-        return step_all(runner.step, canvases, check_steps), _num_positions(canvases)
+        return *step_all(runner.step, canvases, check_steps), _num_positions(canvases)
 
     def _job(self, slot: Slot, kind: type[OneJob]) -> OneJob:
         job = self._jobs[slot.request_id]
@@ -176,8 +198,8 @@ class Worker:
         if events:
             self._emit(events)
 
-    def _rank(self, key: BatchKey, slots: Sequence[Slot]) -> None:
-        runner = self._runners[key.model]
+    def _rank(self, key: BatchKey, slots: Sequence[Slot]) -> Failure | None:
+        runner, failures = self._runners[key.model], list[Failure]()
         for slot in slots:
             job = self._job(slot, DecodeJob)
             before, begin = runner.num_positions, time.perf_counter()
@@ -186,7 +208,8 @@ class Worker:
                 if not all(math.isfinite(p) for _, p in probabilities):
                     raise BadStepError("the order's probabilities are not finite")
             except Exception as error:
-                self._fail({slot.request_id}, error)
+                failures.append(Failure.of(error))
+                self._fail({slot.request_id}, failures[-1])
                 continue
             self._forget(slot.request_id)
             stats = StepStats(
@@ -197,25 +220,30 @@ class Worker:
                 num_revealed=0,
             )
             self._emit([Ranked(*job.ids, probabilities), stats])
+        return failures[-1] if len(failures) == len(slots) else None
 
-    def _advance(self, key: BatchKey, slot: Slot, result: Result) -> list[Event]:
-        """Records a slot's step; gives its events. The request may have failed through another of its slots."""
+    def _advance(self, key: BatchKey, slot: Slot, result: Result, events: list[Event]) -> Failure | None:
+        """Records a slot's step and adds its events. The request may have failed through another of its slots."""
         job = self._jobs.get(slot.request_id)
         if job is None:
-            return []
-        events, is_done = job.advance(slot.index, result)
+            return None
+        try:
+            found, is_done = job.advance(slot.index, result)
+        except Exception as error:
+            return Failure.of(error)
+        events += found
         if is_done:
             self._scheduler.leave(slot, key)
         if job.is_finished:
             del self._jobs[slot.request_id]
             events.append(job.last_event())
-        return events
+        return None
 
-    def _fail(self, request_ids: set[str], error: Exception) -> None:
+    def _fail(self, request_ids: set[str], failure: Failure) -> None:
         jobs = [self._jobs[request_id] for request_id in sorted(request_ids) if request_id in self._jobs]
-        for job in jobs:
-            self._forget(job.command.request_id)
-        self._emit([Failed(*job.ids, _one_line(error)) for job in jobs])
+        for request_id in request_ids:
+            self._forget(request_id)
+        self._emit([Failed(*job.ids, failure.cause) for job in jobs])
 
     def _forget(self, request_id: str) -> None:
         self._scheduler.drop(request_id)
@@ -224,7 +252,3 @@ class Worker:
 
 def _num_positions(canvases: Iterable[Canvas]) -> int:
     return sum(len(tokens) for tokens, _ in {(canvas.tokens, canvas.hidden) for canvas in canvases})
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

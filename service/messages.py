@@ -7,7 +7,9 @@ is answered as `Generate` is, with `Scored` for what each step found out.
 Everything about a request names the weights it was computed with.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from model.canvas import Canvas, Reveal
 from model.chain import Chain, Term
@@ -173,5 +175,29 @@ class StepStats:
     num_revealed: int
 
 
+@dataclass(frozen=True, slots=True)
+class BatchRetried:
+    """A batch failed as a whole and was stepped one by one. `cause` is for the log.
+
+    `max_batch` is the largest batch of this model and padded length from now on, where the cause was memory; else None.
+    """
+
+    model: str
+    length: int
+    num_canvases: int
+    cause: str
+    max_batch: int | None
+
+
 RequestEvent = Started | Revealed | SampleDone | Finished | Ranked | Scored | Failed
-Event = RequestEvent | Loaded | Ready | Died | Heartbeat | StepStats
+Event = RequestEvent | Loaded | Ready | Died | Heartbeat | StepStats | BatchRetried
+Emit = Callable[[Sequence[Event]], None]
+
+
+class EnginePort(Protocol):
+    """What the HTTP side needs of an engine. `emit` may be called from any thread."""
+
+    def start(self, emit: Emit) -> None: ...
+    def send(self, command: Command) -> None: ...
+    def is_alive(self) -> bool: ...
+    def join(self, timeout_seconds: float) -> None: ...

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Coroutine, Iterable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,13 +19,14 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.catalog import Source, find_sources, load_catalog
 from service.dispatcher import EngineDiedError
-from service.engine import Engine
-from service.engine_worker import Runner
 from service.logs import configure, get_logger
-from service.messages import Loaded
+from service.messages import EnginePort, Loaded
 from service.protocol import Protocol
 from service.routes import Service
 from service.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from service.engine_worker import Runner
 
 _CLOSE_SECONDS = 5  # for replies still being written when everything has been answered
 
@@ -111,10 +113,11 @@ def serve(settings: Settings) -> int:
     return server.exit_code
 
 
-def build_engine(sources: tuple[Source, ...], settings: Settings) -> Engine:
+def build_engine(sources: tuple[Source, ...], settings: Settings) -> EnginePort:
     """The engine for these artifacts, which are loaded in its thread, behind the open socket."""
+    from service.engine import Engine  # brings torch, which nothing else of the HTTP side needs
 
-    def load() -> Iterable[tuple[Loaded, Runner]]:
+    def load() -> "Iterable[tuple[Loaded, Runner]]":
         from service.engine_models import load_models
 
         return load_models(sources, max_batch=settings.max_batch, device=settings.device, threads=settings.threads)

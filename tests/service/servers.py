@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.catalog import Model
-from service.engine import EnginePort
+from service.messages import EnginePort
 from service.routes import Service
 from service.server import Server, open_socket
 from service.settings import Settings

@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from model.canvas import Canvas
-from service.engine_worker import Emit
-from service.messages import Command, Generate, Loaded, Ready
+from service.messages import Command, Emit, Generate, Loaded, Ready
 from tests.service.mocks import VERSION, Gate, toy_model, toy_runner
 from tests.service.servers import Running, run_engine, run_toy
 
