@@ -5,13 +5,15 @@ whole or not at all. Knows no HTTP beyond the errors it answers with, and nothin
 """
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NoReturn
 
 from service.errors import ServiceError, internal_error
 from service.flight import PendingRequest
 from service.logs import get_logger
 from service.messages import (
+    BatchRetried,
     Cancel,
     Died,
     EnginePort,
@@ -32,6 +34,8 @@ from service.messages import (
 from service.metrics import Metrics
 
 _WATCH_SECONDS = 1.0
+_MAX_RETRY_CAUSES = 100
+_DIGITS = re.compile(r"\d+")
 
 
 class EngineDiedError(RuntimeError):
@@ -62,9 +66,11 @@ class Dispatcher:
         self._last_word: str | None = None
         self._last_sign = 0.0
         self._settled = asyncio.Event()  # loaded, or dead
+        self._dead = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._watch: asyncio.Task[None] | None = None
+        self._retry_causes: set[str] = set()  # that were logged
         self.loaded: dict[str, Loaded] = {}
 
     async def start(self) -> None:
@@ -85,7 +91,12 @@ class Dispatcher:
         """Raises EngineDiedError where the models cannot be loaded."""
         await self._settled.wait()
         if self._state == "dead":
-            raise EngineDiedError(self._last_word or "the engine died")
+            await self.wait_until_dead()
+
+    async def wait_until_dead(self) -> NoReturn:
+        """Raises EngineDiedError when the engine ends by itself."""
+        await self._dead.wait()
+        raise EngineDiedError(self._last_word or "the engine died")
 
     async def drain(self, *, timeout_seconds: float) -> None:
         """Takes no more requests, lets those there are finish, and answers the rest when the time is up."""
@@ -128,18 +139,21 @@ class Dispatcher:
         if not self.is_ready:
             raise ServiceError("not_ready", "the engine is not running")
 
+    def check_room(self, num_canvases: int = 1) -> None:
+        """Raises ServiceError (429, 503) where a request of so many canvases would not be admitted now."""
+        self.check_ready()
+        num_taken = sum(pending.num_canvases for pending in self._pending.values())
+        if num_taken + num_canvases > self._capacity:
+            needs = f", this request needs {num_canvases}" if num_canvases > 1 else ""
+            raise ServiceError("overloaded", f"{num_taken} of {self._capacity} places are taken{needs}")
+
     def submit(
         self, command: Work, *, arrived_at: float, timeout_seconds: float, buffer_events: int | None = None
     ) -> PendingRequest:
         """Admits a request, whose deadline counts from its arrival. Raises ServiceError (429, 503)."""
-        self.check_ready()
-        num_canvases = command.num_places
-        num_taken = sum(pending.num_canvases for pending in self._pending.values())
-        if num_taken + num_canvases > self._capacity:
-            message = f"{num_taken} of {self._capacity} places are taken, this request needs {num_canvases}"
-            raise ServiceError("overloaded", message)
+        self.check_room(command.num_places)
         pending = PendingRequest(
-            command.request_id, num_canvases=num_canvases, arrived_at=arrived_at, buffer_events=buffer_events
+            command.request_id, num_canvases=command.num_places, arrived_at=arrived_at, buffer_events=buffer_events
         )
         self._pending[pending.request_id] = pending
         self._idle.clear()
@@ -194,6 +208,8 @@ class Dispatcher:
                     self._die(event.message)
                 case StepStats():
                     self._count(event)
+                case BatchRetried():
+                    self._note_retry(event)
                 case Heartbeat():
                     pass
                 case _:
@@ -238,10 +254,22 @@ class Dispatcher:
         metrics.revealed_tokens.inc(step.num_revealed)
         metrics.forward_positions.inc(step.num_positions)
 
+    def _note_retry(self, event: BatchRetried) -> None:
+        """Logs each cause once: a batch may fail at every step."""
+        self._metrics.batches_retried.inc()
+        batch = {"model": event.model, "length": event.length}
+        cause = f"{event.model}: {_DIGITS.sub('0', event.cause)}"  # how many bytes were missing, say, is no new cause
+        if cause not in self._retry_causes and len(self._retry_causes) < _MAX_RETRY_CAUSES:
+            self._retry_causes.add(cause)
+            get_logger().warning("batch_retried", **batch, canvases=event.num_canvases, cause=event.cause)
+        if event.max_batch is not None:
+            get_logger().warning("batch_halved", **batch, max_batch=event.max_batch)
+
     def _die(self, message: str) -> None:
-        get_logger().error("engine_died", cause=message)
         self._state, self._last_word = "dead", message
         self._settled.set()
+        self._dead.set()
+        get_logger().error("engine_died", cause=message)
         self._abort_all(internal_error())
 
     async def _watch_engine(self) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from model.errors import ArtifactError
-from service.engine_worker import Runner, Worker
+from service.engine_worker import Runner, StepsFailedError, Worker
 from service.messages import Command, Died, Emit, Loaded, Ready
 
 Load = Callable[[], Iterable[tuple[Loaded, Runner]]]
@@ -60,5 +60,5 @@ class Engine:
             )
             worker.run()
         except BaseException as error:  # whatever ends the worker, those who wait for it must hear of it
-            kind = "" if isinstance(error, ArtifactError) else f"{type(error).__name__}: "
+            kind = "" if isinstance(error, ArtifactError | StepsFailedError) else f"{type(error).__name__}: "
             emit([Died(" ".join(f"{kind}{error}".split()))])

@@ -151,14 +151,17 @@ class Worker:
         before, begin = runner.num_positions, time.perf_counter()
         results, retried, num_useful = self._run(runner, key.kind, slots)
         seconds = time.perf_counter() - begin
-        events, failures, num_revealed = list[Event](), list[Failure](), 0
-        for slot, result in zip(slots, results, strict=True):
-            failure = result if isinstance(result, Failure) else self._advance(key, slot, result, events)
-            if failure is not None:
-                failures.append(failure)
-                self._fail({slot.request_id}, failure)
-            elif isinstance(result, StepResult):
-                num_revealed += len(result.reveals)
+        failures = [(slot, result) for slot, result in zip(slots, results, strict=True) if isinstance(result, Failure)]
+        for slot, failure in failures:
+            self._fail({slot.request_id}, failure)
+        good = [(slot, result) for slot, result in zip(slots, results, strict=True) if not isinstance(result, Failure)]
+        events: list[Event] = []
+        for slot, result in good:
+            try:
+                events += self._advance(key, slot, result)
+            except Exception as error:
+                failures.append((slot, Failure.of(error)))
+                self._fail({slot.request_id}, failures[-1][1])
         if retried is not None:
             max_batch = self._scheduler.halve(key) if retried.is_out_of_memory else None
             events.append(BatchRetried(key.model, key.length, len(slots), retried.cause, max_batch))
@@ -167,10 +170,10 @@ class Worker:
             num_canvases=len(slots),
             num_positions=runner.num_positions - before,
             num_useful_positions=num_useful,
-            num_revealed=num_revealed,
+            num_revealed=sum(len(result.reveals) for _, result in good if isinstance(result, StepResult)),
         )
         self._emit([*events, stats])
-        return failures[-1] if len(failures) == len(slots) else None
+        return failures[-1][1] if len(failures) == len(slots) else None
 
     def _run(
         self, runner: Runner, kind: Kind, slots: Sequence[Slot]
@@ -222,22 +225,18 @@ class Worker:
             self._emit([Ranked(*job.ids, probabilities), stats])
         return failures[-1] if len(failures) == len(slots) else None
 
-    def _advance(self, key: BatchKey, slot: Slot, result: Result, events: list[Event]) -> Failure | None:
-        """Records a slot's step and adds its events. The request may have failed through another of its slots."""
+    def _advance(self, key: BatchKey, slot: Slot, result: Result) -> list[Event]:
+        """Records a slot's step; gives its events. The request may have failed through another of its slots."""
         job = self._jobs.get(slot.request_id)
         if job is None:
-            return None
-        try:
-            found, is_done = job.advance(slot.index, result)
-        except Exception as error:
-            return Failure.of(error)
-        events += found
+            return []
+        events, is_done = job.advance(slot.index, result)
         if is_done:
             self._scheduler.leave(slot, key)
         if job.is_finished:
             del self._jobs[slot.request_id]
             events.append(job.last_event())
-        return None
+        return events
 
     def _fail(self, request_ids: set[str], failure: Failure) -> None:
         jobs = [self._jobs[request_id] for request_id in sorted(request_ids) if request_id in self._jobs]

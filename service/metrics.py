@@ -51,6 +51,7 @@ class Metrics:
         self.denoising_steps = self._count("denoising_steps", "Steps of single canvases.")
         self.revealed_tokens = self._count("revealed_tokens", "Positions revealed.")
         self.forward_positions = self._count("forward_positions", "Positions computed, padding included.")
+        self.batches_retried = self._count("batches_retried", "Batches that failed and were stepped one by one.")
         self.build_info = Gauge(
             "unveil_build_info", "What is running; always 1.", ["version", "device", "model"], registry=self.registry
         )

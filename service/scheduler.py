@@ -48,6 +48,7 @@ class Scheduler:
         self._max_batch = max_batch
         self._slots: dict[BatchKey, dict[str, dict[int, None]]] = {}  # key -> request -> its slots, both by arrival
         self._keys_of: dict[str, set[BatchKey]] = {}
+        self._limits: dict[tuple[str, int], int] = {}  # by model and length, where batches were halved
         self._chosen: dict[tuple[BatchKey, int], tuple[Slot, ...]] = {}  # by key and limit, until its slots change
 
     @property
@@ -88,8 +89,17 @@ class Scheduler:
             self._chosen[key, limit] = tuple(islice(_rounds(requests), limit))
         return key, self._chosen[key, limit]
 
+    def halve(self, key: BatchKey) -> int:
+        """Halves the largest batch of this model and length, for every kind of work and for good; gives it."""
+        most = max(1, self._most(key) // 2)
+        self._limits[key.model, key.length] = most
+        return most
+
+    def _most(self, key: BatchKey) -> int:
+        return min(self._limits.get((key.model, key.length), self._max_batch), key.most, self._max_batch)
+
     def _limit(self, key: BatchKey) -> int:
-        most = min(self._max_batch, key.most)
+        most = self._most(key)
         if key.kind == "score" and any(other.kind == "generate" for other in self._slots):
             return max(1, most // _SCORE_PART)
         return most

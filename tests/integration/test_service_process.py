@@ -14,10 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
+from service.engine_worker import MAX_FAILED_STEPS
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.service.servers import events_of
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 300.0  # only ever reached by a test that fails
 PROGRAM = """
 import sys
 from service import environment
@@ -32,6 +33,13 @@ from service import engine_models
 def step(self, canvases):
     while True:
         torch.ones(64, 64).softmax(-1)
+engine_models.Runner.step = step
+{PROGRAM}"""
+
+BROKEN = f"""
+from service import engine_models
+def step(self, canvases):
+    raise RuntimeError("CUDA error: device-side assert triggered")
 engine_models.Runner.step = step
 {PROGRAM}"""
 
@@ -113,6 +121,17 @@ def test_the_exit_code_is_0_even_if_the_engine_is_in_a_step_that_does_not_end(ar
             kind, data = list(events)[-1]
         assert (kind, data["error"]["type"]) == ("error", "draining")
         assert process.wait(WAIT_SECONDS) == 0
+
+
+def test_an_engine_that_fails_at_every_step_answers_and_then_ends_the_process_with_1(artifact: Path) -> None:
+    with (
+        _serving(artifact, program=BROKEN) as (process, url),
+        httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client,
+    ):
+        for _ in range(MAX_FAILED_STEPS):
+            assert client.get("/health/live").status_code == 200
+            assert client.post("/generate", json={"prompt": "[MASK]"}).json()["error"]["type"] == "internal"
+        assert process.wait(WAIT_SECONDS) == 1
 
 
 def test_damaged_weights_are_one_line_on_stderr_and_exit_code_1(artifact: Path, tmp_path: Path) -> None:

@@ -1,16 +1,22 @@
 """Full queues, deadlines, large bodies and dead workers: everybody gets an answer."""
 
+import asyncio
 import json
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from model.canvas import Canvas
-from service.messages import Command, Emit, Generate, Loaded, Ready
-from tests.service.mocks import VERSION, Gate, toy_model, toy_runner
-from tests.service.servers import Running, run_engine, run_toy
+from service.app import create_app
+from service.dispatcher import EngineDiedError
+from service.engine_worker import MAX_FAILED_STEPS
+from service.messages import Command, Died, Emit, Generate, Loaded, Ready
+from service.settings import Settings
+from tests.service.mocks import VERSION, Gate, toy_catalog, toy_model, toy_runner
+from tests.service.servers import Running, run_engine, run_toy, wait_until
 
 
 @pytest.fixture
@@ -129,23 +135,55 @@ def test_a_failing_request_fails_alone_in_the_batch_it_shares() -> None:
             assert sample["reveals"] == server.generate(prompt={}, seed=seed).json()["samples"][0]["reveals"]
 
 
-def test_a_dead_worker_turns_readiness_off_and_answers_everybody_who_waits(gate: Gate) -> None:
-    model = toy_model()
+def _die(canvases: Sequence[Canvas]) -> None:
+    raise SystemExit
 
-    def die(canvases: Sequence[Canvas]) -> None:
+
+def _fail(canvases: Sequence[Canvas]) -> None:
+    raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+@pytest.mark.parametrize("end", [_die, _fail])
+def test_an_engine_that_ends_answers_everybody_who_waits_and_ends_the_process(
+    gate: Gate, end: Callable[[Sequence[Canvas]], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, num_requests = toy_model(), MAX_FAILED_STEPS + 4
+
+    def on_step(canvases: Sequence[Canvas]) -> None:
         gate(canvases)
-        raise SystemExit
+        end(canvases)
 
-    with run_toy(model=model, runner=toy_runner(model, die), max_batch=1) as server, ThreadPoolExecutor(3) as pool:
-        requests = [pool.submit(server.generate, prompt={}, seed=seed) for seed in range(3)]
+    runner = toy_runner(model, on_step)
+    with run_toy(model=model, runner=runner, max_batch=1) as server, ThreadPoolExecutor(num_requests) as pool:
+        requests = [pool.submit(server.generate, prompt={}, seed=seed) for seed in range(num_requests)]
         gate.wait()
-        server.wait_for("unveil_requests_waiting", 2)
+        server.wait_for("unveil_requests_waiting", num_requests - 1)
         gate.open()
-        assert [server.error(request.result()) for request in requests] == [(500, "internal", None)] * 3
-        for path in ("/health", "/health/ready", "/health/live"):
-            assert server.error(server.client.get(path)) == (503, "not_ready", None)
-        assert server.error(server.generate(prompt={})) == (503, "not_ready", None)
-        server.wait_for("unveil_ready", 0)
+        assert [server.error(request.result()) for request in requests] == [(500, "internal", None)] * num_requests
+        wait_until(lambda: server.server.should_exit)
+        assert server.metric("unveil_ready") == 0
+    assert server.server.exit_code == 1
+    assert capfd.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+def test_while_the_process_of_a_dead_engine_ends_it_is_not_live_and_takes_no_requests() -> None:
+    async def ask() -> list[int]:
+        engine = SilentEngine()
+        app = create_app(Settings(), engine=engine, catalog=toy_catalog())
+        transport = httpx.ASGITransport(app)
+        client = httpx.AsyncClient(transport=transport, base_url="http://x")
+        async with app.router.lifespan_context(app), client:
+            await app.state.service.dispatcher.wait_until_ready()
+            before = await client.get("/health/live")
+            engine.emit([Died("out of order")])
+            with pytest.raises(EngineDiedError, match="out of order"):
+                await app.state.service.dispatcher.wait_until_dead()
+            paths = ("/health/live", "/health/ready", "/health")
+            after = [await client.get(path) for path in paths]
+            generate = await client.post("/generate", json={"prompt": {}})
+            return [response.status_code for response in (before, *after, generate)]
+
+    assert asyncio.run(ask()) == [200, 503, 503, 503, 503]
 
 
 class SilentEngine:
@@ -156,6 +194,7 @@ class SilentEngine:
         self.is_up = True
 
     def start(self, emit: Emit) -> None:
+        self.emit = emit
         emit([Loaded("toy", VERSION, "cpu", True), Ready()])
 
     def send(self, command: Command) -> None:
@@ -173,7 +212,8 @@ class SilentEngine:
 def test_a_worker_that_ends_without_a_word_is_noticed_and_everybody_answered() -> None:
     with run_engine(SilentEngine(), is_ready=True) as server:
         assert server.error(server.generate(prompt={})) == (500, "internal", None)
-        assert server.client.get("/health/live").status_code == 503
+        wait_until(lambda: server.server.should_exit)
+    assert server.server.exit_code == 1
 
 
 def test_a_worker_that_hangs_is_not_live_and_is_again_when_it_goes_on(gate: Gate) -> None:

@@ -31,6 +31,8 @@ _ALL: list[messages.Command | messages.Event] = [
     messages.Scored("r", "v", 3, Term(5, 1, 0.25)),
     messages.Failed("r", "v", "why"),
     messages.StepStats(0.01, 4, 60, 50, 5),
+    messages.BatchRetried("adult", 15, 4, "why", None),
+    messages.BatchRetried("adult", 15, 4, "why", 2),
 ]
 
 

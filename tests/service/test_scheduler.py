@@ -157,6 +157,20 @@ def test_a_request_joins_once() -> None:
         scheduler.join("x", {1: A})
 
 
+def test_a_halved_batch_stays_so_for_its_model_and_length_whatever_the_work() -> None:
+    scheduler = Scheduler(max_batch=64)
+    score = BatchKey("a", 15, "score", 40)
+    others = (BatchKey("a", 32, "generate"), BatchKey("b", 15, "generate"))
+    assert scheduler.halve(A) == 32
+    for key, largest in {A: 32, score: 32, others[0]: 64, others[1]: 64}.items():
+        scheduler.join("r", dict.fromkeys(range(500), key))
+        batch = scheduler.next_batch()
+        assert batch is not None
+        assert len(batch[1]) == largest
+        scheduler.drop("r")
+    assert [scheduler.halve(score) for _ in range(6)] == [16, 8, 4, 2, 1, 1]
+
+
 def test_a_batch_takes_no_more_than_one_forward_of_its_length() -> None:
     long, short = BatchKey("a", 1024, "generate", 2), BatchKey("a", 16, "generate", 128)
     scheduler = Scheduler(max_batch=64)
