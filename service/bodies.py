@@ -59,7 +59,8 @@ async def read_body(request: Request, limit: int, *, timeout_seconds: float) -> 
 
 
 def too_large(limit: int) -> ServiceError:
-    return ServiceError("payload_too_large", f"the body is larger than {limit} bytes", headers={"connection": "close"})
+    message = f"the body is larger than {limit} bytes"
+    return ServiceError("payload_too_large", message, headers={"connection": "close"}, is_body_unread=True)
 
 
 def parse(body: bytes, schema: type[Schema]) -> Schema:
@@ -98,22 +99,24 @@ def validate(value: Any, schema: type[Schema]) -> Schema:
     """A parsed value as a valid `schema`. Raises ServiceError (422) naming the first field to blame."""
     if not isinstance(value, dict):
         raise ServiceError("invalid_request", f"the body is a JSON object, not {json_type(value)}")
+    # Looked for first: a misspelt field is the cause of a missing one. And one error is enough of very many.
+    for name in value:
+        if name not in schema.model_fields:
+            raise _unknown_field(_short(name), schema)
     try:
         return schema.model_validate(value, strict=True)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        # A misspelt field is the cause of a missing one, so it is the one to name.
-        first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-        raise _refusal(first, schema) from None
+        raise _refusal(error.errors(include_url=False)[0], schema) from None
+
+
+def _unknown_field(name: str, schema: type[BaseModel]) -> ServiceError:
+    close = get_close_matches(name, schema.model_fields, n=1, cutoff=0.65)  # "order" is no "model"
+    hint = f'did you mean "{close[0]}"?' if close else f"known are {', '.join(schema.model_fields)}"
+    return ServiceError("invalid_request", f'unknown field "{name}"; {hint}', param=name)
 
 
 def _refusal(problem: ErrorDetails, schema: type[BaseModel]) -> ServiceError:
-    name = _short(str(problem["loc"][0])) if problem["loc"] else None
-    if problem["type"] == "extra_forbidden":
-        assert name is not None
-        close = get_close_matches(name, schema.model_fields, n=1, cutoff=0.65)  # "order" is no "model"
-        hint = f'did you mean "{close[0]}"?' if close else f"known are {', '.join(schema.model_fields)}"
-        return ServiceError("invalid_request", f'unknown field "{name}"; {hint}', param=name)
+    name = str(problem["loc"][0]) if problem["loc"] else None
     if problem["type"] == "missing":
         return ServiceError("invalid_request", f"{name} is missing", param=name)
     if problem["type"] == "value_error":

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from model.canvas import MAX_SEED, OrderPolicy
 
 OrderName = Literal["learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy"]
-Order = OrderName | list[Annotated[int, Field(ge=0)]]
+# The first wrong position ends it: an error for each of very many takes seconds, and memory.
+Order = OrderName | Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]
 assert {*get_args(OrderName), "explicit"} == set(get_args(OrderPolicy))
 
 NUM_ORDERS = 16  # drawn where a request names no number
