@@ -9,7 +9,7 @@ from model.seeds import derive_seed, draw_seed
 from model.tokenizers.base import Template
 from service.catalog import Model
 from service.errors import ServiceError
-from service.schemas import GenerateRequest, OrderRequest, ScoreRequest
+from service.schemas import NUM_ORDERS, GenerateRequest, OrderRequest, ScoreRequest
 from service.settings import Settings
 
 _MAX_STEPS = 1_000  # unless more positions are hidden
@@ -44,6 +44,21 @@ class Plan:
     @property
     def canvases(self) -> tuple[Canvas, ...]:
         return tuple(sample.canvas for sample in self.samples)
+
+
+def num_canvases(request: GenerateRequest | OrderRequest | ScoreRequest, settings: Settings) -> int:
+    """How many canvases or chains a request asks for, before anything of it is looked at."""
+    if isinstance(request, OrderRequest):
+        return 1
+    each = request.num_samples if isinstance(request, GenerateRequest) else num_orders_of(request, settings)
+    return each * len(request.prompt) if isinstance(request.prompt, list) else each
+
+
+def num_orders_of(request: ScoreRequest, settings: Settings) -> int:
+    """As asked for, or the default."""
+    if request.num_orders is not None:
+        return request.num_orders
+    return min(NUM_ORDERS, settings.max_num_orders) if request.is_order_drawn else 1
 
 
 def plan_generation(request: GenerateRequest, model: Model, settings: Settings) -> Plan:

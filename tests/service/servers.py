@@ -1,6 +1,7 @@
 """Real servers on free ports, for tests that speak HTTP."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -54,6 +55,12 @@ class Running:
     def wait_for(self, name: str, value: float, labels: Mapping[str, str] | None = None) -> None:
         """Asks until a metric has a value; fails after a while. A reply is counted just after it was sent."""
         wait_until(lambda: self.metric(name, labels) == value)
+
+
+def connect(url: str) -> socket.socket:
+    """A connection to a server, for tests that write HTTP by hand."""
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=WAIT_SECONDS)
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

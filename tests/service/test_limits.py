@@ -2,21 +2,22 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 
 import httpx
 import pytest
 
 from model.canvas import Canvas
+from service import routes
 from service.app import create_app
 from service.dispatcher import EngineDiedError
 from service.engine_worker import MAX_FAILED_STEPS
 from service.messages import Command, Died, Emit, Generate, Loaded, Ready
 from service.settings import Settings
 from tests.service.mocks import VERSION, Gate, toy_catalog, toy_model, toy_runner
-from tests.service.servers import Running, run_engine, run_toy, wait_until
+from tests.service.servers import Running, connect, post_score, run_engine, run_toy, wait_until
 
 
 @pytest.fixture
@@ -39,6 +40,64 @@ def test_a_full_queue_refuses_whole_requests_says_when_to_come_back_and_recovers
         assert server.generate(prompt={}, num_samples=4).status_code == 200
         server.wait_for("unveil_request_failures_total", 3, {"reason": "overloaded"})
         server.wait_for("unveil_requests_total", 2, {"endpoint": "/generate", "code": "429"})
+
+
+def _head(path: str, size: int) -> bytes:
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("path", ["/generate", "/order", "/score"])
+def test_a_full_queue_refuses_before_the_body_is_there_and_the_connection_goes_on(path: str) -> None:
+    gate = Gate()
+    with (
+        run_toy(gate=gate, queue_capacity=16) as server,
+        ThreadPoolExecutor(1) as pool,
+        connect(server.url) as connection,
+    ):
+        first = pool.submit(server.generate, prompt={}, num_samples=16)
+        gate.wait()
+        body = b'{"prompt": {}}'.ljust(100_000)
+        connection.sendall(_head(path, len(body)))
+        reply = HTTPResponse(connection)
+        reply.begin()
+        assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+        assert json.loads(reply.read())["error"]["type"] == "overloaded"
+        connection.sendall(body)
+        gate.open()
+        assert first.result().status_code == 200
+        body = b'{"prompt": {"age": 39}}'
+        connection.sendall(_head(path, len(body)) + body)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_finds_no_room_is_not_planned(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    with run_toy(gate=gate, queue_capacity=4) as server, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(server.generate, prompt={}, num_samples=3)
+        gate.wait()
+        for name in ("plan_generation", "plan_score"):
+            monkeypatch.setattr(routes, name, lambda *_: pytest.fail("it was planned"))
+        assert server.error(server.generate(prompt={}, num_samples=2)) == (429, "overloaded", None)
+        assert server.error(post_score(server, prompt={"age": 39}, num_orders=4)) == (429, "overloaded", None)
+        gate.open()
+        assert first.result().status_code == 200
+
+
+def test_whoever_comes_while_the_models_load_is_refused_before_the_body_is_there() -> None:
+    with run_engine(LoadingEngine()) as server, connect(server.url) as connection:
+        connection.sendall(_head("/generate", 100))
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_client_that_closes_after_one_request_gets_its_reply_though_it_is_still_sending() -> None:
+    """The kernel throws away what arrived where the other side closes on bytes that nobody has read."""
+    with run_engine(LoadingEngine()) as server:
+        for path, status in (("/generate", 503), ("/nowhere", 404), ("/health", 405), ("/generate?stream=true", 422)):
+            with connect(server.url) as connection:
+                body = b" " * 2**20
+                head = _head(path, len(body)).replace(b"host: x", b"host: x\r\nconnection: close")
+                connection.sendall(head)
+                connection.sendall(body)
+                assert connection.recv(65_536).startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_a_request_of_exactly_the_capacity_is_taken_and_a_larger_one_is_told_so_for_good() -> None:
@@ -88,22 +147,18 @@ def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large() -> None:
 
 
 def test_a_client_that_sends_to_the_end_before_it_reads_still_gets_its_413() -> None:
-    with run_toy() as server:
-        host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
-            body = b" " * 10 * 2**20
-            connection.sendall(b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
-            connection.sendall(body)
-            assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+    with run_toy() as server, connect(server.url) as connection:
+        body = b" " * 10 * 2**20
+        connection.sendall(b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
+        connection.sendall(body)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_declared_length_is_refused_without_a_byte_of_the_body() -> None:
-    with run_toy() as server:
-        host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
-            head = "POST /generate HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 99999999\r\n\r\n"
-            connection.sendall(head.encode())
-            assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+    with run_toy() as server, connect(server.url) as connection:
+        head = "POST /generate HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 99999999\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_body_of_exactly_the_limit_is_read() -> None:
@@ -206,6 +261,13 @@ class SilentEngine:
         return self.is_up
 
     def join(self, timeout_seconds: float) -> None:
+        pass
+
+
+class LoadingEngine(SilentEngine):
+    """Never gets its models loaded."""
+
+    def start(self, emit: Emit) -> None:
         pass
 
 

@@ -5,7 +5,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
 
 import pytest
 import structlog
@@ -16,7 +15,7 @@ from service.logs import configure, get_logger
 from service.server import open_socket
 from service.settings import SettingsError
 from tests.service.mocks import WAIT_SECONDS, Gate, toy_model, toy_runner
-from tests.service.servers import run_toy
+from tests.service.servers import connect, run_toy
 
 
 def test_connections_are_accepted_without_nagles_algorithm() -> None:
@@ -26,15 +25,8 @@ def test_connections_are_accepted_without_nagles_algorithm() -> None:
         assert listening.proto == socket.IPPROTO_TCP
 
 
-def _connect(url: str) -> socket.socket:
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return socket.create_connection((parts.hostname, parts.port))
-
-
 def test_a_connection_without_a_request_is_closed_when_its_time_is_up() -> None:
-    with run_toy(idle_connection_seconds=1) as server, _connect(server.url) as connection:
+    with run_toy(idle_connection_seconds=1) as server, connect(server.url) as connection:
         connection.settimeout(30)
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" * 2)
         read = b""
@@ -141,14 +133,14 @@ HALF = b'POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"prom
 
 
 def test_what_is_no_http_gets_the_shape_of_all_errors() -> None:
-    with run_toy() as server, _connect(server.url) as connection:
+    with run_toy() as server, connect(server.url) as connection:
         connection.sendall(b"\x16\x03\x01 what is this\r\n\r\n")
         assert _error(_read_to_the_end(connection)) == (400, "invalid_http")
         assert server.generate(prompt={}).status_code == 200
 
 
 def test_a_body_that_does_not_come_is_waited_for_no_longer_than_a_request_may_take() -> None:
-    with run_toy(default_timeout_seconds=0.2) as server, _connect(server.url) as connection:
+    with run_toy(default_timeout_seconds=0.2) as server, connect(server.url) as connection:
         connection.sendall(HALF)
         assert _error(_read_to_the_end(connection)) == (504, "timeout")
         server.wait_for("unveil_request_failures_total", 1, {"reason": "timeout"})
@@ -157,7 +149,7 @@ def test_a_body_that_does_not_come_is_waited_for_no_longer_than_a_request_may_ta
 def test_half_a_body_at_the_end_of_the_server_is_told_that_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_CLOSE_SECONDS", 1)
     with run_toy() as server:
-        connection = _connect(server.url)
+        connection = connect(server.url)
         connection.sendall(HALF)
         threading.Event().wait(0.2)
     with connection:
@@ -169,7 +161,7 @@ def test_a_client_that_goes_is_noticed_though_it_had_sent_more(more: bytes) -> N
     gate = Gate()
     with run_toy(gate=gate) as server:
         body = b'{"prompt": {}}'
-        connection = _connect(server.url)
+        connection = connect(server.url)
         connection.sendall(b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
         gate.wait()
         connection.sendall(more)
@@ -181,7 +173,7 @@ def test_a_client_that_goes_is_noticed_though_it_had_sent_more(more: bytes) -> N
 
 def test_what_a_client_sends_ahead_is_answered_in_turn() -> None:
     gate = Gate()
-    with run_toy(gate=gate, idle_connection_seconds=1) as server, _connect(server.url) as connection:
+    with run_toy(gate=gate, idle_connection_seconds=1) as server, connect(server.url) as connection:
         body = b'{"prompt": {}}'
         request = b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
         connection.sendall(request)
@@ -195,7 +187,7 @@ def test_what_a_client_sends_ahead_is_answered_in_turn() -> None:
 
 def test_more_than_a_last_request_ends_a_stream_and_frees_its_place() -> None:
     gate = Gate()
-    with run_toy(gate=gate) as server, _connect(server.url) as connection:
+    with run_toy(gate=gate) as server, connect(server.url) as connection:
         body = b'{"prompt": {}, "stream": true}'
         head = b"POST /generate HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         connection.sendall(head + body)
