@@ -60,13 +60,12 @@ def leave_one_out(
     log_w: Tensor,
     num_draws: int,
     control: Tensor | None = None,
-    policy: Tensor | None = None,
 ) -> Tensor:
     """For each of K draws with the same k the mean `L_hat` of the other K - 1: [K * B, L], K >= 2 -> [K * B].
 
     The rows are those of `draw_prefixes(..., num_draws=K)`. Unbiased; costs K forwards a row.
     """
     assert num_draws >= 2
-    signals = row_signal(cross_entropy, prefixes, log_w=log_w, control=control, policy=policy)
+    signals = row_signal(cross_entropy, prefixes, log_w=log_w, control=control)
     values = signals.detach().view(num_draws, -1)  # [K, B]
     return ((values.sum(0) - values) / (num_draws - 1)).flatten()

@@ -1,4 +1,4 @@
-"""The network in training: denoiser, its averaged copy, posterior and running baseline, as one module.
+"""The network in training: denoiser, its averaged copy, critic and running baseline, as one module.
 
 One module, so that every strategy of Fabric moves, shards and saves all of it at once. Knows no data and no schedule.
 """
@@ -16,26 +16,22 @@ from model.baseline import RunningBaseline
 from model.critic import Critic, simulated_nelbo
 from model.denoiser import Prediction
 from model.network import Depths, Network
-from model.posterior import Posterior
 from model.prefixes import Prefixes
 
 Show = Callable[[Tensor], Prefixes]
-ORDER_GROUPS = ("order", "posterior")  # parameter groups whose gradients are noisy scores
 _TURNS = 8  # of a row's order that a critic is asked about: more are hardly more of a sample
 
 
 class Shown(NamedTuple):
-    """What a training forward gives: the law's weights `log_w` [L] or [B, L], the prefixes drawn from it, what the
-    denoiser says of them, and the policy's log-weights [B, L], None unless the order is contextual. With a critic, the
-    losses that it expects at these prefixes [B, L], and what the law costs by it, a scalar that moves the law. Of a
-    network with loops also the token logits of the `earlier` ones. With teacher forcing the token logits are each
-    position's as of its own turn, and the critic is `asked` about some positions [B, M] as of theirs: `expected`
-    [B, M]."""
+    """What a training forward gives: the law's weights `log_w` [L], the prefixes drawn from it, and what the denoiser
+    says of them. With a critic, the losses that it expects at these prefixes [B, L], and what the law costs by it, a
+    scalar that moves the law. Of a network with loops also the token logits of the `earlier` ones. With teacher forcing
+    the token logits are each position's as of its own turn, and the critic is `asked` about some positions [B, M] as of
+    theirs: `expected` [B, M]."""
 
     log_w: Tensor
     prefixes: Prefixes
     prediction: Prediction
-    policy: Tensor | None
     expected: Tensor | None
     simulated: Tensor | None
     earlier: tuple[Tensor, ...]
@@ -67,7 +63,6 @@ class Arm(nn.Module):
         *,
         marginals: Tensor,
         baseline_window: int,
-        posterior: Posterior | None = None,
         critic: Critic | None = None,
         is_frozen: bool = False,
         backward_loops: int | None = None,
@@ -79,7 +74,7 @@ class Arm(nn.Module):
         super().__init__()
         self.denoiser = denoiser
         self.average = copy.deepcopy(denoiser).requires_grad_(False)
-        self.posterior, self.critic = posterior, critic
+        self.critic = critic
         self.is_frozen, self._backward_loops = is_frozen, backward_loops
         self._teacher_forcing = teacher_forcing
         self.baseline = RunningBaseline(denoiser.architecture.length, window=baseline_window)
@@ -99,32 +94,26 @@ class Arm(nn.Module):
         *,
         show: Show | None = None,
         trials: Trials | None = None,
-        rests: bool = False,
     ) -> Prediction | Shown:
         """Tokens, hidden [B, L], lengths [B]. Without `show`, what the averaged weights predict.
 
         With it, a training step: `hidden` is what is hidden at the start, and `show` draws each row's prefix from the
-        law's weights. While the law `rests` no row follows it, and the posterior is not asked. A critic tries the law
-        on the orders of `trials`.
+        law's weights. A critic tries the law on the orders of `trials`.
         """
         if show is None:
             return self.average(tokens, hidden, lengths)  # type: ignore[no-any-return]
         law = log_w = self.denoiser.order_head.global_log_w()[: tokens.shape[1]]
-        if self.posterior is not None and not rests:
-            log_w = self.posterior(tokens, ~hidden, lengths)  # [B, L]
         prefixes = show(log_w)
         if self._teacher_forcing:
             return self._in_turn(tokens, lengths, law=law, prefixes=prefixes, trials=trials)
         draws = len(prefixes.sigma) // len(tokens)
-        log_w = log_w.repeat(draws, 1) if log_w.ndim == 2 else log_w
         prediction, earlier = self._ask(tokens.repeat(draws, 1), prefixes.hidden, lengths.repeat(draws))
-        policy = prediction.order_logits if self.posterior is not None else None
         expected = simulated = None
         if self.critic is not None and trials is not None:
             expected = self.critic(prefixes.hidden, _absent(prefixes.hidden, lengths.repeat(draws)))
             simulated = trials.nelbo(law, self.critic)
             log_w = log_w.detach()  # the critic alone moves the law
-        return Shown(log_w, prefixes, prediction, policy, expected, simulated, earlier)
+        return Shown(log_w, prefixes, prediction, expected, simulated, earlier)
 
     def _in_turn(
         self, tokens: Tensor, lengths: Tensor, *, law: Tensor, prefixes: Prefixes, trials: Trials | None
@@ -133,11 +122,11 @@ class Arm(nn.Module):
         logits = self.denoiser.in_turn(tokens, prefixes.ranks, lengths)
         prediction = Prediction(logits, law.expand(tokens.shape))
         if self.critic is None or trials is None:
-            return Shown(law, prefixes, prediction, None, None, None, ())
+            return Shown(law, prefixes, prediction, None, None, ())
         asked, hidden = prefixes.some_turns(_TURNS)  # [B, M] and [B, M, L]
         absent = _absent(tokens, lengths)[:, None].expand(hidden.shape)
         expected = self.critic(hidden, absent).gather(-1, asked[..., None]).squeeze(-1)
-        return Shown(law, prefixes, prediction, None, expected, trials.nelbo(law, self.critic), (), asked)
+        return Shown(law, prefixes, prediction, expected, trials.nelbo(law, self.critic), (), asked)
 
     def _ask(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
         """A frozen denoiser is asked as it is served."""
@@ -182,7 +171,6 @@ class Arm(nn.Module):
             "matrices": {"lr": learning_rate, "weight_decay": weight_decay},
             "others": {"lr": learning_rate, "weight_decay": 0.0},
             "order": {"lr": order_rate, "weight_decay": 0.0},
-            "posterior": {"lr": learning_rate, "weight_decay": 0.0},
             "critic": {"lr": critic_rate, "weight_decay": 0.0},
         }
         groups: dict[str, list[nn.Parameter]] = {group: [] for group in settings}
@@ -208,7 +196,7 @@ def _group(name: str, parameter: nn.Parameter) -> str:
     owner, _, rest = name.partition(".")
     if rest == "order_head.log_w":
         return "order"
-    if owner in ("posterior", "critic"):
+    if owner == "critic":
         return owner
     is_matrix = parameter.ndim == 2 and "embedding" not in rest and rest != "position"
     return "matrices" if is_matrix else "others"

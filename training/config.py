@@ -91,7 +91,6 @@ class OrderConfig(_Frozen):
     `reconsider`, global orders only: at these times, after the warm-up, the law's log-weights shrink to a seventh, so
     that what was decided before the network could read what it was about is decided once more, and all that was right
     is soon as it was.
-    `posterior_layers`, other contextual orders only: depth of the network that proposes orders in training.
     """
 
     kind: OrderKind = "global"
@@ -106,7 +105,6 @@ class OrderConfig(_Frozen):
     spread: Share = 0.5
     baseline_window: int = Field(default=256, ge=1)
     draws: int = Field(default=1, ge=1)
-    posterior_layers: int = Field(default=1, ge=1)
     stride: int = Field(default=1, ge=1)
     branches: int = Field(default=BRANCHES, ge=2)
     rivals: tuple[Rival, ...] = ()
@@ -139,6 +137,11 @@ class OrderConfig(_Frozen):
                 raise ValueError(f"signal: {walked} goes with head {walked}")
             if self.head == walked and (self.kind != "contextual" or self.draws > 1):
                 raise ValueError(f"head: {walked} goes with kind contextual, and with one draw")
+        if self.kind == "contextual" and not self.is_walked:
+            raise ValueError(
+                'kind: contextual orders are learned for a frozen denoiser; set head and signal to "foresight" or'
+                ' "cost_to_go", with start.freeze_denoiser'
+            )
         if self.stride != 1 and not self.is_walked:
             raise ValueError("stride: goes with signal foresight or cost_to_go")
         if self.rivals and self.kind != "global":

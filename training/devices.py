@@ -18,7 +18,7 @@ from training.config import RunConfig
 from training.stepper import TrainingError
 
 
-def make_fabric(config: RunConfig, *, find_unused: bool = False) -> Fabric:
+def make_fabric(config: RunConfig) -> Fabric:
     """One process, or under `torchrun` as many as it started. Raises TrainingError for what this machine lacks."""
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise TrainingError("run.accelerator: cuda is asked for, and this machine has no CUDA device")
@@ -34,8 +34,7 @@ def make_fabric(config: RunConfig, *, find_unused: bool = False) -> Fabric:
             parallelize_fn=_shard, data_parallel_size=num_processes, tensor_parallel_size=1
         )
     elif num_processes > 1:
-        # The posterior of a contextual order rests during the warm-up.
-        strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=find_unused)
+        strategy = DDPStrategy(broadcast_buffers=False)
     return _launched(config, strategy, num_processes // num_nodes, num_nodes)
 
 

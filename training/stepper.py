@@ -18,16 +18,15 @@ from model.critic import critic_error
 from model.denoiser import cross_entropy
 from model.objective import Loss, even_loss, order_form, teacher_forced
 from model.prefixes import Prefixes
-from training.arm import ORDER_GROUPS, Arm, Shown, Trials, whole
-from training.batches import Batch, draw_batch, simulated_noise, uniform_share
+from training.arm import Arm, Shown, Trials, whole
+from training.batches import Batch, draw_batch, simulated_noise
 from training.config import Recipe
 from training.data.dataset import Symmetries
 from training.rows import Rows
 
 _DROPOUT_STRIDE = 7_919_999
-_ORDER_PARTS = ("policy_entropy", "posterior_entropy", "choice_divergence")
-REPORTED = ("nelbo", "uniform_nelbo", "conditional_nelbo", *_ORDER_PARTS, "critic_error")
-_OWNERS = {**dict.fromkeys(ORDER_GROUPS, "order's "), "critic": "critic's "}
+REPORTED = ("nelbo", "uniform_nelbo", "conditional_nelbo", "policy_entropy", "critic_error")
+_OWNERS = {"order": "order's ", "critic": "critic's "}
 
 
 class TrainingError(RuntimeError):
@@ -80,7 +79,7 @@ class Stepper:
             mine = batch.cut(slice(start, start + self._share), self._device)
             torch.manual_seed((self._recipe.seed + 1) * _DROPOUT_STRIDE + step * len(batch.rows) + start)
             with self._fabric.no_backward_sync(self._module, enabled=number + 1 < self._accumulate):  # type: ignore[arg-type]
-                part = self._part(mine, trials, step)
+                part = self._part(mine, trials)
                 self._refuse_nonfinite(part.loss.total, "loss", step)
                 self._fabric.backward(part.loss.total / self._accumulate)
             losses.append(part.loss)
@@ -115,10 +114,9 @@ class Stepper:
     def _device(self) -> torch.device:
         return self._fabric.device
 
-    def _part(self, batch: Batch, trials: Trials | None, step: int) -> _Part:
+    def _part(self, batch: Batch, trials: Trials | None) -> _Part:
         rows, draws, order = batch.rows, batch.draws, self._recipe.order
-        rests = uniform_share(order, self._recipe.optimizer, step) == 1.0
-        shown: Shown = self._module(rows.x, ~draws.known, rows.lengths, show=draws.under, trials=trials, rests=rests)
+        shown: Shown = self._module(rows.x, ~draws.known, rows.lengths, show=draws.under, trials=trials)
         x = rows.x.repeat(order.draws, 1)
         losses, control = cross_entropy(shown.prediction.token_logits, x), self._arm.control(x)
         loss = self._loss(losses, shown, control)
@@ -127,8 +125,7 @@ class Stepper:
         if shown.earlier:
             loss = _with_depths(loss, [cross_entropy(logits, x) for logits in shown.earlier], shown.prefixes)
         # DDP wants every parameter in the graph, also while no row teaches the order.
-        idle = shown.log_w.sum() if shown.policy is None else shown.log_w.sum() + shown.policy.sum()
-        return _Part(replace(loss, total=loss.total + 0.0 * idle), shown.prefixes)
+        return _Part(replace(loss, total=loss.total + 0.0 * shown.log_w.sum()), shown.prefixes)
 
     def _loss(self, losses: Tensor, shown: Shown, control: Tensor) -> Loss:
         if self._recipe.optimizer.teacher_forcing:
@@ -138,7 +135,6 @@ class Stepper:
             losses,
             shown.prefixes,
             log_w=shown.log_w,
-            policy=shown.policy,
             baseline=self._baseline(losses, shown, control),
             control=control,
             learn_order_from_prompted=order.learn_from_prompted,
@@ -149,9 +145,7 @@ class Stepper:
         num_draws = self._recipe.order.draws
         if num_draws == 1:
             return self._arm.baseline.read(shown.prefixes)
-        return leave_one_out(
-            losses, shown.prefixes, log_w=shown.log_w, num_draws=num_draws, control=control, policy=shown.policy
-        )
+        return leave_one_out(losses, shown.prefixes, log_w=shown.log_w, num_draws=num_draws, control=control)
 
     def _clip(self, step: int) -> Tensor:
         """Clips network, order and critic apart: none may shrink another's gradient. Gives the network's norm."""
@@ -180,7 +174,7 @@ class Stepper:
         progress = step / config.num_steps
         cosine = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in self._optimizer.param_groups:
-            is_resting = group["name"] in ORDER_GROUPS and progress < order.rests_until
+            is_resting = group["name"] == "order" and progress < order.rests_until
             group["lr"] = 0.0 if is_resting else group["peak"] * warm * cosine
 
 

@@ -20,8 +20,7 @@ from model.critic import MAX_LENGTH, Critic
 from model.manifest import Architecture, ImportedArchitecture
 from model.network import Network
 from model.networks import build_network
-from model.posterior import Posterior
-from training.arm import ORDER_GROUPS, Arm, whole
+from training.arm import Arm, whole
 from training.batches import marginal_logprobs, uniform_share
 from training.branches import CostToGoStepper
 from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
@@ -32,7 +31,7 @@ from training.foresight import ForesightStepper
 from training.journal import Journal
 from training.rivals import GAP, LAST_GAP, LAW, candidates, compare, order_log_w
 from training.rows import Rows, split_rows
-from training.start import fresh_architecture, given_anew, load_start, make_denoiser
+from training.start import given_anew, load_start, make_denoiser
 from training.stepper import Stepper, TrainingError
 from training.watch import gradient_noise, law_figures, validation_figures
 
@@ -56,7 +55,7 @@ def train(recipe: Recipe, dataset: Dataset, *, work: Path) -> Trained | None:
     """
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
-    fabric = make_fabric(recipe.run, find_unused=recipe.order.kind == "contextual")
+    fabric = make_fabric(recipe.run)
     try:
         return _trained(fabric, recipe, dataset, work)
     finally:
@@ -80,24 +79,6 @@ def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Tr
 def row_forwards(recipe: Recipe, steps: int) -> int:
     """Rows that the denoiser sees in so many steps; with teacher forcing each goes through it as two streams."""
     return steps * recipe.optimizer.batch_size * (2 if recipe.optimizer.teacher_forcing else 1)
-
-
-def posterior_forwards(recipe: Recipe) -> int:
-    """Rows that the posterior of a contextual order sees in a whole run; it rests during the warm-up."""
-    if recipe.order.kind != "contextual" or recipe.order.is_walked:
-        return 0
-    optimizer = recipe.optimizer
-    asked = sum(uniform_share(recipe.order, optimizer, step) < 1.0 for step in range(optimizer.num_steps))
-    return asked * optimizer.batch_size // recipe.order.draws
-
-
-def _posterior(recipe: Recipe, dataset: Dataset, architecture: Architecture | ImportedArchitecture) -> Posterior | None:
-    if recipe.order.kind != "contextual" or recipe.order.is_walked:
-        return None
-    if isinstance(architecture, ImportedArchitecture):  # no shape of ours to copy: that of a recipe without a [model]
-        architecture = fresh_architecture(recipe, dataset)
-    own = {"layers": recipe.order.posterior_layers, "attends": "all"}  # nothing is hidden from it
-    return Posterior(architecture.model_copy(update=own))
 
 
 def _critic(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -> Critic | None:
@@ -125,7 +106,6 @@ class Run:
             denoiser,
             marginals=marginal_logprobs(self.rows, architecture.vocabulary_sizes),
             baseline_window=recipe.order.baseline_window,
-            posterior=_posterior(recipe, dataset, architecture),
             critic=_critic(recipe, architecture),
             is_frozen=recipe.start.freeze_denoiser,
             backward_loops=recipe.optimizer.backward_loops,
@@ -213,7 +193,6 @@ class Run:
         summary: dict[str, object] = {
             "steps": self.step,
             "row_forwards": row_forwards(self.recipe, self.step),
-            "posterior_forwards": posterior_forwards(self.recipe),
             "world_size": self.fabric.world_size,
             "torch": torch.__version__,
             "device": self.fabric.device.type,
@@ -229,7 +208,7 @@ class Run:
         now = time.monotonic()
         self._last_log = (self.step, now)
         figures = self.stepper.figures(taken)
-        noise = gradient_noise(self.optimizer, groups=ORDER_GROUPS)
+        noise = gradient_noise(self.optimizer, group="order")
         return {
             **figures,
             "learning_rate": self.optimizer.param_groups[0]["lr"],

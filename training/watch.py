@@ -5,7 +5,7 @@ learnt what makes an order good, shows here first.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -39,19 +39,19 @@ def law_figures(log_w: Tensor, *, policy_nats: float | None = None) -> dict[str,
     }
 
 
-def gradient_noise(optimizer: torch.optim.Optimizer, *, groups: Sequence[str]) -> float | None:
-    """Variance over squared mean of these parameter groups' gradients, summed over weights; None before there are any.
+def gradient_noise(optimizer: torch.optim.Optimizer, *, group: str) -> float | None:
+    """Variance over squared mean of a parameter group's gradients, summed over weights; None before there are any.
 
     Read off AdamW's moments, so it costs nothing: with `v` the mean square and `m` the running mean of decay `b`,
     `m` still holds `(1 - b) / (1 + b)` of a single gradient's variance.
     """
     variance, signal = 0.0, 0.0
-    for group in optimizer.param_groups:
-        if group["name"] not in groups:
+    for settings in optimizer.param_groups:
+        if settings["name"] != group:
             continue
-        b1, b2 = group["betas"]
+        b1, b2 = settings["betas"]
         left = (1 - b1) / (1 + b1)
-        for parameter in group["params"]:
+        for parameter in settings["params"]:
             state = optimizer.state.get(parameter)
             if not state or not float(state["step"]):
                 continue

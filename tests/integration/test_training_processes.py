@@ -87,7 +87,6 @@ FORCED = ("model.attends=visible", "optimizer.teacher_forcing=true")
     [
         ("ddp", "global", ()),
         ("fsdp", "global", ()),
-        ("ddp", "contextual", ()),
         ("ddp", "global", FORCED),
         ("fsdp", "global", FORCED),
     ],

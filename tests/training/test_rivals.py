@@ -172,6 +172,6 @@ def _log(work: Path) -> list[dict[str, float]]:
 
 def test_rivals_are_for_global_orders() -> None:
     with pytest.raises(RecipeError, match="rivals: goes with kind global"):
-        small_recipe(RIVALS, "order.kind=contextual")
+        small_recipe(RIVALS, "order.kind=uniform")
     with pytest.raises(RecipeError, match=r"order\.rivals"):
         small_recipe('order.rivals=["inside_out"]')
