@@ -16,9 +16,9 @@ import pytest
 
 from service.engine_worker import MAX_FAILED_STEPS
 from tests.model.artifacts import text_tokenizer, write_artifact
-from tests.service.servers import events_of
+from tests.service.mocks import WAIT_SECONDS
+from tests.service.servers import events_of, wait_until
 
-WAIT_SECONDS = 300.0  # only ever reached by a test that fails
 PROGRAM = """
 import sys
 from service import environment
@@ -89,8 +89,7 @@ def test_sigterm_lets_a_running_stream_finish_behind_an_open_socket_and_the_proc
             events = events_of(response.iter_lines())
             assert next(events)[0] == "start"
             process.send_signal(signal.SIGTERM)
-            while client.get("/health/ready").status_code != 503:
-                pass
+            wait_until(lambda: client.get("/health/ready").status_code == 503)
             assert client.get("/health/live").status_code == 200
             assert client.post("/generate", json={"prompt": ""}).json()["error"]["type"] == "draining"
             kinds = [kind for kind, _ in events]
@@ -101,9 +100,8 @@ def test_sigterm_lets_a_running_stream_finish_behind_an_open_socket_and_the_proc
 
 def test_what_is_not_finished_when_the_drain_is_over_is_answered_and_the_exit_code_is_0(artifact: Path) -> None:
     with _serving(artifact, UNVEIL_DRAIN_TIMEOUT_SECONDS="0") as (process, url):
-        with httpx.stream(
-            "POST", f"{url}/generate", json={"prompt": "", "stream": True, "num_samples": 64}
-        ) as response:
+        body = {"prompt": "", "stream": True, "num_samples": 64}
+        with httpx.stream("POST", f"{url}/generate", json=body, timeout=WAIT_SECONDS) as response:
             events = events_of(response.iter_lines())
             assert next(events)[0] == "start"
             process.send_signal(signal.SIGTERM)
@@ -114,7 +112,8 @@ def test_what_is_not_finished_when_the_drain_is_over_is_answered_and_the_exit_co
 
 def test_the_exit_code_is_0_even_if_the_engine_is_in_a_step_that_does_not_end(artifact: Path) -> None:
     with _serving(artifact, program=STUCK, UNVEIL_DRAIN_TIMEOUT_SECONDS="0") as (process, url):
-        with httpx.stream("POST", f"{url}/generate", json={"prompt": "", "stream": True}) as response:
+        body = {"prompt": "", "stream": True}
+        with httpx.stream("POST", f"{url}/generate", json=body, timeout=WAIT_SECONDS) as response:
             events = events_of(response.iter_lines())
             assert next(events)[0] == "start"
             process.send_signal(signal.SIGTERM)
