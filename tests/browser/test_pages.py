@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from tests.service.mocks import Gate
+from tests.service.mocks import WAIT_SECONDS, Gate
 from tests.service.servers import Running, run_toy
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -30,8 +30,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=1000 * WAIT_SECONDS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=1000 * WAIT_SECONDS)
         yield browser
         browser.close()
 
@@ -51,6 +52,7 @@ def server(gate: Gate) -> Iterator[Running]:
 def page(browser: Browser, server: Running) -> Iterator[Page]:
     """A page on which every console error and every request to another host is a failure."""
     page = browser.new_page(base_url=server.url)
+    page.set_default_timeout(1000 * WAIT_SECONDS)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
