@@ -83,7 +83,7 @@ class Dispatcher:
         """Ends the engine after the step it is in; whoever still waits is answered."""
         if self._watch is not None:
             self._watch.cancel()
-        self._abort_all(ServiceError("draining", "the server is shutting down"))
+        self._abort_each(self._pending.values(), ServiceError("draining", "the server is shutting down"))
         self._engine.send(Stop())
         await asyncio.to_thread(self._engine.join, timeout_seconds)
 
@@ -105,7 +105,10 @@ class Dispatcher:
             async with asyncio.timeout(timeout_seconds):
                 await self._idle.wait()
         except TimeoutError:
-            self._abort_all(ServiceError("draining", "the server shut down before this request was finished"))
+            self._abort_each(
+                self._pending.values(),
+                ServiceError("draining", "the server shut down before this request was finished"),
+            )
 
     @property
     def is_live(self) -> bool:
@@ -166,24 +169,28 @@ class Dispatcher:
     def abort(self, pending: PendingRequest, error: ServiceError) -> None:
         """Frees the request's place within one step; its reader gets the error. Ended requests are left alone."""
         if self._pending.get(pending.request_id) is pending:
-            self._release(pending)
-            self._engine.send(Cancel(pending.request_id))
             pending.fail(error)
+            self._engine.send(Cancel(pending.request_id))
+            self._release(pending)
 
     def _expire(self, pending: PendingRequest, timeout_seconds: float) -> None:
         self.abort(pending, ServiceError("timeout", f"not finished within {timeout_seconds:g} seconds"))
 
-    def _abort_all(self, error: ServiceError) -> None:
-        for pending in tuple(self._pending.values()):
-            self.abort(pending, error)
+    def _abort_each(self, requests: Iterable[PendingRequest], error: ServiceError) -> None:
+        for pending in tuple(requests):
+            try:
+                self.abort(pending, error)
+            except Exception:  # the others are answered all the same
+                pending.context.run(get_logger().exception, "abort_failed")
 
     def _release(self, pending: PendingRequest) -> None:
+        """To be called when the reader has been told: what fails here leaves nobody waiting."""
         del self._pending[pending.request_id]
-        self._timers.pop(pending.request_id).cancel()
-        pending.ended_at = self._loop.time()
-        self._metrics.request_seconds.observe(pending.ended_at - pending.arrived_at)
         if not self._pending:
             self._idle.set()
+        pending.ended_at = self._loop.time()
+        self._timers.pop(pending.request_id).cancel()
+        self._metrics.request_seconds.observe(pending.ended_at - pending.arrived_at)
 
     def _emit(self, events: Sequence[Event]) -> None:
         """Called from the worker's thread; once the loop is closed there is nobody left to tell."""
@@ -194,26 +201,42 @@ class Dispatcher:
                 assert self._loop.is_closed()
 
     def _deliver(self, events: Iterable[Event]) -> None:
+        """Each event on its own: what fails with one changes nothing for the others."""
         self._last_sign = now = self._loop.time()
         for event in events:
-            match event:
-                case Loaded():
-                    self.loaded[event.model] = event
-                    self._metrics.build_info.labels(self._version, event.device, event.model).set(1)
-                    get_logger().info("model_loaded", model=event.model, deterministic=event.is_deterministic)
-                case Ready():
-                    self._state = "ready"
-                    self._settled.set()
-                case Died():
-                    self._die(event.message)
-                case StepStats():
-                    self._count(event)
-                case BatchRetried():
-                    self._note_retry(event)
-                case Heartbeat():
-                    pass
-                case _:
-                    self._hand_out(event, now)
+            try:
+                self._handle(event, now)
+            except Exception:
+                self._give_up(event)
+
+    def _handle(self, event: Event, now: float) -> None:
+        match event:
+            case Loaded():
+                self.loaded[event.model] = event
+                self._metrics.build_info.labels(self._version, event.device, event.model).set(1)
+                get_logger().info("model_loaded", model=event.model, deterministic=event.is_deterministic)
+            case Ready():
+                self._state = "ready"
+                self._settled.set()
+            case Died():
+                self._die(event.message)
+            case StepStats():
+                self._count(event)
+            case BatchRetried():
+                self._note_retry(event)
+            case Heartbeat():
+                pass
+            case _:
+                self._hand_out(event, now)
+
+    def _give_up(self, event: Event) -> None:
+        """Called in an exception's handler: logs it, and answers the request that the event was for."""
+        pending = self._pending.get(event.request_id) if isinstance(event, RequestEvent) else None
+        if pending is None:
+            get_logger().exception("event_failed", kind=type(event).__name__)
+        else:
+            pending.context.run(get_logger().exception, "event_failed", kind=type(event).__name__)
+            self._abort_each([pending], internal_error())
 
     def _hand_out(self, event: RequestEvent, now: float) -> None:
         pending = self._pending.get(event.request_id)
@@ -222,14 +245,14 @@ class Dispatcher:
         self._note_time(pending, event, now)
         if isinstance(event, Failed):
             pending.context.run(get_logger().error, "request_failed", cause=event.message)
-            self._release(pending)
             pending.fail(internal_error())
+            self._release(pending)
         elif isinstance(event, Revealed) and pending.is_overfull:
             self.abort(pending, ServiceError("slow_reader", "the stream was read too slowly, so it was cut off"))
         else:
+            pending.put(event)
             if isinstance(event, Finished | Ranked):
                 self._release(pending)
-            pending.put(event)
 
     def _note_time(self, pending: PendingRequest, event: RequestEvent, now: float) -> None:
         if isinstance(event, Started):
@@ -269,8 +292,8 @@ class Dispatcher:
         self._state, self._last_word = "dead", message
         self._settled.set()
         self._dead.set()
+        self._abort_each(self._pending.values(), internal_error())
         get_logger().error("engine_died", cause=message)
-        self._abort_all(internal_error())
 
     async def _watch_engine(self) -> None:
         """Notices a worker that ended without a word."""
