@@ -1,4 +1,8 @@
-"""What a score-function term subtracts: a running mean for each prefix length, or leave-one-out. Knows no network."""
+"""What a score-function term subtracts: a running mean for each prefix length, or leave-one-out. Knows no network.
+
+No training uses them: they are what the critic is compared with (`tests/model/test_estimators.py`,
+`benchmarks/estimators.py`).
+"""
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +15,7 @@ class RunningBaseline(nn.Module):
     """The mean `L_hat` of recent rows with the same (|C|, k); costs no forward. Its state is its buffers.
 
     A count-capped mean: plain over a cell's first `window` rows, after that each new row weighs 1 / (window + 1), so it
-    follows a loss that falls. `read` comes before `update`, or a row's baseline would depend on its own order. Across
-    processes: sum both tensors of `statistics` over all of them, then `update` everywhere.
+    follows a loss that falls. `read` comes before `update`, or a row's baseline would depend on its own order.
     """
 
     mean: Tensor  # [L + 1, L], by |C| and k

@@ -22,7 +22,7 @@ class Loss:
 
     `total` (scalar) carries all gradients and its value is the mean of `row_nelbos`; `parts` are detached scalars;
     `row_nelbos` [B] is each row's own estimate, detached; `row_signals` [B] is the part of it that depends on the
-    order, for the running baseline.
+    order, for a running baseline.
     """
 
     total: Tensor
@@ -63,6 +63,10 @@ def order_form(
 ) -> Loss:
     """The order-form loss: mean over rows of `L_hat + log P(ordered prefix) * stopgrad(L_hat - b)`.
 
+    Training asks for its value and for the token head's gradient: there `log_w` is constant, as a critic moves the law
+    (`model/critic.py`), and there is no score term. With a `log_w` that takes a gradient it is the plain estimator of
+    the law's, which oracle and benchmarks compare others with.
+
     `cross_entropy` [B, L]; `log_w` [L] or [B, L]; `baseline` [B] must not depend on the row's own order (read a running
     one BEFORE its update), NaN where there is none yet (no score term there), None = 0. `control` [B, L] is a control
     variate `c_i(x)`, any function of the clean row and the position, but not of what is visible: as every order pays
@@ -72,19 +76,21 @@ def order_form(
     With `spread` the token head is trained by `(1 - spread) q_i + spread / |hidden|`: no reported value and no gradient
     for `log_w` contains it.
 
-    Every row trains the token head. Only rows of the law without a prompt teach
-    `log_w`, prompted ones too if the recipe says so. Parts: mean `nelbo` (law, no prompt), `conditional_nelbo` (law,
-    prompted), `uniform_nelbo` (uniform order, no prompt) and `score`, the mean size of the score term, each 0 where its
-    count of rows (`num_...`) is 0.
+    Every row trains the token head. Only rows of the law without a prompt teach `log_w`, prompted ones too with
+    `learn_order_from_prompted`. Parts: mean `nelbo` (law, no prompt), `conditional_nelbo` (law, prompted),
+    `uniform_nelbo` (uniform order, no prompt) and `score`, the mean size of the score term, each 0 where its count of
+    rows (`num_...`) is 0.
     """
     law, prompted = prefixes.follows_law, prefixes.prompted
     teaches = law if learn_order_from_prompted else law & ~prompted
     log_w = torch.where(teaches[:, None], log_w, log_w.detach())  # [B, L]
     signals = row_signal(cross_entropy, prefixes, log_w=log_w, control=control)
     values = signals if control is None else signals + _free_sum(control, prefixes)
-    stop = prefixes.num_known + prefixes.num_revealed
-    log_prefix = prefix_log_prob(log_w, prefixes.sigma, prefixes.num_known, stop)
-    score = _score(log_prefix, signals, baseline).masked_fill(~teaches, 0.0)
+    score = torch.zeros_like(values)
+    if log_w.requires_grad:
+        stop = prefixes.num_known + prefixes.num_revealed
+        log_prefix = prefix_log_prob(log_w, prefixes.sigma, prefixes.num_known, stop)
+        score = _score(log_prefix, signals, baseline).masked_fill(~teaches, 0.0)
     parts = {
         **_mean_over("nelbo", values, law & ~prompted),
         **_mean_over("conditional_nelbo", values, law & prompted),

@@ -1,4 +1,4 @@
-"""The network in training: denoiser, its averaged copy, critic and running baseline, as one module.
+"""The network in training: denoiser, its averaged copy and critic, as one module.
 
 One module, so that every strategy of Fabric moves, shards and saves all of it at once. Knows no data and no schedule.
 """
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from model.baseline import RunningBaseline
 from model.critic import Critic, simulated_nelbo
 from model.denoiser import Prediction
 from model.network import Depths, Network
@@ -23,11 +22,11 @@ _TURNS = 8  # of a row's order that a critic is asked about: more are hardly mor
 
 
 class Shown(NamedTuple):
-    """What a training forward gives: the law's weights `log_w` [L], the prefixes drawn from it, and what the denoiser
-    says of them. With a critic, the losses that it expects at these prefixes [B, L], and what the law costs by it, a
-    scalar that moves the law. Of a network with loops also the token logits of the `earlier` ones. With teacher forcing
-    the token logits are each position's as of its own turn, and the critic is `asked` about some positions [B, M] as of
-    theirs: `expected` [B, M]."""
+    """What a training forward gives: the law's weights `log_w` [L], constant as the critic alone moves it, the prefixes
+    drawn from it, and what the denoiser says of them. With a critic, the losses that it expects at these prefixes
+    [B, L], and what the law costs by it, a scalar that moves the law. Of a network with loops also the token logits of
+    the `earlier` ones. With teacher forcing the token logits are each position's as of its own turn, and the critic is
+    `asked` about some positions [B, M] as of theirs: `expected` [B, M]."""
 
     log_w: Tensor
     prefixes: Prefixes
@@ -62,7 +61,6 @@ class Arm(nn.Module):
         denoiser: Network,
         *,
         marginals: Tensor,
-        baseline_window: int,
         critic: Critic | None = None,
         is_frozen: bool = False,
         backward_loops: int | None = None,
@@ -77,7 +75,6 @@ class Arm(nn.Module):
         self.critic = critic
         self.is_frozen, self._backward_loops = is_frozen, backward_loops
         self._teacher_forcing = teacher_forcing
-        self.baseline = RunningBaseline(denoiser.architecture.length, window=baseline_window)
         self.register_buffer("marginals", marginals, persistent=False)
 
     def train(self, mode: bool = True) -> "Arm":
@@ -102,31 +99,30 @@ class Arm(nn.Module):
         """
         if show is None:
             return self.average(tokens, hidden, lengths)  # type: ignore[no-any-return]
-        law = log_w = self.denoiser.order_head.global_log_w()[: tokens.shape[1]]
-        prefixes = show(log_w)
+        law = self.denoiser.order_head.global_log_w()[: tokens.shape[1]]
+        prefixes = show(law)
         if self._teacher_forcing:
             return self._in_turn(tokens, lengths, law=law, prefixes=prefixes, trials=trials)
-        draws = len(prefixes.sigma) // len(tokens)
-        prediction, earlier = self._ask(tokens.repeat(draws, 1), prefixes.hidden, lengths.repeat(draws))
+        prediction, earlier = self._ask(tokens, prefixes.hidden, lengths)
         expected = simulated = None
         if self.critic is not None and trials is not None:
-            expected = self.critic(prefixes.hidden, _absent(prefixes.hidden, lengths.repeat(draws)))
+            expected = self.critic(prefixes.hidden, _absent(tokens, lengths))
             simulated = trials.nelbo(law, self.critic)
-            log_w = log_w.detach()  # the critic alone moves the law
-        return Shown(log_w, prefixes, prediction, expected, simulated, earlier)
+        return Shown(law.detach(), prefixes, prediction, expected, simulated, earlier)
 
     def _in_turn(
         self, tokens: Tensor, lengths: Tensor, *, law: Tensor, prefixes: Prefixes, trials: Trials | None
     ) -> Shown:
-        """One forward for all steps of each row's order. The critic alone moves the law."""
+        """One forward for all steps of each row's order."""
         logits = self.denoiser.in_turn(tokens, prefixes.ranks, lengths)
         prediction = Prediction(logits, law.expand(tokens.shape))
         if self.critic is None or trials is None:
-            return Shown(law, prefixes, prediction, None, None, ())
+            return Shown(law.detach(), prefixes, prediction, None, None, ())
         asked, hidden = prefixes.some_turns(_TURNS)  # [B, M] and [B, M, L]
         absent = _absent(tokens, lengths)[:, None].expand(hidden.shape)
         expected = self.critic(hidden, absent).gather(-1, asked[..., None]).squeeze(-1)
-        return Shown(law, prefixes, prediction, expected, trials.nelbo(law, self.critic), (), asked)
+        simulated = trials.nelbo(law, self.critic)
+        return Shown(law.detach(), prefixes, prediction, expected, simulated, (), asked)
 
     def _ask(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
         """A frozen denoiser is asked as it is served."""

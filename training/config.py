@@ -18,7 +18,7 @@ NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
 Rival = Literal["left_to_right", "right_to_left"]
-OrderSignal = Literal["critic", "score", "foresight", "cost_to_go"]
+OrderSignal = Literal["critic", "foresight", "cost_to_go"]
 WALKED = ("foresight", "cost_to_go")  # heads, and signals of the same name, that learn on walks
 BRANCHES = 4
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -75,10 +75,7 @@ class OrderConfig(_Frozen):
     too, so that it is a fair control; a plain left-to-right model sets all four to 0.
     `signal`, what moves a learned order: `critic` (global orders, the default for them) learns from every forward which
     losses to expect where, at `critic_learning_rate`, and moves the order by orders simulated on it
-    (`model/critic.py`; rows of at most 1,024 positions); `score` is the score
-    function of the rows' own orders. With `score`, `draws` 1: a running baseline for each prefix length, no forward
-    beyond one a row. K > 1: leave-one-out over K orders of the same row; `optimizer.batch_size` still counts forwards,
-    so a batch has a K-th of the rows.
+    (`model/critic.py`; rows of at most 1,024 positions).
     `signal` and `head` `foresight` go together, with contextual orders for a frozen denoiser: rows are walked along the
     order's own choices, `stride` positions a forward, and the head learns what each reveal would have cost
     (`training/foresight.py`). `signal` and `head` `cost_to_go` likewise, and the head learns what the rest of the walk
@@ -103,13 +100,10 @@ class OrderConfig(_Frozen):
     anneal: Share = 0.15
     exploration: Share = 0.1
     spread: Share = 0.5
-    baseline_window: int = Field(default=256, ge=1)
-    draws: int = Field(default=1, ge=1)
     stride: int = Field(default=1, ge=1)
     branches: int = Field(default=BRANCHES, ge=2)
     rivals: tuple[Rival, ...] = ()
     reconsider: tuple[Share, ...] | None = None
-    learn_from_prompted: bool = False
 
     @property
     def is_walked(self) -> bool:
@@ -124,19 +118,17 @@ class OrderConfig(_Frozen):
     @property
     def has_critic(self) -> bool:
         """Whether the order is moved by a critic."""
-        return self.kind == "global" and self.signal != "score"
+        return self.kind == "global"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.draws > 1 and self.kind not in ("global", "contextual"):
-            raise ValueError("draws: goes with learned orders, kind global or contextual")
         if self.signal is not None and self.kind not in ("global", "contextual"):
             raise ValueError("signal: goes with learned orders, kind global or contextual")
         for walked in WALKED:
             if (self.signal == walked) != (self.head == walked):
                 raise ValueError(f"signal: {walked} goes with head {walked}")
-            if self.head == walked and (self.kind != "contextual" or self.draws > 1):
-                raise ValueError(f"head: {walked} goes with kind contextual, and with one draw")
+            if self.head == walked and self.kind != "contextual":
+                raise ValueError(f"head: {walked} goes with kind contextual")
         if self.kind == "contextual" and not self.is_walked:
             raise ValueError(
                 'kind: contextual orders are learned for a frozen denoiser; set head and signal to "foresight" or'
@@ -156,9 +148,6 @@ class OrderConfig(_Frozen):
             raise ValueError("branches: goes with signal cost_to_go")
         if self.signal == "critic" and self.kind == "contextual":
             raise ValueError("signal: critic goes with kind global")
-        if self.has_critic and (self.draws > 1 or self.learn_from_prompted):
-            key = "draws" if self.draws > 1 else "learn_from_prompted"
-            raise ValueError(f'{key}: goes with signal = "score"')
         if (self.kind == "fixed") != (self.fixed is not None):
             raise ValueError("fixed: lists every position if kind is fixed, and is left out otherwise")
         return self
@@ -292,10 +281,9 @@ class Recipe(_Frozen):
             raise ValueError('optimizer.teacher_forcing: goes with model.attends = "visible"')
         if self.model.loops > 1:
             raise ValueError("optimizer.teacher_forcing: goes with model.loops 1")
-        if order.kind == "contextual" or order.signal == "score" or self.start.freeze_denoiser:
+        if order.kind == "contextual" or self.start.freeze_denoiser:
             raise ValueError(
-                "optimizer.teacher_forcing: takes a denoiser that trains, and an order that is uniform, fixed or"
-                " global, by a critic"
+                "optimizer.teacher_forcing: takes a denoiser that trains, and an order that is uniform, fixed or global"
             )
         if self.prompts.bare or order.spread != OrderConfig.model_fields["spread"].default:
             key = "prompts.bare" if self.prompts.bare else "order.spread"

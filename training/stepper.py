@@ -1,19 +1,18 @@
 """One update of the weights: draw the step's batch, the loss of this process's share of it, clip, step. Knows no file.
 
 What a step does is a function of (recipe, rows, step) and of the weights: every process draws the same global batch and
-takes its own rows of it, so their gradients and baselines add up to those of one process.
+takes its own rows of it, so their gradients add up to those of one process.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from model.baseline import leave_one_out
 from model.critic import critic_error
 from model.denoiser import cross_entropy
 from model.objective import Loss, even_loss, order_form, teacher_forced
@@ -33,14 +32,6 @@ class TrainingError(RuntimeError):
     """Training that cannot go on; one line."""
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One forward's worth of a step."""
-
-    loss: Loss
-    prefixes: Prefixes
-
-
 class Stepper:
     """Takes steps; holds nothing that a checkpoint would have to keep."""
 
@@ -58,12 +49,12 @@ class Stepper:
         self._fabric, self._recipe, self._rows, self._symmetries = fabric, recipe, rows, symmetries
         self._arm, self._module, self._optimizer = arm, module, optimizer
         self._accumulate = recipe.optimizer.accumulate
-        parts = fabric.world_size * self._accumulate * recipe.order.draws
+        parts = fabric.world_size * self._accumulate
         self._share, rest = divmod(recipe.optimizer.batch_size, parts)
         if rest:
             raise TrainingError(
                 f"optimizer.batch_size: {recipe.optimizer.batch_size} does not divide by {fabric.world_size} processes"
-                f" x accumulate {self._accumulate} x order.draws {recipe.order.draws}"
+                f" x accumulate {self._accumulate}"
             )
 
     def take(self, step: int) -> Mapping[str, Tensor]:
@@ -73,22 +64,20 @@ class Stepper:
         batch = draw_batch(self._rows, self._recipe, step=step, symmetries=self._symmetries)
         trials = trials_over(batch.rows, self._recipe, step=step)
         trials = None if trials is None else trials.to(self._device)
-        losses, sums = [], torch.zeros(2, *self._arm.baseline.mean.shape, dtype=torch.float64, device=self._device)
+        losses = []
         for number in range(self._accumulate):
             start = (number * self._fabric.world_size + self._fabric.global_rank) * self._share
             mine = batch.cut(slice(start, start + self._share), self._device)
             torch.manual_seed((self._recipe.seed + 1) * _DROPOUT_STRIDE + step * len(batch.rows) + start)
             with self._fabric.no_backward_sync(self._module, enabled=number + 1 < self._accumulate):  # type: ignore[arg-type]
-                part = self._part(mine, trials)
-                self._refuse_nonfinite(part.loss.total, "loss", step)
-                self._fabric.backward(part.loss.total / self._accumulate)
-            losses.append(part.loss)
-            sums += torch.stack(self._arm.baseline.statistics(part.prefixes, part.loss.row_signals))
+                loss = self._loss(mine, trials)
+                self._refuse_nonfinite(loss.total, "loss", step)
+                self._fabric.backward(loss.total / self._accumulate)
+            losses.append(loss)
         norm = self._clip(step)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._arm.follow(min(self._recipe.optimizer.ema_decay, (1 + step) / (10 + step)))
-        self._arm.baseline.update(*self._sum(sums))
         return {**_collected(losses), "gradient_norm": norm}
 
     @torch.no_grad()
@@ -114,38 +103,22 @@ class Stepper:
     def _device(self) -> torch.device:
         return self._fabric.device
 
-    def _part(self, batch: Batch, trials: Trials | None) -> _Part:
-        rows, draws, order = batch.rows, batch.draws, self._recipe.order
-        shown: Shown = self._module(rows.x, ~draws.known, rows.lengths, show=draws.under, trials=trials)
-        x = rows.x.repeat(order.draws, 1)
+    def _loss(self, batch: Batch, trials: Trials | None) -> Loss:
+        x, draws = batch.rows.x, batch.draws
+        shown: Shown = self._module(x, ~draws.known, batch.rows.lengths, show=draws.under, trials=trials)
         losses, control = cross_entropy(shown.prediction.token_logits, x), self._arm.control(x)
-        loss = self._loss(losses, shown, control)
+        loss = self._token_loss(losses, shown, control)
         if shown.expected is not None and shown.simulated is not None:
             loss = _with_critic(loss, _critic_error(shown, losses, control), shown.simulated)
         if shown.earlier:
             loss = _with_depths(loss, [cross_entropy(logits, x) for logits in shown.earlier], shown.prefixes)
-        # DDP wants every parameter in the graph, also while no row teaches the order.
-        return _Part(replace(loss, total=loss.total + 0.0 * shown.log_w.sum()), shown.prefixes)
+        return loss
 
-    def _loss(self, losses: Tensor, shown: Shown, control: Tensor) -> Loss:
+    def _token_loss(self, losses: Tensor, shown: Shown, control: Tensor) -> Loss:
         if self._recipe.optimizer.teacher_forcing:
             return teacher_forced(losses, shown.prefixes)
-        order = self._recipe.order
-        return order_form(
-            losses,
-            shown.prefixes,
-            log_w=shown.log_w,
-            baseline=self._baseline(losses, shown, control),
-            control=control,
-            learn_order_from_prompted=order.learn_from_prompted,
-            spread=order.spread,
-        )
-
-    def _baseline(self, losses: Tensor, shown: Shown, control: Tensor) -> Tensor:
-        num_draws = self._recipe.order.draws
-        if num_draws == 1:
-            return self._arm.baseline.read(shown.prefixes)
-        return leave_one_out(losses, shown.prefixes, log_w=shown.log_w, num_draws=num_draws, control=control)
+        spread = self._recipe.order.spread
+        return order_form(losses, shown.prefixes, log_w=shown.log_w, control=control, spread=spread)
 
     def _clip(self, step: int) -> Tensor:
         """Clips network, order and critic apart: none may shrink another's gradient. Gives the network's norm."""

@@ -87,7 +87,10 @@ def _critic(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -
         return None
     length = architecture.length
     if length > MAX_LENGTH:
-        raise TrainingError(f'order.signal: a critic takes at most {MAX_LENGTH} positions, not {length}; set "score"')
+        raise TrainingError(
+            f"order.kind: global orders are learned for at most {MAX_LENGTH} positions, not {length}; set"
+            " another kind, or a shorter data.length"
+        )
     return Critic(length)
 
 
@@ -105,7 +108,6 @@ class Run:
         self.arm = Arm(
             denoiser,
             marginals=marginal_logprobs(self.rows, architecture.vocabulary_sizes),
-            baseline_window=recipe.order.baseline_window,
             critic=_critic(recipe, architecture),
             is_frozen=recipe.start.freeze_denoiser,
             backward_loops=recipe.optimizer.backward_loops,

@@ -42,11 +42,7 @@ TEACHER_FORCING = ("optimizer.teacher_forcing=true", "model.attends=visible")
             'small: recipe: optimizer.teacher_forcing: goes with model.attends = "visible"',
         ),
         ("model.attends=nobody", "small: model.attends: Input should be 'all' or 'visible'"),
-        ("order.draws=2", 'small: order: draws: goes with signal = "score"'),
-        (
-            "order.learn_from_prompted=true",
-            'small: order: learn_from_prompted: goes with signal = "score"',
-        ),
+        ("order.signal=score", "small: order.signal: Input should be 'critic', 'foresight' or 'cost_to_go'"),
         ("order.kind=fixed", "small: order: fixed: lists every position if kind is fixed"),
         ("optimizer.betas=[2.0,0.9]", "small: optimizer.betas.0: Input should be less than 1"),
         ("seed=20241128123456", "small: seed: Input should be less than or equal to 1000000000000"),
@@ -68,13 +64,13 @@ def test_a_wrong_key_gets_one_line_that_names_it(override: str, line: str) -> No
     ("override", "line"),
     [
         ("model.loops=2", "optimizer.teacher_forcing: goes with model.loops 1"),
-        ("order.signal=score", "optimizer.teacher_forcing: takes a denoiser that trains, and an order"),
+        ("start.freeze_denoiser=true", "optimizer.teacher_forcing: takes a denoiser that trains, and an order"),
         ("order.spread=0.2", "order.spread: goes without optimizer.teacher_forcing"),
     ],
 )
 def test_what_teacher_forcing_would_ignore_is_refused(override: str, line: str) -> None:
     with pytest.raises(RecipeError, match=line):
-        small_recipe(*TEACHER_FORCING, override)
+        small_recipe(*TEACHER_FORCING, "start.artifact=x", override)
 
 
 def test_overrides_are_toml_values_and_bare_words_are_strings() -> None:

@@ -315,7 +315,6 @@ WRONG = [
     ("order.head=trunk", "signal: foresight goes with head foresight"),
     ("order.head=cost_to_go", "signal: foresight goes with head foresight"),
     ("order.signal=cost_to_go", "signal: foresight goes with head foresight"),
-    ("order.draws=2", "with one draw"),
     ("order.branches=3", "branches: goes with signal cost_to_go"),
     ("optimizer.backward_loops=1", "optimizer.backward_loops: goes with a denoiser that trains, not with a frozen one"),
     ("start.freeze_denoiser=false", "foresight takes a denoiser that stays as it is"),

@@ -138,7 +138,7 @@ def test_a_frozen_denoiser_is_asked_as_it_is_served(denoiser: Path) -> None:
     rows = split_rows(DATASET, "train")
     assert rows.clues is not None
     hidden = ~rows.clues[:4]
-    asked = [Arm(network, marginals=torch.zeros(1, 9), baseline_window=1, is_frozen=f) for f in (True, False)]
+    asked = [Arm(network, marginals=torch.zeros(1, 9), is_frozen=f) for f in (True, False)]
     frozen, trained = (arm._ask(rows.x[:4].long(), hidden, rows.lengths[:4]) for arm in asked)
     assert (len(frozen.earlier), len(trained.earlier)) == (0, 1)
 
