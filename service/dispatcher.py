@@ -5,7 +5,6 @@ whole or not at all. Knows no HTTP beyond the errors it answers with, and nothin
 """
 
 import asyncio
-import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NoReturn
 
@@ -32,10 +31,9 @@ from service.messages import (
     Work,
 )
 from service.metrics import Metrics
+from service.retried_batches import RetriedBatches
 
 _WATCH_SECONDS = 1.0
-_MAX_RETRY_CAUSES = 100
-_DIGITS = re.compile(r"\d+")
 
 
 class EngineDiedError(RuntimeError):
@@ -70,7 +68,7 @@ class Dispatcher:
         self._idle = asyncio.Event()
         self._idle.set()
         self._watch: asyncio.Task[None] | None = None
-        self._retry_causes: set[str] = set()  # that were logged
+        self._retries = RetriedBatches(metrics)
         self.loaded: dict[str, Loaded] = {}
 
     async def start(self) -> None:
@@ -221,9 +219,9 @@ class Dispatcher:
             case Died():
                 self._die(event.message)
             case StepStats():
-                self._count(event)
+                self._metrics.count_step(event)
             case BatchRetried():
-                self._note_retry(event)
+                self._retries.note(event)
             case Heartbeat():
                 pass
             case _:
@@ -266,27 +264,6 @@ class Dispatcher:
         else:
             self._metrics.inter_reveal_seconds.observe(now - pending.last_reveal_at)
         pending.last_reveal_at = now
-
-    def _count(self, step: StepStats) -> None:
-        metrics = self._metrics
-        metrics.step_seconds.observe(step.seconds)
-        metrics.step_batch_size.observe(step.num_canvases)
-        if step.num_positions:
-            metrics.padding_ratio.observe(max(0.0, 1 - step.num_useful_positions / step.num_positions))
-        metrics.denoising_steps.inc(step.num_canvases)
-        metrics.revealed_tokens.inc(step.num_revealed)
-        metrics.forward_positions.inc(step.num_positions)
-
-    def _note_retry(self, event: BatchRetried) -> None:
-        """Logs each cause once: a batch may fail at every step."""
-        self._metrics.batches_retried.inc()
-        batch = {"model": event.model, "length": event.length}
-        cause = f"{event.model}: {_DIGITS.sub('0', event.cause)}"  # how many bytes were missing, say, is no new cause
-        if cause not in self._retry_causes and len(self._retry_causes) < _MAX_RETRY_CAUSES:
-            self._retry_causes.add(cause)
-            get_logger().warning("batch_retried", **batch, canvases=event.num_canvases, cause=event.cause)
-        if event.max_batch is not None:
-            get_logger().warning("batch_halved", **batch, max_batch=event.max_batch)
 
     def _die(self, message: str) -> None:
         self._state, self._last_word = "dead", message

@@ -16,6 +16,7 @@ from prometheus_client import (
 )
 
 from service.errors import FAILURE_REASONS, FailureReason
+from service.messages import StepStats
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -58,6 +59,15 @@ class Metrics:
 
     def failed(self, reason: FailureReason) -> None:
         self.failures.labels(reason).inc()
+
+    def count_step(self, step: StepStats) -> None:
+        self.step_seconds.observe(step.seconds)
+        self.step_batch_size.observe(step.num_canvases)
+        if step.num_positions:
+            self.padding_ratio.observe(max(0.0, 1 - step.num_useful_positions / step.num_positions))
+        self.denoising_steps.inc(step.num_canvases)
+        self.revealed_tokens.inc(step.num_revealed)
+        self.forward_positions.inc(step.num_positions)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge that is read when it is asked for, so that it cannot go stale."""
