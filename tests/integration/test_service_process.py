@@ -36,6 +36,16 @@ def step(self, canvases):
 engine_models.Runner.step = step
 {PROGRAM}"""
 
+HELD = f"""
+import os, time
+from service import engine_models
+step = engine_models.Runner.step
+def held(self, canvases):
+    while not os.path.exists(os.environ["HELD_UNTIL"]):
+        time.sleep(0.01)
+    return step(self, canvases)
+engine_models.Runner.step = held
+{PROGRAM}"""
 BROKEN = f"""
 from service import engine_models
 def step(self, canvases):
@@ -82,9 +92,14 @@ def _serving(
 
 
 def test_sigterm_lets_a_running_stream_finish_behind_an_open_socket_and_the_process_ends_with_0(
-    artifact: Path,
+    artifact: Path, tmp_path: Path
 ) -> None:
-    with _serving(artifact) as (process, url), httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client:
+    go_on = tmp_path / "go on"
+    environment = {"HELD_UNTIL": str(go_on), "UNVEIL_DRAIN_TIMEOUT_SECONDS": "300"}
+    with (
+        _serving(artifact, program=HELD, **environment) as (process, url),
+        httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client,
+    ):
         with client.stream("POST", "/generate", json={"prompt": "", "stream": True, "num_samples": 4}) as response:
             events = events_of(response.iter_lines())
             assert next(events)[0] == "start"
@@ -92,6 +107,7 @@ def test_sigterm_lets_a_running_stream_finish_behind_an_open_socket_and_the_proc
             wait_until(lambda: client.get("/health/ready").status_code == 503)
             assert client.get("/health/live").status_code == 200
             assert client.post("/generate", json={"prompt": ""}).json()["error"]["type"] == "draining"
+            go_on.touch()
             kinds = [kind for kind, _ in events]
         assert kinds.count("sample") == 4
         assert kinds[-1] == "done"

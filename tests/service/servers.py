@@ -63,6 +63,12 @@ class Running:
 
         dispatcher._loop.call_soon_threadsafe(expire)
 
+    def skip(self, seconds: float) -> None:
+        """Sets the clock of the server's event loop ahead."""
+        loop = self.service.dispatcher._loop
+        before = loop.time
+        loop.call_soon_threadsafe(setattr, loop, "time", lambda: before() + seconds)
+
     def wait_for(self, name: str, value: float, labels: Mapping[str, str] | None = None) -> None:
         """Asks until a metric has a value; fails after a while. A reply is counted just after it was sent."""
         wait_until(lambda: self.metric(name, labels) == value)

@@ -324,8 +324,14 @@ def test_a_step_is_counted_with_what_it_computed_and_revealed(lab: Lab) -> None:
     assert all(s.seconds > 0 for s in steps)
 
 
-def test_an_idle_worker_gives_signs_of_life(lab: Lab) -> None:
-    lab.said.until(lambda event: isinstance(event, Heartbeat))
+def test_an_idle_worker_gives_signs_of_life() -> None:
+    said, engine = Recorder(), toy_engine({"toy": MockRunner(SIZES)}, heartbeat_seconds=0)
+    engine.start(said)
+    for _ in range(3):
+        said.until(lambda event: isinstance(event, Heartbeat))
+    engine.send(Stop())
+    engine.join(WAIT_SECONDS)
+    assert not engine.is_alive()
 
 
 def test_a_worker_that_cannot_go_on_says_so_with_its_last_breath(lab: Lab) -> None:

@@ -9,10 +9,10 @@ from model.canvas import Reveal
 from service.errors import ServiceError
 from service.flight import PendingRequest
 from service.messages import Finished, Ranked, RequestEvent, Revealed
+from tests.service.mocks import WAIT_SECONDS
 
 REVEALED = Revealed("r", "w", 0, (Reveal(0, 0, 0, 0.0, None, 0.5),))
 FINISHED = Finished("r", "w")
-SOON = 0.01
 
 
 async def _request(*, buffer_events: int | None) -> PendingRequest:
@@ -22,8 +22,14 @@ async def _request(*, buffer_events: int | None) -> PendingRequest:
 async def _waiting(pending: PendingRequest) -> "asyncio.Task[list[RequestEvent]]":
     """A reader that already waits."""
     task = asyncio.create_task(pending.take())
-    await asyncio.sleep(0)
+    await _others()
     return task
+
+
+async def _others() -> None:
+    """Lets all others go on until each waits for something."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def test_a_stream_is_told_of_every_event_and_a_collector_of_the_last() -> None:
@@ -33,7 +39,7 @@ def test_a_stream_is_told_of_every_event_and_a_collector_of_the_last() -> None:
         reader = await _waiting(pending)
         for event in (REVEALED, REVEALED, FINISHED):
             pending.put(event)
-            await asyncio.sleep(SOON)
+            await _others()
             if reader.done():
                 seen.append(reader.result())
                 reader = await _waiting(pending)
@@ -53,7 +59,7 @@ def test_what_was_there_before_its_reader_came_is_not_waited_for(
         pending = await _request(buffer_events=buffer_events)
         pending.put(REVEALED)
         pending.put(last)
-        return await pending.take(timeout_seconds=SOON)
+        return await pending.take(timeout_seconds=WAIT_SECONDS)
 
     assert asyncio.run(late()) == [REVEALED, last]
 
@@ -76,7 +82,7 @@ def test_a_failure_comes_after_what_was_there_and_stays(buffer_events: int | Non
 def test_nothing_is_taken_when_the_time_is_up_and_the_next_take_goes_on() -> None:
     async def slow() -> tuple[list[RequestEvent], list[RequestEvent]]:
         pending = await _request(buffer_events=8)
-        early = await pending.take(timeout_seconds=SOON)
+        early = await pending.take(timeout_seconds=0)
         reader = await _waiting(pending)
         pending.put(REVEALED)
         return early, await reader

@@ -87,8 +87,7 @@ def _stream(server: Running) -> list[tuple[str, Any]]:
 def test_an_idle_server_ends_at_once() -> None:
     with run_toy() as server:
         server.server.handle_exit(signal.SIGINT, None)
-        while not server.server.should_exit:
-            pass
+        wait_until(lambda: server.server.should_exit)
     assert server.server.exit_code == 0
 
 
@@ -117,8 +116,7 @@ def test_an_artifact_that_cannot_be_loaded_ends_the_server_with_one_line_and_exi
         raise ValueError("weights\nof another network")
 
     with run_engine(Engine(load, max_batch=1)) as server:
-        while not server.server.should_exit:
-            pass
+        wait_until(lambda: server.server.should_exit)
     assert server.server.exit_code == 1
     assert "error: ValueError: weights of another network\n" in capfd.readouterr().err
 

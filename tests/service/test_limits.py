@@ -278,9 +278,10 @@ def test_a_worker_that_ends_without_a_word_is_noticed_and_everybody_answered() -
 
 
 def test_a_worker_that_hangs_is_not_live_and_is_again_when_it_goes_on(gate: Gate) -> None:
-    with run_toy(gate=gate, worker_timeout_seconds=1.5) as server, ThreadPoolExecutor(1) as pool:
-        request = pool.submit(server.generate, prompt={})
+    with run_toy(gate=gate, worker_timeout_seconds=60) as server, ThreadPoolExecutor(1) as pool:
+        request = pool.submit(server.generate, prompt={}, timeout_seconds=600)
         gate.wait()
+        server.skip(61)
         _until(server, "/health/live", 503)
         assert server.error(server.client.get("/health/ready")) == (503, "not_ready", None)
         gate.open()
