@@ -23,16 +23,16 @@ Schema = TypeVar("Schema", bound=BaseModel)
 _WANTED_BY_PROBLEM = {
     "bool_type": "true or false",
     "float_type": "a number",
-    "greater_than": "a number above {gt}",
+    "greater_than": "greater than {gt}",
     "greater_than_equal": "at least {ge}",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
     "less_than_equal": "at most {le}",
     "string_type": "a string",
 }
 _ORDERS = ", ".join(get_args(OrderName))
-_WANTED = {"order": f"{_ORDERS}, or a list of all hidden positions"}
-_WANTED_TO_SCORE = {"order": f"{_ORDERS}, or a list of all known positions"}
+_WANTED = {"order": f"one of {_ORDERS}, or a list of all hidden positions"}
+_WANTED_TO_SCORE = {"order": f"one of {_ORDERS}, or a list of all known positions"}
 
 
 async def read_body(request: Request, limit: int, *, timeout_seconds: float) -> bytes:
@@ -98,7 +98,7 @@ def _whole_characters(text: str, value: Any) -> Any:
 def validate(value: Any, schema: type[Schema]) -> Schema:
     """A parsed value as a valid `schema`. Raises ServiceError (422) naming the first field to blame."""
     if not isinstance(value, dict):
-        raise ServiceError("invalid_request", f"the body is a JSON object, not {json_type(value)}")
+        raise ServiceError("invalid_request", f"the body must be a JSON object, got {json_type(value)}")
     # Looked for first: a misspelt field is the cause of a missing one. And one error is enough of very many.
     for name in value:
         if name not in schema.model_fields:
@@ -128,7 +128,7 @@ def _refusal(problem: ErrorDetails, schema: type[BaseModel]) -> ServiceError:
     else:
         template = _WANTED_BY_PROBLEM.get(problem["type"], problem["msg"].removeprefix("Input should be "))
         wanted = template.format(**problem.get("ctx", {}))
-    return ServiceError("invalid_request", f"{name} takes {wanted}, not {json_type(problem['input'])}", param=name)
+    return ServiceError("invalid_request", f"{name} must be {wanted}, got {json_type(problem['input'])}", param=name)
 
 
 def json_type(value: object) -> str:

@@ -92,7 +92,7 @@ def deadline(timeout_seconds: float | None, settings: Settings) -> float:
     if timeout_seconds > settings.max_timeout_seconds:
         raise ServiceError(
             "invalid_request",
-            f"timeout_seconds is at most {settings.max_timeout_seconds:g} here",
+            f"timeout_seconds must be at most {settings.max_timeout_seconds:g} here",
             param="timeout_seconds",
         )
     return timeout_seconds
@@ -100,7 +100,7 @@ def deadline(timeout_seconds: float | None, settings: Settings) -> float:
 
 def _check_size(request: GenerateRequest, num_prompts: int, settings: Settings) -> None:
     if request.num_samples > settings.max_num_samples:
-        message = f"num_samples is at most {settings.max_num_samples} here"
+        message = f"num_samples must be at most {settings.max_num_samples} here"
         raise ServiceError("invalid_request", message, param="num_samples")
     num_canvases = num_prompts * request.num_samples
     if num_canvases > settings.queue_capacity:
@@ -141,7 +141,7 @@ def order_of(request: GenerateRequest | ScoreRequest, positions: list[int], what
     if isinstance(request.order, str):
         return {"order": request.order, "explicit_order": None, "order_temperature": temperature}
     if sorted(request.order) != positions:
-        message = f"order lists every {what} {_listed(positions)}"
+        message = f"order must list every {what} {_listed(positions)}"
         raise ServiceError("invalid_request", message, param="order")
     return {"order": "explicit", "explicit_order": tuple(request.order), "order_temperature": temperature}
 
@@ -164,7 +164,7 @@ def _check_steps(steps: int | None, num_hidden: int) -> None:
     """The sampler passes over idle time steps within one forward, during which nobody else is served."""
     most = max(_MAX_STEPS, num_hidden)
     if steps is not None and steps > most:
-        raise ServiceError("invalid_request", f"steps is at most {most} here", param="steps")
+        raise ServiceError("invalid_request", f"steps must be at most {most} here", param="steps")
 
 
 def _listed(positions: list[int]) -> str:

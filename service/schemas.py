@@ -77,7 +77,7 @@ class GenerateRequest(_Request):
             raise FieldError(f"{strides[0]} and {strides[1]} exclude each other", param=strides[1])
         _check_order_temperature(self.order, self.order_temperature)
         if self.threshold is not None and self.threshold > 1 and self.order != "entropy":
-            raise FieldError("threshold takes 0 to 1, except with order entropy", param="threshold")
+            raise FieldError("threshold must be between 0 and 1, except with order entropy", param="threshold")
         return self
 
 
@@ -120,18 +120,18 @@ class ScoreRequest(_Request):
         if self.num_orders not in (None, 1) and not self.is_order_drawn:
             order = self.order if isinstance(self.order, str) else "given as a list"
             at = " at order_temperature 0" if order == "learned" else ""
-            raise FieldError(f"num_orders takes null or 1 here: order {order}{at} is one order", param="num_orders")
+            raise FieldError(f"num_orders must be null or 1 here: order {order}{at} is one order", param="num_orders")
         return self
 
 
 def _check_temperature(name: str, temperature: float | None) -> None:
     if 0 < (temperature or 0) < _LOWEST_TEMPERATURE:
-        raise FieldError(f"{name} takes 0, or at least {_LOWEST_TEMPERATURE}", param=name)
+        raise FieldError(f"{name} must be 0, or at least {_LOWEST_TEMPERATURE}", param=name)
 
 
 def _check_order_temperature(order: Order, order_temperature: float | None) -> None:
     if order_temperature is not None and order != "learned":
-        raise FieldError("order_temperature goes with order learned only", param="order_temperature")
+        raise FieldError("order_temperature is only valid with order learned", param="order_temperature")
 
 
 class _Reply(BaseModel):

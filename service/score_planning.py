@@ -65,7 +65,7 @@ def _parts_given(request: ScoreRequest, num_prompts: int) -> list[tuple[str, Any
         return [("given", request.given)] * num_prompts
     if not isinstance(request.prompt, list) or len(request.given) != num_prompts:
         message = f"given lists {len(request.given)} for {num_prompts} prompt{'s' * (num_prompts > 1)}"
-        raise ServiceError("invalid_request", f"{message}: it takes one for all, or as many", param="given")
+        raise ServiceError("invalid_request", f"{message}: it must be one for all, or one for each", param="given")
     return [(f"given.{i}", part) for i, part in enumerate(request.given)]
 
 
@@ -89,7 +89,7 @@ def _given(model: Model, template: Template, place: str, part: Any) -> tuple[boo
 
 def _check_size(num_prompts: int, num_orders: int, settings: Settings) -> None:
     if num_orders > settings.max_num_orders:
-        message = f"num_orders is at most {settings.max_num_orders} here"
+        message = f"num_orders must be at most {settings.max_num_orders} here"
         raise ServiceError("invalid_request", message, param="num_orders")
     num_chains = num_prompts * num_orders
     if num_chains > settings.queue_capacity:

@@ -107,9 +107,9 @@ class CategoricalColumn(_Strict):
         if isinstance(value, str) and len(value) <= 100 and MAX_LISTED < len(self._offered) <= _MAX_COMPARED:
             close = get_close_matches(value, self._offered, n=1)
         hint = f"; did you mean {shown(close[0])}?" if close else ""
-        raise PromptError(f"{shown(self.name)} takes {self.takes()}, not {quoted(value)}{hint}", param=self.name)
+        raise PromptError(f"{shown(self.name)} must be {self.expected()}, got {quoted(value)}{hint}", param=self.name)
 
-    def takes(self) -> str:
+    def expected(self) -> str:
         return f"one of {listed(self._offered)}"
 
     def token(self, token_id: int) -> str:
@@ -208,11 +208,11 @@ class NumericColumn(_Binned):
             is_whole = int(value) == value
             if is_whole or self.decimals != 0:
                 return self._bin(float(value))
-        raise PromptError(f"{shown(self.name)} takes {self.takes()}, not {quoted(value)}", param=self.name)
+        raise PromptError(f"{shown(self.name)} must be {self.expected()}, got {quoted(value)}", param=self.name)
 
-    def takes(self) -> str:
-        what = "a whole number" if self.decimals == 0 else "a number"
-        text = f"{what} from {self.number(self.low)} to {self.number(self.high)}"
+    def expected(self) -> str:
+        what = "an integer" if self.decimals == 0 else "a number"
+        text = f"{what} between {self.number(self.low)} and {self.number(self.high)}"
         return f'{text} or "{MISSING}"' if self.missing else text
 
     def token(self, token_id: int) -> str:
@@ -274,11 +274,13 @@ class DateColumn(_Binned):
             return len(self.bins)
         count = FORMATS[self.format].parse(value) if isinstance(value, str) else None
         if count is None or not self.low <= count <= self.high:
-            raise PromptError(f"{shown(self.name)} takes {self.takes()}, not {quoted(value)}", param=self.name)
+            raise PromptError(f"{shown(self.name)} must be {self.expected()}, got {quoted(value)}", param=self.name)
         return self._bin(float(count))
 
-    def takes(self) -> str:
-        text = f"a {FORMATS[self.format].noun} as {self.format}, from {self._show(self.low)} to {self._show(self.high)}"
+    def expected(self) -> str:
+        text = (
+            f"a {FORMATS[self.format].noun} as {self.format} between {self._show(self.low)} and {self._show(self.high)}"
+        )
         return f'{text}, or "{MISSING}"' if self.missing else text
 
     def token(self, token_id: int) -> str:

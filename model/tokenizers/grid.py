@@ -71,7 +71,7 @@ class GridTokenizer:
         """Raises PromptError: a wrong length, a character that is none of these, two equal clues in a unit, a cell that
         no digit is left for, or a digit that no cell is left for. What only shows once cells are filled in is taken."""
         if length is not None:
-            raise PromptError(f"a grid takes no length: it has {CELLS} cells", param="length")
+            raise PromptError(f"length is not valid with a grid: it has {CELLS} cells", param="length")
         cells = _cells(prompt)
         if contradiction := _clash(cells) or _impossible(cells):
             raise PromptError(contradiction)
@@ -118,15 +118,15 @@ def is_solution(grid: str, puzzle: str) -> bool:
 
 def _cells(prompt: object) -> str:
     if not isinstance(prompt, str):
-        raise PromptError(f"a grid's prompt is a string of {CELLS}, not {quoted(prompt)}")
+        raise PromptError(f"a grid's prompt must be a string of {CELLS} cells, got {quoted(prompt)}")
     if len(prompt) > _LONGEST_PROMPT:
-        raise PromptError(f"a grid's prompt has {CELLS} cells, not {len(prompt)} characters")
+        raise PromptError(f"a grid's prompt must have {CELLS} cells, got {len(prompt)} characters")
     cells = "".join(prompt.split())
     for i, cell in enumerate(cells):
         if cell not in _DIGITS + _HOLES:
-            raise PromptError(f"a grid takes 1 to 9, and . or 0 for a hidden cell, not {quoted(cell)} (cell {i})")
+            raise PromptError(f"a cell must be 1 to 9, or . or 0 where it is hidden, got {quoted(cell)} (cell {i})")
     if len(cells) != CELLS:
-        raise PromptError(f"a grid has {CELLS} cells, row by row, not {len(cells)}")
+        raise PromptError(f"a grid must have {CELLS} cells, row by row, got {len(cells)}")
     return cells
 
 

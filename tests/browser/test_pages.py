@@ -84,7 +84,7 @@ def test_an_error_names_the_field_and_the_page_goes_on(page: Page, gate: Gate) -
     page.goto("/")
     page.get_by_label("Prompt").fill('{"age": "old"}')
     page.get_by_role("button", name="Generate").click()
-    expect(page.get_by_role("alert")).to_have_text('prompt.age: age takes a whole number from 17 to 90, not "old"')
+    expect(page.get_by_role("alert")).to_have_text('prompt.age: age must be an integer between 17 and 90, got "old"')
     page.get_by_label("Prompt").fill("{}")
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_role("status")).to_contain_text("Complete")

@@ -67,14 +67,14 @@ REFUSED = [
         _with(3, "1", _with(58, "1", _with(27, "1", _with(42, "1", _with(50, "2"))))),
         "1 has no place left in row 6",
     ),
-    (PUZZLE[:-1], "a grid has 81 cells, row by row, not 80"),
-    ("", "a grid has 81 cells, row by row, not 0"),
-    (PUZZLE + ".", "not 82"),
-    (_with(2, "x", PUZZLE), 'a grid takes 1 to 9, and . or 0 for a hidden cell, not "x" (cell 2)'),
-    (_with(2, "٣", PUZZLE), 'not "٣" (cell 2)'),
-    ("." * 10_001, "not 10001 characters"),
-    ({"a": 1}, "a string of 81, not an object"),
-    (None, "a string of 81, not null"),
+    (PUZZLE[:-1], "a grid must have 81 cells, row by row, got 80"),
+    ("", "a grid must have 81 cells, row by row, got 0"),
+    (PUZZLE + ".", "got 82"),
+    (_with(2, "x", PUZZLE), 'a cell must be 1 to 9, or . or 0 where it is hidden, got "x" (cell 2)'),
+    (_with(2, "٣", PUZZLE), 'got "٣" (cell 2)'),
+    ("." * 10_001, "got 10001 characters"),
+    ({"a": 1}, "a string of 81 cells, got an object"),
+    (None, "a string of 81 cells, got null"),
 ]
 
 
@@ -111,7 +111,7 @@ def test_what_a_wrong_clue_has_refused_has_no_solution() -> None:
 
 
 def test_a_length_is_refused() -> None:
-    with pytest.raises(PromptError, match="takes no length") as error:
+    with pytest.raises(PromptError, match="length is not valid with a grid") as error:
         GRID.encode(PUZZLE, length=81)
     assert error.value.param == "length"
 

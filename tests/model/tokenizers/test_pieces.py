@@ -63,7 +63,7 @@ def test_positions_count_from_0_and_marks_are_none() -> None:
 def test_without_holes_new_tokens_follow() -> None:
     assert _words().encode("the cat").hidden == (False, False, True, True, True)
     assert _words().encode("", length=2).hidden == (True, True)
-    with pytest.raises(PromptError, match=r"goes with prompts that have no \[MASK\]") as refused:
+    with pytest.raises(PromptError, match=r"is only valid with prompts that have no \[MASK\]") as refused:
         _words().encode("[MASK]", length=2)
     assert refused.value.param == "length"
 
@@ -73,9 +73,9 @@ def test_without_holes_new_tokens_follow() -> None:
     [
         ("the dog [MASK]", 'does not know "dog"'),
         ("the [SEP] [MASK]", r"\[SEP\] is a special token of the model, not text"),
-        ("[MASK:0]", "whole number of tokens from 1 to 12"),
+        ("[MASK:0]", "an integer between 1 and 12"),
         ("the the the [MASK:10]", "3 known and 10 hidden tokens are 13, the model takes at most 12"),
-        (7, "a text prompt is a string, not 7"),
+        (7, "a text prompt must be a string, got 7"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(prompt: object, message: str) -> None:
