@@ -1,7 +1,7 @@
-"""Between the event loop and the engine: admits requests, hands out their events, ends them one way or another.
+"""Between the event loop and the engine: admits requests, hands out their events, answers every one of them.
 
 Everything but `_emit` runs in the event loop. Admission counts canvases, waiting and running alike, and takes a request
-whole or not at all. Knows no HTTP beyond the errors it answers with, and nothing of what an event says.
+whole or not at all. Of HTTP it knows the errors that it answers with.
 """
 
 import asyncio
@@ -37,11 +37,11 @@ _WATCH_SECONDS = 1.0
 
 
 class EngineDiedError(RuntimeError):
-    """The engine ended by itself; the message is its last word."""
+    """The engine ended by itself; the message says why."""
 
 
 class Dispatcher:
-    """The engine's only partner. One a server."""
+    """The only user of its engine; one for each server."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Dispatcher:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._state: Literal["loading", "ready", "dead"] = "loading"
         self._is_draining = False
-        self._last_word: str | None = None
+        self._engine_error: str | None = None
         self._last_sign = 0.0
         self._settled = asyncio.Event()  # loaded, or dead
         self._dead = asyncio.Event()
@@ -78,7 +78,7 @@ class Dispatcher:
         self._watch = asyncio.create_task(self._watch_engine())
 
     async def stop(self, *, timeout_seconds: float = 5.0) -> None:
-        """Ends the engine after the step it is in; whoever still waits is answered."""
+        """Ends the engine after the step it is in; requests that still wait are answered."""
         if self._watch is not None:
             self._watch.cancel()
         self._abort_each(self._pending.values(), ServiceError("draining", "the server is shutting down"))
@@ -94,7 +94,7 @@ class Dispatcher:
     async def wait_until_dead(self) -> NoReturn:
         """Raises EngineDiedError when the engine ends by itself."""
         await self._dead.wait()
-        raise EngineDiedError(self._last_word or "the engine died")
+        raise EngineDiedError(self._engine_error or "the engine died")
 
     async def drain(self, *, timeout_seconds: float) -> None:
         """Takes no more requests, lets those there are finish, and answers the rest when the time is up."""
@@ -191,7 +191,7 @@ class Dispatcher:
         self._metrics.request_seconds.observe(pending.ended_at - pending.arrived_at)
 
     def _emit(self, events: Sequence[Event]) -> None:
-        """Called from the worker's thread; once the loop is closed there is nobody left to tell."""
+        """Called from the worker's thread; once the loop is closed events are dropped."""
         if not self._loop.is_closed():
             try:
                 self._loop.call_soon_threadsafe(self._deliver, events)
@@ -239,7 +239,7 @@ class Dispatcher:
     def _hand_out(self, event: RequestEvent, now: float) -> None:
         pending = self._pending.get(event.request_id)
         if pending is None:
-            return  # it was cancelled while this was on its way
+            return  # it was cancelled after this event was emitted
         self._note_time(pending, event, now)
         if isinstance(event, Failed):
             pending.context.run(get_logger().error, "request_failed", cause=event.message)
@@ -266,7 +266,7 @@ class Dispatcher:
         pending.last_reveal_at = now
 
     def _die(self, message: str) -> None:
-        self._state, self._last_word = "dead", message
+        self._state, self._engine_error = "dead", message
         self._settled.set()
         self._dead.set()
         self._abort_each(self._pending.values(), internal_error())
@@ -276,5 +276,5 @@ class Dispatcher:
         """Notices a worker that ended without a word."""
         while self._engine.is_alive():
             await asyncio.sleep(_WATCH_SECONDS)
-        if self._last_word is None:
+        if self._engine_error is None:
             self._die("the worker ended without a word")

@@ -1,4 +1,4 @@
-"""The engine as the rest of the service sees it: commands in, events out, in a thread of its own. Knows no HTTP.
+"""The engine as the rest of the service sees it: commands in, events out, in a thread of its own.
 
 What passes is plain values (`service.messages`), so the thread can become a process without a change elsewhere.
 """
@@ -15,7 +15,7 @@ Load = Callable[[], Iterable[tuple[Loaded, Runner]]]
 
 
 class Engine:
-    """Loads its models and steps them in one worker thread. `load` runs in that thread, so loading blocks nobody.
+    """Loads its models and steps them in one worker thread. `load` runs there, too, so the event loop goes on.
 
     `emit` is called from the worker's thread. The last thing it is given is `Died`, unless the worker was stopped.
     """
@@ -34,7 +34,7 @@ class Engine:
         self._thread.start()
 
     def send(self, command: Command) -> None:
-        """Never blocks: whoever sends has admitted the request first."""
+        """Never blocks. The request must have been admitted, which bounds the queue."""
         self._inbox.put(command)
 
     def is_alive(self) -> bool:
@@ -59,6 +59,6 @@ class Engine:
                 heartbeat_seconds=self._heartbeat_seconds,
             )
             worker.run()
-        except BaseException as error:  # whatever ends the worker, those who wait for it must hear of it
+        except BaseException as error:  # whatever ends the worker, the requests that wait for it must be answered
             kind = "" if isinstance(error, ArtifactError | StepsFailedError) else f"{type(error).__name__}: "
             emit([Died(" ".join(f"{kind}{error}".split()))])

@@ -1,6 +1,6 @@
-"""One admitted request on its way: the events its reader has not taken yet, and when things happened.
+"""One admitted request that is not answered yet: the events its reader has not taken, and when things happened.
 
-Lives in the event loop. Knows no engine and no HTTP.
+Lives in the event loop.
 """
 
 import asyncio

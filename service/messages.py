@@ -1,4 +1,4 @@
-"""What crosses the engine's boundary: plain frozen values, picklable and JSON-able. Knows no HTTP, no torch, no thread.
+"""What crosses the engine's boundary: plain frozen values, picklable and JSON-able. Needs no torch.
 
 A request's life: `Generate` goes in; `Started` comes back when its first step begins, `Revealed` in the step in which
 positions became known, `SampleDone` for each finished canvas, and at the end exactly one `Finished` or `Failed`, unless
@@ -59,7 +59,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Forget the request before the next step. Nothing more is said about it."""
+    """Forget the request before the next step. No more events of it follow."""
 
     request_id: str
 
@@ -90,7 +90,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The worker is gone: no request in its hands will be answered by it. `message` is for the log."""
+    """The worker is gone: it answers none of the requests it held. `message` is for the log."""
 
     message: str
 

@@ -1,4 +1,4 @@
-"""All metrics of one server, in a registry of its own. Knows no request: whoever sees something happen says so here.
+"""All metrics of one server, in a registry of its own. They are updated where things happen.
 
 Buckets start at half a millisecond, which is what a step takes. No label holds an id or a prompt.
 """
@@ -27,7 +27,7 @@ class Metrics:
     """Counters, histograms and gauges, named as the contract has them."""
 
     def __init__(self) -> None:
-        # Created times are a second gauge beside every counter, and tell nothing that we need.
+        # Created times are a second gauge beside every counter, and of no use here.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=self.registry)

@@ -11,6 +11,7 @@ from model.canvas import Canvas, SamplingParams
 from model.errors import ArtifactError
 from model.sampler import StepResult, step
 from service.engine import Engine
+from service.engine_jobs import DecodeJob
 from service.engine_worker import MAX_FAILED_STEPS
 from service.messages import (
     BatchRetried,
@@ -406,6 +407,28 @@ def test_a_single_canvas_that_fails_is_not_tried_again(lab: Lab) -> None:
     lab.said.until(lambda event: isinstance(event, StepStats))
     assert len(lab.runner.batches) == 1
     assert not any(isinstance(event, BatchRetried) for event in lab.said.events)
+
+
+def test_a_step_that_cannot_be_recorded_fails_its_own_request_only(
+    gated: Lab, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = DecodeJob.advance
+
+    def refuse(job: DecodeJob, index: int, result: Any) -> Any:
+        if job.command.request_id == "bad":
+            raise KeyError("no such slot")
+        return advance(job, index, result)
+
+    monkeypatch.setattr(DecodeJob, "advance", refuse)
+    gated.generate("a", canvas(seed=1))
+    gate.wait()
+    gated.generate("bad", canvas(seed=2), canvas(seed=3))
+    gated.generate("b", canvas(seed=4))
+    gate.open()
+    assert gated.until_end("bad") == Failed("bad", VERSION, "KeyError: 'no such slot'")
+    assert isinstance(gated.until_end("b"), Finished)
+    assert _revealed(gated.of("a")) == _alone(canvas(seed=1))
+    assert _revealed(gated.of("b")) == _alone(canvas(seed=4))
 
 
 def _raise(error: Exception) -> Callable[[Sequence[Canvas]], None]:
