@@ -1,4 +1,4 @@
-"""Puts the rooms of the service together into one ASGI application. Knows no socket and no signal."""
+"""The ASGI application: routes, pages, errors, metrics and the dispatcher, put together."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ from service.settings import Settings
 
 
 def create_app(settings: Settings, *, engine: EnginePort, catalog: Catalog) -> FastAPI:
-    """The application. Its lifespan starts the engine, which loads its models behind an open socket, and stops it."""
+    """The application. Its lifespan starts and stops the engine, which loads its models while the socket is open."""
     metrics = Metrics()
     dispatcher = Dispatcher(
         engine,

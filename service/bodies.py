@@ -1,12 +1,16 @@
-"""A request's body: read within its limit, parsed strictly, checked against a schema. Knows no route's meaning.
+"""A request's body: read within its limits, parsed strictly, checked against a schema.
 
-JSON is taken as RFC 8259 has it and nothing more: UTF-8, no NaN, no infinity, no name twice in an object (one of the
-two values would be silently ignored). The content-type header is not looked at: `curl -d` sends the wrong one.
+JSON is accepted as RFC 8259 defines it and nothing more: UTF-8, no NaN, no infinity, no name twice in an object (one of
+the two values would be silently ignored). The content-type header is ignored: `curl -d` sends the wrong one.
+
+FastAPI's own reading of bodies would not do. It reads and parses the whole body in the event loop, without a limit and
+before any dependency may refuse the request. And of a duplicate name it keeps the last value.
 """
 
 import asyncio
 import json
 import math
+from collections import Counter
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
@@ -19,7 +23,7 @@ from service.schemas import OrderName, ScoreRequest
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-# In the words of JSON, not of Python.
+# In terms of JSON, not of Python.
 _WANTED_BY_PROBLEM = {
     "bool_type": "true or false",
     "float_type": "a number",
@@ -36,8 +40,8 @@ _WANTED_TO_SCORE = {"order": f"one of {_ORDERS}, or a list of all known position
 
 
 async def read_body(request: Request, limit: int, *, timeout_seconds: float) -> bytes:
-    """Raises ServiceError as soon as the body is known to be too large, whether it says so or just goes on, and when it
-    is not there in time."""
+    """Raises ServiceError as soon as the body is known to be too large, declared or not, and when it does not arrive in
+    time."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large(limit)
@@ -69,7 +73,7 @@ def parse(body: bytes, schema: type[Schema]) -> Schema:
 
 
 def parse_json(body: bytes) -> Any:
-    """Raises ServiceError (400) for whatever is not exactly one JSON value in UTF-8."""
+    """Raises ServiceError (400) for anything but exactly one JSON value in UTF-8."""
     try:
         text = body.decode("utf-8")
         found = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_duplicates)
@@ -89,7 +93,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def _whole_characters(text: str, value: Any) -> Any:
-    """The value, unless an escape in it is half a character. Raises UnicodeEncodeError, RecursionError."""
+    """The value, unless an escape in it is a lone surrogate. Raises UnicodeEncodeError, RecursionError."""
     if "\\u" in text:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
@@ -132,7 +136,7 @@ def _refusal(problem: ErrorDetails, schema: type[BaseModel]) -> ServiceError:
 
 
 def json_type(value: object) -> str:
-    """What a JSON value is, in a few words, for messages: never the whole value."""
+    """A JSON value in a few words, for messages: never all of a long one."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, int | float):
@@ -160,9 +164,6 @@ def _finite(digits: str) -> float:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ValueError(f'the name "{_short(name)}" occurs twice in an object')
-            seen.add(name)
+        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f'the name "{_short(name)}" occurs twice in an object')
     return fields

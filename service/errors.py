@@ -1,4 +1,4 @@
-"""Every way in which a request can fail, as the one shape users see. Knows no route and no engine.
+"""Every way in which a request can fail, in the one shape that users see.
 
 `{"error": {"type": ..., "message": ..., "param": ...}}`; the message is one line, `param` names the field to blame or
 is null. What went wrong inside is for the log alone.

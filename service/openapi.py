@@ -1,4 +1,4 @@
-"""What /openapi.json says beyond what FastAPI finds out by itself: request bodies, and our errors. Knows no handler."""
+"""What /openapi.json has beyond what FastAPI infers: request bodies, and our errors."""
 
 from typing import Any
 
@@ -40,14 +40,14 @@ def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def takes(schema: type[BaseModel]) -> dict[str, Any]:
+def request_body(schema: type[BaseModel]) -> dict[str, Any]:
     """FastAPI's `openapi_extra` for a body that the handler reads by itself."""
     content = {"schema": {"$ref": _REF.format(model=schema.__name__)}}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def install(app: FastAPI, *, example_prompt: Any) -> None:
-    """Makes `app.openapi()` know the bodies that handlers read by themselves, with a prompt that can be served."""
+    """Adds to `app.openapi()` the bodies that handlers read by themselves, with a prompt that can be served."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -1,4 +1,4 @@
-"""A valid request and a served model -> canvases to decode, each with its own seed. Knows no queue and no engine."""
+"""A valid request and a served model -> canvases to decode, each with its own seed."""
 
 from dataclasses import dataclass
 from typing import Any, TypedDict

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a connection, as uvicorn and h11 speak it, where that would not do. Knows no route.
+"""HTTP/1.1 on a connection: where uvicorn and h11 fall short.
 
 What does not parse as HTTP is answered in the one shape of all errors. A connection is read on while its request is
 being answered: uvicorn stops reading at the first byte beyond the request, and would not see its client go away. And

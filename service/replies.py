@@ -1,4 +1,4 @@
-"""Engine events -> what users read, the same values whole and streamed. Knows no transport and no clock."""
+"""Engine events -> the content of replies, the same values whole and streamed."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping

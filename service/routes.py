@@ -1,4 +1,4 @@
-"""The endpoints: read a request, have it planned, wait for its events, answer. Nothing is generated or scored here."""
+"""The endpoints: each reads a request, plans it, waits for its events and answers."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ from service.messages import (
     Scored,
 )
 from service.metrics import Metrics
-from service.openapi import EVENT_STREAM, responses, takes
+from service.openapi import EVENT_STREAM, request_body, responses
 from service.planning import deadline, num_canvases, plan_generation, plan_order
 from service.replies import Composer
 from service.schemas import (
@@ -80,7 +80,7 @@ class _Asked(Generic[AnyRequest]):
     "/generate",
     response_model=GenerateReply,
     responses={200: EVENT_STREAM, **responses(400, 404, 413, 422, 429, 500, 503, 504)},
-    openapi_extra=takes(GenerateRequest),
+    openapi_extra=request_body(GenerateRequest),
 )
 async def generate(request: Request) -> Response:
     """Completes a template: what is known stays, what is hidden is generated, in the order asked for."""
@@ -111,7 +111,7 @@ async def generate(request: Request) -> Response:
     "/order",
     response_model=OrderReply,
     responses=responses(400, 404, 413, 422, 429, 500, 503, 504),
-    openapi_extra=takes(OrderRequest),
+    openapi_extra=request_body(OrderRequest),
 )
 async def order(request: Request) -> Response:
     """The model's own probability of each hidden position to be revealed next."""
@@ -140,7 +140,7 @@ async def order(request: Request) -> Response:
     "/score",
     response_model=ScoreReply,
     responses=responses(400, 404, 413, 422, 429, 500, 503, 504),
-    openapi_extra=takes(ScoreRequest),
+    openapi_extra=request_body(ScoreRequest),
 )
 async def score(request: Request) -> Response:
     """What the known positions cost in nats, along one order exactly, or over drawn orders with a standard error."""

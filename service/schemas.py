@@ -1,7 +1,7 @@
-"""What the API takes and gives, as pydantic models: the contract, and the source of /openapi.json. Knows no model.
+"""Requests and replies of the API as pydantic models: the contract, and the source of /openapi.json.
 
-Requests are strict (no coercion) and closed (an unknown field is refused). What only a served model can tell, a
-column's name say, is checked in `service.planning`.
+Requests are strict (no coercion) and closed (an unknown field is refused). What depends on the served model, a
+column's name for example, is checked in `service.planning`.
 """
 
 from typing import Annotated, Any, Literal, Self, get_args
@@ -21,7 +21,7 @@ _STRIDES = ("tokens_per_step", "steps", "threshold")
 
 
 class FieldError(ValueError):
-    """A value that does not go with the others; `param` is the field to blame."""
+    """A value that is not valid with the others; `param` is the field to blame."""
 
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message)
@@ -53,8 +53,8 @@ class GenerateRequest(_Request):
     steps: int | None = Field(
         default=None,
         ge=1,
-        description="Time steps: at most 1000, or as many as positions are hidden. The order's law is the schedule's; "
-        "the time grid adapts to each canvas, so that every step is expected to reveal an equal share.",
+        description="Time steps: at most 1000, or as many as positions are hidden. The order's distribution is the "
+        "schedule's; the time grid adapts to each canvas, so that every step is expected to reveal an equal share.",
     )
     threshold: float | None = Field(
         default=None,

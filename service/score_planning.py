@@ -1,4 +1,4 @@
-"""A valid request to score and a served model -> chains, each with its own seed. Knows no queue and no engine."""
+"""A valid request to score and a served model -> chains, each with its own seed."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""Runs the service in this process: socket, signals, drain, exit code. Knows no endpoint.
+"""Runs the service in this process: socket, signals, drain, exit code.
 
 SIGTERM or SIGINT drains: the socket stays open, live says 200, ready and new requests get 503, running requests finish
 or are answered when the time is up; then the process ends with 0. A second signal hurries. When the engine ends by

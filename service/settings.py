@@ -1,4 +1,4 @@
-"""Every choice of the service, from `UNVEIL_*` and from flags, validated once and frozen. Reads nothing at import."""
+"""All settings of the service, from `UNVEIL_*` and from flags, validated once and frozen."""
 
 import os
 import re

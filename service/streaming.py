@@ -1,4 +1,4 @@
-"""A request's events as server-sent events, and the watch for a client that goes away. Knows no engine.
+"""A request's events as server-sent events, and the watch for a client that disconnects.
 
 Every event leaves in the step in which it happened. A stream ends with exactly one `done` or `error`.
 """

@@ -1,4 +1,4 @@
-"""Sudoku grids: a string of 81 digits and holes to a template, and ids back to the string. Knows no search, no network.
+"""Sudoku grids: a string of 81 digits and holes to a template, and ids back to the string.
 
 A position is a cell, row by row; id d stands for digit d + 1. White space in a prompt is not looked at, so a grid may
 be given as nine lines; the output is one line of 81 digits, its text nine lines.

@@ -1,4 +1,4 @@
-"""The tokenizer of a model trained elsewhere, in the `tokenizers` library's own file format. Knows no corpus.
+"""The tokenizer of a model trained elsewhere, in the `tokenizers` library's own file format.
 
 The model's own pieces, special tokens and normalisation, as the library applies them. A prompt's holes are written as
 the mask's own token, so that text around them is split as the model met it in training. What the user wrote comes back
