@@ -22,8 +22,17 @@ from torch import Tensor
 
 from model.network import Network
 from model.order_heads import SHARPNESS
-from model.orders import gumbel_noise
-from training.foresight import Canvases, ForesightStepper, View, choice_entropy, foremost, mean_error, view
+from training.foresight import (
+    Canvases,
+    ForesightStepper,
+    View,
+    choice_entropy,
+    foremost,
+    gumbel_steps,
+    mean_error,
+    view,
+    walk_by_law,
+)
 
 
 class CostToGoStepper(ForesightStepper):
@@ -72,14 +81,10 @@ def depart(
     draws = torch.rand(len(hidden), generator=generator, dtype=torch.float64).to(hidden.device)
     stop = (draws * num_choices).long()
     paid = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
-    for number in range(int(stop.max()) if len(stop) else 0):
-        active = (stop > number).nonzero().squeeze(-1)
-        noise = gumbel_noise(hidden.shape, generator).to(hidden.device)[active]
-        part = canvases._replace(hidden=hidden).at(active)
-        seen = view(network, part)
-        taken = foremost(seen.law.masked_fill(is_uniform[active, None], 0.0) + noise, part.hidden, stride)
-        paid[active] += (seen.losses * taken).double().sum(-1)
-        hidden[active] = part.hidden & ~taken
+    noise = gumbel_steps(hidden, generator)
+    steps = walk_by_law(network, canvases, hidden, stride=stride, noise=noise, is_uniform=is_uniform, stop=stop)
+    for step in steps:
+        paid[step.rows] += (step.seen.losses * step.taken).double().sum(-1)
     return Departure(canvases._replace(hidden=hidden), paid, num_choices)
 
 
@@ -133,13 +138,8 @@ def finish(network: Network, canvases: Canvases, *, stride: int) -> Tensor:
     of each reveal at its time: nats [2, B] float64."""
     hidden = canvases.hidden.clone()
     costs = torch.zeros(2, len(hidden), dtype=torch.float64, device=hidden.device)
-    while bool(hidden.any()):
-        active = hidden.any(-1).nonzero().squeeze(-1)
-        part = canvases._replace(hidden=hidden).at(active)
-        seen = view(network, part)
-        taken = foremost(seen.law, part.hidden, stride)
-        costs[:, active] += _bill(seen, taken)
-        hidden[active] = part.hidden & ~taken
+    for step in walk_by_law(network, canvases, hidden, stride=stride):
+        costs[:, step.rows] += _bill(step.seen, step.taken)
     return costs
 
 

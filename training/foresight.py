@@ -6,7 +6,7 @@ to cost, and learns what it does cost: all hidden positions teach, not the chose
 and y the true ones the loss is `m - y log m`, least where m is the mean of y; its gradient for `log m` is `m - y`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from model.order_heads import ForesightHead
 from model.orders import gumbel_noise, next_log_probs
 from training.batches import Batch, draw_batch, step_generator
 from training.stepper import Stepper, TrainingError
+from training.walks import Step, walk
 
 _WALK_STREAM = 2**42
 
@@ -41,7 +42,7 @@ class ForesightStepper(Stepper):
         batch, generator = self._begin(step)
         canvases = Canvases(batch.rows.x, ~batch.draws.known, batch.rows.lengths)
         states = list(
-            walk(
+            walk_to_the_end(
                 self._arm.denoiser,
                 canvases,
                 stride=self._recipe.order.stride,
@@ -118,28 +119,53 @@ def foremost(keys: Tensor, hidden: Tensor, count: int) -> Tensor:
     return hidden & (ranks < count)
 
 
-def walk(
+def walk_by_law(
+    network: Network,
+    canvases: Canvases,
+    hidden: Tensor,
+    *,
+    stride: int,
+    noise: Callable[[], Tensor] | None = None,
+    is_uniform: Tensor | None = None,
+    stop: Tensor | None = None,
+) -> Iterator[Step[View]]:
+    """Walks true rows by the law of the network's own order, `stride` positions a forward. Changes `hidden` [B, L].
+
+    `noise` gives the Gumbel noise [B, L] of a step; without it the law's likeliest positions come next. Rows that are
+    `is_uniform` [B] take random orders. `stop`: see `training.walks.walk`.
+    """
+
+    def see(rows: Tensor, unseen: Tensor) -> View:
+        return view(network, Canvases(canvases.x[rows], unseen, canvases.lengths[rows]))
+
+    def take(seen: View, free: Tensor, rows: Tensor, _: int) -> Tensor:
+        law = seen.law if is_uniform is None else seen.law.masked_fill(is_uniform[rows, None], 0.0)
+        return foremost(law if noise is None else law + noise()[rows], free, stride)
+
+    return walk(hidden, see=see, take=take, stop=stop)
+
+
+def walk_to_the_end(
     network: Network, canvases: Canvases, *, stride: int, generator: torch.Generator, is_uniform: Tensor
 ) -> Iterator[State]:
-    """Walks true rows until nothing is hidden, `stride` positions a forward, by the law of the network's own order.
+    """Walks true rows until nothing is hidden, and says what the head learns from, state by state.
 
-    Rows that are `is_uniform` [B] take random orders. With a stride of 1 the nats of all states, summed, are an
-    unbiased estimate of the rows' NELBO under that law.
+    With a stride of 1 the nats of all states, summed, are an unbiased estimate of the rows' NELBO under the law.
     """
     hidden = canvases.hidden.clone()
-    while bool(hidden.any()):
-        active = hidden.any(-1).nonzero().squeeze(-1)
-        noise = gumbel_noise(hidden.shape, generator).to(hidden.device)[active]
-        part = canvases._replace(hidden=hidden).at(active)
-        seen = view(network, part)
-        taken = foremost(seen.law.masked_fill(is_uniform[active, None], 0.0) + noise, part.hidden, stride)
-        count = taken.sum(-1)
+    noise = gumbel_steps(hidden, generator)
+    for step in walk_by_law(network, canvases, hidden, stride=stride, noise=noise, is_uniform=is_uniform):
+        count = step.taken.sum(-1)
         yield State(
-            error=mean_error(seen, part.hidden) * count,
-            nats=(seen.losses * taken).double().sum(-1),
-            entropy=choice_entropy(seen.law, part.hidden) * count,
+            error=mean_error(step.seen, step.hidden) * count,
+            nats=(step.seen.losses * step.taken).double().sum(-1),
+            entropy=choice_entropy(step.seen.law, step.hidden) * count,
         )
-        hidden[active] = part.hidden & ~taken
+
+
+def gumbel_steps(like: Tensor, generator: torch.Generator) -> Callable[[], Tensor]:
+    """Fresh Gumbel noise in the shape of a tensor [B, L], on its device, at every call."""
+    return lambda: gumbel_noise(like.shape, generator).to(like.device)
 
 
 def mean_error(seen: View, hidden: Tensor) -> Tensor:

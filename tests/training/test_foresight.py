@@ -17,7 +17,7 @@ from model.policies import confidence_of
 from tests.model.enumerable import random_world
 from training.branches import branch, branch_error, depart, finish, forwards_a_row
 from training.config import RecipeError, build_recipe
-from training.foresight import Canvases, foresight_error, walk
+from training.foresight import Canvases, foresight_error, walk_to_the_end
 
 L, V, COPIES = 4, 2, 400
 FORESIGHT = OrderSpec(kind="contextual", head="foresight")
@@ -62,7 +62,9 @@ def test_the_nats_of_a_walk_are_the_nelbo_of_the_law_in_the_mean() -> None:
     even = torch.zeros(len(rows), dtype=torch.bool)
     values = []
     for seed in range(12):
-        states = list(walk(network, canvases, stride=1, generator=torch.Generator().manual_seed(seed), is_uniform=even))
+        states = list(
+            walk_to_the_end(network, canvases, stride=1, generator=torch.Generator().manual_seed(seed), is_uniform=even)
+        )
         assert len(states) == L
         values.append(torch.cat([state.nats for state in states]).sum() / len(rows))
     found = torch.stack(values)
@@ -81,7 +83,7 @@ def test_uniform_rows_take_random_orders() -> None:
     for seed in range(12):
         generator = torch.Generator().manual_seed(seed)
         is_uniform = torch.ones(len(rows), dtype=torch.bool)
-        states = walk(network, canvases, stride=1, generator=generator, is_uniform=is_uniform)
+        states = walk_to_the_end(network, canvases, stride=1, generator=generator, is_uniform=is_uniform)
         values.append(torch.cat([state.nats for state in states]).sum() / len(rows))
     found = torch.stack(values)
     assert abs(found.mean() - expected) < 5 * found.std() / len(found) ** 0.5 + 1e-6
@@ -94,7 +96,7 @@ def test_what_is_known_is_never_walked_and_a_stride_takes_several() -> None:
     generator = torch.Generator().manual_seed(0)
     even = torch.zeros(len(x), dtype=torch.bool)
     canvases = all_hidden(x)._replace(hidden=hidden)
-    assert len(list(walk(network, canvases, stride=2, generator=generator, is_uniform=even))) == 2
+    assert len(list(walk_to_the_end(network, canvases, stride=2, generator=generator, is_uniform=even))) == 2
 
 
 def test_the_error_is_least_where_the_expectation_is_the_mean() -> None:
@@ -158,7 +160,7 @@ def order_learned(head: str, *, steps: int = 200) -> list[int]:
             tried = branch(network, start.canvases, num=2, stride=1, generator=generator)
             loss = branch_error(tried, truth=0.5).mean()
         else:
-            states = list(walk(network, canvases, stride=1, generator=generator, is_uniform=is_uniform))
+            states = list(walk_to_the_end(network, canvases, stride=1, generator=generator, is_uniform=is_uniform))
             loss = torch.cat([state.error for state in states]).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
