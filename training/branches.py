@@ -14,51 +14,50 @@ times in ten, two nats the tenth). But the expectation is a fit, and its errors 
 by; so the share of the true cost grows from none in the first step to all in the last.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.network import Network
 from model.order_heads import SHARPNESS
+from training.batches import Batch
 from training.foresight import (
     Canvases,
-    ForesightStepper,
+    Draws,
+    Foresee,
     View,
+    WalkStepper,
     choice_entropy,
     foremost,
-    gumbel_steps,
     mean_error,
     view,
     walk_by_law,
 )
+from training.stepper import Part
 
 
-class CostToGoStepper(ForesightStepper):
+class CostToGoStepper(WalkStepper):
     """Takes steps of branched walks. `optimizer.batch_size` counts rows, each of which branches once."""
 
-    def take(self, step: int) -> Mapping[str, Tensor]:
-        """See `Stepper.take`. Raises TrainingError."""
-        order, network = self._recipe.order, self._arm.denoiser
-        batch, generator = self._begin(step)
-        canvases, is_uniform = Canvases(batch.rows.x, ~batch.draws.known, batch.rows.lengths), batch.draws.uniform_rows
-        start = depart(network, canvases, stride=order.stride, generator=generator, is_uniform=is_uniform)
-        branched = branch(network, start.canvases, num=order.branches, stride=order.stride, generator=generator)
+    def _part(self, batch: Batch, own: slice, step: int) -> Part:
+        """See `Stepper._part`."""
+        order, foresee = self._recipe.order, self._module
+        canvases, is_uniform, draws = self._begin(batch, own, step)
+        start = depart(foresee, canvases, stride=order.stride, draws=draws, is_uniform=is_uniform)
+        branched = branch(foresee, start.canvases, num=order.branches, stride=order.stride, draws=draws)
         truth = step / self._recipe.optimizer.num_steps
-        loss = branch_error(branched, truth=truth).mean()
-        norm = self._update(loss, step)
         follows_law = ~is_uniform
         sums = {
             "nelbo": (start.paid + branched.paid[:, 0]) * follows_law,
             "policy_entropy": choice_entropy(branched.seen.law, branched.hidden) * start.num_choices * follows_law,
         }
-        return {
-            "loss": loss.detach().double(),
-            "gradient_norm": norm,
-            **{name: values.sum() for name, values in sums.items()},
-            **{f"num_{name}": follows_law.sum().double() for name in sums},
-        }
+        return Part(
+            branch_error(branched, truth=truth).mean(),
+            {
+                **{name: values.sum() for name, values in sums.items()},
+                **{f"num_{name}": follows_law.sum().double() for name in sums},
+            },
+        )
 
 
 class Departure(NamedTuple):
@@ -71,21 +70,20 @@ class Departure(NamedTuple):
 
 
 @torch.no_grad()
-def depart(
-    network: Network, canvases: Canvases, *, stride: int, generator: torch.Generator, is_uniform: Tensor
-) -> Departure:
+def depart(foresee: Foresee, canvases: Canvases, *, stride: int, draws: Draws, is_uniform: Tensor) -> Departure:
     """Walks each row by the law, or along a random order where it `is_uniform` [B], to a state drawn evenly from those
     of its walk that leave a choice: the last forward has none."""
     hidden = canvases.hidden.clone()
-    num_choices = (-(-hidden.sum(-1) // stride) - 1).clamp(min=0)
-    draws = torch.rand(len(hidden), generator=generator, dtype=torch.float64).to(hidden.device)
-    stop = (draws * num_choices).long()
+    num_choices = (-(-draws.num_hidden // stride) - 1).clamp(min=0)
+    stop = (draws.uniforms(dtype=torch.float64) * num_choices).long()  # of the global batch
     paid = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
-    noise = gumbel_steps(hidden, generator)
-    steps = walk_by_law(network, canvases, hidden, stride=stride, noise=noise, is_uniform=is_uniform, stop=stop)
+    steps = walk_by_law(
+        foresee, canvases, hidden, stride=stride, noise=draws.noise, is_uniform=is_uniform, stop=draws.own(stop)
+    )
     for step in steps:
         paid[step.rows] += (step.seen.losses * step.taken).double().sum(-1)
-    return Departure(canvases._replace(hidden=hidden), paid, num_choices)
+    draws.pass_over(int(stop.max()))
+    return Departure(canvases._replace(hidden=hidden), paid, draws.own(num_choices))
 
 
 class Branched(NamedTuple):
@@ -101,18 +99,18 @@ class Branched(NamedTuple):
     foreseen: Tensor
 
 
-def branch(network: Network, canvases: Canvases, *, num: int, stride: int, generator: torch.Generator) -> Branched:
+def branch(foresee: Foresee, canvases: Canvases, *, num: int, stride: int, draws: Draws) -> Branched:
     """Tries the argmax choice of every row and up to `num` - 1 others, drawn at random, each to the end of its walk."""
     hidden = canvases.hidden
-    seen = view(network, canvases)
+    seen = view(foresee, canvases)
     first = seen.cost.detach().masked_fill(~hidden, torch.inf).argmin(-1, keepdim=True)
-    keys = torch.rand(hidden.shape, generator=generator).to(hidden.device).masked_fill(~hidden, -1.0)
+    keys = draws.own(draws.uniforms(hidden.shape[1])).masked_fill(~hidden, -1.0)
     chosen = keys.scatter(1, first, 2.0).argsort(-1, descending=True)[:, :num]  # [B, K]
     is_there = hidden.gather(1, chosen)
     rows, places = is_there.nonzero(as_tuple=True)
     part, tried = canvases.at(rows), chosen[rows, places]
     taken = foremost(seen.law[rows].scatter(1, tried[:, None], torch.inf), part.hidden, stride)
-    ends = finish(network, part._replace(hidden=part.hidden & ~taken), stride=stride)
+    ends = finish(foresee, part._replace(hidden=part.hidden & ~taken), stride=stride)
     bills = torch.zeros(2, *chosen.shape, dtype=torch.float64, device=hidden.device)
     bills[:, rows, places] = ends + _bill(seen.at(rows), taken)
     paid, foreseen = bills
@@ -133,12 +131,12 @@ def branch_error(branched: Branched, *, truth: float) -> Tensor:
 
 
 @torch.no_grad()
-def finish(network: Network, canvases: Canvases, *, stride: int) -> Tensor:
+def finish(foresee: Foresee, canvases: Canvases, *, stride: int) -> Tensor:
     """What true rows pay to the end along the argmax order, `stride` positions a forward, and what the head expected
     of each reveal at its time: nats [2, B] float64."""
     hidden = canvases.hidden.clone()
     costs = torch.zeros(2, len(hidden), dtype=torch.float64, device=hidden.device)
-    for step in walk_by_law(network, canvases, hidden, stride=stride):
+    for step in walk_by_law(foresee, canvases, hidden, stride=stride):
         costs[:, step.rows] += _bill(step.seen, step.taken)
     return costs
 

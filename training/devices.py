@@ -71,9 +71,9 @@ def _launched(config: RunConfig, strategy: str | Strategy, devices: int, num_nod
     return fabric
 
 
-def _shard(arm: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    for module in arm.modules():
+def _shard(whole: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    for module in whole.modules():
         if isinstance(module, Block):
             fully_shard(module, mesh=mesh["data_parallel"])
-    fully_shard(arm, mesh=mesh["data_parallel"])
-    return arm
+    fully_shard(whole, mesh=mesh["data_parallel"])
+    return whole

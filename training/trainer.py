@@ -20,7 +20,7 @@ from model.critic import MAX_LENGTH, Critic
 from model.manifest import Architecture, ImportedArchitecture
 from model.network import Network
 from model.networks import build_network
-from training.arm import Arm, whole
+from training.arm import TrainingModule, full_tensor
 from training.batches import marginal_logprobs, uniform_share
 from training.branches import CostToGoStepper
 from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
@@ -98,6 +98,8 @@ class Run:
     """One run's moving parts; `step` is the number of updates done."""
 
     def __init__(self, fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> None:
+        if recipe.order.is_walked and recipe.run.strategy == "fsdp":  # processes take different numbers of forwards
+            raise TrainingError("run.strategy: contextual orders are learned in one process or with ddp, not with fsdp")
         self.fabric, self.recipe, self.dataset, self.work = fabric, recipe, dataset, work
         self.step = 0
         self.rows = split_rows(dataset, "train", is_packed=True)
@@ -105,19 +107,18 @@ class Run:
         self.start = load_start(recipe, dataset)
         denoiser = make_denoiser(recipe, dataset, self.start)
         architecture = denoiser.architecture
-        self.arm = Arm(
+        self.unwrapped = TrainingModule(
             denoiser,
             marginals=marginal_logprobs(self.rows, architecture.vocabulary_sizes),
             critic=_critic(recipe, architecture),
             is_frozen=recipe.start.freeze_denoiser,
             backward_loops=recipe.optimizer.backward_loops,
-            teacher_forcing=recipe.optimizer.teacher_forcing,
         )
         if recipe.run.compile:  # block by block: quick to compile, and it leaves names and sharding as they are
             for block in denoiser.blocks:
                 block.compile()
-        self.module = fabric.setup_module(self.arm)
-        groups = self.arm.parameter_groups(
+        self.module = fabric.setup_module(self.unwrapped)
+        groups = self.unwrapped.parameter_groups(
             learning_rate=recipe.optimizer.learning_rate,
             order_rate=recipe.order.learning_rate,
             critic_rate=recipe.order.critic_learning_rate,
@@ -128,7 +129,7 @@ class Run:
         self.stepper = _STEPPERS.get(recipe.order.signal, Stepper)(
             fabric,
             recipe=recipe,
-            arm=self.arm,
+            unwrapped=self.unwrapped,
             module=self.module,
             optimizer=self.optimizer,
             rows=self.rows,
@@ -186,11 +187,11 @@ class Run:
 
     def finish(self) -> Trained | None:
         """The averaged network, whole, on the main process."""
-        weights = {name: whole(value).cpu() for name, value in self.arm.average.state_dict().items()}
+        weights = {name: full_tensor(value).cpu() for name, value in self.unwrapped.average.state_dict().items()}
         self.fabric.barrier()  # nobody leaves while another still gathers
         if not self.fabric.is_global_zero:
             return None
-        denoiser = build_network(self.arm.denoiser.architecture, self.arm.denoiser.order)
+        denoiser = build_network(self.unwrapped.denoiser.architecture, self.unwrapped.denoiser.order)
         denoiser.load_state_dict(weights)
         summary: dict[str, object] = {
             "steps": self.step,
@@ -215,18 +216,18 @@ class Run:
             **figures,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "uniform_share": uniform_share(self.recipe.order, self.recipe.optimizer, self.step),
-            **law_figures(self.arm.log_w().cpu(), policy_nats=figures.get("policy_entropy")),
+            **law_figures(self.unwrapped.log_w().cpu(), policy_nats=figures.get("policy_entropy")),
             **({} if noise is None else {"order_gradient_noise": noise}),
             "steps_per_second": (self.step - step) / max(now - then, 1e-9),
         }
 
     def _validate(self, journal: Journal | None) -> None:
         """Figures of the averaged weights on validation rows."""
-        self.arm.eval()
+        self.unwrapped.eval()
         figures = validation_figures(
             self.module,
             self._validation_rows(),
-            log_w=self.arm.log_w(average=True),
+            log_w=self.unwrapped.log_w(average=True),
             is_contextual=self.recipe.order.kind == "contextual",
             seed=VALIDATION_SEED,
         )
@@ -239,13 +240,13 @@ class Run:
 
     def _meet_rivals(self, journal: Journal | None, *, is_last: bool) -> None:
         """The law becomes the cheapest order there is for the averaged weights as they are, if it is cheaper itself."""
-        self.arm.eval()
-        log_w = self.arm.log_w(average=True)
+        self.unwrapped.eval()
+        log_w = self.unwrapped.log_w(average=True)
         orders = candidates(log_w.cpu(), self.recipe.order.rivals, has_own=is_last)
         verdict = compare(self.module, self._validation_rows(), log_w=log_w, orders=orders, seed=VALIDATION_SEED)
         best = self.fabric.broadcast(verdict.best)  # a tie that rounding breaks must not part the processes
         if best != LAW:
-            self.arm.become(order_log_w(orders[best], gap=LAST_GAP if is_last else GAP))
+            self.unwrapped.set_log_w(order_log_w(orders[best], gap=LAST_GAP if is_last else GAP))
             self.stepper.forget("order")
         if journal is not None:
             costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in verdict.nats.items())
@@ -256,7 +257,7 @@ class Run:
 
     def _reconsider(self, journal: Journal | None) -> None:
         """Brings the law's choices back to where gradients can still turn them."""
-        self.arm.become(self.arm.log_w() * RECONSIDERED)
+        self.unwrapped.set_log_w(self.unwrapped.log_w() * RECONSIDERED)
         self.stepper.forget("order")
         if journal is not None:
             journal.say("the order is reconsidered: its log-weights shrink to a seventh")
@@ -272,4 +273,4 @@ class Run:
         )
 
     def _state(self) -> dict[str, Any]:
-        return {"arm": self.module, "optimizer": self.optimizer}
+        return {"module": self.module, "optimizer": self.optimizer}

@@ -14,7 +14,7 @@ from model.denoiser import Denoiser, cross_entropy
 from model.exact import order_table, subset_table
 from model.orders import deterministic_order, gumbel_noise, next_log_probs, order_entropy
 from model.regret import regret
-from training.arm import whole
+from training.arm import full_tensor
 from training.evaluate import log_likelihood, nelbo, policy_nelbo, policy_walk
 from training.rows import Estimate, Rows
 
@@ -56,8 +56,8 @@ def gradient_noise(optimizer: torch.optim.Optimizer, *, group: str) -> float | N
             if not state or not float(state["step"]):
                 continue
             step = float(state["step"])
-            square = float(whole(state["exp_avg"]).double().square().sum()) / (1 - b1**step) ** 2
-            total = float(whole(state["exp_avg_sq"]).double().sum()) / (1 - b2**step)
+            square = float(full_tensor(state["exp_avg"]).double().square().sum()) / (1 - b1**step) ** 2
+            total = float(full_tensor(state["exp_avg_sq"]).double().sum()) / (1 - b2**step)
             variance += max(total - square, 0.0) / (1 - left)
             signal += square - left * max(total - square, 0.0) / (1 - left)
     return variance / signal if signal > 0 else None

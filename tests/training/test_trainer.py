@@ -12,7 +12,7 @@ from model.denoiser import Prediction
 from model.network import Network
 from model.transformer import Transformer
 from tests.training.small import small_dataset, small_recipe
-from training.arm import Arm
+from training.arm import TrainingModule
 from training.checkpoint import CheckpointError, find_checkpoint
 from training.config import Recipe, RecipeError
 from training.devices import make_fabric
@@ -65,9 +65,9 @@ def test_n_steps_are_k_steps_and_a_resume_bit_for_bit(tmp_path: Path) -> None:
     states = [
         torch.load(tmp_path / d / "checkpoints/step-00000012/state", weights_only=True) for d in ("whole", "parts")
     ]
-    assert states[0].keys() == states[1].keys() == {"arm", "optimizer"}
-    for name, tensor in states[0]["arm"].items():
-        assert torch.equal(tensor, states[1]["arm"][name]), name
+    assert states[0].keys() == states[1].keys() == {"module", "optimizer"}
+    for name, tensor in states[0]["module"].items():
+        assert torch.equal(tensor, states[1]["module"][name]), name
     for a, b in zip(states[0]["optimizer"]["state"].values(), states[1]["optimizer"]["state"].values(), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
     losses = [[line["loss"] for line in _log(tmp_path / d) if line["kind"] == "train"] for d in ("whole", "parts")]
@@ -240,13 +240,13 @@ def test_the_averaged_weights_follow_the_trained_ones() -> None:
     recipe = small_recipe()
     fabric = make_fabric(recipe.run)
     run = training.trainer.Run(fabric, recipe, DATASET, Path("unused"))
-    arm: Arm = run.arm
-    before = [p.clone() for p in arm.average.parameters()]
+    module: TrainingModule = run.unwrapped
+    before = [p.clone() for p in module.average.parameters()]
     with torch.no_grad():
-        for p in arm.denoiser.parameters():
+        for p in module.denoiser.parameters():
             p.add_(1.0)
-    arm.follow(0.75)
-    for old, new in zip(before, arm.average.parameters(), strict=True):
+    module.update_ema(0.75)
+    for old, new in zip(before, module.average.parameters(), strict=True):
         torch.testing.assert_close(new, old + 0.25)
 
 
