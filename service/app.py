@@ -42,6 +42,7 @@ def create_app(settings: Settings, *, engine: EnginePort, catalog: Catalog) -> F
         version=unveil_version(),
         description="Masked diffusion models that learn the order in which they decode.",
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -1,10 +1,13 @@
 """What /openapi.json has beyond what FastAPI infers: request bodies, and our errors."""
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from service.errors import ErrorReply
 from service.schemas import GenerateRequest, OrderRequest, ScoreRequest
@@ -47,7 +50,7 @@ def request_body(schema: type[BaseModel]) -> dict[str, Any]:
 
 
 def install(app: FastAPI, *, example_prompt: Any) -> None:
-    """Adds to `app.openapi()` the bodies that handlers read by themselves, with a prompt that can be served."""
+    """Serves /openapi.json, with the bodies that handlers read by themselves and a prompt that can be served."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -60,4 +63,8 @@ def install(app: FastAPI, *, example_prompt: Any) -> None:
             app.openapi_schema = document
         return app.openapi_schema
 
+    async def document(_: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(app.openapi))  # made at the first request, which takes long
+
     app.openapi = openapi  # type: ignore[method-assign]
+    app.add_route("/openapi.json", document, include_in_schema=False)

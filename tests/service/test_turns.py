@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from model.canvas import Reveal
 from model.tokenizers.grid import GridTokenizer
-from service import routes, streaming
+from service import openapi, routes, streaming
 from service.bodies import parse
 from service.catalog import Model
 from service.errors import ServiceError
@@ -103,6 +103,14 @@ def test_a_large_body_is_parsed_in_a_thread(sudoku: Running, monkeypatch: pytest
         body = json.dumps({"prompt": PUZZLE}).encode().ljust(size)
         assert sudoku.client.post("/generate", content=body).status_code == 200
     assert [_is_pool(thread) for thread in threads] == [False, True]
+
+
+def test_the_openapi_document_is_made_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = _record(monkeypatch, openapi, "get_openapi")
+    with run_toy() as server:
+        assert server.client.get("/openapi.json").json() == server.client.get("/openapi.json").json()
+        assert server.client.head("/openapi.json").status_code == 200
+    assert [_is_pool(thread) for thread in threads] == [True]
 
 
 def test_canvases_are_counted_before_anything_is_looked_at() -> None:
