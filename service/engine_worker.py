@@ -2,7 +2,7 @@
 
 Knows no HTTP and no clock but the one that times a step. Holds every canvas as a plain value. A step that fails is
 repeated canvas by canvas (noise is keyed by the canvas, so nothing changes), and only the culprit's request fails.
-Where step after step fails for everybody, the device or the model is broken, and the worker ends. Cancelled requests
+Where step after step fails for everybody, and for a canvas of the worker's own too, the worker ends. Cancelled requests
 are gone before the next step.
 """
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from model.canvas import Canvas
+from model.canvas import Canvas, SamplingParams
 from model.chain import Chain
 from model.sampler import StepResult
 from model.scoring import ScoreResult
@@ -37,7 +37,7 @@ from service.messages import (
 )
 from service.scheduler import BatchKey, Kind, Scheduler, Slot
 
-MAX_FAILED_STEPS = 16  # in a row, without a success in any batch: then the worker ends
+MAX_FAILED_STEPS = 16  # in a row, without a success in any batch: then the worker tries a canvas of its own, or ends
 OneJob = TypeVar("OneJob", DecodeJob, ScoreJob)
 _KINDS: Mapping[type[Work], Kind] = {Generate: "generate", Rank: "rank", Score: "score"}
 
@@ -97,7 +97,28 @@ class Worker:
                 self._fail({slot.request_id for slot in slots}, failure)
             self._num_failed_steps = 0 if failure is None else self._num_failed_steps + 1
             if failure is not None and self._num_failed_steps == MAX_FAILED_STEPS:
+                if self._can_step(key):
+                    self._num_failed_steps = 0
+                    continue
                 raise StepsFailedError(f"{MAX_FAILED_STEPS} steps in a row failed, the last one of {failure.cause}")
+
+    def _can_step(self, key: BatchKey) -> bool:
+        """Whether a canvas that nobody asked for can be stepped: then the requests were to blame, not the model or its
+        device, and a client who repeats one that fails cannot end the engine."""
+        runner, L, params = self._runners[key.model], key.length, SamplingParams()
+        canvas = Canvas.start((0,) * L, (True,) * L, seed=0, params=params)
+        try:
+            if key.kind == "rank":
+                return all(math.isfinite(p) for _, p in runner.rank(canvas))
+            (result,) = results = runner.step([canvas])
+            check_steps([canvas], results)
+            if key.kind == "score":  # what was drawn just now has a cost
+                after = result.canvas
+                chains = [Chain.start(after.tokens, after.hidden, seed=0, params=params)]
+                check_scores(chains, runner.score(chains))
+        except Exception:
+            return False
+        return True
 
     def _read_inbox(self) -> bool:
         """Takes in all commands there are; waits for one, at most a heartbeat, where there is nothing to do."""

@@ -494,6 +494,20 @@ def test_bad_requests_in_every_batch_of_a_good_one_do_not_end_the_engine(gate: G
     lab.stop()
 
 
+@pytest.mark.parametrize("kind", ["generate", "score", "rank"])
+def test_a_client_who_repeats_a_request_that_fails_does_not_end_the_engine(lab: Lab, kind: str) -> None:
+    def refuse(canvases: Sequence[Canvas]) -> None:
+        if any(c.seed == 13 for c in canvases):
+            raise RuntimeError("thirteen")
+
+    lab.runner.on_step = refuse
+    for number in range(2 * MAX_FAILED_STEPS + 1):
+        lab.engine.send(_work(f"bad {number}", kind, seed=13))
+        assert isinstance(lab.until_end(f"bad {number}"), Failed)
+    lab.engine.send(_work("good", kind, seed=1))
+    assert not isinstance(lab.until_end("good"), Failed)
+
+
 def test_an_artifact_that_cannot_be_loaded_ends_the_engine_in_one_plain_line() -> None:
     def load() -> Iterable[tuple[Loaded, MockRunner]]:
         raise ArtifactError("runs/x: truncated\n or altered")
