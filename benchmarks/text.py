@@ -68,7 +68,7 @@ FORCED = ["optimizer.steps=1400", "optimizer.batch_size=32", "order.warmup=0.14"
 NEXT_STEP = [
     "model.attends=all",
     "optimizer.teacher_forcing=false",
-    "order={rivals = [], learning_rate = 0.3, warmup = 0.45, anneal = 0.1, exploration = 0.2}",
+    "order={candidates = [], learning_rate = 0.3, warmup = 0.45, anneal = 0.1, exploration = 0.2}",
     "prompts={share = 0.3, spans = 0.5}",
 ]
 QUICK = [

@@ -17,7 +17,7 @@ from training.data.config import DataConfig, LinesData, TableData
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
-Rival = Literal["left_to_right", "right_to_left"]
+CandidateOrder = Literal["left_to_right", "right_to_left"]
 OrderSignal = Literal["critic", "foresight", "cost_to_go"]
 WALKED = ("foresight", "cost_to_go")  # heads, and signals of the same name, that learn on walks
 BRANCHES = 4
@@ -81,8 +81,8 @@ class OrderConfig(_Frozen):
     (`training/foresight.py`). `signal` and `head` `cost_to_go` likewise, and the head learns what the rest of the walk
     will have cost after each choice, the order for which a reveal pays off later: at a state of each walk the order's
     own choice and others, `branches` in all, are tried to the end (`training/branches.py`).
-    `rivals`, global orders only: when the warm-up ends these are tried on validation rows, and the law begins as the
-    best of them if that is cheaper than the law is then (`training/rivals.py`); the order then also rests while the
+    `candidates`, global orders only: when the warm-up ends these are tried on validation rows. The law begins as the
+    best of them if that is cheaper than the law is then (`training/rivals.py`). The order then also rests while the
     share of uniform rows shrinks, so that the critic meets the new law before it moves it. When training ends they are
     tried again, and the cheapest is kept.
     `reconsider`, global orders only: at these times, after the warm-up, the law's log-weights shrink to a seventh, so
@@ -102,7 +102,7 @@ class OrderConfig(_Frozen):
     spread: Share = 0.5
     stride: int = Field(default=1, ge=1)
     branches: int = Field(default=BRANCHES, ge=2)
-    rivals: tuple[Rival, ...] = ()
+    candidates: tuple[CandidateOrder, ...] = ()
     reconsider: tuple[Share, ...] | None = None
 
     @property
@@ -113,7 +113,7 @@ class OrderConfig(_Frozen):
     @property
     def rests_until(self) -> float:
         """The share of all steps before which the order's weights are not moved."""
-        return self.warmup + (self.anneal if self.rivals else 0.0)
+        return self.warmup + (self.anneal if self.candidates else 0.0)
 
     @property
     def has_critic(self) -> bool:
@@ -136,8 +136,8 @@ class OrderConfig(_Frozen):
             )
         if self.stride != 1 and not self.is_walked:
             raise ValueError("stride: goes with signal foresight or cost_to_go")
-        if self.rivals and self.kind != "global":
-            raise ValueError("rivals: goes with kind global")
+        if self.candidates and self.kind != "global":
+            raise ValueError("candidates: only valid with kind global")
         if self.reconsider and self.kind != "global":
             raise ValueError("reconsider: goes with kind global")
         if any(not self.rests_until < time < 1.0 for time in self.reconsider or ()):

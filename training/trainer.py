@@ -29,7 +29,7 @@ from training.data.dataset import Dataset
 from training.devices import leave, make_fabric, pick_precision
 from training.foresight import ForesightStepper
 from training.journal import Journal
-from training.rivals import GAP, LAST_GAP, LAW, candidates, compare, order_log_w
+from training.rivals import GAP, LAST_GAP, LAW, candidate_orders, compare, order_log_w
 from training.rows import Rows, split_rows
 from training.start import given_anew, load_start, make_denoiser
 from training.stepper import Stepper, TrainingError
@@ -165,8 +165,8 @@ class Run:
         total, run = self.recipe.optimizer.num_steps, self.recipe.run
         self._last_log = (self.step, time.monotonic())
         while self.step < total:
-            if self.recipe.order.rivals and self.step == math.ceil(self.recipe.order.warmup * total):
-                self._meet_rivals(journal, is_last=False)
+            if self.recipe.order.candidates and self.step == math.ceil(self.recipe.order.warmup * total):
+                self._compare_orders(journal, is_last=False)
             if self.step in (min(math.ceil(time * total), total - 1) for time in self.recipe.order.reconsider or ()):
                 self._reconsider(journal)
             taken = self.stepper.take(self.step)
@@ -178,8 +178,8 @@ class Run:
                 shown = self._train_figures(taken)  # on every process: sharded weights are gathered for it
                 if journal is not None:
                     journal.log("train", self.step, shown)
-            if self.recipe.order.rivals and is_last:
-                self._meet_rivals(journal, is_last=True)
+            if self.recipe.order.candidates and is_last:
+                self._compare_orders(journal, is_last=True)
             if self.step % run.validate_every == 0 or is_last:
                 self._validate(journal)
             if self.step % run.checkpoint_every == 0 or is_last:
@@ -238,11 +238,11 @@ class Run:
         limit = self.recipe.run.validate_rows
         return split_rows(self.dataset, "validation", limit=limit).to(self.fabric.device)
 
-    def _meet_rivals(self, journal: Journal | None, *, is_last: bool) -> None:
+    def _compare_orders(self, journal: Journal | None, *, is_last: bool) -> None:
         """The law becomes the cheapest order there is for the averaged weights as they are, if it is cheaper itself."""
         self.unwrapped.eval()
         log_w = self.unwrapped.log_w(average=True)
-        orders = candidates(log_w.cpu(), self.recipe.order.rivals, has_own=is_last)
+        orders = candidate_orders(log_w.cpu(), self.recipe.order.candidates, has_own=is_last)
         verdict = compare(self.module, self._validation_rows(), log_w=log_w, orders=orders, seed=VALIDATION_SEED)
         best = self.fabric.broadcast(verdict.best)  # a tie that rounding breaks must not part the processes
         if best != LAW:

@@ -97,15 +97,15 @@ def test_two_processes_see_the_loss_that_one_sees_on_the_same_global_batch(
     table = write_csv(tmp_path / "small.csv")
     schedule = ("optimizer.steps=8", "order.warmup=0.25", "order.anneal=0.25", "run.checkpoint_every=4")
     network = ("model.dropout=0.0", "model.relative_bias=true")  # dropout's masks are drawn a process
-    rivals = ('order.rivals=["left_to_right", "right_to_left"]',) if kind == "global" else ()
+    candidates = ('order.candidates=["left_to_right", "right_to_left"]',) if kind == "global" else ()
     later = ("order.reconsider=[0.75]",) if kind == "global" else ()
-    overrides = (*schedule, f"order.kind={kind}", *network, *rivals, *later, *forced)
+    overrides = (*schedule, f"order.kind={kind}", *network, *candidates, *later, *forced)
     one = _run(_command(table, tmp_path / "one", *overrides))
     assert one.returncode == 0, one.stderr
     two = _run(_command(table, tmp_path / "two", *overrides, f"run.strategy={strategy}", processes=2))
     assert two.returncode == 0, two.stderr
     assert len(_losses(tmp_path / "two")) == 8
-    assert all(("the law becomes" in run.stderr) == bool(rivals) for run in (one, two))
+    assert all(("the law becomes" in run.stderr) == bool(candidates) for run in (one, two))
     assert all(("reconsidered" in run.stderr) == bool(later) for run in (one, two))
     assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-5)
     for name, tensor in _weights(tmp_path / "one").items():
