@@ -24,13 +24,6 @@ BRANCHES = 4
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 _MOST_SEED = 10**12  # streams of draws are numbered by its multiples, and have 64 bits
-# Younger than some checkpoints: left at their defaults, they change no fingerprint.
-LATER_KEYS = {
-    "model": ("trunk", "loops", "relative_bias", "pair_bias", "attends"),
-    "order": ("head", "stride", "branches", "reconsider"),
-    "prompts": ("spans", "bare"),
-    "optimizer": ("backward_loops", "teacher_forcing"),
-}
 
 
 class RecipeError(ValueError):
@@ -292,11 +285,6 @@ class Recipe(_Frozen):
     def fingerprint(self) -> str:
         """sha256 of all that decides what is learned: everything but `run`, the description and the licence."""
         fields = self.model_dump(mode="json", exclude={"run", "description", "licence"})
-        for part, names in LATER_KEYS.items():
-            defaults = type(getattr(self, part)).model_fields
-            for name in names:
-                if fields[part][name] == defaults[name].default:
-                    del fields[part][name]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

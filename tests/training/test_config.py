@@ -1,13 +1,11 @@
 """Recipes: every shipped one is valid, and every mistake gets one line that names the key."""
 
-import hashlib
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.training.small import small_recipe
-from training.config import LATER_KEYS, RecipeError, build_recipe, load_recipe, settle, table_recipe
+from training.config import RecipeError, build_recipe, load_recipe, settle, table_recipe
 from training.data.config import TableData
 
 RECIPES = sorted(Path(__file__).parents[2].glob("training/recipes/**/*.toml"))
@@ -85,16 +83,6 @@ def test_a_recipe_that_is_not_there_or_not_toml_gets_one_line(tmp_path: Path) ->
     (tmp_path / "bad.toml").write_text("name = [")
     with pytest.raises(RecipeError, match="not readable as TOML"):
         load_recipe(tmp_path / "bad.toml")
-
-
-def test_keys_that_are_younger_than_checkpoints_change_no_fingerprint_unless_they_are_set() -> None:
-    recipe = small_recipe()
-    fields = recipe.model_dump(mode="json", exclude={"run", "description", "licence"})
-    for part, names in LATER_KEYS.items():
-        for name in names:
-            del fields[part][name]
-    assert recipe.fingerprint() == hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-    assert small_recipe("order.reconsider=[0.9]").fingerprint() != recipe.fingerprint()
 
 
 def test_only_what_decides_the_weights_is_in_the_fingerprint() -> None:
