@@ -28,8 +28,8 @@ from training.foresight import (
     View,
     WalkStepper,
     choice_entropy,
-    foremost,
     mean_error,
+    top_positions,
     view,
     walk_by_law,
 )
@@ -43,7 +43,7 @@ class CostToGoStepper(WalkStepper):
         """See `Stepper._part`."""
         order, foresee = self._recipe.order, self._module
         canvases, is_uniform, draws = self._begin(batch, own, step)
-        start = depart(foresee, canvases, stride=order.stride, draws=draws, is_uniform=is_uniform)
+        start = walk_to_random_states(foresee, canvases, stride=order.stride, draws=draws, is_uniform=is_uniform)
         branched = branch(foresee, start.canvases, num=order.branches, stride=order.stride, draws=draws)
         truth = step / self._recipe.optimizer.num_steps
         follows_law = ~is_uniform
@@ -60,7 +60,7 @@ class CostToGoStepper(WalkStepper):
         )
 
 
-class Departure(NamedTuple):
+class StartStates(NamedTuple):
     """Rows at a random state of their walks, what the walks paid so far in nats [B] float64, and how many states with
     a choice a whole walk of the row has [B]."""
 
@@ -70,7 +70,9 @@ class Departure(NamedTuple):
 
 
 @torch.no_grad()
-def depart(foresee: Foresee, canvases: Canvases, *, stride: int, draws: Draws, is_uniform: Tensor) -> Departure:
+def walk_to_random_states(
+    foresee: Foresee, canvases: Canvases, *, stride: int, draws: Draws, is_uniform: Tensor
+) -> StartStates:
     """Walks each row by the law, or along a random order where it `is_uniform` [B], to a state drawn evenly from those
     of its walk that leave a choice: the last forward has none."""
     hidden = canvases.hidden.clone()
@@ -82,8 +84,8 @@ def depart(foresee: Foresee, canvases: Canvases, *, stride: int, draws: Draws, i
     )
     for step in steps:
         paid[step.rows] += (step.seen.losses * step.taken).double().sum(-1)
-    draws.pass_over(int(stop.max()))
-    return Departure(canvases._replace(hidden=hidden), paid, draws.own(num_choices))
+    draws.skip_to(int(stop.max()))
+    return StartStates(canvases._replace(hidden=hidden), paid, draws.own(num_choices))
 
 
 class Branched(NamedTuple):
@@ -109,10 +111,10 @@ def branch(foresee: Foresee, canvases: Canvases, *, num: int, stride: int, draws
     is_there = hidden.gather(1, chosen)
     rows, places = is_there.nonzero(as_tuple=True)
     part, tried = canvases.at(rows), chosen[rows, places]
-    taken = foremost(seen.law[rows].scatter(1, tried[:, None], torch.inf), part.hidden, stride)
-    ends = finish(foresee, part._replace(hidden=part.hidden & ~taken), stride=stride)
+    taken = top_positions(seen.law[rows].scatter(1, tried[:, None], torch.inf), part.hidden, stride)
+    ends = rollout_costs(foresee, part._replace(hidden=part.hidden & ~taken), stride=stride)
     bills = torch.zeros(2, *chosen.shape, dtype=torch.float64, device=hidden.device)
-    bills[:, rows, places] = ends + _bill(seen.at(rows), taken)
+    bills[:, rows, places] = ends + _step_costs(seen.at(rows), taken)
     paid, foreseen = bills
     return Branched(seen, hidden, chosen, is_there, paid, foreseen)
 
@@ -131,18 +133,18 @@ def branch_error(branched: Branched, *, truth: float) -> Tensor:
 
 
 @torch.no_grad()
-def finish(foresee: Foresee, canvases: Canvases, *, stride: int) -> Tensor:
+def rollout_costs(foresee: Foresee, canvases: Canvases, *, stride: int) -> Tensor:
     """What true rows pay to the end along the argmax order, `stride` positions a forward, and what the head expected
     of each reveal at its time: nats [2, B] float64."""
     hidden = canvases.hidden.clone()
     costs = torch.zeros(2, len(hidden), dtype=torch.float64, device=hidden.device)
     for step in walk_by_law(foresee, canvases, hidden, stride=stride):
-        costs[:, step.rows] += _bill(step.seen, step.taken)
+        costs[:, step.rows] += _step_costs(step.seen, step.taken)
     return costs
 
 
 @torch.no_grad()
-def _bill(seen: View, taken: Tensor) -> Tensor:
+def _step_costs(seen: View, taken: Tensor) -> Tensor:
     """What the positions `taken` [A, L] cost, and what the head expected them to: nats [2, A] float64."""
     return (torch.stack([seen.losses, seen.log_m.exp()]) * taken).double().sum(-1)
 

@@ -116,31 +116,31 @@ class OrderConfig(_Frozen):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.signal is not None and self.kind not in ("global", "contextual"):
-            raise ValueError("signal: goes with learned orders, kind global or contextual")
+            raise ValueError("signal: is only valid with learned orders, kind global or contextual")
         for walked in WALKED:
             if (self.signal == walked) != (self.head == walked):
-                raise ValueError(f"signal: {walked} goes with head {walked}")
+                raise ValueError(f"signal: {walked} is only valid with head {walked}")
             if self.head == walked and self.kind != "contextual":
-                raise ValueError(f"head: {walked} goes with kind contextual")
+                raise ValueError(f"head: {walked} is only valid with kind contextual")
         if self.kind == "contextual" and not self.is_walked:
             raise ValueError(
                 'kind: contextual orders are learned for a frozen denoiser; set head and signal to "foresight" or'
                 ' "cost_to_go", with start.freeze_denoiser'
             )
         if self.stride != 1 and not self.is_walked:
-            raise ValueError("stride: goes with signal foresight or cost_to_go")
+            raise ValueError("stride: is only valid with signal foresight or cost_to_go")
         if self.candidates and self.kind != "global":
-            raise ValueError("candidates: only valid with kind global")
+            raise ValueError("candidates: is only valid with kind global")
         if self.reconsider and self.kind != "global":
-            raise ValueError("reconsider: goes with kind global")
+            raise ValueError("reconsider: is only valid with kind global")
         if any(not self.rests_until < time < 1.0 for time in self.reconsider or ()):
-            raise ValueError(f"reconsider: takes times after the order's rest, which ends at {self.rests_until:g}")
+            raise ValueError(f"reconsider: times must be after the order's rest, which ends at {self.rests_until:g}")
         if list(self.reconsider or ()) != sorted(set(self.reconsider or ())):
-            raise ValueError("reconsider: takes times that rise")
+            raise ValueError("reconsider: times must rise")
         if self.branches != BRANCHES and self.signal != "cost_to_go":
-            raise ValueError("branches: goes with signal cost_to_go")
+            raise ValueError("branches: is only valid with signal cost_to_go")
         if self.signal == "critic" and self.kind == "contextual":
-            raise ValueError("signal: critic goes with kind global")
+            raise ValueError("signal: critic is only valid with kind global")
         if (self.kind == "fixed") != (self.fixed is not None):
             raise ValueError("fixed: lists every position if kind is fixed, and is left out otherwise")
         return self
@@ -174,7 +174,7 @@ class StartConfig(_Frozen):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.freeze_denoiser and self.artifact is None:
-            raise ValueError("freeze_denoiser: takes an artifact to freeze")
+            raise ValueError("freeze_denoiser: needs an artifact to freeze")
         return self
 
 
@@ -254,33 +254,33 @@ class Recipe(_Frozen):
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
         if self.start.freeze_denoiser and self.order.kind not in ("global", "contextual"):
-            raise ValueError("start.freeze_denoiser: goes with learned orders, order.kind global or contextual")
+            raise ValueError("start.freeze_denoiser: is only valid with order.kind global or contextual")
         if isinstance(self.data, LinesData) and self.start.artifact is None:
             raise ValueError("start.artifact: data.kind lines takes its tokenizer, so one is needed")
         if self.optimizer.teacher_forcing:
             self._check_teacher_forcing()
         if self.prompts.bare and self.order.kind != "uniform":
-            raise ValueError("prompts.bare: goes with order.kind uniform")
+            raise ValueError("prompts.bare: is only valid with order.kind uniform")
         if self.optimizer.backward_loops is not None and self.start.freeze_denoiser:
-            raise ValueError("optimizer.backward_loops: goes with a denoiser that trains, not with a frozen one")
+            raise ValueError("optimizer.backward_loops: is only valid with a denoiser that trains, not a frozen one")
         if self.order.is_walked and not self.start.freeze_denoiser:
             signal = self.order.signal
-            raise ValueError(f"order.signal: {signal} takes a denoiser that stays as it is, start.freeze_denoiser")
+            raise ValueError(f"order.signal: {signal} needs a frozen denoiser, start.freeze_denoiser")
         return self
 
     def _check_teacher_forcing(self) -> None:
         order = self.order
         if self.start.artifact is None and self.model.attends != "visible":
-            raise ValueError('optimizer.teacher_forcing: goes with model.attends = "visible"')
+            raise ValueError('optimizer.teacher_forcing: is only valid with model.attends = "visible"')
         if self.model.loops > 1:
-            raise ValueError("optimizer.teacher_forcing: goes with model.loops 1")
+            raise ValueError("optimizer.teacher_forcing: is only valid with model.loops 1")
         if order.kind == "contextual" or self.start.freeze_denoiser:
             raise ValueError(
-                "optimizer.teacher_forcing: takes a denoiser that trains, and an order that is uniform, fixed or global"
+                "optimizer.teacher_forcing: needs a denoiser that trains, and a uniform, fixed or global order"
             )
         if self.prompts.bare or order.spread != OrderConfig.model_fields["spread"].default:
             key = "prompts.bare" if self.prompts.bare else "order.spread"
-            raise ValueError(f"{key}: goes without optimizer.teacher_forcing, which trains all that is hidden")
+            raise ValueError(f"{key}: is not valid with optimizer.teacher_forcing, which trains all that is hidden")
 
     def fingerprint(self) -> str:
         """sha256 of all that decides what is learned: everything but `run`, the description and the licence."""

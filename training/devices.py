@@ -52,7 +52,7 @@ def _cpu_has_bf16() -> bool:
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def leave() -> None:
+def end_process_group() -> None:
     """Ends the processes' connection. Left to the interpreter's exit, Gloo's threads may outlive what they work for and
     abort the process (Fabric ends the connection by itself for NCCL only)."""
     if torch.distributed.is_initialized():

@@ -59,7 +59,7 @@ class Draws:
         """What `values` [N, ...] are for the own rows, on their device."""
         return values[self._own].to(self._device)
 
-    def pass_over(self, num_noises: int) -> None:
+    def skip_to(self, num_noises: int) -> None:
         """Goes on to where a process has drawn so many noises, which the rows of another may have needed."""
         while self._num_noises < num_noises:
             self.noise()
@@ -118,7 +118,7 @@ def view(foresee: Foresee, canvases: Canvases) -> View:
     return View(*seen, law=(-SHARPNESS * seen.cost.detach()).double())
 
 
-def foremost(keys: Tensor, hidden: Tensor, count: int) -> Tensor:
+def top_positions(keys: Tensor, hidden: Tensor, count: int) -> Tensor:
     """Of what is hidden the `count` positions with the largest keys, or all if there are fewer: [A, L] bool."""
     ranks = keys.masked_fill(~hidden, -torch.inf).argsort(-1, descending=True).argsort(-1)
     return hidden & (ranks < count)
@@ -145,7 +145,7 @@ def walk_by_law(
 
     def take(seen: View, free: Tensor, rows: Tensor, _: int) -> Tensor:
         law = seen.law if is_uniform is None else seen.law.masked_fill(is_uniform[rows, None], 0.0)
-        return foremost(law if noise is None else law + noise()[rows], free, stride)
+        return top_positions(law if noise is None else law + noise()[rows], free, stride)
 
     return walk(hidden, see=see, take=take, stop=stop)
 

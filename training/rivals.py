@@ -26,7 +26,7 @@ LAW, OWN = "law", "likeliest order of the law"
 GAP, LAST_GAP = 2.0, 6.0
 
 
-class Verdict(NamedTuple):
+class Comparison(NamedTuple):
     """Mean nats a row of the law and of every candidate by name, and the cheapest of them; `is_close` if the rows do
     not tell a law that is not decided from the best candidate, as after a warm-up too short to meet what makes an
     order."""
@@ -55,7 +55,9 @@ def candidate_orders(log_w: Tensor, names: Sequence[CandidateOrder], *, has_own:
     return own | {name: order_of(name, len(log_w)) for name in names}
 
 
-def compare(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str, Sequence[int]], seed: int) -> Verdict:
+def compare(
+    denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str, Sequence[int]], seed: int
+) -> Comparison:
     """The NELBO of the law `log_w` [L] beside the exact loss along each order, on the same rows.
 
     A law decided on a candidate's very order, as an earlier run may have left it, is that candidate: which of the two
@@ -70,7 +72,7 @@ def compare(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str
     if best == LAW and OWN not in orders and _is_decided(log_w):
         own = deterministic_order(log_w).tolist()
         best = next((name for name, order in orders.items() if list(order) == own), LAW)
-    return Verdict(nats, best, is_close)
+    return Comparison(nats, best, is_close)
 
 
 def _is_noise(differences: Tensor) -> bool:

@@ -87,10 +87,10 @@ class Stepper:
         return {**_collected(parts), "gradient_norm": norm}
 
     @torch.no_grad()
-    def forget(self, name: str) -> None:
+    def reset_moments(self, group_name: str) -> None:
         """Zeroes the moments of a parameter group: they are of weights that it no longer has."""
         for group in self._optimizer.param_groups:
-            for parameter in group["params"] if group["name"] == name else ():
+            for parameter in group["params"] if group["name"] == group_name else ():
                 for moment in self._optimizer.state.get(parameter, {}).values():
                     moment.zero_()
 

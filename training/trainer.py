@@ -26,7 +26,7 @@ from training.branches import CostToGoStepper
 from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
 from training.config import Recipe
 from training.data.dataset import Dataset
-from training.devices import leave, make_fabric, pick_precision
+from training.devices import end_process_group, make_fabric, pick_precision
 from training.foresight import ForesightStepper
 from training.journal import Journal
 from training.rivals import GAP, LAST_GAP, LAW, candidate_orders, compare, order_log_w
@@ -59,7 +59,7 @@ def train(recipe: Recipe, dataset: Dataset, *, work: Path) -> Trained | None:
     try:
         return _trained(fabric, recipe, dataset, work)
     finally:
-        leave()
+        end_process_group()
 
 
 def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Trained | None:
@@ -243,22 +243,22 @@ class Run:
         self.unwrapped.eval()
         log_w = self.unwrapped.log_w(average=True)
         orders = candidate_orders(log_w.cpu(), self.recipe.order.candidates, has_own=is_last)
-        verdict = compare(self.module, self._validation_rows(), log_w=log_w, orders=orders, seed=VALIDATION_SEED)
-        best = self.fabric.broadcast(verdict.best)  # a tie that rounding breaks must not part the processes
+        found = compare(self.module, self._validation_rows(), log_w=log_w, orders=orders, seed=VALIDATION_SEED)
+        best = self.fabric.broadcast(found.best)  # a tie that rounding breaks must not part the processes
         if best != LAW:
             self.unwrapped.set_log_w(order_log_w(orders[best], gap=LAST_GAP if is_last else GAP))
-            self.stepper.forget("order")
+            self.stepper.reset_moments("order")
         if journal is not None:
-            costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in verdict.nats.items())
+            costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in found.nats.items())
             taken = "the law stays" if best == LAW else f"the law becomes {best.replace('_', ' ')}"
-            if verdict.is_close and not is_last:
+            if found.is_close and not is_last:
                 taken += ", too close to tell: a longer order.warmup, or more run.validate_rows, may show more"
             journal.say(f"orders, in nats a validation row: {costs}; {taken}")
 
     def _reconsider(self, journal: Journal | None) -> None:
         """Brings the law's choices back to where gradients can still turn them."""
         self.unwrapped.set_log_w(self.unwrapped.log_w() * RECONSIDERED)
-        self.stepper.forget("order")
+        self.stepper.reset_moments("order")
         if journal is not None:
             journal.say("the order is reconsidered: its log-weights shrink to a seventh")
 

@@ -34,10 +34,10 @@ TEACHER_FORCING = ("optimizer.teacher_forcing=true", "model.attends=visible")
         ("model.heads=3", "small: model: width 16 is not a multiple of heads 3"),
         ("prompts.share=1.5", "small: prompts.share: Input should be less than or equal to 1"),
         ("order.kind=contextual", "small: order: kind: contextual orders are learned for a frozen denoiser; set head"),
-        ("prompts.bare=0.5", "small: recipe: prompts.bare: goes with order.kind uniform"),
+        ("prompts.bare=0.5", "small: recipe: prompts.bare: is only valid with order.kind uniform"),
         (
             "optimizer.teacher_forcing=true",
-            'small: recipe: optimizer.teacher_forcing: goes with model.attends = "visible"',
+            'small: recipe: optimizer.teacher_forcing: is only valid with model.attends = "visible"',
         ),
         ("model.attends=nobody", "small: model.attends: Input should be 'all' or 'visible'"),
         ("order.signal=score", "small: order.signal: Input should be 'critic', 'foresight' or 'cost_to_go'"),
@@ -61,9 +61,9 @@ def test_a_wrong_key_gets_one_line_that_names_it(override: str, line: str) -> No
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("model.loops=2", "optimizer.teacher_forcing: goes with model.loops 1"),
-        ("start.freeze_denoiser=true", "optimizer.teacher_forcing: takes a denoiser that trains, and an order"),
-        ("order.spread=0.2", "order.spread: goes without optimizer.teacher_forcing"),
+        ("model.loops=2", "optimizer.teacher_forcing: is only valid with model.loops 1"),
+        ("start.freeze_denoiser=true", "optimizer.teacher_forcing: needs a denoiser that trains, and a"),
+        ("order.spread=0.2", "order.spread: is not valid with optimizer.teacher_forcing"),
     ],
 )
 def test_what_teacher_forcing_would_ignore_is_refused(override: str, line: str) -> None:

@@ -17,7 +17,7 @@ from model.orders import next_log_probs
 from model.policies import confidence_of
 from tests.model.enumerable import random_world
 from training.arm import foresee
-from training.branches import branch, branch_error, depart, finish, forwards_a_row
+from training.branches import branch, branch_error, forwards_a_row, rollout_costs, walk_to_random_states
 from training.config import RecipeError, build_recipe
 from training.foresight import Canvases, Draws, Foresee, foresight_error, walk_to_the_end
 
@@ -166,7 +166,7 @@ def order_learned(head: str, *, steps: int = 200) -> list[int]:
     for step in range(steps):
         draws, see = draws_for(canvases, seed=step), seen_by(network)
         if isinstance(network.order_head, CostToGoHead):
-            start = depart(see, canvases, stride=1, draws=draws, is_uniform=is_uniform)
+            start = walk_to_random_states(see, canvases, stride=1, draws=draws, is_uniform=is_uniform)
             tried = branch(see, start.canvases, num=2, stride=1, draws=draws)
             loss = branch_error(tried, truth=0.5).mean()
         else:
@@ -200,7 +200,7 @@ def test_a_branch_pays_what_the_oracle_says_of_its_choice_and_the_argmax_order_a
     canvases = all_hidden(x)
     foreseen = _foreseen(network, x)
     ends = torch.stack([policy_cost(losses, choices), policy_cost(foreseen, choices)])
-    torch.testing.assert_close(finish(seen_by(network), canvases, stride=1), ends, rtol=0, atol=1e-5)
+    torch.testing.assert_close(rollout_costs(seen_by(network), canvases, stride=1), ends, rtol=0, atol=1e-5)
     found = branch(seen_by(network), canvases, num=L, stride=1, draws=draws_for(canvases))
     torch.testing.assert_close(found.paid[:, 0], policy_cost(losses, choices), rtol=0, atol=1e-5)
     torch.testing.assert_close(found.foreseen[:, 0], policy_cost(foreseen, choices), rtol=0, atol=1e-5)
@@ -243,7 +243,9 @@ def test_a_stride_reveals_as_many_in_every_forward_of_a_branch() -> None:
     reached = (1 << pairs).sum(-1)
     first = losses[:, 0].gather(1, pairs).sum(-1)
     second = losses[torch.arange(len(x)), reached].sum(-1)
-    torch.testing.assert_close(finish(seen_by(network), all_hidden(x), stride=2)[0], first + second, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        rollout_costs(seen_by(network), all_hidden(x), stride=2)[0], first + second, rtol=0, atol=1e-5
+    )
 
 
 @torch.inference_mode()
@@ -252,7 +254,7 @@ def test_rows_depart_from_every_state_that_leaves_a_choice_and_from_no_other() -
     x = torch.zeros(4000, L, dtype=torch.int64)
     is_uniform = torch.arange(len(x)) % 2 == 0
     see = seen_by(network)
-    start = depart(see, all_hidden(x), stride=1, draws=draws_for(all_hidden(x)), is_uniform=is_uniform)
+    start = walk_to_random_states(see, all_hidden(x), stride=1, draws=draws_for(all_hidden(x)), is_uniform=is_uniform)
     counts = start.canvases.hidden.sum(-1).bincount(minlength=L + 1)
     assert counts[:2].tolist() == [0, 0]
     assert (counts[2:].float() / len(x) - 1 / (L - 1)).abs().max() < 0.03
@@ -265,7 +267,7 @@ def test_rows_depart_from_every_state_that_leaves_a_choice_and_from_no_other() -
     assert (shares - 1 / L).abs().max() < 0.08
     one_left = all_hidden(x[:3])._replace(hidden=torch.eye(L, dtype=torch.bool)[:3])
     draws = draws_for(one_left)
-    stays = depart(see, one_left, stride=1, draws=draws, is_uniform=is_uniform[:3])
+    stays = walk_to_random_states(see, one_left, stride=1, draws=draws, is_uniform=is_uniform[:3])
     assert torch.equal(stays.canvases.hidden, one_left.hidden)
     alone = branch(see, stays.canvases, num=3, stride=1, draws=draws)
     assert bool(branch_error(alone, truth=0.0).isfinite().all())
@@ -281,7 +283,7 @@ def test_processes_walk_their_own_rows_as_one_process_would() -> None:
     found = []
     for own in (slice(None), slice(0, len(x) // 2), slice(len(x) // 2, None)):
         mine, draws = Canvases(*(part[own] for part in canvases)), draws_for(canvases, own=own)
-        start = depart(see, mine, stride=1, draws=draws, is_uniform=is_uniform[own])
+        start = walk_to_random_states(see, mine, stride=1, draws=draws, is_uniform=is_uniform[own])
         tried = branch(see, start.canvases, num=3, stride=1, draws=draws)
         walks = walk_to_the_end(see, mine, stride=1, draws=draws_for(canvases, own=own), is_uniform=is_uniform[own])
         nats = torch.cat([state.nats for state in walks]).sum()
@@ -303,7 +305,7 @@ def test_the_forwards_of_a_step_are_counted() -> None:
     network.read = counting  # type: ignore[method-assign]
     see, draws = seen_by(network), draws_for(all_hidden(x))
     even = torch.zeros(len(x), dtype=torch.bool)
-    start = depart(see, all_hidden(x), stride=1, draws=draws, is_uniform=even)
+    start = walk_to_random_states(see, all_hidden(x), stride=1, draws=draws, is_uniform=even)
     branch(see, start.canvases, num=3, stride=1, draws=draws)
     assert abs(sum(rows) / len(x) - forwards_a_row(L, branches=3)) < 0.2
 
@@ -345,13 +347,16 @@ FIELDS = {
     "start": {"artifact": "runs/x", "freeze_denoiser": True},
 }
 WRONG = [
-    ("order.kind=global", "foresight goes with kind contextual"),
-    ("order.head=trunk", "signal: foresight goes with head foresight"),
-    ("order.head=cost_to_go", "signal: foresight goes with head foresight"),
-    ("order.signal=cost_to_go", "signal: foresight goes with head foresight"),
-    ("order.branches=3", "branches: goes with signal cost_to_go"),
-    ("optimizer.backward_loops=1", "optimizer.backward_loops: goes with a denoiser that trains, not with a frozen one"),
-    ("start.freeze_denoiser=false", "foresight takes a denoiser that stays as it is"),
+    ("order.kind=global", "foresight is only valid with kind contextual"),
+    ("order.head=trunk", "signal: foresight is only valid with head foresight"),
+    ("order.head=cost_to_go", "signal: foresight is only valid with head foresight"),
+    ("order.signal=cost_to_go", "signal: foresight is only valid with head foresight"),
+    ("order.branches=3", "branches: is only valid with signal cost_to_go"),
+    (
+        "optimizer.backward_loops=1",
+        "optimizer.backward_loops: is only valid with a denoiser that trains",
+    ),
+    ("start.freeze_denoiser=false", "foresight needs a frozen denoiser"),
 ]
 
 

@@ -12,7 +12,7 @@ from model.denoiser import Prediction
 from model.orders import deterministic_order, next_log_probs
 from tests.training.small import small_dataset, small_recipe
 from training.config import RecipeError
-from training.rivals import GAP, LAST_GAP, LAW, OWN, Verdict, candidate_orders, compare, order_log_w, order_of
+from training.rivals import GAP, LAST_GAP, LAW, OWN, Comparison, candidate_orders, compare, order_log_w, order_of
 from training.rows import Rows
 from training.trainer import Trained, train
 
@@ -102,7 +102,7 @@ def test_orders_that_a_net_cannot_tell_apart_are_close() -> None:
 def test_after_the_warm_up_it_is_said_that_orders_are_too_close_to_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, is_close: bool
 ) -> None:
-    verdict = Verdict({LAW: 1.0, "left_to_right": 1.0, "right_to_left": 1.1}, LAW, is_close)
+    verdict = Comparison({LAW: 1.0, "left_to_right": 1.0, "right_to_left": 1.1}, LAW, is_close)
     monkeypatch.setattr("training.trainer.compare", lambda *_, **__: verdict)
     _train(tmp_path, CANDIDATES, "order.warmup=0.3", "order.anneal=0.3")
     said = capsys.readouterr()
@@ -149,8 +149,8 @@ def test_the_law_begins_as_the_candidate_rests_through_the_anneal_and_resumes_bi
 def test_at_the_end_the_candidate_is_kept_decided_if_it_is_cheaper_than_what_was_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    last = Verdict({LAW: 2.0, "left_to_right": 1.0}, "left_to_right", is_close=False)
-    verdicts = iter([Verdict({LAW: 1.0}, LAW, is_close=True), last])
+    last = Comparison({LAW: 2.0, "left_to_right": 1.0}, "left_to_right", is_close=False)
+    verdicts = iter([Comparison({LAW: 1.0}, LAW, is_close=True), last])
     monkeypatch.setattr("training.trainer.compare", lambda *_, **__: next(verdicts))
     order = (CANDIDATES, "order.warmup=0.3", "order.anneal=0.3")
     kept = _train(tmp_path, *order).denoiser.order_head.global_log_w().detach()
@@ -161,8 +161,8 @@ def test_at_the_end_the_candidate_is_kept_decided_if_it_is_cheaper_than_what_was
     assert torch.equal(again, kept)
 
 
-def _right_to_left_wins(*_: object, **__: object) -> Verdict:
-    return Verdict({LAW: 2.0, "left_to_right": 3.0, "right_to_left": 1.0}, "right_to_left", is_close=False)
+def _right_to_left_wins(*_: object, **__: object) -> Comparison:
+    return Comparison({LAW: 2.0, "left_to_right": 3.0, "right_to_left": 1.0}, "right_to_left", is_close=False)
 
 
 def _log(work: Path) -> list[dict[str, float]]:
@@ -171,7 +171,7 @@ def _log(work: Path) -> list[dict[str, float]]:
 
 
 def test_candidate_orders_are_for_global_orders() -> None:
-    with pytest.raises(RecipeError, match="candidates: only valid with kind global"):
+    with pytest.raises(RecipeError, match="candidates: is only valid with kind global"):
         small_recipe(CANDIDATES, "order.kind=uniform")
     with pytest.raises(RecipeError, match=r"order\.candidates"):
         small_recipe('order.candidates=["inside_out"]')

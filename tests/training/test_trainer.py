@@ -202,15 +202,15 @@ def test_an_order_that_is_reconsidered_stands_apart_a_seventh_as_far_and_goes_on
     "override", ["order.reconsider=[0.2]", "order.reconsider=[1.0]", "order.reconsider=[0.6, 0.1]"]
 )
 def test_an_order_is_reconsidered_after_its_rest(override: str) -> None:
-    with pytest.raises(RecipeError, match=r"reconsider: takes times after the order's rest, which ends at 0\.25"):
+    with pytest.raises(RecipeError, match=r"reconsider: times must be after the order's rest, which ends at 0\.25"):
         small_recipe("order.warmup=0.25", override)
-    with pytest.raises(RecipeError, match="reconsider: goes with kind global"):
+    with pytest.raises(RecipeError, match="reconsider: is only valid with kind global"):
         small_recipe("order.kind=uniform", override)
 
 
 @pytest.mark.parametrize("times", ["[0.6, 0.5]", "[0.5, 0.5]"])
 def test_times_to_reconsider_an_order_rise(times: str) -> None:
-    with pytest.raises(RecipeError, match="reconsider: takes times that rise"):
+    with pytest.raises(RecipeError, match="reconsider: times must rise"):
         small_recipe("order.warmup=0.25", f"order.reconsider={times}")
 
 
