@@ -22,11 +22,8 @@ AT_ONCE: Fields = {"warmup": 0.0, "anneal": 0.0, "exploration": 0.0}
 ARMS: dict[str, Fields] = {
     "shipped": {},
     "without spread": {"spread": 0.0},
-    "score function": {"signal": "score"},
-    "score function, without spread": {"signal": "score", "spread": 0.0},
     "no warm-up": {"warmup": 0.0},
     "no uniform orders at all": AT_ONCE,
-    "naive: score function, no uniform orders, no spread": {"signal": "score", "spread": 0.0, **AT_ONCE},
 }
 FIRST_SEED = 100
 

@@ -5,13 +5,12 @@
 For each seed (another mixture) a reference net is trained under uniform orders. On it, under the true law, every
 expectation is exact: the NELBO of uniform orders, the best single order there is, what it costs to ask for the selector
 first and then to follow the best order of each half, the order of least entropy first, and the contextual optimum
-`V*(x_S) = min_l E[CE(l | x_S) + V*(x_S + l)]`. Then orders are learned. By nets of the same size at equal forwards (the
-posterior's passes counted), with the shipped settings: a global one and a contextual one jointly with their denoisers,
-and a contextual one for the reference itself, frozen. And for the frozen reference the cost to go, N steps of branched
-walks; its forwards, none of which trains the denoiser, are counted too (`forwards`). Each is scored on the reference
-along its deployed argmax order: `context_gained = (best single order - policy) / (best single order - contextual
-optimum)`. Problem, net and budgets were chosen on seed 100, the problem and the net such that most of what there is to
-gain is the structure's, not the net's accidents.
+`V*(x_S) = min_l E[CE(l | x_S) + V*(x_S + l)]`. Then orders are learned: a global one with a net of the same size, with
+the shipped settings, and for the frozen reference the cost to go, N steps of branched walks; its forwards, none of
+which trains the denoiser, are counted too (`forwards`). Each is scored on the reference along its deployed argmax
+order: `context_gained = (best single order - policy) / (best single order - contextual optimum)`. Problem, net and
+budgets were chosen on seed 100, the problem and the net such that most of what there is to gain is the structure's,
+not the net's accidents.
 """
 
 import json
@@ -43,7 +42,7 @@ from training.branches import forwards_a_row
 from training.config import Recipe, settle
 from training.data.dataset import Dataset
 from training.evaluate import as_rows
-from training.trainer import posterior_forwards, train
+from training.trainer import train
 
 MODEL = {"width": 64, "layers": 1, "heads": 4, "mlp_width": 128, "dropout": 0.0}
 BATCH = 128
@@ -92,14 +91,10 @@ def measure(task: Fields) -> Fields:
     ce = tables(reference, x)[0]
     exact = optima(ce, x, selector=int(problem.places[0]), halves=problem.halves)
     single = arm("global", kind="global", seed=task["seed"])
-    policies = {
-        "contextual": arm("contextual", kind="contextual", seed=task["seed"]),
-        "contextual, frozen denoiser": arm("frozen", kind="contextual", seed=task["seed"], frozen=frozen),
-        COST_TO_GO: walked(dataset, task, work=work, frozen=frozen),
-    }
+    policy = walked(dataset, task, work=work, frozen=frozen)
     order = deterministic_order(single.order_head.global_log_w().detach())
     surest = deployed(reference, ce, x, by_entropy=True)
-    taken = {"least entropy first": surest, **{name: deployed(net, ce, x) for name, net in policies.items()}}
+    taken = {"least entropy first": surest, COST_TO_GO: deployed(policy, ce, x)}
     nats = {
         **exact,
         "global, learned": float(order_nelbo(ce.mean(0), order)),
@@ -114,7 +109,7 @@ def measure(task: Fields) -> Fields:
         "nats": nats,
         "context_gained": {name: (best - nats[name]) / (best - optimum) for name in taken},
         "structure_gains": (best - nats[STRUCTURE]) / (best - optimum),
-        "own_nats": {"global": own_nats(single, x), "contextual": own_nats(policies["contextual"], x)},
+        "own_nats": {"global": own_nats(single, x)},
         "selector_first": {name: first == int(problem.places[0]) for name, (_, first) in taken.items()},
     }
 
@@ -155,17 +150,11 @@ def deployed(net: Network, ce: Tensor, x: Tensor, *, by_entropy: bool = False) -
     return float(paid.mean()), first
 
 
-def trained(
-    dataset: Dataset, *, name: str, kind: str, seed: int, steps: int, work: Path, frozen: Path | None = None
-) -> Network:
-    """One arm, with as many steps as its forwards allow."""
-    fields = _fields(name, seed, order={"kind": kind}, optimizer={**OPTIMIZER, "steps": steps})
-    fields |= {"model": MODEL} if frozen is None else {"start": {"artifact": str(frozen), "freeze_denoiser": True}}
+def trained(dataset: Dataset, *, name: str, kind: str, seed: int, steps: int, work: Path) -> Network:
+    """One arm with a net of its own."""
+    fields = _fields(name, seed, order={"kind": kind}, optimizer={**OPTIMIZER, "steps": steps}) | {"model": MODEL}
     recipe = settle(Recipe.model_validate(fields), num_rows=len(dataset.train))
-    budget = steps * recipe.optimizer.batch_size
-    asked = budget + posterior_forwards(recipe)
-    affordable = recipe.optimizer.model_copy(update={"steps": steps * budget // asked})
-    result = train(recipe.model_copy(update={"optimizer": affordable}), dataset, work=work / f"{name}.run")
+    result = train(recipe, dataset, work=work / f"{name}.run")
     assert result is not None, "run in one process"
     return result.denoiser
 

@@ -107,7 +107,7 @@ def arm_recipe(task: Fields) -> Recipe:
     is_forced, is_visible = task["way"] == "whole order", task["way"] != "next step"
     own = [
         f"seed={task['seed']}",
-        "order={kind = 'uniform', rivals = [], warmup = 0.0, anneal = 0.0, exploration = 0.0}",
+        "order={kind = 'uniform', candidates = [], warmup = 0.0, anneal = 0.0, exploration = 0.0}",
         "prompts={share = 0.0}",
         f"model.attends={'visible' if is_visible else 'all'}",
         f"optimizer.teacher_forcing={'true' if is_forced else 'false'}",

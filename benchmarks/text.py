@@ -6,7 +6,7 @@
 The text is the King James Version with whole books held out (`training/data/kjv.py`). For each seed three networks have
 equally many forwards: `global`, whose order is learned; `fixed`, left to right with the same warm-up, share of uniform
 rows and prompts; `uniform` orders. The learned order is offered left to right and right to left as candidates
-(`order.rivals`), and the report says which one it took. Recipe: `training/recipes/text.toml` with a smaller network and
+(`order.candidates`), and the report says which one it took. Recipe: `training/recipes/text.toml` with a smaller network and
 fewer steps (REDUCED), for several seeds. Both orders have teacher forcing; the uniform network goes without it, for
 twice as many steps (`benchmarks/problems/arms.py`). With `--next-step` none has it, and there are no candidates.
 
@@ -85,7 +85,7 @@ FORCED = ["optimizer.steps=1400", "optimizer.batch_size=32", "order.warmup=0.14"
 NEXT_STEP = [
     "model.attends=all",
     "optimizer.teacher_forcing=false",
-    "order={rivals = [], learning_rate = 0.3, warmup = 0.45, anneal = 0.1, exploration = 0.2}",
+    "order={candidates = [], learning_rate = 0.3, warmup = 0.45, anneal = 0.1, exploration = 0.2}",
     "prompts={share = 0.3, spans = 0.5}",
 ]
 QUICK = [
@@ -186,7 +186,7 @@ def measure(task: Fields) -> Fields:
         "seed": task["seed"],
         "ways": {label: _bits(dataset, rows, nats) for label, nats in costs.items()},
         "learned_minus": {rival: _bits(dataset, rows, costs["learned"] - costs[rival]) for rival in RIVALS},
-        "order": {"compared": ["learned law", *recipe.order.rivals], "taken": taken(likeliest)},
+        "order": {"compared": ["learned law", *recipe.order.candidates], "taken": taken(likeliest)},
         "causal": causal.about,
         "n_grams": {label: rival.about for label, rival in n_grams.items()},
         "prompts": found,
@@ -221,7 +221,7 @@ def measure_artifact(task: Fields) -> Fields:
         "rivals": {label: _bits(dataset, rows, rival.nats) for label, rival in n_grams.items()},
         "own_law_minus": {label: _bits(dataset, rows, own - rival.nats) for label, rival in n_grams.items()},
         "n_grams": {label: rival.about for label, rival in n_grams.items()},
-        "order": {"compared": ["learned law", *recipe.get("order", {}).get("rivals", [])], "taken": taken(likeliest)},
+        "order": {"compared": ["learned law", *recipe.get("order", {}).get("candidates", [])], "taken": taken(likeliest)},
         "prompts": {kind: prompts(nets, kind, dataset, rows)["artifact"] for kind in prompt_masks(rows.x.shape[1])},
         "made": {
             order: made(artifact.denoiser, order, dataset, judge, task)

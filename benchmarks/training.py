@@ -53,7 +53,7 @@ def measured(name: str, shape: dict[str, int], kind: str, *, rounds: int) -> dic
     """Seconds of CPU a step, and of the bare forward and backward."""
     with tempfile.TemporaryDirectory() as work:
         run = Run(Fabric(accelerator="cpu", devices=1), _recipe(shape, kind), _dataset(shape), Path(work))
-        network, rows = run.arm.denoiser, run.rows
+        network, rows = run.unwrapped.denoiser, run.rows
         batch = rows.x[: shape["batch"]].long()
         hidden = torch.rand(batch.shape, generator=torch.Generator().manual_seed(0)) < 0.5
         lengths = torch.full((len(batch),), batch.shape[1])

@@ -1,4 +1,8 @@
-"""What a score-function term subtracts: a running mean for each prefix length, or leave-one-out. Knows no network."""
+"""What a score-function term subtracts: a running mean for each prefix length, or leave-one-out. Knows no network.
+
+No training uses them: they are what the critic is compared with (`tests/model/test_estimators.py`,
+`benchmarks/estimators.py`).
+"""
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +15,7 @@ class RunningBaseline(nn.Module):
     """The mean `L_hat` of recent rows with the same (|C|, k); costs no forward. Its state is its buffers.
 
     A count-capped mean: plain over a cell's first `window` rows, after that each new row weighs 1 / (window + 1), so it
-    follows a loss that falls. `read` comes before `update`, or a row's baseline would depend on its own order. Across
-    processes: sum both tensors of `statistics` over all of them, then `update` everywhere.
+    follows a loss that falls. `read` comes before `update`, or a row's baseline would depend on its own order.
     """
 
     mean: Tensor  # [L + 1, L], by |C| and k
@@ -60,13 +63,12 @@ def leave_one_out(
     log_w: Tensor,
     num_draws: int,
     control: Tensor | None = None,
-    policy: Tensor | None = None,
 ) -> Tensor:
     """For each of K draws with the same k the mean `L_hat` of the other K - 1: [K * B, L], K >= 2 -> [K * B].
 
     The rows are those of `draw_prefixes(..., num_draws=K)`. Unbiased; costs K forwards a row.
     """
     assert num_draws >= 2
-    signals = row_signal(cross_entropy, prefixes, log_w=log_w, control=control, policy=policy)
+    signals = row_signal(cross_entropy, prefixes, log_w=log_w, control=control)
     values = signals.detach().view(num_draws, -1)  # [K, B]
     return ((values.sum(0) - values) / (num_draws - 1)).flatten()

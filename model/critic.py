@@ -8,12 +8,14 @@ Rows may differ in length. A position past a row's end is absent: neither visibl
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.orders import hidden_after, next_log_probs, plackett_luce_order
+from model.prefixes import Turns
 
 Cost = Callable[[Tensor, Tensor], Tensor]  # hidden, absent [N, L] bool -> nats [N, L]
 MIN_WIDTH = 64
@@ -38,6 +40,53 @@ class Critic(nn.Module):
         """
         signs = (1.0 - 2.0 * hidden.float()).masked_fill(absent, 0.0)
         return self.linear(signs) + self.outer(F.gelu(self.inner(signs)))  # type: ignore[no-any-return]
+
+
+class Trials(NamedTuple):
+    """Orders on which a critic tries the law: Gumbel `noise` [M, L], and of the row that each runs over what is `known`
+    from the start and what is `absent`, past its end, [M, L] bool each."""
+
+    noise: Tensor
+    known: Tensor
+    absent: Tensor
+
+    def to(self, device: torch.device) -> "Trials":
+        return Trials(*(part.to(device) for part in self))
+
+
+class CriticLoss(NamedTuple):
+    """What a step minimises with a critic: its `error` a row [B], whose gradient teaches the critic, and what the law
+    costs by it, `simulated`, in nats a row less the control: a scalar, whose gradient moves the law."""
+
+    error: Tensor
+    simulated: Tensor
+
+
+def critic_loss(
+    critic: Critic,
+    losses: Tensor,
+    *,
+    hidden: Tensor,
+    absent: Tensor,
+    control: Tensor,
+    turns: Turns | None,
+    log_w: Tensor,
+    trials: Trials,
+) -> CriticLoss:
+    """Both halves of learning a law `log_w` [L] by a critic: regression on the rows' `losses`, and simulation by it.
+
+    `losses`, `control` [B, L] in nats, `hidden` and `absent` [B, L] bool. With `turns` the losses are each position's
+    as of its own turn, and the critic is asked about those turns, each as its row stood then.
+    """
+    if turns is None:
+        error = critic_error(critic(hidden, absent), losses, hidden, control=control)
+    else:
+        positions, hidden = turns
+        expected = critic(hidden, absent[:, None].expand(hidden.shape)).gather(-1, positions[..., None]).squeeze(-1)
+        losses, control = (values.gather(-1, positions) for values in (losses, control))
+        error = critic_error(expected, losses, torch.ones_like(positions, dtype=torch.bool), control=control)
+    simulated = simulated_nelbo(log_w, critic, trials.noise, known=trials.known, absent=trials.absent)
+    return CriticLoss(error, simulated)
 
 
 def critic_error(expected: Tensor, cross_entropy: Tensor, hidden: Tensor, *, control: Tensor) -> Tensor:

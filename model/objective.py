@@ -22,7 +22,7 @@ class Loss:
 
     `total` (scalar) carries all gradients and its value is the mean of `row_nelbos`; `parts` are detached scalars;
     `row_nelbos` [B] is each row's own estimate, detached; `row_signals` [B] is the part of it that depends on the
-    order, for the running baseline.
+    order, for a running baseline.
     """
 
     total: Tensor
@@ -37,7 +37,6 @@ def row_signal(
     *,
     log_w: Tensor,
     control: Tensor | None = None,
-    policy: Tensor | None = None,
 ) -> Tensor:
     """`n * sum_{i hidden} q_i (CE_i - c_i)` a row, in nats, float64: [B, L], log_w [L] or [B, L], c [B, L] -> [B].
 
@@ -45,16 +44,10 @@ def row_signal(
     estimate of the row's NELBO given its known set, less the controls of all free positions: whatever the order, each
     of them is counted exactly once. A law with far-apart weights is a fixed order: q is then one position, and
     `n * CE` of that one is all that a single forward says about it.
-
-    With a `policy` [B, L], log-weights of the next position given what is visible, `log_w` is a posterior's, and rows
-    of the law also pay `log q_i - log pi_i` for choosing what the policy would not have chosen.
     """
     hidden = prefixes.hidden
     log_q = next_log_probs(_row_log_w(prefixes, log_w), hidden)  # [B, L]
     excess = cross_entropy.double() if control is None else cross_entropy.double() - control.detach()
-    if policy is not None:
-        choice = log_q.masked_fill(~hidden, 0.0) - next_log_probs(policy, hidden).masked_fill(~hidden, 0.0)
-        excess = excess + torch.where(prefixes.follows_law[:, None], choice, 0.0)
     return prefixes.num_free * (log_q.exp() * excess.masked_fill(~hidden, 0.0)).sum(-1)
 
 
@@ -63,7 +56,6 @@ def order_form(
     prefixes: Prefixes,
     *,
     log_w: Tensor,
-    policy: Tensor | None = None,
     baseline: Tensor | None = None,
     control: Tensor | None = None,
     learn_order_from_prompted: bool = False,
@@ -71,9 +63,9 @@ def order_form(
 ) -> Loss:
     """The order-form loss: mean over rows of `L_hat + log P(ordered prefix) * stopgrad(L_hat - b)`.
 
-    Without a `policy`, `log_w` is the law itself (a global order). With one, [B, L] log-weights read off each row's
-    visible part, `log_w` [B, L] is a posterior's that has seen the clean row, and the value bounds the NELBO of the
-    policy: `-log p(x) <= n E[sum_i q_i (CE_i + log q_i - log pi_i)]` (arXiv 2503.05979).
+    Training asks for its value and for the token head's gradient: there `log_w` is constant, as a critic moves the law
+    (`model/critic.py`), and there is no score term. With a `log_w` that takes a gradient it is the plain estimator of
+    the law's, which oracle and benchmarks compare others with.
 
     `cross_entropy` [B, L]; `log_w` [L] or [B, L]; `baseline` [B] must not depend on the row's own order (read a running
     one BEFORE its update), NaN where there is none yet (no score term there), None = 0. `control` [B, L] is a control
@@ -84,29 +76,27 @@ def order_form(
     With `spread` the token head is trained by `(1 - spread) q_i + spread / |hidden|`: no reported value and no gradient
     for `log_w` contains it.
 
-    Every row trains the token head, every row of the law the policy. Only rows of the law without a prompt teach
-    `log_w`, prompted ones too if the recipe says so. Parts: mean `nelbo` (law, no prompt), `conditional_nelbo` (law,
-    prompted), `uniform_nelbo` (uniform order, no prompt) and `score`, the mean size of the score term, each 0 where its
-    count of rows (`num_...`) is 0. With a policy also, in nats a whole order along the posterior's prefixes:
-    `policy_entropy`, `posterior_entropy` and `choice_divergence`, KL(q || pi).
+    Every row trains the token head. Only rows of the law without a prompt teach `log_w`, prompted ones too with
+    `learn_order_from_prompted`. Parts: mean `nelbo` (law, no prompt), `conditional_nelbo` (law, prompted),
+    `uniform_nelbo` (uniform order, no prompt) and `score`, the mean size of the score term, each 0 where its count of
+    rows (`num_...`) is 0.
     """
     law, prompted = prefixes.follows_law, prefixes.prompted
     teaches = law if learn_order_from_prompted else law & ~prompted
     log_w = torch.where(teaches[:, None], log_w, log_w.detach())  # [B, L]
-    signals = row_signal(cross_entropy, prefixes, log_w=log_w, control=control, policy=policy)
+    signals = row_signal(cross_entropy, prefixes, log_w=log_w, control=control)
     values = signals if control is None else signals + _free_sum(control, prefixes)
-    stop = prefixes.num_known + prefixes.num_revealed
-    log_prefix = prefix_log_prob(log_w, prefixes.sigma, prefixes.num_known, stop)
-    score = _score(log_prefix, signals, baseline).masked_fill(~teaches, 0.0)
+    score = torch.zeros_like(values)
+    if log_w.requires_grad:
+        stop = prefixes.num_known + prefixes.num_revealed
+        log_prefix = prefix_log_prob(log_w, prefixes.sigma, prefixes.num_known, stop)
+        score = _score(log_prefix, signals, baseline).masked_fill(~teaches, 0.0)
     parts = {
         **_mean_over("nelbo", values, law & ~prompted),
         **_mean_over("conditional_nelbo", values, law & prompted),
         **_mean_over("uniform_nelbo", values, ~law & ~prompted),
         **_mean_over("score", score.abs(), teaches),
     }
-    if policy is not None:
-        for name, value in _choices(log_w, policy, prefixes).items():
-            parts |= _mean_over(name, value, law & ~prompted)
     return _loss(values, score + spread * _spreading(cross_entropy, prefixes, log_w), parts, signals)
 
 
@@ -151,19 +141,6 @@ def eq8(cross_entropy: Tensor, masks: Masks, *, schedule: PolynomialSchedule, ba
     everywhere = torch.ones_like(values, dtype=torch.bool)
     parts = {**_mean_over("nelbo", values, everywhere), **_mean_over("score", score.abs(), everywhere)}
     return _loss(values, score, parts, values)
-
-
-@torch.no_grad()
-def _choices(log_w: Tensor, policy: Tensor, prefixes: Prefixes) -> dict[str, Tensor]:
-    """Estimates [B] of entropies and divergence of the choices along a whole order: n times those of the next one."""
-    hidden, n = prefixes.hidden, prefixes.num_free
-    log_q, log_pi = (next_log_probs(w, hidden).masked_fill(~hidden, 0.0) for w in (log_w, policy))
-    q, pi = (x.exp().masked_fill(~hidden, 0.0) for x in (log_q, log_pi))
-    return {
-        "policy_entropy": -n * (pi * log_pi).sum(-1),
-        "posterior_entropy": -n * (q * log_q).sum(-1),
-        "choice_divergence": n * (q * (log_q - log_pi)).sum(-1),
-    }
 
 
 def _spreading(cross_entropy: Tensor, prefixes: Prefixes, log_w: Tensor) -> Tensor:

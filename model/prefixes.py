@@ -10,6 +10,14 @@ from model.draws import stratified_uniforms
 from model.orders import gumbel_noise, hidden_after, plackett_luce_order
 
 
+class Turns(NamedTuple):
+    """Some positions of each row's order, `positions` [B, M], and what is hidden just before the turn of each,
+    `hidden` [B, M, L] bool."""
+
+    positions: Tensor
+    hidden: Tensor
+
+
 class Prefixes(NamedTuple):
     """For each row: an order, how much of it is visible, and where it came from.
 
@@ -42,14 +50,14 @@ class Prefixes(NamedTuple):
         """[B, L]: 0 for what is visible, then 1, 2, ... along the order."""
         return (self.places - (self.num_known + self.num_revealed)[:, None] + 1).clamp(min=0)
 
-    def some_turns(self, num: int) -> tuple[Tensor, Tensor]:
-        """Up to `num` of the hidden positions, evenly along the order from each row's own offset on, and what is hidden
-        just before the turn of each: [B, M] and [B, M, L]. Short rows give some more than once."""
+    def some_turns(self, num: int) -> Turns:
+        """Up to `num` of the hidden positions, evenly along the order from each row's own offset on. Short rows give
+        some more than once."""
         first = (self.num_known + self.num_revealed)[:, None]  # [B, 1]
         M = min(num, self.sigma.shape[-1])
         share = (torch.arange(M, device=first.device) + self.offset[:, None]) / M
         places = first + ((self.sigma.shape[-1] - first) * share).long()
-        return self.sigma.gather(-1, places), self.places[:, None, :] >= places[..., None]
+        return Turns(self.sigma.gather(-1, places), self.places[:, None, :] >= places[..., None])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Puts the rooms of the service together into one ASGI application. Knows no socket and no signal."""
+"""The ASGI application: routes, pages, errors, metrics and the dispatcher, put together."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from service import openapi
 from service.catalog import Catalog
 from service.dispatcher import Dispatcher
-from service.engine import EnginePort
 from service.errors import ServiceError, on_http_exception, on_service_error
+from service.messages import EnginePort
 from service.metrics import Metrics
 from service.middleware import RequestLog
 from service.pages import pages
@@ -20,7 +20,7 @@ from service.settings import Settings
 
 
 def create_app(settings: Settings, *, engine: EnginePort, catalog: Catalog) -> FastAPI:
-    """The application. Its lifespan starts the engine, which loads its models behind an open socket, and stops it."""
+    """The application. Its lifespan starts and stops the engine, which loads its models while the socket is open."""
     metrics = Metrics()
     dispatcher = Dispatcher(
         engine,
@@ -42,6 +42,7 @@ def create_app(settings: Settings, *, engine: EnginePort, catalog: Catalog) -> F
         version=unveil_version(),
         description="Masked diffusion models that learn the order in which they decode.",
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

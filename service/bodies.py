@@ -1,12 +1,16 @@
-"""A request's body: read within its limit, parsed strictly, checked against a schema. Knows no route's meaning.
+"""A request's body: read within its limits, parsed strictly, checked against a schema.
 
-JSON is taken as RFC 8259 has it and nothing more: UTF-8, no NaN, no infinity, no name twice in an object (one of the
-two values would be silently ignored). The content-type header is not looked at: `curl -d` sends the wrong one.
+JSON is accepted as RFC 8259 defines it and nothing more: UTF-8, no NaN, no infinity, no name twice in an object (one of
+the two values would be silently ignored). The content-type header is ignored: `curl -d` sends the wrong one.
+
+FastAPI's own reading of bodies would not do. It reads and parses the whole body in the event loop, without a limit and
+before any dependency may refuse the request. And of a duplicate name it keeps the last value.
 """
 
 import asyncio
 import json
 import math
+from collections import Counter
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
@@ -19,25 +23,25 @@ from service.schemas import OrderName, ScoreRequest
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-# In the words of JSON, not of Python.
+# In terms of JSON, not of Python.
 _WANTED_BY_PROBLEM = {
     "bool_type": "true or false",
     "float_type": "a number",
-    "greater_than": "a number above {gt}",
+    "greater_than": "greater than {gt}",
     "greater_than_equal": "at least {ge}",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
     "less_than_equal": "at most {le}",
     "string_type": "a string",
 }
 _ORDERS = ", ".join(get_args(OrderName))
-_WANTED = {"order": f"{_ORDERS}, or a list of all hidden positions"}
-_WANTED_TO_SCORE = {"order": f"{_ORDERS}, or a list of all known positions"}
+_WANTED = {"order": f"one of {_ORDERS}, or a list of all hidden positions"}
+_WANTED_TO_SCORE = {"order": f"one of {_ORDERS}, or a list of all known positions"}
 
 
 async def read_body(request: Request, limit: int, *, timeout_seconds: float) -> bytes:
-    """Raises ServiceError as soon as the body is known to be too large, whether it says so or just goes on, and when it
-    is not there in time."""
+    """Raises ServiceError as soon as the body is known to be too large, declared or not, and when it does not arrive in
+    time."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large(limit)
@@ -59,7 +63,8 @@ async def read_body(request: Request, limit: int, *, timeout_seconds: float) -> 
 
 
 def too_large(limit: int) -> ServiceError:
-    return ServiceError("payload_too_large", f"the body is larger than {limit} bytes", headers={"connection": "close"})
+    message = f"the body is larger than {limit} bytes"
+    return ServiceError("payload_too_large", message, headers={"connection": "close"}, is_body_unread=True)
 
 
 def parse(body: bytes, schema: type[Schema]) -> Schema:
@@ -68,7 +73,7 @@ def parse(body: bytes, schema: type[Schema]) -> Schema:
 
 
 def parse_json(body: bytes) -> Any:
-    """Raises ServiceError (400) for whatever is not exactly one JSON value in UTF-8."""
+    """Raises ServiceError (400) for anything but exactly one JSON value in UTF-8."""
     try:
         text = body.decode("utf-8")
         found = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_duplicates)
@@ -88,7 +93,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def _whole_characters(text: str, value: Any) -> Any:
-    """The value, unless an escape in it is half a character. Raises UnicodeEncodeError, RecursionError."""
+    """The value, unless an escape in it is a lone surrogate. Raises UnicodeEncodeError, RecursionError."""
     if "\\u" in text:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
@@ -97,23 +102,25 @@ def _whole_characters(text: str, value: Any) -> Any:
 def validate(value: Any, schema: type[Schema]) -> Schema:
     """A parsed value as a valid `schema`. Raises ServiceError (422) naming the first field to blame."""
     if not isinstance(value, dict):
-        raise ServiceError("invalid_request", f"the body is a JSON object, not {json_type(value)}")
+        raise ServiceError("invalid_request", f"the body must be a JSON object, got {json_type(value)}")
+    # Looked for first: a misspelt field is the cause of a missing one. And one error is enough of very many.
+    for name in value:
+        if name not in schema.model_fields:
+            raise _unknown_field(_short(name), schema)
     try:
         return schema.model_validate(value, strict=True)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        # A misspelt field is the cause of a missing one, so it is the one to name.
-        first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-        raise _refusal(first, schema) from None
+        raise _refusal(error.errors(include_url=False)[0], schema) from None
+
+
+def _unknown_field(name: str, schema: type[BaseModel]) -> ServiceError:
+    close = get_close_matches(name, schema.model_fields, n=1, cutoff=0.65)  # "order" is no "model"
+    hint = f'did you mean "{close[0]}"?' if close else f"known are {', '.join(schema.model_fields)}"
+    return ServiceError("invalid_request", f'unknown field "{name}"; {hint}', param=name)
 
 
 def _refusal(problem: ErrorDetails, schema: type[BaseModel]) -> ServiceError:
-    name = _short(str(problem["loc"][0])) if problem["loc"] else None
-    if problem["type"] == "extra_forbidden":
-        assert name is not None
-        close = get_close_matches(name, schema.model_fields, n=1, cutoff=0.65)  # "order" is no "model"
-        hint = f'did you mean "{close[0]}"?' if close else f"known are {', '.join(schema.model_fields)}"
-        return ServiceError("invalid_request", f'unknown field "{name}"; {hint}', param=name)
+    name = str(problem["loc"][0]) if problem["loc"] else None
     if problem["type"] == "missing":
         return ServiceError("invalid_request", f"{name} is missing", param=name)
     if problem["type"] == "value_error":
@@ -125,11 +132,11 @@ def _refusal(problem: ErrorDetails, schema: type[BaseModel]) -> ServiceError:
     else:
         template = _WANTED_BY_PROBLEM.get(problem["type"], problem["msg"].removeprefix("Input should be "))
         wanted = template.format(**problem.get("ctx", {}))
-    return ServiceError("invalid_request", f"{name} takes {wanted}, not {json_type(problem['input'])}", param=name)
+    return ServiceError("invalid_request", f"{name} must be {wanted}, got {json_type(problem['input'])}", param=name)
 
 
 def json_type(value: object) -> str:
-    """What a JSON value is, in a few words, for messages: never the whole value."""
+    """A JSON value in a few words, for messages: never all of a long one."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, int | float):
@@ -157,9 +164,6 @@ def _finite(digits: str) -> float:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ValueError(f'the name "{_short(name)}" occurs twice in an object')
-            seen.add(name)
+        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f'the name "{_short(name)}" occurs twice in an object')
     return fields

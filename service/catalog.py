@@ -1,4 +1,4 @@
-"""The served models as the HTTP side knows them: manifest and tokenizer, no weights. Knows no engine and no torch."""
+"""The served models as the HTTP side knows them: manifest and tokenizer, without weights and without torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,45 +1,47 @@
-"""Between the event loop and the engine: admits requests, hands out their events, ends them one way or another.
+"""Between the event loop and the engine: admits requests, hands out their events, answers every one of them.
 
 Everything but `_emit` runs in the event loop. Admission counts canvases, waiting and running alike, and takes a request
-whole or not at all. Knows no HTTP beyond the errors it answers with, and nothing of what an event says.
+whole or not at all. Of HTTP it knows the errors that it answers with.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NoReturn
 
-from service.engine import EnginePort
 from service.errors import ServiceError, internal_error
-from service.flight import Flight
+from service.flight import PendingRequest
 from service.logs import get_logger
 from service.messages import (
-    Beat,
+    BatchRetried,
     Cancel,
     Died,
+    EnginePort,
     Event,
     Failed,
     Finished,
+    Heartbeat,
     Loaded,
     Ranked,
     Ready,
     RequestEvent,
     Revealed,
     Started,
-    Stepped,
+    StepStats,
     Stop,
     Work,
 )
 from service.metrics import Metrics
+from service.retried_batches import RetriedBatches
 
 _WATCH_SECONDS = 1.0
 
 
 class EngineDiedError(RuntimeError):
-    """The engine ended by itself; the message is its last word."""
+    """The engine ended by itself; the message says why."""
 
 
 class Dispatcher:
-    """The engine's only partner. One a server."""
+    """The only user of its engine; one for each server."""
 
     def __init__(
         self,
@@ -55,16 +57,18 @@ class Dispatcher:
         self._metrics = metrics
         self._worker_timeout_seconds = worker_timeout_seconds
         self._version = version
-        self._flights: dict[str, Flight] = {}
+        self._pending: dict[str, PendingRequest] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._state: Literal["loading", "ready", "dead"] = "loading"
         self._is_draining = False
-        self._last_word: str | None = None
+        self._engine_error: str | None = None
         self._last_sign = 0.0
         self._settled = asyncio.Event()  # loaded, or dead
+        self._dead = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._watch: asyncio.Task[None] | None = None
+        self._retries = RetriedBatches(metrics)
         self.loaded: dict[str, Loaded] = {}
 
     async def start(self) -> None:
@@ -74,10 +78,10 @@ class Dispatcher:
         self._watch = asyncio.create_task(self._watch_engine())
 
     async def stop(self, *, timeout_seconds: float = 5.0) -> None:
-        """Ends the engine after the step it is in; whoever still waits is answered."""
+        """Ends the engine after the step it is in; requests that still wait are answered."""
         if self._watch is not None:
             self._watch.cancel()
-        self._abort_all(ServiceError("draining", "the server is shutting down"))
+        self._abort_each(self._pending.values(), ServiceError("draining", "the server is shutting down"))
         self._engine.send(Stop())
         await asyncio.to_thread(self._engine.join, timeout_seconds)
 
@@ -85,7 +89,12 @@ class Dispatcher:
         """Raises EngineDiedError where the models cannot be loaded."""
         await self._settled.wait()
         if self._state == "dead":
-            raise EngineDiedError(self._last_word or "the engine died")
+            await self.wait_until_dead()
+
+    async def wait_until_dead(self) -> NoReturn:
+        """Raises EngineDiedError when the engine ends by itself."""
+        await self._dead.wait()
+        raise EngineDiedError(self._engine_error or "the engine died")
 
     async def drain(self, *, timeout_seconds: float) -> None:
         """Takes no more requests, lets those there are finish, and answers the rest when the time is up."""
@@ -94,11 +103,14 @@ class Dispatcher:
             async with asyncio.timeout(timeout_seconds):
                 await self._idle.wait()
         except TimeoutError:
-            self._abort_all(ServiceError("draining", "the server shut down before this request was finished"))
+            self._abort_each(
+                self._pending.values(),
+                ServiceError("draining", "the server shut down before this request was finished"),
+            )
 
     @property
     def is_live(self) -> bool:
-        """Whether the worker can be expected to go on. Loading may take its time: there is no beat yet."""
+        """Whether the worker can be expected to go on. Loading may take its time: there is no heartbeat yet."""
         if self._state == "dead" or not self._engine.is_alive():
             return False
         return self._state == "loading" or self._loop.time() - self._last_sign < self._worker_timeout_seconds
@@ -113,11 +125,11 @@ class Dispatcher:
 
     @property
     def num_running(self) -> int:
-        return sum(flight.started_at is not None for flight in self._flights.values())
+        return sum(pending.started_at is not None for pending in self._pending.values())
 
     @property
     def num_waiting(self) -> int:
-        return len(self._flights) - self.num_running
+        return len(self._pending) - self.num_running
 
     def check_ready(self) -> None:
         """Raises ServiceError (503) while no request is taken."""
@@ -128,51 +140,58 @@ class Dispatcher:
         if not self.is_ready:
             raise ServiceError("not_ready", "the engine is not running")
 
+    def check_room(self, num_canvases: int = 1) -> None:
+        """Raises ServiceError (429, 503) where a request of so many canvases would not be admitted now."""
+        self.check_ready()
+        num_taken = sum(pending.num_canvases for pending in self._pending.values())
+        if num_taken + num_canvases > self._capacity:
+            needs = f", this request needs {num_canvases}" if num_canvases > 1 else ""
+            raise ServiceError("overloaded", f"{num_taken} of {self._capacity} places are taken{needs}")
+
     def submit(
         self, command: Work, *, arrived_at: float, timeout_seconds: float, buffer_events: int | None = None
-    ) -> Flight:
+    ) -> PendingRequest:
         """Admits a request, whose deadline counts from its arrival. Raises ServiceError (429, 503)."""
-        self.check_ready()
-        num_canvases = command.num_places
-        num_taken = sum(flight.num_canvases for flight in self._flights.values())
-        if num_taken + num_canvases > self._capacity:
-            message = f"{num_taken} of {self._capacity} places are taken, this request needs {num_canvases}"
-            raise ServiceError("overloaded", message)
-        flight = Flight(
-            command.request_id, num_canvases=num_canvases, arrived_at=arrived_at, buffer_events=buffer_events
+        self.check_room(command.num_places)
+        pending = PendingRequest(
+            command.request_id, num_canvases=command.num_places, arrived_at=arrived_at, buffer_events=buffer_events
         )
-        self._flights[flight.request_id] = flight
+        self._pending[pending.request_id] = pending
         self._idle.clear()
-        self._timers[flight.request_id] = self._loop.call_at(
-            arrived_at + timeout_seconds, self._expire, flight, timeout_seconds
+        self._timers[pending.request_id] = self._loop.call_at(
+            arrived_at + timeout_seconds, self._expire, pending, timeout_seconds
         )
         self._engine.send(command)
-        return flight
+        return pending
 
-    def abort(self, flight: Flight, error: ServiceError) -> None:
+    def abort(self, pending: PendingRequest, error: ServiceError) -> None:
         """Frees the request's place within one step; its reader gets the error. Ended requests are left alone."""
-        if self._flights.get(flight.request_id) is flight:
-            self._release(flight)
-            self._engine.send(Cancel(flight.request_id))
-            flight.fail(error)
+        if self._pending.get(pending.request_id) is pending:
+            pending.fail(error)
+            self._engine.send(Cancel(pending.request_id))
+            self._release(pending)
 
-    def _expire(self, flight: Flight, timeout_seconds: float) -> None:
-        self.abort(flight, ServiceError("timeout", f"not finished within {timeout_seconds:g} seconds"))
+    def _expire(self, pending: PendingRequest, timeout_seconds: float) -> None:
+        self.abort(pending, ServiceError("timeout", f"not finished within {timeout_seconds:g} seconds"))
 
-    def _abort_all(self, error: ServiceError) -> None:
-        for flight in tuple(self._flights.values()):
-            self.abort(flight, error)
+    def _abort_each(self, requests: Iterable[PendingRequest], error: ServiceError) -> None:
+        for pending in tuple(requests):
+            try:
+                self.abort(pending, error)
+            except Exception:  # the others are answered all the same
+                pending.context.run(get_logger().exception, "abort_failed")
 
-    def _release(self, flight: Flight) -> None:
-        del self._flights[flight.request_id]
-        self._timers.pop(flight.request_id).cancel()
-        flight.ended_at = self._loop.time()
-        self._metrics.request_seconds.observe(flight.ended_at - flight.arrived_at)
-        if not self._flights:
+    def _release(self, pending: PendingRequest) -> None:
+        """To be called when the reader has been told: what fails here leaves nobody waiting."""
+        del self._pending[pending.request_id]
+        if not self._pending:
             self._idle.set()
+        pending.ended_at = self._loop.time()
+        self._timers.pop(pending.request_id).cancel()
+        self._metrics.request_seconds.observe(pending.ended_at - pending.arrived_at)
 
     def _emit(self, events: Sequence[Event]) -> None:
-        """Called from the worker's thread; once the loop is closed there is nobody left to tell."""
+        """Called from the worker's thread; once the loop is closed events are dropped."""
         if not self._loop.is_closed():
             try:
                 self._loop.call_soon_threadsafe(self._deliver, events)
@@ -180,73 +199,82 @@ class Dispatcher:
                 assert self._loop.is_closed()
 
     def _deliver(self, events: Iterable[Event]) -> None:
+        """Each event on its own: what fails with one changes nothing for the others."""
         self._last_sign = now = self._loop.time()
         for event in events:
-            match event:
-                case Loaded():
-                    self.loaded[event.model] = event
-                    self._metrics.build_info.labels(self._version, event.device, event.model).set(1)
-                    get_logger().info("model_loaded", model=event.model, deterministic=event.is_deterministic)
-                case Ready():
-                    self._state = "ready"
-                    self._settled.set()
-                case Died():
-                    self._die(event.message)
-                case Stepped():
-                    self._count(event)
-                case Beat():
-                    pass
-                case _:
-                    self._hand_out(event, now)
+            try:
+                self._handle(event, now)
+            except Exception:
+                self._give_up(event)
+
+    def _handle(self, event: Event, now: float) -> None:
+        match event:
+            case Loaded():
+                self.loaded[event.model] = event
+                self._metrics.build_info.labels(self._version, event.device, event.model).set(1)
+                get_logger().info("model_loaded", model=event.model, deterministic=event.is_deterministic)
+            case Ready():
+                self._state = "ready"
+                self._settled.set()
+            case Died():
+                self._die(event.message)
+            case StepStats():
+                self._metrics.count_step(event)
+            case BatchRetried():
+                self._retries.note(event)
+            case Heartbeat():
+                pass
+            case _:
+                self._hand_out(event, now)
+
+    def _give_up(self, event: Event) -> None:
+        """Called in an exception's handler: logs it, and answers the request that the event was for."""
+        pending = self._pending.get(event.request_id) if isinstance(event, RequestEvent) else None
+        if pending is None:
+            get_logger().exception("event_failed", kind=type(event).__name__)
+        else:
+            pending.context.run(get_logger().exception, "event_failed", kind=type(event).__name__)
+            self._abort_each([pending], internal_error())
 
     def _hand_out(self, event: RequestEvent, now: float) -> None:
-        flight = self._flights.get(event.request_id)
-        if flight is None:
-            return  # it was cancelled while this was on its way
-        self._note_time(flight, event, now)
+        pending = self._pending.get(event.request_id)
+        if pending is None:
+            return  # it was cancelled after this event was emitted
+        self._note_time(pending, event, now)
         if isinstance(event, Failed):
-            flight.context.run(get_logger().error, "request_failed", cause=event.message)
-            self._release(flight)
-            flight.fail(internal_error())
-        elif isinstance(event, Revealed) and flight.is_overfull:
-            self.abort(flight, ServiceError("slow_reader", "the stream was read too slowly, so it was cut off"))
+            pending.context.run(get_logger().error, "request_failed", cause=event.message)
+            pending.fail(internal_error())
+            self._release(pending)
+        elif isinstance(event, Revealed) and pending.is_overfull:
+            self.abort(pending, ServiceError("slow_reader", "the stream was read too slowly, so it was cut off"))
         else:
+            pending.put(event)
             if isinstance(event, Finished | Ranked):
-                self._release(flight)
-            flight.put(event)
+                self._release(pending)
 
-    def _note_time(self, flight: Flight, event: RequestEvent, now: float) -> None:
+    def _note_time(self, pending: PendingRequest, event: RequestEvent, now: float) -> None:
         if isinstance(event, Started):
-            flight.started_at = now
-            self._metrics.queue_seconds.observe(now - flight.arrived_at)
-        if not isinstance(event, Revealed) or flight.last_reveal_at == now:
+            pending.started_at = now
+            self._metrics.queue_seconds.observe(now - pending.arrived_at)
+        if not isinstance(event, Revealed) or pending.last_reveal_at == now:
             return
-        if flight.last_reveal_at is None:
-            flight.first_reveal_at = now
-            self._metrics.first_reveal_seconds.observe(now - flight.arrived_at)
+        if pending.last_reveal_at is None:
+            pending.first_reveal_at = now
+            self._metrics.first_reveal_seconds.observe(now - pending.arrived_at)
         else:
-            self._metrics.inter_reveal_seconds.observe(now - flight.last_reveal_at)
-        flight.last_reveal_at = now
-
-    def _count(self, step: Stepped) -> None:
-        metrics = self._metrics
-        metrics.step_seconds.observe(step.seconds)
-        metrics.step_batch_size.observe(step.num_canvases)
-        if step.num_positions:
-            metrics.padding_ratio.observe(max(0.0, 1 - step.num_useful_positions / step.num_positions))
-        metrics.denoising_steps.inc(step.num_canvases)
-        metrics.revealed_tokens.inc(step.num_revealed)
-        metrics.forward_positions.inc(step.num_positions)
+            self._metrics.inter_reveal_seconds.observe(now - pending.last_reveal_at)
+        pending.last_reveal_at = now
 
     def _die(self, message: str) -> None:
-        get_logger().error("engine_died", cause=message)
-        self._state, self._last_word = "dead", message
+        self._state, self._engine_error = "dead", message
         self._settled.set()
-        self._abort_all(internal_error())
+        self._dead.set()
+        self._abort_each(self._pending.values(), internal_error())
+        get_logger().error("engine_died", cause=message)
 
     async def _watch_engine(self) -> None:
         """Notices a worker that ended without a word."""
         while self._engine.is_alive():
             await asyncio.sleep(_WATCH_SECONDS)
-        if self._last_word is None:
+        if self._engine_error is None:
             self._die("the worker ended without a word")

@@ -1,4 +1,4 @@
-"""The engine as the rest of the service sees it: commands in, events out, in a thread of its own. Knows no HTTP.
+"""The engine as the rest of the service sees it: commands in, events out, in a thread of its own.
 
 What passes is plain values (`service.messages`), so the thread can become a process without a change elsewhere.
 """
@@ -6,34 +6,24 @@ What passes is plain values (`service.messages`), so the thread can become a pro
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from model.errors import ArtifactError
-from service.engine_worker import Emit, Runner, Worker
-from service.messages import Command, Died, Loaded, Ready
+from service.engine_worker import Runner, StepsFailedError, Worker
+from service.messages import Command, Died, Emit, Loaded, Ready
 
 Load = Callable[[], Iterable[tuple[Loaded, Runner]]]
 
 
-class EnginePort(Protocol):
-    """What the HTTP side needs of an engine."""
-
-    def start(self, emit: Emit) -> None: ...
-    def send(self, command: Command) -> None: ...
-    def is_alive(self) -> bool: ...
-    def join(self, timeout_seconds: float) -> None: ...
-
-
 class Engine:
-    """Loads its models and steps them in one worker thread. `load` runs in that thread, so loading blocks nobody.
+    """Loads its models and steps them in one worker thread. `load` runs there, too, so the event loop goes on.
 
     `emit` is called from the worker's thread. The last thing it is given is `Died`, unless the worker was stopped.
     """
 
-    def __init__(self, load: Load, *, max_batch: int, beat_seconds: float = 1.0) -> None:
+    def __init__(self, load: Load, *, max_batch: int, heartbeat_seconds: float = 1.0) -> None:
         self._load = load
         self._max_batch = max_batch
-        self._beat_seconds = beat_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -44,7 +34,7 @@ class Engine:
         self._thread.start()
 
     def send(self, command: Command) -> None:
-        """Never blocks: whoever sends has admitted the request first."""
+        """Never blocks. The request must have been admitted, which bounds the queue."""
         self._inbox.put(command)
 
     def is_alive(self) -> bool:
@@ -62,9 +52,13 @@ class Engine:
                 emit([loaded])
             emit([Ready()])
             worker = Worker(
-                runners, inbox=self._inbox, emit=emit, max_batch=self._max_batch, beat_seconds=self._beat_seconds
+                runners,
+                inbox=self._inbox,
+                emit=emit,
+                max_batch=self._max_batch,
+                heartbeat_seconds=self._heartbeat_seconds,
             )
             worker.run()
-        except BaseException as error:  # whatever ends the worker, those who wait for it must hear of it
-            kind = "" if isinstance(error, ArtifactError) else f"{type(error).__name__}: "
+        except BaseException as error:  # whatever ends the worker, the requests that wait for it must be answered
+            kind = "" if isinstance(error, ArtifactError | StepsFailedError) else f"{type(error).__name__}: "
             emit([Died(" ".join(f"{kind}{error}".split()))])

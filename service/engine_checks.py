@@ -1,7 +1,9 @@
-"""Whether what a runner answered is a step forward of what it was given. Knows no request, no scheduler, no network."""
+"""Steps a batch, checks that each answer is a step forward of what was given, and says what failed."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from model.canvas import Canvas
@@ -13,24 +15,45 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
+
+
 class BadStepError(RuntimeError):
     """A runner's answer that is not a step forward of the canvas it was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a step failed, on one line. Holds no exception: its frames would keep the step's tensors in memory."""
+
+    cause: str
+    is_out_of_memory: bool
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        is_known = isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None  # as torch says it
+        return cls(cause, isinstance(error, MemoryError) or is_known)
 
 
 def step_all(
     step: Callable[[Sequence[Item]], list[Result]],
     items: Sequence[Item],
     check: Callable[[Sequence[Item], Sequence[Result]], None],
-) -> list[Result | Exception]:
-    """Steps all together, and one by one where that fails or fails its check, so that what fails fails alone."""
+) -> tuple[list[Result | Failure], Failure | None]:
+    """Steps all together, and one by one where that fails or fails its check, so that what fails fails alone.
+
+    Also gives why they were stepped one by one; None where they were not.
+    """
     try:
         results = step(items)
         check(items, results)
-        return list(results)
+        return list(results), None
     except Exception as error:
-        if len(items) == 1:
-            return [error]
-        return [step_all(step, [item], check)[0] for item in items]
+        failure = Failure.of(error)
+    if len(items) == 1:
+        return [failure], None
+    return [step_all(step, [item], check)[0][0] for item in items], failure
 
 
 def check_steps(canvases: Sequence[Canvas], results: Sequence[StepResult]) -> None:

@@ -1,7 +1,7 @@
-"""Requests in the worker's hands: their latest states, and which of them still need a step. Knows no queue, no network.
+"""Requests in the worker: their latest states, and what of them still needs a step.
 
-A job numbers what it steps: its seats. To generate, a seat is a canvas. To score, a seat is a chain; of a chain whose
-order is known ahead it is a single link, since its steps do not wait for one another and can share a batch.
+A job numbers its slots. To generate, a slot is a canvas. To score, a slot is a chain; of a chain whose order is known
+ahead it is a single link, since its steps do not wait for one another and can share a batch.
 """
 
 from bisect import bisect_right
@@ -22,7 +22,7 @@ class DecodeJob:
         self.command = command
         self.canvases = list(command.canvases) if isinstance(command, Generate) else [command.canvas]
         self.has_started = False
-        self._num_open = len(self.open_seats())
+        self._num_open = len(self.open_slots())
 
     @property
     def ids(self) -> tuple[str, str]:
@@ -32,12 +32,12 @@ class DecodeJob:
     def is_finished(self) -> bool:
         return self._num_open == 0
 
-    def open_seats(self) -> dict[int, int]:
-        """Each seat that needs a step, with its canvas's length."""
+    def open_slots(self) -> dict[int, int]:
+        """Each slot that needs a step, with its canvas's length."""
         return {i: canvas.length for i, canvas in enumerate(self.canvases) if not canvas.is_complete}
 
     def already_done(self) -> list[Event]:
-        """What is to be said before the first step of canvases that need none."""
+        """The events, before the first step, of canvases that need none."""
         if isinstance(self.command, Rank):
             return []
         return [SampleDone(*self.ids, i, 0) for i, canvas in enumerate(self.canvases) if canvas.is_complete]
@@ -46,7 +46,7 @@ class DecodeJob:
         return Finished(*self.ids) if isinstance(self.command, Generate) else Ranked(*self.ids, ())
 
     def advance(self, index: int, result: Result) -> tuple[list[Event], bool]:
-        """Puts a canvas's step on the books: what is to be said of it, and whether it needs no further one."""
+        """Records a canvas's step; gives the events to emit, and whether the canvas is complete."""
         assert isinstance(result, StepResult)
         self.canvases[index] = result.canvas
         events: list[Event] = [Revealed(*self.ids, index, result.reveals)]
@@ -65,8 +65,8 @@ class ScoreJob:
         self._chains = list(command.chains)
         self._orders = [chain.order_ahead() for chain in command.chains]
         sizes = [1 if order is None else len(order) for order in self._orders]
-        self._first_seats = list(accumulate(sizes, initial=0))
-        self._num_open = len(self.open_seats())
+        self._first_slots = list(accumulate(sizes, initial=0))
+        self._num_open = len(self.open_slots())
 
     @property
     def ids(self) -> tuple[str, str]:
@@ -76,13 +76,13 @@ class ScoreJob:
     def is_finished(self) -> bool:
         return self._num_open == 0
 
-    def open_seats(self) -> dict[int, int]:
-        """Each seat that needs a step, with its canvas's length."""
+    def open_slots(self) -> dict[int, int]:
+        """Each slot that needs a step, with its canvas's length."""
         lengths = {}
         for index, chain in enumerate(self._chains):
             if not chain.is_complete:
-                seats = range(self._first_seats[index], self._first_seats[index + 1])
-                lengths.update(dict.fromkeys(seats, chain.canvas.length))
+                slots = range(self._first_slots[index], self._first_slots[index + 1])
+                lengths.update(dict.fromkeys(slots, chain.canvas.length))
         return lengths
 
     def already_done(self) -> list[Event]:
@@ -91,24 +91,24 @@ class ScoreJob:
     def last_event(self) -> Event:
         return Finished(*self.ids)
 
-    def chain(self, seat: int) -> Chain:
-        """What this seat steps next."""
-        index = self._index(seat)
+    def chain(self, slot: int) -> Chain:
+        """What this slot steps next."""
+        index = self._index(slot)
         order = self._orders[index]
         chain = self._chains[index]
-        return chain if order is None else chain.link(order, seat - self._first_seats[index])
+        return chain if order is None else chain.link(order, slot - self._first_slots[index])
 
-    def advance(self, seat: int, result: Result) -> tuple[list[Event], bool]:
-        """Puts a step on the books: what is to be said of it, and whether the seat needs no further one."""
+    def advance(self, slot: int, result: Result) -> tuple[list[Event], bool]:
+        """Records a step; gives the events to emit, and whether the slot is complete."""
         assert isinstance(result, ScoreResult)
-        index = self._index(seat)
+        index = self._index(slot)
         if self._orders[index] is None:
             self._chains[index] = result.chain
         self._num_open -= result.chain.is_complete
         return [Scored(*self.ids, index, result.term)], result.chain.is_complete
 
-    def _index(self, seat: int) -> int:
-        return bisect_right(self._first_seats, seat) - 1
+    def _index(self, slot: int) -> int:
+        return bisect_right(self._first_slots, slot) - 1
 
 
 Job = DecodeJob | ScoreJob

@@ -1,4 +1,4 @@
-"""Models in memory, warm and checked: what the worker steps with. Knows no request, no queue and no HTTP."""
+"""Models in memory, warm and checked: what the worker steps with."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

@@ -2,7 +2,7 @@
 
 The rounding of a matrix product may depend on its shape, so the same canvas could get other logits in a batch of 1 than
 in a batch of 8. Here a batch is padded to one of a few sizes and a canvas to its own length bucket, and at warm-up it
-is measured, bit for bit, which sizes agree with each other in every row. Knows no canvas, no scheduler and no request.
+is measured, bit for bit, which sizes agree with each other in every row.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Both stages of a denoiser, recorded once a shape and replayed without Python in between. Knows no canvas, no request.
+"""Both stages of a denoiser, recorded once a shape and replayed without Python in between.
 
 A small network's forward on a CPU is mostly the cost of calling it: some forty operations of a few microseconds each.
 `torch.jit.trace` replays the same kernels in half the time, with the same bits, and shares the weights. What was tried

@@ -1,4 +1,4 @@
-"""Every way in which a request can fail, as the one shape users see. Knows no route and no engine.
+"""Every way in which a request can fail, in the one shape that users see.
 
 `{"error": {"type": ..., "message": ..., "param": ...}}`; the message is one line, `param` names the field to blame or
 is null. What went wrong inside is for the log alone.
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.lingering import LingeringResponse
+from service.unread_body import UnreadBodyResponse
 
 _LONGEST_PATH = 200  # characters of a path that a message repeats
 
@@ -89,16 +89,26 @@ class ErrorReply(BaseModel):
 
 
 class ServiceError(Exception):
-    """A failure that is answered. The message is shown to the user, on one line."""
+    """A failure that is answered. The message is shown to the user, on one line.
+
+    `is_body_unread`: raised before the request's body was read, which its client may still be sending.
+    """
 
     def __init__(
-        self, kind: ErrorType, message: str, *, param: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        kind: ErrorType,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        is_body_unread: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = " ".join(message.split())
         self.param = param
         self.headers = dict(headers or {})
+        self.is_body_unread = is_body_unread
 
     @property
     def status(self) -> int:
@@ -125,7 +135,7 @@ def error_response(error: ServiceError) -> JSONResponse:
         headers.setdefault("retry-after", str(RETRY_AFTER_SECONDS[error.kind]))
     if error.kind == "draining":
         headers["connection"] = "close"  # a client that keeps its connection would come back here
-    response = LingeringResponse if error.kind == "payload_too_large" else JSONResponse
+    response = UnreadBodyResponse if error.is_body_unread else JSONResponse
     return response(error.body(), status_code=error.status, headers=headers)
 
 
@@ -148,4 +158,5 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         own = ServiceError("not_found", f"there is nothing at {shown}; /docs lists what there is")
     else:
         own = ServiceError("invalid_request", str(error.detail))
+    own.is_body_unread = True
     return await on_service_error(request, own)

@@ -1,6 +1,6 @@
-"""One admitted request on its way: the events its reader has not taken yet, and when things happened.
+"""One admitted request that is not answered yet: the events its reader has not taken, and when things happened.
 
-Lives in the event loop. Knows no engine and no HTTP.
+Lives in the event loop.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from service.errors import ServiceError
 from service.messages import Finished, Ranked, RequestEvent, Revealed
 
 
-class Flight:
+class PendingRequest:
     """Filled by the dispatcher, emptied by one reader. Times are the event loop's, in seconds.
 
     `buffer_events` bounds the reveals a slow reader may lag behind; None where the reader only collects, which is woken

@@ -1,4 +1,4 @@
-"""What crosses the engine's boundary: plain frozen values, picklable and JSON-able. Knows no HTTP, no torch, no thread.
+"""What crosses the engine's boundary: plain frozen values, picklable and JSON-able. Needs no torch.
 
 A request's life: `Generate` goes in; `Started` comes back when its first step begins, `Revealed` in the step in which
 positions became known, `SampleDone` for each finished canvas, and at the end exactly one `Finished` or `Failed`, unless
@@ -7,7 +7,9 @@ is answered as `Generate` is, with `Scored` for what each step found out.
 Everything about a request names the weights it was computed with.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from model.canvas import Canvas, Reveal
 from model.chain import Chain, Term
@@ -57,7 +59,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Forget the request before the next step. Nothing more is said about it."""
+    """Forget the request before the next step. No more events of it follow."""
 
     request_id: str
 
@@ -88,13 +90,13 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The worker is gone: no request in its hands will be answered by it. `message` is for the log."""
+    """The worker is gone: it answers none of the requests it held. `message` is for the log."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class Heartbeat:
     """The worker is alive and has nothing to do."""
 
 
@@ -159,7 +161,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class StepStats:
     """One denoising step over a batch, to generate, to score or to rank, for the metrics. Also a sign of life.
 
     `num_positions` counts what the forward passes computed, padding included; `num_useful_positions` the canvases' own,
@@ -173,5 +175,29 @@ class Stepped:
     num_revealed: int
 
 
+@dataclass(frozen=True, slots=True)
+class BatchRetried:
+    """A batch failed as a whole and was stepped one by one. `cause` is for the log.
+
+    `max_batch` is the largest batch of this model and padded length from now on, where the cause was memory; else None.
+    """
+
+    model: str
+    length: int
+    num_canvases: int
+    cause: str
+    max_batch: int | None
+
+
 RequestEvent = Started | Revealed | SampleDone | Finished | Ranked | Scored | Failed
-Event = RequestEvent | Loaded | Ready | Died | Beat | Stepped
+Event = RequestEvent | Loaded | Ready | Died | Heartbeat | StepStats | BatchRetried
+Emit = Callable[[Sequence[Event]], None]
+
+
+class EnginePort(Protocol):
+    """What the HTTP side needs of an engine. `emit` may be called from any thread."""
+
+    def start(self, emit: Emit) -> None: ...
+    def send(self, command: Command) -> None: ...
+    def is_alive(self) -> bool: ...
+    def join(self, timeout_seconds: float) -> None: ...

@@ -1,4 +1,4 @@
-"""All metrics of one server, in a registry of its own. Knows no request: whoever sees something happen says so here.
+"""All metrics of one server, in a registry of its own. They are updated where things happen.
 
 Buckets start at half a millisecond, which is what a step takes. No label holds an id or a prompt.
 """
@@ -16,6 +16,7 @@ from prometheus_client import (
 )
 
 from service.errors import FAILURE_REASONS, FailureReason
+from service.messages import StepStats
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -26,7 +27,7 @@ class Metrics:
     """Counters, histograms and gauges, named as the contract has them."""
 
     def __init__(self) -> None:
-        # Created times are a second gauge beside every counter, and tell nothing that we need.
+        # Created times are a second gauge beside every counter, and of no use here.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
         ProcessCollector(registry=self.registry)
@@ -51,12 +52,22 @@ class Metrics:
         self.denoising_steps = self._count("denoising_steps", "Steps of single canvases.")
         self.revealed_tokens = self._count("revealed_tokens", "Positions revealed.")
         self.forward_positions = self._count("forward_positions", "Positions computed, padding included.")
+        self.batches_retried = self._count("batches_retried", "Batches that failed and were stepped one by one.")
         self.build_info = Gauge(
             "unveil_build_info", "What is running; always 1.", ["version", "device", "model"], registry=self.registry
         )
 
     def failed(self, reason: FailureReason) -> None:
         self.failures.labels(reason).inc()
+
+    def count_step(self, step: StepStats) -> None:
+        self.step_seconds.observe(step.seconds)
+        self.step_batch_size.observe(step.num_canvases)
+        if step.num_positions:
+            self.padding_ratio.observe(max(0.0, 1 - step.num_useful_positions / step.num_positions))
+        self.denoising_steps.inc(step.num_canvases)
+        self.revealed_tokens.inc(step.num_revealed)
+        self.forward_positions.inc(step.num_positions)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """A gauge that is read when it is asked for, so that it cannot go stale."""

@@ -1,4 +1,4 @@
-"""Around every request: its id, its log line, its metrics, and the last net under it. Knows no route."""
+"""Around every request: its id, its log line, its metrics, and an answer to exceptions that nobody caught."""
 
 import asyncio
 import re
@@ -13,12 +13,12 @@ from service.errors import ServiceError, error_response, internal_error
 from service.logs import get_logger
 from service.metrics import Metrics
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _QUIET = ("/health", "/health/live", "/health/ready", "/metrics")
 
 
 class RequestLog:
-    """ASGI middleware. An `x-request-id` that looks like one is taken over, else one is made."""
+    """ASGI middleware. A well-formed `x-request-id` is kept, otherwise one is generated."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
@@ -71,10 +71,10 @@ class RequestLog:
 
 
 def _without_prompt(param: str | None) -> str | None:
-    """A wrong column's name comes from the prompt, which is nobody's business in a log."""
+    """A wrong column's name comes from the prompt, which is never logged."""
     return None if param is None else param.partition(".")[0][:40]
 
 
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
-    return given if _SANE_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+    return given if _REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"

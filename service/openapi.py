@@ -1,10 +1,13 @@
-"""What /openapi.json says beyond what FastAPI finds out by itself: request bodies, and our errors. Knows no handler."""
+"""What /openapi.json has beyond what FastAPI infers: request bodies, and our errors."""
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from service.errors import ErrorReply
 from service.schemas import GenerateRequest, OrderRequest, ScoreRequest
@@ -40,14 +43,14 @@ def responses(*codes: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def takes(schema: type[BaseModel]) -> dict[str, Any]:
+def request_body(schema: type[BaseModel]) -> dict[str, Any]:
     """FastAPI's `openapi_extra` for a body that the handler reads by itself."""
     content = {"schema": {"$ref": _REF.format(model=schema.__name__)}}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def install(app: FastAPI, *, example_prompt: Any) -> None:
-    """Makes `app.openapi()` know the bodies that handlers read by themselves, with a prompt that can be served."""
+    """Serves /openapi.json, with the bodies that handlers read by themselves and a prompt that can be served."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -60,4 +63,8 @@ def install(app: FastAPI, *, example_prompt: Any) -> None:
             app.openapi_schema = document
         return app.openapi_schema
 
+    async def document(_: Request) -> Response:
+        return JSONResponse(await asyncio.to_thread(app.openapi))  # made at the first request, which takes long
+
     app.openapi = openapi  # type: ignore[method-assign]
+    app.add_route("/openapi.json", document, include_in_schema=False)

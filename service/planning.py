@@ -1,4 +1,4 @@
-"""A valid request and a served model -> canvases to decode, each with its own seed. Knows no queue and no engine."""
+"""A valid request and a served model -> canvases to decode, each with its own seed."""
 
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -9,7 +9,7 @@ from model.seeds import derive_seed, draw_seed
 from model.tokenizers.base import Template
 from service.catalog import Model
 from service.errors import ServiceError
-from service.schemas import GenerateRequest, OrderRequest, ScoreRequest
+from service.schemas import NUM_ORDERS, GenerateRequest, OrderRequest, ScoreRequest
 from service.settings import Settings
 
 _MAX_STEPS = 1_000  # unless more positions are hidden
@@ -46,6 +46,21 @@ class Plan:
         return tuple(sample.canvas for sample in self.samples)
 
 
+def num_canvases(request: GenerateRequest | OrderRequest | ScoreRequest, settings: Settings) -> int:
+    """How many canvases or chains a request asks for, before anything of it is looked at."""
+    if isinstance(request, OrderRequest):
+        return 1
+    each = request.num_samples if isinstance(request, GenerateRequest) else num_orders_of(request, settings)
+    return each * len(request.prompt) if isinstance(request.prompt, list) else each
+
+
+def num_orders_of(request: ScoreRequest, settings: Settings) -> int:
+    """As asked for, or the default."""
+    if request.num_orders is not None:
+        return request.num_orders
+    return min(NUM_ORDERS, settings.max_num_orders) if request.is_order_drawn else 1
+
+
 def plan_generation(request: GenerateRequest, model: Model, settings: Settings) -> Plan:
     """Raises ServiceError (422) naming the field, down to the column, that cannot be served."""
     prompts = prompts_of(request, settings)
@@ -77,7 +92,7 @@ def deadline(timeout_seconds: float | None, settings: Settings) -> float:
     if timeout_seconds > settings.max_timeout_seconds:
         raise ServiceError(
             "invalid_request",
-            f"timeout_seconds is at most {settings.max_timeout_seconds:g} here",
+            f"timeout_seconds must be at most {settings.max_timeout_seconds:g} here",
             param="timeout_seconds",
         )
     return timeout_seconds
@@ -85,7 +100,7 @@ def deadline(timeout_seconds: float | None, settings: Settings) -> float:
 
 def _check_size(request: GenerateRequest, num_prompts: int, settings: Settings) -> None:
     if request.num_samples > settings.max_num_samples:
-        message = f"num_samples is at most {settings.max_num_samples} here"
+        message = f"num_samples must be at most {settings.max_num_samples} here"
         raise ServiceError("invalid_request", message, param="num_samples")
     num_canvases = num_prompts * request.num_samples
     if num_canvases > settings.queue_capacity:
@@ -126,7 +141,7 @@ def order_of(request: GenerateRequest | ScoreRequest, positions: list[int], what
     if isinstance(request.order, str):
         return {"order": request.order, "explicit_order": None, "order_temperature": temperature}
     if sorted(request.order) != positions:
-        message = f"order lists every {what} {_listed(positions)}"
+        message = f"order must list every {what} {_listed(positions)}"
         raise ServiceError("invalid_request", message, param="order")
     return {"order": "explicit", "explicit_order": tuple(request.order), "order_temperature": temperature}
 
@@ -149,7 +164,7 @@ def _check_steps(steps: int | None, num_hidden: int) -> None:
     """The sampler passes over idle time steps within one forward, during which nobody else is served."""
     most = max(_MAX_STEPS, num_hidden)
     if steps is not None and steps > most:
-        raise ServiceError("invalid_request", f"steps is at most {most} here", param="steps")
+        raise ServiceError("invalid_request", f"steps must be at most {most} here", param="steps")
 
 
 def _listed(positions: list[int]) -> str:

@@ -1,13 +1,13 @@
-"""Engine events -> what users read, the same values whole and streamed. Knows no transport and no clock."""
+"""Engine events -> the content of replies, the same values whole and streamed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from model.canvas import Reveal
 from model.tokenizers.base import Value
 from service.catalog import Model
-from service.messages import Revealed, SampleDone
+from service.messages import RequestEvent, Revealed, SampleDone
 from service.planning import Plan
 
 
@@ -22,18 +22,17 @@ class Composer:
         self._logprobs: list[list[float]] = [[] for _ in plan.samples]
         self._num_steps = 0
 
-    def start(self) -> list[dict[str, Any]]:
-        """What a stream's `start` says of each sample: `canvas` has the known values and null where `hidden` is."""
-        return [
-            {
-                "prompt_index": sample.prompt_index,
-                "sample_index": sample.sample_index,
-                "seed": sample.canvas.seed,
-                "canvas": self._values(index),
-                "hidden": [i for i, is_hidden in enumerate(sample.canvas.hidden) if is_hidden],
-            }
-            for index, sample in enumerate(self._plan.samples)
-        ]
+    def start(self) -> Iterator[dict[str, Any]]:
+        """What a stream's `start` says of each sample: `canvas` has the known values and null where `hidden` is. To be
+        asked before anything is revealed; samples of one prompt share their lists."""
+        template, shared = None, dict[str, Any]()
+        for sample in self._plan.samples:
+            if sample.template is not template:
+                template = sample.template
+                hidden = [i for i, is_hidden in enumerate(template.hidden) if is_hidden]
+                shared = {"canvas": [template.known.get(i) for i in range(len(template.tokens))], "hidden": hidden}
+            place = {"prompt_index": sample.prompt_index, "sample_index": sample.sample_index}
+            yield {**place, "seed": sample.canvas.seed, **shared}
 
     def names(self) -> list[str | None] | None:
         """The name of each position, or None where positions have none."""
@@ -69,6 +68,17 @@ class Composer:
             **logprob,
             "finish_reason": "complete",
         }
+
+    def reply(self, events: Iterable[RequestEvent]) -> dict[str, Any]:
+        """All of a finished reply but its head and its timings, its samples in the order of the request."""
+        done = []
+        for event in events:
+            if isinstance(event, Revealed):
+                self.revealed(event)
+            elif isinstance(event, SampleDone):
+                done.append(event)
+        samples = [self.sample(event) for event in sorted(done, key=lambda event: event.index)]
+        return {"samples": samples, "usage": self.usage()}
 
     def usage(self) -> dict[str, int]:
         return {

@@ -1,11 +1,11 @@
-"""The endpoints: read a request, have it planned, wait for its events, answer. Nothing is generated or scored here."""
+"""The endpoints: each reads a request, plans it, waits for its events and answers."""
 
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -16,21 +16,20 @@ from service.bodies import parse, read_body
 from service.catalog import Catalog, Model
 from service.dispatcher import Dispatcher
 from service.errors import ServiceError
-from service.flight import Flight
+from service.flight import PendingRequest
+from service.json_pieces import as_json, json_pieces
 from service.messages import (
     Finished,
     Generate,
     Rank,
     Ranked,
     RequestEvent,
-    Revealed,
-    SampleDone,
     Score,
     Scored,
 )
 from service.metrics import Metrics
-from service.openapi import EVENT_STREAM, responses, takes
-from service.planning import Plan, deadline, plan_generation, plan_order
+from service.openapi import EVENT_STREAM, request_body, responses
+from service.planning import deadline, num_canvases, plan_generation, plan_order
 from service.replies import Composer
 from service.schemas import (
     GenerateReply,
@@ -42,15 +41,18 @@ from service.schemas import (
     ScoreReply,
     ScoreRequest,
 )
-from service.score_planning import ScorePlan, plan_score
+from service.score_planning import plan_score
 from service.score_replies import ScoreComposer
 from service.settings import Settings
-from service.streaming import EventStream, as_json, stream_chunks, watch_client
+from service.streaming import EventStream, stream_chunks, watch_client
 
-INLINE_BYTES = 16_384  # larger bodies are read in a thread; below it, the thread's hop costs more than the reading
-INLINE_TOKENS = 4_096  # the same for writing replies
+INLINE_BYTES = (
+    4_096  # of a body that is parsed in the event loop; for a larger one, a thread's hop costs little beside it
+)
+INLINE_POSITIONS = 1_024  # the same for planning requests and writing replies: canvases x length
 
 Result = TypeVar("Result")
+AnyRequest = TypeVar("AnyRequest", GenerateRequest, OrderRequest, ScoreRequest)
 router = APIRouter()
 
 
@@ -65,12 +67,12 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """A generation request, read and planned."""
+class _Asked(Generic[AnyRequest]):
+    """A request that was read, and the model it is for; `num_positions`: canvases x length, at most."""
 
-    request: GenerateRequest
+    request: AnyRequest
     model: Model
-    plan: Plan
+    num_positions: int
     timeout_seconds: float
 
 
@@ -78,92 +80,89 @@ class _Work:
     "/generate",
     response_model=GenerateReply,
     responses={200: EVENT_STREAM, **responses(400, 404, 413, 422, 429, 500, 503, 504)},
-    openapi_extra=takes(GenerateRequest),
+    openapi_extra=request_body(GenerateRequest),
 )
 async def generate(request: Request) -> Response:
     """Completes a template: what is known stays, what is hidden is generated, in the order asked for."""
     service, arrived_at = _service(request), asyncio.get_running_loop().time()
-
-    def prepare(body: bytes) -> _Work:
-        parsed = parse(body, GenerateRequest)
-        model = service.catalog.get(parsed.model)
-        plan = plan_generation(parsed, model, service.settings)
-        return _Work(parsed, model, plan, deadline(parsed.timeout_seconds, service.settings))
-
-    work = await _read(request, service, prepare)
-    head = _head("gen", work.model)
+    asked = await _read(request, service, GenerateRequest)
+    wanted, model = asked.request, asked.model
+    plan = await _compute(lambda: plan_generation(wanted, model, service.settings), asked.num_positions)
+    head = _head("gen", model)
     bind_contextvars(id=head["id"])
-    flight = service.dispatcher.submit(
-        Generate(head["id"], work.model.name, work.model.weights_version, work.plan.canvases),
+    pending = service.dispatcher.submit(
+        Generate(head["id"], model.name, model.weights_version, plan.canvases),
         arrived_at=arrived_at,
-        timeout_seconds=work.timeout_seconds,
-        buffer_events=service.settings.stream_buffer_events if work.request.stream else None,
+        timeout_seconds=asked.timeout_seconds,
+        buffer_events=service.settings.stream_buffer_events if wanted.stream else None,
     )
-    composer = Composer(work.plan, work.model, has_logprobs=work.request.logprobs)
-    if work.request.stream:
-        return await _streamed(request, service, flight, composer, head)
-    return await _whole(request, service, flight, composer, head)
+    composer = Composer(plan, model, has_logprobs=wanted.logprobs)
+    if wanted.stream:
+        return await _streamed(request, service, pending, composer, head)
+    events = await _collect(request, service, pending)
+
+    def compose() -> Response:
+        return _json({**head, **composer.reply(events), "timings": pending.timings()}, asked.num_positions)
+
+    return await _compute(compose, asked.num_positions)
 
 
 @router.post(
     "/order",
     response_model=OrderReply,
     responses=responses(400, 404, 413, 422, 429, 500, 503, 504),
-    openapi_extra=takes(OrderRequest),
+    openapi_extra=request_body(OrderRequest),
 )
 async def order(request: Request) -> Response:
     """The model's own probability of each hidden position to be revealed next."""
     service, arrived_at = _service(request), asyncio.get_running_loop().time()
-
-    def prepare(body: bytes) -> tuple[Model, Rank, float]:
-        parsed = parse(body, OrderRequest)
-        model = service.catalog.get(parsed.model)
-        rank = Rank(f"order-{uuid.uuid4().hex}", model.name, model.weights_version, plan_order(parsed, model))
-        return model, rank, deadline(parsed.timeout_seconds, service.settings)
-
-    model, rank, timeout_seconds = await _read(request, service, prepare)
-    bind_contextvars(id=rank.request_id)
-    flight = service.dispatcher.submit(rank, arrived_at=arrived_at, timeout_seconds=timeout_seconds)
-    ranked = (await _collect(request, service, flight))[-1]
+    asked = await _read(request, service, OrderRequest)
+    model = asked.model
+    canvas = await _compute(lambda: plan_order(asked.request, model), asked.num_positions)
+    head = _head("order", model)
+    bind_contextvars(id=head["id"])
+    command = Rank(head["id"], model.name, model.weights_version, canvas)
+    pending = service.dispatcher.submit(command, arrived_at=arrived_at, timeout_seconds=asked.timeout_seconds)
+    ranked = (await _collect(request, service, pending))[-1]
     assert isinstance(ranked, Ranked)
-    positions = [
-        {"position": position, "name": model.tokenizer.name(position), "probability": probability}
-        for position, probability in sorted(ranked.probabilities, key=lambda pair: (-pair[1], pair[0]))
-    ]
-    return JSONResponse({**_head("order", model), "id": rank.request_id, "positions": positions})
+
+    def compose() -> Response:
+        positions = [
+            {"position": position, "name": model.tokenizer.name(position), "probability": probability}
+            for position, probability in sorted(ranked.probabilities, key=lambda pair: (-pair[1], pair[0]))
+        ]
+        return _json({**head, "positions": positions}, asked.num_positions)
+
+    return await _compute(compose, asked.num_positions)
 
 
 @router.post(
     "/score",
     response_model=ScoreReply,
     responses=responses(400, 404, 413, 422, 429, 500, 503, 504),
-    openapi_extra=takes(ScoreRequest),
+    openapi_extra=request_body(ScoreRequest),
 )
 async def score(request: Request) -> Response:
     """What the known positions cost in nats, along one order exactly, or over drawn orders with a standard error."""
     service, arrived_at = _service(request), asyncio.get_running_loop().time()
-
-    def prepare(body: bytes) -> tuple[Model, ScorePlan, float]:
-        parsed = parse(body, ScoreRequest)
-        model = service.catalog.get(parsed.model)
-        return model, plan_score(parsed, model, service.settings), deadline(parsed.timeout_seconds, service.settings)
-
-    model, plan, timeout_seconds = await _read(request, service, prepare)
+    asked = await _read(request, service, ScoreRequest)
+    model = asked.model
+    plan = await _compute(lambda: plan_score(asked.request, model, service.settings), asked.num_positions)
     head = _head("score", model)
     bind_contextvars(id=head["id"])
     command = Score(head["id"], model.name, model.weights_version, plan.chains)
-    flight = service.dispatcher.submit(command, arrived_at=arrived_at, timeout_seconds=timeout_seconds)
-    events = await _collect(request, service, flight)
+    pending = service.dispatcher.submit(command, arrived_at=arrived_at, timeout_seconds=asked.timeout_seconds)
+    events = await _collect(request, service, pending)
 
     def compose() -> Response:
         composer = ScoreComposer(plan, model)
         for event in events:
             if isinstance(event, Scored):
                 composer.add(event)
-        timings = {name: seconds for name, seconds in flight.timings().items() if name != "first_reveal_seconds"}
-        return JSONResponse({**head, **composer.reply(), "timings": timings})
+        timings = {name: seconds for name, seconds in pending.timings().items() if name != "first_reveal_seconds"}
+        return _json({**head, **composer.reply(), "timings": timings}, asked.num_positions)
 
-    return compose() if len(events) <= INLINE_TOKENS else await asyncio.to_thread(compose)
+    return await _compute(compose, asked.num_positions)
 
 
 @router.head("/v1/models", include_in_schema=False)
@@ -203,62 +202,65 @@ async def metrics(request: Request) -> Response:
     return Response(_service(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _read(request: Request, service: Service, prepare: Callable[[bytes], Result]) -> Result:
-    """The request's body, prepared; in a thread where that may take long. Raises ServiceError."""
-    for name in request.query_params:
-        raise ServiceError("invalid_request", "no parameters in the address: all fields go into the body", param=name)
-    settings = service.settings
+async def _read(request: Request, service: Service, schema: type[AnyRequest]) -> _Asked[AnyRequest]:
+    """The request, read and valid as far as its schema goes. Raises ServiceError, before the body is there where it
+    would not be admitted anyway."""
+    settings, dispatcher = service.settings, service.dispatcher
+    try:
+        for name in request.query_params:
+            message = "no parameters in the address: all fields go into the body"
+            raise ServiceError("invalid_request", message, param=name)
+        dispatcher.check_room()
+    except ServiceError as error:
+        error.is_body_unread = True
+        raise
     body = await read_body(request, settings.max_body_bytes, timeout_seconds=settings.default_timeout_seconds)
-    service.dispatcher.check_ready()
-    if len(body) <= INLINE_BYTES:
-        return prepare(body)
-    return await asyncio.to_thread(prepare, body)
+    dispatcher.check_room()
+    parsed = parse(body, schema) if len(body) <= INLINE_BYTES else await asyncio.to_thread(parse, body, schema)
+    model = service.catalog.get(parsed.model)
+    timeout_seconds = deadline(parsed.timeout_seconds, settings)
+    size = num_canvases(parsed, settings)
+    if size <= settings.queue_capacity:  # else it is refused for good
+        dispatcher.check_room(size)
+    return _Asked(parsed, model, size * model.manifest.length, timeout_seconds)
 
 
-async def _whole(
-    request: Request, service: Service, flight: Flight, composer: Composer, head: dict[str, Any]
-) -> Response:
-    events = await _collect(request, service, flight)
+async def _compute(work: Callable[[], Result], num_positions: int) -> Result:
+    """What `work` gives; from a thread where it would hold the event loop for more than a few milliseconds."""
+    return work() if num_positions <= INLINE_POSITIONS else await asyncio.to_thread(work)
 
-    def compose() -> Response:
-        samples: dict[int, bytes] = {}  # as JSON, one by one: a thread that writes much of it at once stops all others
-        for event in events:
-            if isinstance(event, Revealed):
-                composer.revealed(event)
-            elif isinstance(event, SampleDone):
-                samples[event.index] = as_json(composer.sample(event))
-        done = as_json({"usage": composer.usage(), "timings": flight.timings()})
-        written = b",".join(samples[index] for index in sorted(samples))
-        body = as_json(head)[:-1] + b',"samples":[' + written + b"]," + done[1:]
-        return Response(body, media_type="application/json")
 
-    num_tokens = sum(len(event.reveals) for event in events if isinstance(event, Revealed))
-    return compose() if num_tokens <= INLINE_TOKENS else await asyncio.to_thread(compose)
+def _json(reply: Mapping[str, Any], num_positions: int) -> Response:
+    """A large one is written list entry by list entry: who writes it at once holds the event loop, even in a thread."""
+    if num_positions <= INLINE_POSITIONS:
+        return Response(as_json(reply), media_type="application/json")
+    fields = ((name, iter(value) if isinstance(value, list) else value) for name, value in reply.items())
+    return Response(b"".join(json_pieces(fields)), media_type="application/json")
 
 
 async def _streamed(
-    request: Request, service: Service, flight: Flight, composer: Composer, head: dict[str, Any]
+    request: Request, service: Service, pending: PendingRequest, composer: Composer, head: dict[str, Any]
 ) -> Response:
     """Waits for the first step, so that what fails before it is a plain HTTP error."""
-    watch = watch_client(request, lambda: service.dispatcher.abort(flight, _gone()))
+    watch = watch_client(request, lambda: service.dispatcher.abort(pending, _gone()))
     try:
-        first = await flight.take()
+        first = await pending.take()
     except BaseException:
         watch.cancel()
         raise
 
     def note_error(error: ServiceError) -> None:
         request.scope["unveil.error"] = error
-        service.dispatcher.abort(flight, error)
+        service.dispatcher.abort(pending, error)
 
     def end(is_slow: bool) -> None:
         watch.cancel()
         if is_slow:
             note_error(ServiceError("slow_reader", "the stream was not read"))
-        service.dispatcher.abort(flight, _gone())
+        service.dispatcher.abort(pending, _gone())
 
     chunks = stream_chunks(
-        flight,
+        pending,
         composer,
         first,
         head=head,
@@ -268,17 +270,17 @@ async def _streamed(
     return EventStream(chunks, write_timeout_seconds=service.settings.stream_write_timeout_seconds, on_end=end)
 
 
-async def _collect(request: Request, service: Service, flight: Flight) -> list[RequestEvent]:
+async def _collect(request: Request, service: Service, pending: PendingRequest) -> list[RequestEvent]:
     """All events of a request up to its end. Raises the ServiceError it failed with."""
-    watch = watch_client(request, lambda: service.dispatcher.abort(flight, _gone()))
+    watch = watch_client(request, lambda: service.dispatcher.abort(pending, _gone()))
     events: list[RequestEvent] = []
     try:
         while not (events and isinstance(events[-1], Finished | Ranked)):
-            events += await flight.take()
+            events += await pending.take()
         return events
     finally:
         watch.cancel()
-        service.dispatcher.abort(flight, _gone())
+        service.dispatcher.abort(pending, _gone())
 
 
 def _service(request: Request) -> Service:

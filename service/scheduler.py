@@ -1,8 +1,8 @@
 """Which canvases step together. Pure: knows no clock, no torch, no HTTP, and not what a step does.
 
-Everything is decided anew at every step, so requests join and leave at every step. A batch holds canvases of one lane
-only: one model, one length bucket, one kind of work. Lanes take turns. Inside a lane the seats go round by round, in
-order of arrival: first the first unfinished canvas of every request, then the second of every request, and so on. So
+Everything is decided anew at every step, so requests join and leave at every step. A batch holds slots of one
+`BatchKey` only: one model, one length bucket, one kind of work. Keys take turns. The slots of a key go round by round,
+in order of arrival: first the first unfinished slot of every request, then the second of every request, and so on. So
 the oldest request always advances (no starvation), and a request of a thousand canvases does not make the next wait
 for all of them (no head-of-line blocking). A paused canvas loses nothing: it is a plain value.
 
@@ -22,9 +22,9 @@ Kind = Literal["generate", "rank", "score"]
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """What must agree for two canvases to step together. `length` is the padded one; one forward takes `most` canvases
-    of it, so that a step's cost is bounded whatever the length."""
+class BatchKey:
+    """What must agree for two slots to step together. `length` is the padded one; one forward takes `most` canvases of
+    it, so that a step's cost is bounded whatever the length."""
 
     model: str
     length: int
@@ -33,80 +33,87 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """Canvas `index` of a request."""
+class Slot:
+    """What one row of a batch steps: canvas `index` of a request, or one of a score's chains."""
 
     request_id: str
     index: int
 
 
 class Scheduler:
-    """Holds the seats of all unfinished canvases."""
+    """Holds all unfinished slots."""
 
     def __init__(self, *, max_batch: int) -> None:
         assert max_batch >= 1
         self._max_batch = max_batch
-        self._lanes: dict[Lane, dict[str, dict[int, None]]] = {}  # lane -> request -> its seats, both by arrival
-        self._lanes_of: dict[str, set[Lane]] = {}
-        self._chosen: dict[tuple[Lane, int], tuple[Seat, ...]] = {}  # by lane and limit, until its seats change
-
-    def __len__(self) -> int:
-        return sum(len(seats) for requests in self._lanes.values() for seats in requests.values())
+        self._slots: dict[BatchKey, dict[str, dict[int, None]]] = {}  # key -> request -> its slots, both by arrival
+        self._keys_of: dict[str, set[BatchKey]] = {}
+        self._limits: dict[tuple[str, int], int] = {}  # by model and length, where batches were halved
+        self._chosen: dict[tuple[BatchKey, int], tuple[Slot, ...]] = {}  # by key and limit, until its slots change
 
     @property
     def is_idle(self) -> bool:
-        return not self._lanes
+        return not self._slots
 
-    def join(self, request_id: str, seats: Mapping[int, Lane]) -> None:
-        """Adds a request, the youngest of all, with the lane of each of its canvases."""
-        assert request_id not in self._lanes_of
+    def join(self, request_id: str, slots: Mapping[int, BatchKey]) -> None:
+        """Adds a request, the youngest of all, with the key of each of its slots."""
+        assert request_id not in self._keys_of
         self._chosen.clear()
-        self._lanes_of[request_id] = set(seats.values())
-        for index, lane in seats.items():
-            self._lanes.setdefault(lane, {}).setdefault(request_id, {})[index] = None
+        self._keys_of[request_id] = set(slots.values())
+        for index, key in slots.items():
+            self._slots.setdefault(key, {}).setdefault(request_id, {})[index] = None
 
-    def leave(self, seat: Seat, lane: Lane) -> None:
-        """Frees the seat of a finished canvas."""
+    def leave(self, slot: Slot, key: BatchKey) -> None:
+        """Takes a finished slot out."""
         self._chosen.clear()
-        seats = self._lanes[lane][seat.request_id]
-        del seats[seat.index]
-        if not seats:
-            self._forget(seat.request_id, lane)
+        slots = self._slots[key][slot.request_id]
+        del slots[slot.index]
+        if not slots:
+            self._forget(slot.request_id, key)
 
     def drop(self, request_id: str) -> None:
-        """Frees all seats of a request. A request that has none is no error: it may just have finished."""
+        """Takes all slots of a request out. A request that has none is no error: it may just have finished."""
         self._chosen.clear()
-        for lane in tuple(self._lanes_of.get(request_id, ())):
-            self._forget(request_id, lane)
+        for key in tuple(self._keys_of.get(request_id, ())):
+            self._forget(request_id, key)
 
-    def next_batch(self) -> tuple[Lane, tuple[Seat, ...]] | None:
-        """The seats to step now; None where there is nothing to do. Gives the lane's turn to the next one."""
-        if not self._lanes:
+    def next_batch(self) -> tuple[BatchKey, tuple[Slot, ...]] | None:
+        """The slots to step now; None where there is nothing to do. The turn then goes to the next key."""
+        if not self._slots:
             return None
-        lane = next(iter(self._lanes))
-        requests = self._lanes.pop(lane)
-        self._lanes[lane] = requests
-        limit = self._limit(lane)
-        if (lane, limit) not in self._chosen:
-            self._chosen[lane, limit] = tuple(islice(_rounds(requests), limit))
-        return lane, self._chosen[lane, limit]
+        key = next(iter(self._slots))
+        requests = self._slots.pop(key)
+        self._slots[key] = requests
+        limit = self._limit(key)
+        if (key, limit) not in self._chosen:
+            self._chosen[key, limit] = tuple(islice(_rounds(requests), limit))
+        return key, self._chosen[key, limit]
 
-    def _limit(self, lane: Lane) -> int:
-        most = min(self._max_batch, lane.most)
-        if lane.kind == "score" and any(other.kind == "generate" for other in self._lanes):
+    def halve(self, key: BatchKey) -> int:
+        """Halves the largest batch of this model and length, for every kind of work and for good; gives it."""
+        most = max(1, self._most(key) // 2)
+        self._limits[key.model, key.length] = most
+        return most
+
+    def _most(self, key: BatchKey) -> int:
+        return min(self._limits.get((key.model, key.length), self._max_batch), key.most, self._max_batch)
+
+    def _limit(self, key: BatchKey) -> int:
+        most = self._most(key)
+        if key.kind == "score" and any(other.kind == "generate" for other in self._slots):
             return max(1, most // _SCORE_PART)
         return most
 
-    def _forget(self, request_id: str, lane: Lane) -> None:
-        del self._lanes[lane][request_id]
-        if not self._lanes[lane]:
-            del self._lanes[lane]
-        self._lanes_of[request_id].discard(lane)
-        if not self._lanes_of[request_id]:
-            del self._lanes_of[request_id]
+    def _forget(self, request_id: str, key: BatchKey) -> None:
+        del self._slots[key][request_id]
+        if not self._slots[key]:
+            del self._slots[key]
+        self._keys_of[request_id].discard(key)
+        if not self._keys_of[request_id]:
+            del self._keys_of[request_id]
 
 
-def _rounds(requests: Mapping[str, Iterable[int]]) -> Iterable[Seat]:
+def _rounds(requests: Mapping[str, Iterable[int]]) -> Iterable[Slot]:
     waiting = {request_id: iter(indices) for request_id, indices in requests.items()}
     for _ in count():
         for request_id, indices in tuple(waiting.items()):
@@ -114,6 +121,6 @@ def _rounds(requests: Mapping[str, Iterable[int]]) -> Iterable[Seat]:
             if index is None:
                 del waiting[request_id]
             else:
-                yield Seat(request_id, index)
+                yield Slot(request_id, index)
         if not waiting:
             return

@@ -1,7 +1,7 @@
-"""What the API takes and gives, as pydantic models: the contract, and the source of /openapi.json. Knows no model.
+"""Requests and replies of the API as pydantic models: the contract, and the source of /openapi.json.
 
-Requests are strict (no coercion) and closed (an unknown field is refused). What only a served model can tell, a
-column's name say, is checked in `service.planning`.
+Requests are strict (no coercion) and closed (an unknown field is refused). What depends on the served model, a
+column's name for example, is checked in `service.planning`.
 """
 
 from typing import Annotated, Any, Literal, Self, get_args
@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from model.canvas import MAX_SEED, OrderPolicy
 
 OrderName = Literal["learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy"]
-Order = OrderName | list[Annotated[int, Field(ge=0)]]
+# The first wrong position ends it: an error for each of very many takes seconds, and memory.
+Order = OrderName | Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]
 assert {*get_args(OrderName), "explicit"} == set(get_args(OrderPolicy))
 
 NUM_ORDERS = 16  # drawn where a request names no number
@@ -20,7 +21,7 @@ _STRIDES = ("tokens_per_step", "steps", "threshold")
 
 
 class FieldError(ValueError):
-    """A value that does not go with the others; `param` is the field to blame."""
+    """A value that is not valid with the others; `param` is the field to blame."""
 
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message)
@@ -52,8 +53,8 @@ class GenerateRequest(_Request):
     steps: int | None = Field(
         default=None,
         ge=1,
-        description="Time steps: at most 1000, or as many as positions are hidden. The order's law is the schedule's; "
-        "the time grid adapts to each canvas, so that every step is expected to reveal an equal share.",
+        description="Time steps: at most 1000, or as many as positions are hidden. The order's distribution is the "
+        "schedule's; the time grid adapts to each canvas, so that every step is expected to reveal an equal share.",
     )
     threshold: float | None = Field(
         default=None,
@@ -76,7 +77,7 @@ class GenerateRequest(_Request):
             raise FieldError(f"{strides[0]} and {strides[1]} exclude each other", param=strides[1])
         _check_order_temperature(self.order, self.order_temperature)
         if self.threshold is not None and self.threshold > 1 and self.order != "entropy":
-            raise FieldError("threshold takes 0 to 1, except with order entropy", param="threshold")
+            raise FieldError("threshold must be between 0 and 1, except with order entropy", param="threshold")
         return self
 
 
@@ -119,18 +120,18 @@ class ScoreRequest(_Request):
         if self.num_orders not in (None, 1) and not self.is_order_drawn:
             order = self.order if isinstance(self.order, str) else "given as a list"
             at = " at order_temperature 0" if order == "learned" else ""
-            raise FieldError(f"num_orders takes null or 1 here: order {order}{at} is one order", param="num_orders")
+            raise FieldError(f"num_orders must be null or 1 here: order {order}{at} is one order", param="num_orders")
         return self
 
 
 def _check_temperature(name: str, temperature: float | None) -> None:
     if 0 < (temperature or 0) < _LOWEST_TEMPERATURE:
-        raise FieldError(f"{name} takes 0, or at least {_LOWEST_TEMPERATURE}", param=name)
+        raise FieldError(f"{name} must be 0, or at least {_LOWEST_TEMPERATURE}", param=name)
 
 
 def _check_order_temperature(order: Order, order_temperature: float | None) -> None:
     if order_temperature is not None and order != "learned":
-        raise FieldError("order_temperature goes with order learned only", param="order_temperature")
+        raise FieldError("order_temperature is only valid with order learned", param="order_temperature")
 
 
 class _Reply(BaseModel):

@@ -1,4 +1,4 @@
-"""A valid request to score and a served model -> chains, each with its own seed. Knows no queue and no engine."""
+"""A valid request to score and a served model -> chains, each with its own seed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +10,8 @@ from model.tokenizers.base import Template
 from service.bodies import json_type
 from service.catalog import Model
 from service.errors import ServiceError
-from service.planning import encode_prompt, order_of, prompts_of
-from service.schemas import NUM_ORDERS, ScoreRequest
+from service.planning import encode_prompt, num_orders_of, order_of, prompts_of
+from service.schemas import ScoreRequest
 from service.settings import Settings
 
 _SCORED = ("known position", "known position that is not given")
@@ -36,7 +36,8 @@ def plan_score(request: ScoreRequest, model: Model, settings: Settings) -> Score
     the same known positions are compared along paired orders, and the first orders of many are those of few.
     """
     prompts = prompts_of(request, settings)
-    num_orders = _num_orders(request, len(prompts), settings)
+    num_orders = num_orders_of(request, settings)
+    _check_size(len(prompts), num_orders, settings)
     seed = draw_seed() if request.seed is None and request.is_order_drawn else request.seed
     templates: list[Template] = []
     chains: list[Chain] = []
@@ -64,7 +65,7 @@ def _parts_given(request: ScoreRequest, num_prompts: int) -> list[tuple[str, Any
         return [("given", request.given)] * num_prompts
     if not isinstance(request.prompt, list) or len(request.given) != num_prompts:
         message = f"given lists {len(request.given)} for {num_prompts} prompt{'s' * (num_prompts > 1)}"
-        raise ServiceError("invalid_request", f"{message}: it takes one for all, or as many", param="given")
+        raise ServiceError("invalid_request", f"{message}: it must be one for all, or one for each", param="given")
     return [(f"given.{i}", part) for i, part in enumerate(request.given)]
 
 
@@ -86,15 +87,12 @@ def _given(model: Model, template: Template, place: str, part: Any) -> tuple[boo
     return tuple(flags)
 
 
-def _num_orders(request: ScoreRequest, num_prompts: int, settings: Settings) -> int:
-    default = min(NUM_ORDERS, settings.max_num_orders) if request.is_order_drawn else 1
-    num_orders = default if request.num_orders is None else request.num_orders
+def _check_size(num_prompts: int, num_orders: int, settings: Settings) -> None:
     if num_orders > settings.max_num_orders:
-        message = f"num_orders is at most {settings.max_num_orders} here"
+        message = f"num_orders must be at most {settings.max_num_orders} here"
         raise ServiceError("invalid_request", message, param="num_orders")
     num_chains = num_prompts * num_orders
     if num_chains > settings.queue_capacity:
         param = "num_orders" if num_orders > 1 else "prompt"
         message = f"{num_prompts} prompts x {num_orders} orders are {num_chains} canvases"
         raise ServiceError("invalid_request", f"{message}; this server holds {settings.queue_capacity}", param=param)
-    return num_orders

@@ -1,4 +1,4 @@
-"""Engine events of a score -> what users read. Knows no transport, no clock and no network."""
+"""Engine events of a score -> the content of its reply."""
 
 from typing import Any
 

@@ -1,7 +1,8 @@
-"""Runs the service in this process: socket, signals, drain, exit code. Knows no endpoint.
+"""Runs the service in this process: socket, signals, drain, exit code.
 
 SIGTERM or SIGINT drains: the socket stays open, live says 200, ready and new requests get 503, running requests finish
-or are answered when the time is up; then the process ends with 0. A second signal hurries.
+or are answered when the time is up; then the process ends with 0. A second signal hurries. When the engine ends by
+itself, all who wait are answered, and the process ends with 1.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import socket
 import sys
 from collections.abc import Coroutine, Iterable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,13 +20,14 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.catalog import Source, find_sources, load_catalog
 from service.dispatcher import EngineDiedError
-from service.engine import Engine
-from service.engine_worker import Runner
 from service.logs import configure, get_logger
-from service.messages import Loaded
+from service.messages import EnginePort, Loaded
 from service.protocol import Protocol
 from service.routes import Service
 from service.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from service.engine_worker import Runner
 
 _CLOSE_SECONDS = 5  # for replies still being written when everything has been answered
 
@@ -62,7 +65,7 @@ class Server(uvicorn.Server):
         for listening in sockets or ():
             host, port = listening.getsockname()[:2]
             get_logger().info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        self._spawn(self._wait_until_ready())
+        self._spawn(self._watch_engine())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Called by the signal handler, between any two instructions: only hands over to the loop."""
@@ -77,10 +80,12 @@ class Server(uvicorn.Server):
         await self._dispatcher.drain(timeout_seconds=self._drain_timeout_seconds)
         self.should_exit = True
 
-    async def _wait_until_ready(self) -> None:
+    async def _watch_engine(self) -> None:
+        """Ends the process, with 1, when the engine has ended by itself: whoever supervises it starts a new one."""
         try:
             await self._dispatcher.wait_until_ready()
             get_logger().info("ready")
+            await self._dispatcher.wait_until_dead()
         except EngineDiedError as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201  (the one line on stderr of a failed command)
             self.exit_code = 1
@@ -111,10 +116,11 @@ def serve(settings: Settings) -> int:
     return server.exit_code
 
 
-def build_engine(sources: tuple[Source, ...], settings: Settings) -> Engine:
+def build_engine(sources: tuple[Source, ...], settings: Settings) -> EnginePort:
     """The engine for these artifacts, which are loaded in its thread, behind the open socket."""
+    from service.engine import Engine  # brings torch, which nothing else of the HTTP side needs
 
-    def load() -> Iterable[tuple[Loaded, Runner]]:
+    def load() -> "Iterable[tuple[Loaded, Runner]]":
         from service.engine_models import load_models
 
         return load_models(sources, max_batch=settings.max_batch, device=settings.device, threads=settings.threads)

@@ -1,4 +1,4 @@
-"""Every choice of the service, from `UNVEIL_*` and from flags, validated once and frozen. Reads nothing at import."""
+"""All settings of the service, from `UNVEIL_*` and from flags, validated once and frozen."""
 
 import os
 import re
@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     stream_buffer_events: int = Field(default=4096, ge=1, description="Reveals a slow reader may lag behind.")
     stream_write_timeout_seconds: float = Field(default=30.0, gt=0, description="Reading nothing for so long: cut off.")
     keep_alive_seconds: float = Field(default=15.0, gt=0, description="Between comment lines on an idle stream.")
-    idle_connection_seconds: int = Field(default=75, ge=1, description="Idle after its last reply: closed.")
+    idle_connection_seconds: int = Field(
+        default=75, ge=1, description="A connection that sends nothing, or not the end of a head, for so long: closed."
+    )
 
     drain_timeout_seconds: float = Field(default=30.0, ge=0, description="For running requests to finish on SIGTERM.")
     worker_timeout_seconds: float = Field(default=60.0, gt=0, description="Without a sign of life: not live.")

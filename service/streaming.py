@@ -1,11 +1,10 @@
-"""A request's events as server-sent events, and the watch for a client that goes away. Knows no engine.
+"""A request's events as server-sent events, and the watch for a client that disconnects.
 
 Every event leaves in the step in which it happened. A stream ends with exactly one `done` or `error`.
 """
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -14,24 +13,27 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.errors import ServiceError, internal_error
-from service.flight import Flight
+from service.flight import PendingRequest
+from service.json_pieces import as_json, json_pieces
 from service.logs import get_logger
 from service.messages import Finished, RequestEvent, Revealed, SampleDone
 from service.replies import Composer
 
 _WRITE_BYTES = 65_536
+_TURN_SECONDS = 0.002  # of the event loop, after which a stream lets others go on
 KEEP_ALIVE = b": keep-alive\n\n"
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}  # a proxy's buffer would hold reveals back
 
 
-def as_json(data: dict[str, Any]) -> bytes:
-    """Without spaces, as everything that the service writes."""
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-
-
 def frame(event: str, data: dict[str, Any]) -> bytes:
     """One server-sent event. JSON has no raw line break, so one data line is enough."""
-    return b"event: " + event.encode() + b"\ndata: " + as_json(data) + b"\n\n"
+    return b"".join(_frame_pieces(event, [as_json(data)]))
+
+
+def _frame_pieces(event: str, data: Iterable[bytes]) -> Iterator[bytes]:
+    yield b"event: " + event.encode() + b"\ndata: "
+    yield from data
+    yield b"\n\n"
 
 
 class EventStream(Response):
@@ -73,7 +75,7 @@ class EventStream(Response):
 
 
 async def stream_chunks(
-    flight: Flight,
+    pending: PendingRequest,
     composer: Composer,
     first: Sequence[RequestEvent],
     *,
@@ -83,14 +85,16 @@ async def stream_chunks(
 ) -> AsyncGenerator[bytes, None]:
     """The whole stream of a request that has started; `first` are the events taken so far."""
     try:
-        yield frame("start", {**head, "names": composer.names(), "samples": composer.start()})
+        start = {**head, "names": composer.names(), "samples": composer.start()}
+        async for chunk in _chunks(_frame_pieces("start", json_pieces(start.items()))):
+            yield chunk
         events = first
         while True:
-            async for chunk in _chunks(events, flight, composer):
+            async for chunk in _chunks(_event_pieces(events, pending, composer)):
                 yield chunk
             if any(isinstance(event, Finished) for event in events):
                 return
-            events = await flight.take(timeout_seconds=keep_alive_seconds)
+            events = await pending.take(timeout_seconds=keep_alive_seconds)
             if not events:
                 yield KEEP_ALIVE
     except ServiceError as error:
@@ -104,29 +108,31 @@ async def stream_chunks(
         yield frame("error", failure.body())
 
 
-async def _chunks(events: Sequence[RequestEvent], flight: Flight, composer: Composer) -> AsyncGenerator[bytes, None]:
-    """What these events come to; the loop goes on to others where it is much, as for one who joins late."""
-    parts, size = [], 0
-    for event in events:
-        parts.append(_frames(event, flight, composer))
-        size += len(parts[-1])
-        if size >= _WRITE_BYTES:
+async def _chunks(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """What these pieces come to. Where it is much, or takes long, others of the event loop have their turn between."""
+    time = asyncio.get_running_loop().time
+    parts, size, since = [], 0, time()
+    for piece in pieces:
+        parts.append(piece)
+        size += len(piece)
+        if size >= _WRITE_BYTES or time() - since >= _TURN_SECONDS:
             yield b"".join(parts)
-            parts, size = [], 0
             await asyncio.sleep(0)
+            parts, size, since = [], 0, time()
     if size:
         yield b"".join(parts)
 
 
-def _frames(event: RequestEvent, flight: Flight, composer: Composer) -> bytes:
-    if isinstance(event, Revealed):
-        place = composer.place(event.index)
-        return b"".join(frame("reveal", {**place, **reveal}) for reveal in composer.revealed(event))
-    if isinstance(event, SampleDone):
-        return frame("sample", composer.sample(event))
-    if isinstance(event, Finished):
-        return frame("done", {"usage": composer.usage(), "timings": flight.timings()})
-    return b""
+def _event_pieces(events: Iterable[RequestEvent], pending: PendingRequest, composer: Composer) -> Iterator[bytes]:
+    for event in events:
+        if isinstance(event, Revealed):
+            place = composer.place(event.index)
+            for reveal in composer.revealed(event):
+                yield frame("reveal", {**place, **reveal})
+        elif isinstance(event, SampleDone):
+            yield from _frame_pieces("sample", json_pieces(composer.sample(event).items()))
+        elif isinstance(event, Finished):
+            yield frame("done", {"usage": composer.usage(), "timings": pending.timings()})
 
 
 def watch_client(request: Request, on_gone: Callable[[], None]) -> "asyncio.Task[None]":

@@ -4,7 +4,8 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,6 @@ PURE = (
     *("schedule", "orders", "prefixes", "draws", "objective", "baseline", "exact", "noise", "policies", "sampler"),
     "scoring",
 )
-TORCH_FREE_IN_MODEL = ("canvas", "chain", "errors", "manifest", "seeds", "tokenizers")
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 50, 10
 
 
@@ -34,14 +34,59 @@ def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
+def _module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_module(path): path for path in SOURCES}
+
+
+def _imports(path: Path, *, late: bool = True) -> Iterator[str]:
+    """What a file imports, names of modules and of what is in them; `late`: inside functions, too."""
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{_name(path)}: imports are absolute"
             yield node.module or ""
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif late or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+
+
+@cache
+def _next(module: str, *, late: bool) -> frozenset[str]:
+    """What importing a module imports at once: modules of ours, the packages they are in, and others' top names."""
+    found = set[str]()
+    for name in _imports(MODULES[module], late=late):
+        parents = [name.rsplit(".", n)[0] for n in range(name.count(".") + 1)]
+        ours = {parent for parent in parents if parent in MODULES}
+        found |= ours or {name.split(".")[0]}
+    return frozenset(found)
+
+
+def _reached(module: str, *, late: bool = False) -> dict[str, list[str]]:
+    """Everything that importing a module imports in the end, each with the way there; `late` as above."""
+    ways = {module: [module]}
+    waiting = [module]
+    while waiting:
+        here = waiting.pop(0)
+        for name in _next(here, late=late) - set(ways):
+            ways[name] = [*ways[here], name]
+            if name in MODULES:
+                waiting.append(name)
+    return ways
+
+
+def _ways(modules: Iterable[str], forbidden: Iterable[str], *, late: bool = False) -> list[str]:
+    """How these modules come to import what they must not."""
+    reached = [_reached(module, late=late) for module in modules]
+    return [" > ".join(ways[name]) for ways in reached for name in sorted(set(forbidden) & set(ways))]
 
 
 def _functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -55,42 +100,64 @@ def _length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return node.end_lineno - node.lineno + 1
 
 
+# What must be there where torch is not: all that serves but the engine. Two may import the engine when it is needed.
+TORCH_FREE = (
+    *(module for module in MODULES if module.startswith("service") and not module.startswith("service.engine")),
+    *(module for module in MODULES if module.startswith("model.tokenizers")),
+    *(f"model.{name}" for name in ("canvas", "chain", "errors", "manifest", "seeds")),
+    "unveil.cli",
+)
+MAY_LOAD_TORCH_LATE = ("service.server", "unveil.cli")
+HEAVY = ("torch", "lightning", "transformers", "safetensors")
+
+
 def test_there_is_something_to_check() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(ROOMS)
     for name in PURE:
         assert (ROOT / "model" / f"{name}.py").exists(), name
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_rooms_import_only_what_they_may(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0]
-    for imported in _imports(path):
-        top = imported.split(".")[0]
-        assert top not in ROOMS or top == room or top in MAY_IMPORT[room], f"{_name(path)} imports {imported}"
+def test_the_way_to_an_import_is_found_through_others_and_through_functions_where_asked() -> None:
+    assert _reached("unveil.cli")["service.environment"] == ["unveil.cli", "service.environment"]
+    assert "torch" not in _reached("unveil.cli")
+    assert _reached("unveil.cli", late=True)["torch"][0] == "unveil.cli"
+    assert len(_reached("service.engine")["torch"]) > 2, "torch comes through others"
+    assert "model" in _reached("service.catalog"), "a module brings the packages that it is in"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_what_they_may(room: str) -> None:
+    others = [module for module in MODULES if module.split(".")[0] not in {room, *MAY_IMPORT[room]}]
+    assert not _ways((m for m in MODULES if m.split(".")[0] == room), others, late=True)
 
 
 @pytest.mark.parametrize("name", PURE)
 def test_the_mathematics_never_imports_the_network(name: str) -> None:
-    assert not [i for i in _imports(ROOT / "model" / f"{name}.py") if "transformer" in i or "artifact" in i]
+    networks = [module for module in MODULES if "transformer" in module or "artifact" in module]
+    assert not _ways([f"model.{name}"], networks, late=True)
 
 
 def test_only_the_engine_knows_torch_in_the_service() -> None:
-    for path in (ROOT / "service").rglob("*.py"):
-        if not path.name.startswith("engine"):
-            assert not [i for i in _imports(path) if i.split(".")[0] == "torch"], _name(path)
+    assert set(TORCH_FREE) <= set(MODULES)
+    assert not _ways(TORCH_FREE, HEAVY)
+    assert not _ways(set(TORCH_FREE) - set(MAY_LOAD_TORCH_LATE), HEAVY, late=True)
 
 
-def test_the_scheduler_knows_no_http() -> None:
-    forbidden = {"fastapi", "starlette", "uvicorn", "torch", "prometheus_client"}
-    assert not {i.split(".")[0] for i in _imports(ROOT / "service" / "scheduler.py")} & forbidden
-
-
-def test_what_the_http_side_shares_with_the_model_needs_no_torch() -> None:
-    front = ["service.catalog", "service.messages", "service.planning", "service.scheduler", "unveil.cli"]
-    modules = [f"model.{name}" for name in TORCH_FREE_IN_MODEL] + front
-    code = f"import sys\nimport {', '.join(modules)}\nassert 'torch' not in sys.modules"
+def test_the_http_side_runs_where_there_is_no_torch() -> None:
+    """What others' packages import, no reading of our files can tell."""
+    code = f"import sys\nsys.modules['torch'] = None\nimport {', '.join(TORCH_FREE)}"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_scheduler_and_the_messages_know_no_http_and_no_torch() -> None:
+    forbidden = {"fastapi", "starlette", "uvicorn", "torch", "prometheus_client"}
+    assert not _ways(["service.scheduler", "service.messages"], forbidden, late=True)
+
+
+def test_the_engine_knows_no_http() -> None:
+    engine = [module for module in MODULES if module.startswith("service.engine")]
+    assert not _ways(engine, {"uvicorn", "service.app", "service.routes", "service.dispatcher"}, late=True)
 
 
 def test_the_model_reads_no_clock_and_no_environment_and_prints_nothing() -> None:

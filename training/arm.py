@@ -1,10 +1,10 @@
-"""The network in training: denoiser, its averaged copy, posterior and running baseline, as one module.
+"""The network in training: denoiser, its averaged copy and critic, as one module.
 
 One module, so that every strategy of Fabric moves, shards and saves all of it at once. Knows no data and no schedule.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -12,53 +12,32 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from model.baseline import RunningBaseline
-from model.critic import Critic, simulated_nelbo
-from model.denoiser import Prediction
-from model.network import Depths, Network
-from model.posterior import Posterior
-from model.prefixes import Prefixes
-
-Show = Callable[[Tensor], Prefixes]
-ORDER_GROUPS = ("order", "posterior")  # parameter groups whose gradients are noisy scores
-_TURNS = 8  # of a row's order that a critic is asked about: more are hardly more of a sample
+from model.critic import Critic, CriticLoss, Trials, critic_loss
+from model.denoiser import Prediction, cross_entropy
+from model.network import Network
+from model.order_heads import ForesightHead
+from model.prefixes import Turns
 
 
-class Shown(NamedTuple):
-    """What a training forward gives: the law's weights `log_w` [L] or [B, L], the prefixes drawn from it, what the
-    denoiser says of them, and the policy's log-weights [B, L], None unless the order is contextual. With a critic, the
-    losses that it expects at these prefixes [B, L], and what the law costs by it, a scalar that moves the law. Of a
-    network with loops also the token logits of the `earlier` ones. With teacher forcing the token logits are each
-    position's as of its own turn, and the critic is `asked` about some positions [B, M] as of theirs: `expected`
-    [B, M]."""
+class StepLosses(NamedTuple):
+    """What a training forward gives: the token losses of every position `token` [B, L] in nats, of a network with loops
+    also those of the loops before the last, `earlier`, and with a critic what it adds."""
 
-    log_w: Tensor
-    prefixes: Prefixes
-    prediction: Prediction
-    policy: Tensor | None
-    expected: Tensor | None
-    simulated: Tensor | None
+    token: Tensor
     earlier: tuple[Tensor, ...]
-    asked: Tensor | None = None
+    critic: CriticLoss | None
 
 
-class Trials(NamedTuple):
-    """Orders on which a critic tries the law: Gumbel `noise` [M, L], and of the row that each runs over what is `known`
-    from the start and what is `absent`, past its end, [M, L] bool each."""
+class Foresight(NamedTuple):
+    """What there is to see of canvases, [B, L] each: what every position costs in nats, the logarithm of what the order
+    head expects it to cost, and the whole cost by which it decides (`model.order_heads.Foreseen`)."""
 
-    noise: Tensor
-    known: Tensor
-    absent: Tensor
-
-    def nelbo(self, log_w: Tensor, critic: Critic) -> Tensor:
-        """What the law log_w [L] costs by the critic, in nats a row less the control: scalar."""
-        return simulated_nelbo(log_w, critic, self.noise, known=self.known, absent=self.absent)
-
-    def to(self, device: torch.device) -> "Trials":
-        return Trials(*(part.to(device) for part in self))
+    losses: Tensor
+    log_m: Tensor
+    cost: Tensor
 
 
-class Arm(nn.Module):
+class TrainingModule(nn.Module):
     """Strategies hook `forward` alone, so it answers both the training step and the validation."""
 
     def __init__(
@@ -66,26 +45,20 @@ class Arm(nn.Module):
         denoiser: Network,
         *,
         marginals: Tensor,
-        baseline_window: int,
-        posterior: Posterior | None = None,
         critic: Critic | None = None,
         is_frozen: bool = False,
         backward_loops: int | None = None,
-        teacher_forcing: bool = False,
     ) -> None:
         """`marginals` [L or 1, V]: log p(x_i) under the training rows' marginals. A denoiser that `is_frozen` drops
-        nothing out: its order is learned for it as it is served. `backward_loops` and `teacher_forcing`: see
-        `training.config`."""
+        nothing out: its order is learned for it as it is served. `backward_loops`: see `training.config`."""
         super().__init__()
         self.denoiser = denoiser
         self.average = copy.deepcopy(denoiser).requires_grad_(False)
-        self.posterior, self.critic = posterior, critic
+        self.critic = critic
         self.is_frozen, self._backward_loops = is_frozen, backward_loops
-        self._teacher_forcing = teacher_forcing
-        self.baseline = RunningBaseline(denoiser.architecture.length, window=baseline_window)
         self.register_buffer("marginals", marginals, persistent=False)
 
-    def train(self, mode: bool = True) -> "Arm":
+    def train(self, mode: bool = True) -> "TrainingModule":
         super().train(mode)
         if self.is_frozen:
             self.denoiser.eval()
@@ -97,53 +70,46 @@ class Arm(nn.Module):
         hidden: Tensor,
         lengths: Tensor,
         *,
-        show: Show | None = None,
+        ranks: Tensor | None = None,
+        turns: Turns | None = None,
         trials: Trials | None = None,
-        rests: bool = False,
-    ) -> Prediction | Shown:
-        """Tokens, hidden [B, L], lengths [B]. Without `show`, what the averaged weights predict.
+    ) -> Prediction | StepLosses | Foresight:
+        """Tokens, hidden [B, L], lengths [B]. In evaluation mode, what the averaged weights predict.
 
-        With it, a training step: `hidden` is what is hidden at the start, and `show` draws each row's prefix from the
-        law's weights. While the law `rests` no row follows it, and the posterior is not asked. A critic tries the law
-        on the orders of `trials`.
+        In training mode tokens are clean, and the answer is their losses; for an order head that foresees, what it and
+        the frozen denoiser say. With `ranks` [B, L] (`Network.in_turn`) each position's loss is as of its own turn. A
+        critic learns from the losses, with `turns` at those turns alone, and tries the law on the orders of `trials`.
         """
-        if show is None:
+        if not self.training:
             return self.average(tokens, hidden, lengths)  # type: ignore[no-any-return]
-        law = log_w = self.denoiser.order_head.global_log_w()[: tokens.shape[1]]
-        if self.posterior is not None and not rests:
-            log_w = self.posterior(tokens, ~hidden, lengths)  # [B, L]
-        prefixes = show(log_w)
-        if self._teacher_forcing:
-            return self._in_turn(tokens, lengths, law=law, prefixes=prefixes, trials=trials)
-        draws = len(prefixes.sigma) // len(tokens)
-        log_w = log_w.repeat(draws, 1) if log_w.ndim == 2 else log_w
-        prediction, earlier = self._ask(tokens.repeat(draws, 1), prefixes.hidden, lengths.repeat(draws))
-        policy = prediction.order_logits if self.posterior is not None else None
-        expected = simulated = None
-        if self.critic is not None and trials is not None:
-            expected = self.critic(prefixes.hidden, _absent(prefixes.hidden, lengths.repeat(draws)))
-            simulated = trials.nelbo(law, self.critic)
-            log_w = log_w.detach()  # the critic alone moves the law
-        return Shown(log_w, prefixes, prediction, policy, expected, simulated, earlier)
-
-    def _in_turn(
-        self, tokens: Tensor, lengths: Tensor, *, law: Tensor, prefixes: Prefixes, trials: Trials | None
-    ) -> Shown:
-        """One forward for all steps of each row's order. The critic alone moves the law."""
-        logits = self.denoiser.in_turn(tokens, prefixes.ranks, lengths)
-        prediction = Prediction(logits, law.expand(tokens.shape))
+        if isinstance(self.denoiser.order_head, ForesightHead):
+            return foresee(self.denoiser, tokens, hidden, lengths)
+        losses, earlier = self._losses(tokens, hidden, lengths, ranks)
         if self.critic is None or trials is None:
-            return Shown(law, prefixes, prediction, None, None, None, ())
-        asked, hidden = prefixes.some_turns(_TURNS)  # [B, M] and [B, M, L]
-        absent = _absent(tokens, lengths)[:, None].expand(hidden.shape)
-        expected = self.critic(hidden, absent).gather(-1, asked[..., None]).squeeze(-1)
-        return Shown(law, prefixes, prediction, None, expected, trials.nelbo(law, self.critic), (), asked)
+            return StepLosses(losses, earlier, None)
+        learned = critic_loss(
+            self.critic,
+            losses,
+            hidden=hidden,
+            absent=torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None],
+            control=self.control(tokens),
+            turns=turns,
+            log_w=self.denoiser.order_head.global_log_w()[: tokens.shape[1]],
+            trials=trials,
+        )
+        return StepLosses(losses, earlier, learned)
 
-    def _ask(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Depths:
-        """A frozen denoiser is asked as it is served."""
+    def _losses(
+        self, tokens: Tensor, hidden: Tensor, lengths: Tensor, ranks: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Of the last loop [B, L] and of those before it. A frozen denoiser is asked as it is served."""
+        if ranks is not None:
+            return cross_entropy(self.denoiser.in_turn(tokens, ranks, lengths), tokens), ()
         if self.is_frozen or self.denoiser.architecture.loops == 1:
-            return Depths(self.denoiser(tokens, hidden, lengths), ())
-        return self.denoiser.depths(tokens, hidden, lengths, backward_loops=self._backward_loops)
+            return cross_entropy(self.denoiser(tokens, hidden, lengths).token_logits, tokens), ()
+        prediction, earlier = self.denoiser.depths(tokens, hidden, lengths, backward_loops=self._backward_loops)
+        losses = [cross_entropy(logits, tokens) for logits in earlier]
+        return cross_entropy(prediction.token_logits, tokens), tuple(losses)
 
     def control(self, x: Tensor) -> Tensor:
         """The control variate of `model.objective.order_form`: -log p(x_i) under the marginals, [B, L]."""
@@ -153,11 +119,11 @@ class Arm(nn.Module):
     def log_w(self, *, average: bool = False) -> Tensor:
         """The context-free part of the order's weights [L] as plain values, in the gauge of mean zero."""
         head = (self.average if average else self.denoiser).order_head
-        log_w = whole(head.log_w.detach()).float()
+        log_w = full_tensor(head.log_w.detach()).float()
         return log_w - log_w.mean()
 
     @torch.no_grad()
-    def become(self, log_w: Tensor) -> None:
+    def set_log_w(self, log_w: Tensor) -> None:
         """Takes log-weights [L] for the context-free part of the order, in the trained and the averaged weights."""
         for module in self.modules():
             if isinstance(module, FSDPModule):
@@ -168,7 +134,7 @@ class Arm(nn.Module):
             own.copy_(distribute_tensor(value, own.device_mesh, own.placements) if isinstance(own, DTensor) else value)
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
+    def update_ema(self, decay: float) -> None:
         """Moves the averaged weights towards the trained ones: average = decay * average + (1 - decay) * trained."""
         pairs = zip(self.average.parameters(), self.denoiser.parameters(), strict=True)
         averaged, trained = zip(*((a, p.detach()) for a, p in pairs), strict=True)
@@ -182,7 +148,6 @@ class Arm(nn.Module):
             "matrices": {"lr": learning_rate, "weight_decay": weight_decay},
             "others": {"lr": learning_rate, "weight_decay": 0.0},
             "order": {"lr": order_rate, "weight_decay": 0.0},
-            "posterior": {"lr": learning_rate, "weight_decay": 0.0},
             "critic": {"lr": critic_rate, "weight_decay": 0.0},
         }
         groups: dict[str, list[nn.Parameter]] = {group: [] for group in settings}
@@ -194,13 +159,21 @@ class Arm(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
 
-def _absent(like: Tensor, lengths: Tensor) -> Tensor:
-    """The positions past each row's end: [B, L] bool."""
-    return torch.arange(like.shape[1], device=like.device) >= lengths[:, None]
+def foresee(network: Network, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Foresight:
+    """One forward of clean `tokens` [B, L]; only the order head's part of it keeps gradients. In float32 whatever the
+    precision: choices differ by little."""
+    head = network.order_head
+    assert isinstance(head, ForesightHead)
+    with torch.autocast(tokens.device.type, enabled=False):
+        with torch.no_grad():
+            reading = network.read(tokens.masked_fill(hidden, 0), hidden, lengths)
+            assert reading.token_logits is not None
+            losses = cross_entropy(reading.token_logits, tokens)
+        return Foresight(losses, *head.foresee(reading))
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that FSDP may have sharded; a collective if it has."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """All of a tensor that FSDP may have sharded; a collective if it has."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -208,7 +181,7 @@ def _group(name: str, parameter: nn.Parameter) -> str:
     owner, _, rest = name.partition(".")
     if rest == "order_head.log_w":
         return "order"
-    if owner in ("posterior", "critic"):
+    if owner == "critic":
         return owner
     is_matrix = parameter.ndim == 2 and "embedding" not in rest and rest != "position"
     return "matrices" if is_matrix else "others"

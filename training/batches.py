@@ -74,10 +74,9 @@ def uniform_share(order: OrderConfig, optimizer: OptimizerConfig, step: int) -> 
 
 
 def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries | None = None) -> Batch:
-    """The global batch of a step, on the CPU. With `order.draws` K it has a K-th of the rows, each with K orders."""
+    """The global batch of a step, on the CPU."""
     optimizer, order = recipe.optimizer, recipe.order
-    batch_size = optimizer.batch_size // order.draws
-    index = row_indices(len(rows), step=step, batch_size=batch_size, seed=recipe.seed)
+    index = row_indices(len(rows), step=step, batch_size=optimizer.batch_size, seed=recipe.seed)
     batch = rows.at(index).widened()
     if symmetries is not None:
         batch = _changed(batch, symmetries, np.random.default_rng([_SYMMETRY_STREAM, recipe.seed, step]))
@@ -87,13 +86,7 @@ def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries 
     is_uniform = draws[1] < uniform_share(order, optimizer, step)
     seed = int(torch.randint(2**62, (), generator=generator))
     known = _prompts(batch, spans=recipe.prompts.spans, seed=seed) & is_prompted[:, None]
-    shown = prefix_draws(
-        known | batch.given,
-        prompted=known.any(-1),
-        uniform_rows=is_uniform,
-        generator=generator,
-        num_draws=order.draws,
-    )
+    shown = prefix_draws(known | batch.given, prompted=known.any(-1), uniform_rows=is_uniform, generator=generator)
     shown = replace(shown, shows_little=optimizer.teacher_forcing)
     return Batch(batch, _bared(shown, recipe.prompts.bare, seed=seed))
 

@@ -14,45 +14,53 @@ times in ten, two nats the tenth). But the expectation is a fit, and its errors 
 by; so the share of the true cost grows from none in the first step to all in the last.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.network import Network
 from model.order_heads import SHARPNESS
-from model.orders import gumbel_noise
-from training.foresight import Canvases, ForesightStepper, View, choice_entropy, foremost, mean_error, view
+from training.batches import Batch
+from training.foresight import (
+    Canvases,
+    Draws,
+    Foresee,
+    View,
+    WalkStepper,
+    choice_entropy,
+    mean_error,
+    top_positions,
+    view,
+    walk_by_law,
+)
+from training.stepper import Part
 
 
-class CostToGoStepper(ForesightStepper):
+class CostToGoStepper(WalkStepper):
     """Takes steps of branched walks. `optimizer.batch_size` counts rows, each of which branches once."""
 
-    def take(self, step: int) -> Mapping[str, Tensor]:
-        """See `Stepper.take`. Raises TrainingError."""
-        order, network = self._recipe.order, self._arm.denoiser
-        batch, generator = self._begin(step)
-        canvases, is_uniform = Canvases(batch.rows.x, ~batch.draws.known, batch.rows.lengths), batch.draws.uniform_rows
-        start = depart(network, canvases, stride=order.stride, generator=generator, is_uniform=is_uniform)
-        branched = branch(network, start.canvases, num=order.branches, stride=order.stride, generator=generator)
+    def _part(self, batch: Batch, own: slice, step: int) -> Part:
+        """See `Stepper._part`."""
+        order, foresee = self._recipe.order, self._module
+        canvases, is_uniform, draws = self._begin(batch, own, step)
+        start = walk_to_random_states(foresee, canvases, stride=order.stride, draws=draws, is_uniform=is_uniform)
+        branched = branch(foresee, start.canvases, num=order.branches, stride=order.stride, draws=draws)
         truth = step / self._recipe.optimizer.num_steps
-        loss = branch_error(branched, truth=truth).mean()
-        norm = self._update(loss, step)
         follows_law = ~is_uniform
         sums = {
             "nelbo": (start.paid + branched.paid[:, 0]) * follows_law,
             "policy_entropy": choice_entropy(branched.seen.law, branched.hidden) * start.num_choices * follows_law,
         }
-        return {
-            "loss": loss.detach().double(),
-            "gradient_norm": norm,
-            **{name: values.sum() for name, values in sums.items()},
-            **{f"num_{name}": follows_law.sum().double() for name in sums},
-        }
+        return Part(
+            branch_error(branched, truth=truth).mean(),
+            {
+                **{name: values.sum() for name, values in sums.items()},
+                **{f"num_{name}": follows_law.sum().double() for name in sums},
+            },
+        )
 
 
-class Departure(NamedTuple):
+class StartStates(NamedTuple):
     """Rows at a random state of their walks, what the walks paid so far in nats [B] float64, and how many states with
     a choice a whole walk of the row has [B]."""
 
@@ -62,25 +70,22 @@ class Departure(NamedTuple):
 
 
 @torch.no_grad()
-def depart(
-    network: Network, canvases: Canvases, *, stride: int, generator: torch.Generator, is_uniform: Tensor
-) -> Departure:
+def walk_to_random_states(
+    foresee: Foresee, canvases: Canvases, *, stride: int, draws: Draws, is_uniform: Tensor
+) -> StartStates:
     """Walks each row by the law, or along a random order where it `is_uniform` [B], to a state drawn evenly from those
     of its walk that leave a choice: the last forward has none."""
     hidden = canvases.hidden.clone()
-    num_choices = (-(-hidden.sum(-1) // stride) - 1).clamp(min=0)
-    draws = torch.rand(len(hidden), generator=generator, dtype=torch.float64).to(hidden.device)
-    stop = (draws * num_choices).long()
+    num_choices = (-(-draws.num_hidden // stride) - 1).clamp(min=0)
+    stop = (draws.uniforms(dtype=torch.float64) * num_choices).long()  # of the global batch
     paid = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
-    for number in range(int(stop.max()) if len(stop) else 0):
-        active = (stop > number).nonzero().squeeze(-1)
-        noise = gumbel_noise(hidden.shape, generator).to(hidden.device)[active]
-        part = canvases._replace(hidden=hidden).at(active)
-        seen = view(network, part)
-        taken = foremost(seen.law.masked_fill(is_uniform[active, None], 0.0) + noise, part.hidden, stride)
-        paid[active] += (seen.losses * taken).double().sum(-1)
-        hidden[active] = part.hidden & ~taken
-    return Departure(canvases._replace(hidden=hidden), paid, num_choices)
+    steps = walk_by_law(
+        foresee, canvases, hidden, stride=stride, noise=draws.noise, is_uniform=is_uniform, stop=draws.own(stop)
+    )
+    for step in steps:
+        paid[step.rows] += (step.seen.losses * step.taken).double().sum(-1)
+    draws.skip_to(int(stop.max()))
+    return StartStates(canvases._replace(hidden=hidden), paid, draws.own(num_choices))
 
 
 class Branched(NamedTuple):
@@ -96,20 +101,20 @@ class Branched(NamedTuple):
     foreseen: Tensor
 
 
-def branch(network: Network, canvases: Canvases, *, num: int, stride: int, generator: torch.Generator) -> Branched:
+def branch(foresee: Foresee, canvases: Canvases, *, num: int, stride: int, draws: Draws) -> Branched:
     """Tries the argmax choice of every row and up to `num` - 1 others, drawn at random, each to the end of its walk."""
     hidden = canvases.hidden
-    seen = view(network, canvases)
+    seen = view(foresee, canvases)
     first = seen.cost.detach().masked_fill(~hidden, torch.inf).argmin(-1, keepdim=True)
-    keys = torch.rand(hidden.shape, generator=generator).to(hidden.device).masked_fill(~hidden, -1.0)
+    keys = draws.own(draws.uniforms(hidden.shape[1])).masked_fill(~hidden, -1.0)
     chosen = keys.scatter(1, first, 2.0).argsort(-1, descending=True)[:, :num]  # [B, K]
     is_there = hidden.gather(1, chosen)
     rows, places = is_there.nonzero(as_tuple=True)
     part, tried = canvases.at(rows), chosen[rows, places]
-    taken = foremost(seen.law[rows].scatter(1, tried[:, None], torch.inf), part.hidden, stride)
-    ends = finish(network, part._replace(hidden=part.hidden & ~taken), stride=stride)
+    taken = top_positions(seen.law[rows].scatter(1, tried[:, None], torch.inf), part.hidden, stride)
+    ends = rollout_costs(foresee, part._replace(hidden=part.hidden & ~taken), stride=stride)
     bills = torch.zeros(2, *chosen.shape, dtype=torch.float64, device=hidden.device)
-    bills[:, rows, places] = ends + _bill(seen.at(rows), taken)
+    bills[:, rows, places] = ends + _step_costs(seen.at(rows), taken)
     paid, foreseen = bills
     return Branched(seen, hidden, chosen, is_there, paid, foreseen)
 
@@ -128,23 +133,18 @@ def branch_error(branched: Branched, *, truth: float) -> Tensor:
 
 
 @torch.no_grad()
-def finish(network: Network, canvases: Canvases, *, stride: int) -> Tensor:
+def rollout_costs(foresee: Foresee, canvases: Canvases, *, stride: int) -> Tensor:
     """What true rows pay to the end along the argmax order, `stride` positions a forward, and what the head expected
     of each reveal at its time: nats [2, B] float64."""
     hidden = canvases.hidden.clone()
     costs = torch.zeros(2, len(hidden), dtype=torch.float64, device=hidden.device)
-    while bool(hidden.any()):
-        active = hidden.any(-1).nonzero().squeeze(-1)
-        part = canvases._replace(hidden=hidden).at(active)
-        seen = view(network, part)
-        taken = foremost(seen.law, part.hidden, stride)
-        costs[:, active] += _bill(seen, taken)
-        hidden[active] = part.hidden & ~taken
+    for step in walk_by_law(foresee, canvases, hidden, stride=stride):
+        costs[:, step.rows] += _step_costs(step.seen, step.taken)
     return costs
 
 
 @torch.no_grad()
-def _bill(seen: View, taken: Tensor) -> Tensor:
+def _step_costs(seen: View, taken: Tensor) -> Tensor:
     """What the positions `taken` [A, L] cost, and what the head expected them to: nats [2, A] float64."""
     return (torch.stack([seen.losses, seen.log_m.exp()]) * taken).double().sum(-1)
 

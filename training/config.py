@@ -17,20 +17,13 @@ from training.data.config import DataConfig, LinesData, TableData
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
-Rival = Literal["left_to_right", "right_to_left"]
-OrderSignal = Literal["critic", "score", "foresight", "cost_to_go"]
+CandidateOrder = Literal["left_to_right", "right_to_left"]
+OrderSignal = Literal["critic", "foresight", "cost_to_go"]
 WALKED = ("foresight", "cost_to_go")  # heads, and signals of the same name, that learn on walks
 BRANCHES = 4
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 _MOST_SEED = 10**12  # streams of draws are numbered by its multiples, and have 64 bits
-# Younger than some checkpoints: left at their defaults, they change no fingerprint.
-LATER_KEYS = {
-    "model": ("trunk", "loops", "relative_bias", "pair_bias", "attends"),
-    "order": ("head", "stride", "branches", "reconsider"),
-    "prompts": ("spans", "bare"),
-    "optimizer": ("backward_loops", "teacher_forcing"),
-}
 
 
 class RecipeError(ValueError):
@@ -75,23 +68,19 @@ class OrderConfig(_Frozen):
     too, so that it is a fair control; a plain left-to-right model sets all four to 0.
     `signal`, what moves a learned order: `critic` (global orders, the default for them) learns from every forward which
     losses to expect where, at `critic_learning_rate`, and moves the order by orders simulated on it
-    (`model/critic.py`; rows of at most 1,024 positions); `score` is the score
-    function of the rows' own orders. With `score`, `draws` 1: a running baseline for each prefix length, no forward
-    beyond one a row. K > 1: leave-one-out over K orders of the same row; `optimizer.batch_size` still counts forwards,
-    so a batch has a K-th of the rows.
+    (`model/critic.py`; rows of at most 1,024 positions).
     `signal` and `head` `foresight` go together, with contextual orders for a frozen denoiser: rows are walked along the
     order's own choices, `stride` positions a forward, and the head learns what each reveal would have cost
     (`training/foresight.py`). `signal` and `head` `cost_to_go` likewise, and the head learns what the rest of the walk
     will have cost after each choice, the order for which a reveal pays off later: at a state of each walk the order's
     own choice and others, `branches` in all, are tried to the end (`training/branches.py`).
-    `rivals`, global orders only: when the warm-up ends these are tried on validation rows, and the law begins as the
-    best of them if that is cheaper than the law is then (`training/rivals.py`); the order then also rests while the
+    `candidates`, global orders only: when the warm-up ends these are tried on validation rows. The law begins as the
+    best of them if that is cheaper than the law is then (`training/rivals.py`). The order then also rests while the
     share of uniform rows shrinks, so that the critic meets the new law before it moves it. When training ends they are
     tried again, and the cheapest is kept.
     `reconsider`, global orders only: at these times, after the warm-up, the law's log-weights shrink to a seventh, so
     that what was decided before the network could read what it was about is decided once more, and all that was right
     is soon as it was.
-    `posterior_layers`, other contextual orders only: depth of the network that proposes orders in training.
     """
 
     kind: OrderKind = "global"
@@ -104,14 +93,10 @@ class OrderConfig(_Frozen):
     anneal: Share = 0.15
     exploration: Share = 0.1
     spread: Share = 0.5
-    baseline_window: int = Field(default=256, ge=1)
-    draws: int = Field(default=1, ge=1)
-    posterior_layers: int = Field(default=1, ge=1)
     stride: int = Field(default=1, ge=1)
     branches: int = Field(default=BRANCHES, ge=2)
-    rivals: tuple[Rival, ...] = ()
+    candidates: tuple[CandidateOrder, ...] = ()
     reconsider: tuple[Share, ...] | None = None
-    learn_from_prompted: bool = False
 
     @property
     def is_walked(self) -> bool:
@@ -121,41 +106,41 @@ class OrderConfig(_Frozen):
     @property
     def rests_until(self) -> float:
         """The share of all steps before which the order's weights are not moved."""
-        return self.warmup + (self.anneal if self.rivals else 0.0)
+        return self.warmup + (self.anneal if self.candidates else 0.0)
 
     @property
     def has_critic(self) -> bool:
         """Whether the order is moved by a critic."""
-        return self.kind == "global" and self.signal != "score"
+        return self.kind == "global"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.draws > 1 and self.kind not in ("global", "contextual"):
-            raise ValueError("draws: goes with learned orders, kind global or contextual")
         if self.signal is not None and self.kind not in ("global", "contextual"):
-            raise ValueError("signal: goes with learned orders, kind global or contextual")
+            raise ValueError("signal: is only valid with learned orders, kind global or contextual")
         for walked in WALKED:
             if (self.signal == walked) != (self.head == walked):
-                raise ValueError(f"signal: {walked} goes with head {walked}")
-            if self.head == walked and (self.kind != "contextual" or self.draws > 1):
-                raise ValueError(f"head: {walked} goes with kind contextual, and with one draw")
+                raise ValueError(f"signal: {walked} is only valid with head {walked}")
+            if self.head == walked and self.kind != "contextual":
+                raise ValueError(f"head: {walked} is only valid with kind contextual")
+        if self.kind == "contextual" and not self.is_walked:
+            raise ValueError(
+                'kind: contextual orders are learned for a frozen denoiser; set head and signal to "foresight" or'
+                ' "cost_to_go", with start.freeze_denoiser'
+            )
         if self.stride != 1 and not self.is_walked:
-            raise ValueError("stride: goes with signal foresight or cost_to_go")
-        if self.rivals and self.kind != "global":
-            raise ValueError("rivals: goes with kind global")
+            raise ValueError("stride: is only valid with signal foresight or cost_to_go")
+        if self.candidates and self.kind != "global":
+            raise ValueError("candidates: is only valid with kind global")
         if self.reconsider and self.kind != "global":
-            raise ValueError("reconsider: goes with kind global")
+            raise ValueError("reconsider: is only valid with kind global")
         if any(not self.rests_until < time < 1.0 for time in self.reconsider or ()):
-            raise ValueError(f"reconsider: takes times after the order's rest, which ends at {self.rests_until:g}")
+            raise ValueError(f"reconsider: times must be after the order's rest, which ends at {self.rests_until:g}")
         if list(self.reconsider or ()) != sorted(set(self.reconsider or ())):
-            raise ValueError("reconsider: takes times that rise")
+            raise ValueError("reconsider: times must rise")
         if self.branches != BRANCHES and self.signal != "cost_to_go":
-            raise ValueError("branches: goes with signal cost_to_go")
+            raise ValueError("branches: is only valid with signal cost_to_go")
         if self.signal == "critic" and self.kind == "contextual":
-            raise ValueError("signal: critic goes with kind global")
-        if self.has_critic and (self.draws > 1 or self.learn_from_prompted):
-            key = "draws" if self.draws > 1 else "learn_from_prompted"
-            raise ValueError(f'{key}: goes with signal = "score"')
+            raise ValueError("signal: critic is only valid with kind global")
         if (self.kind == "fixed") != (self.fixed is not None):
             raise ValueError("fixed: lists every position if kind is fixed, and is left out otherwise")
         return self
@@ -189,7 +174,7 @@ class StartConfig(_Frozen):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.freeze_denoiser and self.artifact is None:
-            raise ValueError("freeze_denoiser: takes an artifact to freeze")
+            raise ValueError("freeze_denoiser: needs an artifact to freeze")
         return self
 
 
@@ -269,43 +254,37 @@ class Recipe(_Frozen):
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
         if self.start.freeze_denoiser and self.order.kind not in ("global", "contextual"):
-            raise ValueError("start.freeze_denoiser: goes with learned orders, order.kind global or contextual")
+            raise ValueError("start.freeze_denoiser: is only valid with order.kind global or contextual")
         if isinstance(self.data, LinesData) and self.start.artifact is None:
             raise ValueError("start.artifact: data.kind lines takes its tokenizer, so one is needed")
         if self.optimizer.teacher_forcing:
             self._check_teacher_forcing()
         if self.prompts.bare and self.order.kind != "uniform":
-            raise ValueError("prompts.bare: goes with order.kind uniform")
+            raise ValueError("prompts.bare: is only valid with order.kind uniform")
         if self.optimizer.backward_loops is not None and self.start.freeze_denoiser:
-            raise ValueError("optimizer.backward_loops: goes with a denoiser that trains, not with a frozen one")
+            raise ValueError("optimizer.backward_loops: is only valid with a denoiser that trains, not a frozen one")
         if self.order.is_walked and not self.start.freeze_denoiser:
             signal = self.order.signal
-            raise ValueError(f"order.signal: {signal} takes a denoiser that stays as it is, start.freeze_denoiser")
+            raise ValueError(f"order.signal: {signal} needs a frozen denoiser, start.freeze_denoiser")
         return self
 
     def _check_teacher_forcing(self) -> None:
         order = self.order
         if self.start.artifact is None and self.model.attends != "visible":
-            raise ValueError('optimizer.teacher_forcing: goes with model.attends = "visible"')
+            raise ValueError('optimizer.teacher_forcing: is only valid with model.attends = "visible"')
         if self.model.loops > 1:
-            raise ValueError("optimizer.teacher_forcing: goes with model.loops 1")
-        if order.kind == "contextual" or order.signal == "score" or self.start.freeze_denoiser:
+            raise ValueError("optimizer.teacher_forcing: is only valid with model.loops 1")
+        if order.kind == "contextual" or self.start.freeze_denoiser:
             raise ValueError(
-                "optimizer.teacher_forcing: takes a denoiser that trains, and an order that is uniform, fixed or"
-                " global, by a critic"
+                "optimizer.teacher_forcing: needs a denoiser that trains, and a uniform, fixed or global order"
             )
         if self.prompts.bare or order.spread != OrderConfig.model_fields["spread"].default:
             key = "prompts.bare" if self.prompts.bare else "order.spread"
-            raise ValueError(f"{key}: goes without optimizer.teacher_forcing, which trains all that is hidden")
+            raise ValueError(f"{key}: is not valid with optimizer.teacher_forcing, which trains all that is hidden")
 
     def fingerprint(self) -> str:
         """sha256 of all that decides what is learned: everything but `run`, the description and the licence."""
         fields = self.model_dump(mode="json", exclude={"run", "description", "licence"})
-        for part, names in LATER_KEYS.items():
-            defaults = type(getattr(self, part)).model_fields
-            for name in names:
-                if fields[part][name] == defaults[name].default:
-                    del fields[part][name]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

@@ -18,7 +18,7 @@ from training.config import RunConfig
 from training.stepper import TrainingError
 
 
-def make_fabric(config: RunConfig, *, find_unused: bool = False) -> Fabric:
+def make_fabric(config: RunConfig) -> Fabric:
     """One process, or under `torchrun` as many as it started. Raises TrainingError for what this machine lacks."""
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise TrainingError("run.accelerator: cuda is asked for, and this machine has no CUDA device")
@@ -34,8 +34,7 @@ def make_fabric(config: RunConfig, *, find_unused: bool = False) -> Fabric:
             parallelize_fn=_shard, data_parallel_size=num_processes, tensor_parallel_size=1
         )
     elif num_processes > 1:
-        # The posterior of a contextual order rests during the warm-up.
-        strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=find_unused)
+        strategy = DDPStrategy(broadcast_buffers=False)
     return _launched(config, strategy, num_processes // num_nodes, num_nodes)
 
 
@@ -53,7 +52,7 @@ def _cpu_has_bf16() -> bool:
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def leave() -> None:
+def end_process_group() -> None:
     """Ends the processes' connection. Left to the interpreter's exit, Gloo's threads may outlive what they work for and
     abort the process (Fabric ends the connection by itself for NCCL only)."""
     if torch.distributed.is_initialized():
@@ -72,9 +71,9 @@ def _launched(config: RunConfig, strategy: str | Strategy, devices: int, num_nod
     return fabric
 
 
-def _shard(arm: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    for module in arm.modules():
+def _shard(whole: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    for module in whole.modules():
         if isinstance(module, Block):
             fully_shard(module, mesh=mesh["data_parallel"])
-    fully_shard(arm, mesh=mesh["data_parallel"])
-    return arm
+    fully_shard(whole, mesh=mesh["data_parallel"])
+    return whole

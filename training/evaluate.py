@@ -3,10 +3,11 @@
 Every figure is a mean over rows of one split with its standard error, in nats a row. Two models, or two orders, are
 compared on the same rows with the same noise, so their difference is paired.
 
-All of it is one walk: a row's hidden positions become known one by one, each at the cost of its own true value given
-what is known by then, in an order that a law of keys chooses (smallest first, ties to the lowest position). A law may
-look at what the model says of the row, which has seen revealed values only, so every walk is a factorisation of the
-row: without noise its cost is minus the exact log-likelihood, with noise it is one unbiased draw of the NELBO.
+All of it is one walk (`training/walks.py`): a row's hidden positions become known one by one, each at the cost of its
+own true value given what is known by then, in an order that a law of keys chooses (smallest first, ties to the lowest
+position). A law may look at what the model says of the row, which has seen revealed values only, so every walk is a
+factorisation of the row: without noise its cost is minus the exact log-likelihood, with noise it is one unbiased draw
+of the NELBO.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from model.noise import gumbel, uniforms
 from model.orders import gumbel_noise
 from model.policies import confidence_of
 from training.rows import Estimate, Rows, as_rows, known_sets
+from training.walks import walk
 
 __all__ = [
     "Estimate",
@@ -267,24 +269,29 @@ def _walk(
 ) -> Walk:
     """Reveals `hidden` [B, L], only what is `scored` of it if that is given, one position a step. The denoiser gets
     zeros where it must not look."""
-    hidden = hidden.clone()
-    never = torch.zeros_like(hidden) if scored is None else ~scored
     nats = torch.zeros(len(batch), dtype=torch.float64, device=hidden.device)
     order = torch.full_like(batch.x, -1)
     is_solved = torch.ones(len(batch), dtype=torch.bool, device=hidden.device)
-    for step in range(hidden.shape[1]):
-        active = (hidden & ~never).any(-1).nonzero().squeeze(-1)  # [A]
-        if len(active):
-            x, unseen = batch.x[active], hidden[active]
-            prediction = denoise(x.masked_fill(unseen, 0), unseen, batch.lengths[active])
-            ranked = keys(prediction, noise(step)[active]).masked_fill(~unseen | never[active], torch.inf)
-            chosen = ranked.argmin(-1, keepdim=True)  # [A, 1], the first of equals
-            nats[active] += _loss_at(prediction, x, chosen).double()
-            is_solved[active] &= _is_likeliest(prediction, x, chosen)
-            order[active, step] = chosen.squeeze(-1)
-            hidden[active, chosen.squeeze(-1)] = False
+
+    def see(rows: Tensor, unseen: Tensor) -> Prediction:
+        return denoise(batch.x[rows].masked_fill(unseen, 0), unseen, batch.lengths[rows])
+
+    def take(prediction: Prediction, free: Tensor, rows: Tensor, number: int) -> Tensor:
+        ranked = keys(prediction, noise(number)[rows]).masked_fill(~free, torch.inf)
+        first = ranked.argmin(-1, keepdim=True)  # [A, 1], the first of equals
+        return torch.zeros_like(free).scatter(1, first, True)
+
+    left = hidden.shape[1]  # steps, if the longest row had nothing known
+    for number, step in enumerate(walk(hidden.clone(), see=see, take=take, wanted=scored)):
+        x, chosen = batch.x[step.rows], step.taken.long().argmax(-1, keepdim=True)  # [A, 1]
+        nats[step.rows] += _loss_at(step.seen, x, chosen).double()
+        is_solved[step.rows] &= _is_likeliest(step.seen, x, chosen)
+        order[step.rows, number] = chosen.squeeze(-1)
+        left -= 1
         if advance is not None:
             advance(len(batch))
+    if advance is not None:
+        advance(len(batch) * left)
     return Walk(nats, order, is_solved)
 
 

@@ -6,20 +6,23 @@ to cost, and learns what it does cost: all hidden positions teach, not the chose
 and y the true ones the loss is `m - y log m`, least where m is the mean of y; its gradient for `log m` is `m - y`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.denoiser import cross_entropy
-from model.network import Network
-from model.order_heads import ForesightHead
+from model.order_heads import SHARPNESS
 from model.orders import gumbel_noise, next_log_probs
-from training.batches import Batch, draw_batch, step_generator
-from training.stepper import Stepper, TrainingError
+from training.arm import Foresight
+from training.batches import Batch, step_generator
+from training.stepper import Part, Stepper
+from training.walks import Step, walk
 
 _WALK_STREAM = 2**42
+
+Foresee = Callable[[Tensor, Tensor, Tensor], Foresight]
+"""Clean tokens and what is hidden of them [A, L], lengths [A] -> what there is to see: a `TrainingModule`."""
 
 
 class Canvases(NamedTuple):
@@ -33,48 +36,58 @@ class Canvases(NamedTuple):
         return Canvases(*(part[index] for part in self))
 
 
-class ForesightStepper(Stepper):
+class Draws:
+    """The chance in the walks of one step. Every process draws it for the global batch, and takes that of its own rows,
+    so that it does not matter how many processes there are."""
+
+    def __init__(self, generator: torch.Generator, hidden: Tensor, *, own: slice, device: torch.device) -> None:
+        """`hidden` [N, L] bool is what the walks of the global batch start with, of which a part has the `own` rows."""
+        self._generator, self._shape, self._own, self._device = generator, hidden.shape, own, device
+        self._num_noises = 0
+        self.num_hidden = hidden.sum(-1)  # [N]
+
+    def uniforms(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """In [0, 1), [N, *shape] on the CPU: of all rows."""
+        return torch.rand((len(self.num_hidden), *shape), generator=self._generator, dtype=dtype)
+
+    def noise(self) -> Tensor:
+        """Gumbel noise of one step for the own rows, [B, L] float64."""
+        self._num_noises += 1
+        return self.own(gumbel_noise(self._shape, self._generator))
+
+    def own(self, values: Tensor) -> Tensor:
+        """What `values` [N, ...] are for the own rows, on their device."""
+        return values[self._own].to(self._device)
+
+    def skip_to(self, num_noises: int) -> None:
+        """Goes on to where a process has drawn so many noises, which the rows of another may have needed."""
+        while self._num_noises < num_noises:
+            self.noise()
+
+
+class WalkStepper(Stepper):
+    """Takes steps whose rows are walked, each by the law of the order itself."""
+
+    def _begin(self, batch: Batch, own: slice, step: int) -> tuple[Canvases, Tensor, Draws]:
+        """The own rows of a step, which of them take random orders [B], and the chance in their walks."""
+        mine = batch.cut(own, self._device)
+        generator = step_generator(self._recipe.seed, _WALK_STREAM + step)
+        draws = Draws(generator, ~batch.draws.known, own=own, device=self._device)
+        return Canvases(mine.rows.x, ~mine.draws.known, mine.rows.lengths), mine.draws.uniform_rows, draws
+
+
+class ForesightStepper(WalkStepper):
     """Takes steps of whole walks. `optimizer.batch_size` counts rows, each of which is walked to its end."""
 
-    def take(self, step: int) -> Mapping[str, Tensor]:
-        """See `Stepper.take`. Raises TrainingError."""
-        batch, generator = self._begin(step)
-        canvases = Canvases(batch.rows.x, ~batch.draws.known, batch.rows.lengths)
-        states = list(
-            walk(
-                self._arm.denoiser,
-                canvases,
-                stride=self._recipe.order.stride,
-                generator=generator,
-                is_uniform=batch.draws.uniform_rows,
-            )
-        )
-        error, nats, entropy = (torch.cat(parts).double().sum() for parts in zip(*states, strict=True))
-        loss = error / canvases.hidden.sum()
-        norm = self._update(loss, step)
-        sums = {"nelbo": nats, "policy_entropy": entropy}
+    def _part(self, batch: Batch, own: slice, step: int) -> Part:
+        """See `Stepper._part`."""
+        canvases, is_uniform, draws = self._begin(batch, own, step)
+        stride = self._recipe.order.stride
+        states = list(walk_to_the_end(self._module, canvases, stride=stride, draws=draws, is_uniform=is_uniform))
+        error, nats, entropy = (torch.cat(values).double().sum() for values in zip(*states, strict=True))
         num_rows = torch.tensor(len(canvases.x), dtype=torch.float64, device=self._device)
-        figures = {"loss": loss.detach().double(), "gradient_norm": norm}
-        return {**figures, **sums, **{f"num_{name}": num_rows for name in sums}}
-
-    def _begin(self, step: int) -> tuple[Batch, torch.Generator]:
-        """The step's rows on the device, and the source of its draws. Raises TrainingError."""
-        if self._fabric.world_size > 1 or self._accumulate > 1:
-            raise TrainingError("order.signal: walks run in one process, with optimizer.accumulate = 1")
-        self._arm.train()
-        self._set_rates(step)
-        batch = draw_batch(self._rows, self._recipe, step=step, symmetries=self._symmetries)
-        return batch.cut(slice(None), self._device), step_generator(self._recipe.seed, _WALK_STREAM + step)
-
-    def _update(self, loss: Tensor, step: int) -> Tensor:
-        """One update of the head; gives the gradient's norm. Raises TrainingError."""
-        self._refuse_nonfinite(loss, "loss", step)
-        self._fabric.backward(loss)
-        norm = self._clip(step)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        self._arm.follow(min(self._recipe.optimizer.ema_decay, (1 + step) / (10 + step)))
-        return norm
+        sums = {"nelbo": nats, "policy_entropy": entropy, "num_nelbo": num_rows, "num_policy_entropy": num_rows}
+        return Part(error * self._num_parts / int(draws.num_hidden.sum()), sums)
 
 
 class State(NamedTuple):
@@ -99,47 +112,61 @@ class View(NamedTuple):
         return View(*(part[index] for part in self))
 
 
-def view(network: Network, canvases: Canvases) -> View:
-    """One forward of every row; only the head's part of it keeps gradients."""
-    head = network.order_head
-    assert isinstance(head, ForesightHead)
-    x, hidden, lengths = canvases
-    with torch.no_grad():
-        reading = network.read(x.masked_fill(hidden, 0), hidden, lengths)
-        assert reading.token_logits is not None
-        losses = cross_entropy(reading.token_logits, x)
-    log_m, cost = head.foresee(reading)
-    return View(losses, log_m, cost, head.log_weights(cost.detach()).double())
+def view(foresee: Foresee, canvases: Canvases) -> View:
+    """One forward of every row."""
+    seen = foresee(*canvases)
+    return View(*seen, law=(-SHARPNESS * seen.cost.detach()).double())
 
 
-def foremost(keys: Tensor, hidden: Tensor, count: int) -> Tensor:
+def top_positions(keys: Tensor, hidden: Tensor, count: int) -> Tensor:
     """Of what is hidden the `count` positions with the largest keys, or all if there are fewer: [A, L] bool."""
     ranks = keys.masked_fill(~hidden, -torch.inf).argsort(-1, descending=True).argsort(-1)
     return hidden & (ranks < count)
 
 
-def walk(
-    network: Network, canvases: Canvases, *, stride: int, generator: torch.Generator, is_uniform: Tensor
-) -> Iterator[State]:
-    """Walks true rows until nothing is hidden, `stride` positions a forward, by the law of the network's own order.
+def walk_by_law(
+    foresee: Foresee,
+    canvases: Canvases,
+    hidden: Tensor,
+    *,
+    stride: int,
+    noise: Callable[[], Tensor] | None = None,
+    is_uniform: Tensor | None = None,
+    stop: Tensor | None = None,
+) -> Iterator[Step[View]]:
+    """Walks true rows by the law of the order itself, `stride` positions a forward. Changes `hidden` [B, L].
 
-    Rows that are `is_uniform` [B] take random orders. With a stride of 1 the nats of all states, summed, are an
-    unbiased estimate of the rows' NELBO under that law.
+    `noise` gives the Gumbel noise [B, L] of a step; without it the law's likeliest positions come next. Rows that are
+    `is_uniform` [B] take random orders. `stop`: see `training.walks.walk`.
     """
-    hidden = canvases.hidden.clone()
-    while bool(hidden.any()):
-        active = hidden.any(-1).nonzero().squeeze(-1)
-        noise = gumbel_noise(hidden.shape, generator).to(hidden.device)[active]
-        part = canvases._replace(hidden=hidden).at(active)
-        seen = view(network, part)
-        taken = foremost(seen.law.masked_fill(is_uniform[active, None], 0.0) + noise, part.hidden, stride)
-        count = taken.sum(-1)
+
+    def see(rows: Tensor, unseen: Tensor) -> View:
+        return view(foresee, Canvases(canvases.x[rows], unseen, canvases.lengths[rows]))
+
+    def take(seen: View, free: Tensor, rows: Tensor, _: int) -> Tensor:
+        law = seen.law if is_uniform is None else seen.law.masked_fill(is_uniform[rows, None], 0.0)
+        return top_positions(law if noise is None else law + noise()[rows], free, stride)
+
+    return walk(hidden, see=see, take=take, stop=stop)
+
+
+def walk_to_the_end(
+    foresee: Foresee, canvases: Canvases, *, stride: int, draws: Draws, is_uniform: Tensor
+) -> Iterator[State]:
+    """Walks true rows until nothing is hidden, and says what the head learns from, state by state.
+
+    With a stride of 1 the nats of all states, summed, are an unbiased estimate of the rows' NELBO under the law.
+    """
+    steps = walk_by_law(
+        foresee, canvases, canvases.hidden.clone(), stride=stride, noise=draws.noise, is_uniform=is_uniform
+    )
+    for step in steps:
+        count = step.taken.sum(-1)
         yield State(
-            error=mean_error(seen, part.hidden) * count,
-            nats=(seen.losses * taken).double().sum(-1),
-            entropy=choice_entropy(seen.law, part.hidden) * count,
+            error=mean_error(step.seen, step.hidden) * count,
+            nats=(step.seen.losses * step.taken).double().sum(-1),
+            entropy=choice_entropy(step.seen.law, step.hidden) * count,
         )
-        hidden[active] = part.hidden & ~taken
 
 
 def mean_error(seen: View, hidden: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Orders that anybody would try first, against the law that order learning would start from. Knows no file.
+"""Candidate orders, which anybody would try first, against the law that learning would start from. Knows no file.
 
 A critic learns what positions cost after known sets that it has met. In a warm-up those are random ones, among which a
 beginning of a text is next to never found, however cheap it makes the next position; and a law that was learned from
@@ -16,29 +16,30 @@ from torch import Tensor
 
 from model.denoiser import Denoiser
 from model.orders import deterministic_order
-from training.config import Rival
+from training.config import CandidateOrder
 from training.evaluate import log_likelihood, nelbo
 from training.rows import Rows
 
 LAW, OWN = "law", "likeliest order of the law"
-# Between the log-weights of neighbours in a rival's law. A law to learn from takes the next one first in seven draws of
-# eight; a law to keep in 399 of 400, and still lies within doubles at any length there is.
+# Between the log-weights of neighbours in a candidate's law. A law to learn from takes the next one first in seven
+# draws of eight; a law to keep in 399 of 400, and still lies within doubles at any length there is.
 GAP, LAST_GAP = 2.0, 6.0
 
 
-class Verdict(NamedTuple):
-    """Mean nats a row of the law and of every rival by name, and the cheapest of them; `is_close` if the rows do not
-    tell a law that is not decided from the best rival, as after a warm-up too short to meet what makes an order."""
+class Comparison(NamedTuple):
+    """Mean nats a row of the law and of every candidate by name, and the cheapest of them; `is_close` if the rows do
+    not tell a law that is not decided from the best candidate, as after a warm-up too short to meet what makes an
+    order."""
 
     nats: Mapping[str, float]
     best: str
     is_close: bool
 
 
-def order_of(rival: Rival, length: int) -> list[int]:
+def order_of(candidate: CandidateOrder, length: int) -> list[int]:
     """All positions, the first one first."""
     order = list(range(length))
-    return order if rival == "left_to_right" else order[::-1]
+    return order if candidate == "left_to_right" else order[::-1]
 
 
 def order_log_w(order: Sequence[int], *, gap: float = GAP) -> Tensor:
@@ -48,18 +49,20 @@ def order_log_w(order: Sequence[int], *, gap: float = GAP) -> Tensor:
     return log_w - log_w.mean()
 
 
-def candidates(log_w: Tensor, rivals: Sequence[Rival], *, has_own: bool) -> dict[str, list[int]]:
+def candidate_orders(log_w: Tensor, names: Sequence[CandidateOrder], *, has_own: bool) -> dict[str, list[int]]:
     """The orders to price by name; the law's own first where asked for, so that a tie stays with it."""
     own = {OWN: deterministic_order(log_w).tolist()} if has_own else {}
-    return own | {rival: order_of(rival, len(log_w)) for rival in rivals}
+    return own | {name: order_of(name, len(log_w)) for name in names}
 
 
-def compare(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str, Sequence[int]], seed: int) -> Verdict:
+def compare(
+    denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str, Sequence[int]], seed: int
+) -> Comparison:
     """The NELBO of the law `log_w` [L] beside the exact loss along each order, on the same rows.
 
-    A law decided on a rival's very order, as an earlier run may have left it, is that rival: which of the two is drawn
-    cheaper would be chance, and a law to learn on from should not be too sure. One that is decided on none, as
-    log-weights that are all zero, is no rival, whichever order its ties would give.
+    A law decided on a candidate's very order, as an earlier run may have left it, is that candidate: which of the two
+    is drawn cheaper would be chance, and a law to learn on from should not be too sure. One that is decided on none, as
+    log-weights that are all zero, is no candidate, whichever order its ties would give.
     """
     costs = {LAW: nelbo(denoise, rows, log_w, seed=seed)}
     costs |= {name: -log_likelihood(denoise, rows, list(order)) for name, order in orders.items()}
@@ -69,7 +72,7 @@ def compare(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str
     if best == LAW and OWN not in orders and _is_decided(log_w):
         own = deterministic_order(log_w).tolist()
         best = next((name for name, order in orders.items() if list(order) == own), LAW)
-    return Verdict(nats, best, is_close)
+    return Comparison(nats, best, is_close)
 
 
 def _is_noise(differences: Tensor) -> bool:
@@ -80,5 +83,5 @@ def _is_noise(differences: Tensor) -> bool:
 
 
 def _is_decided(log_w: Tensor) -> bool:
-    """Whether neighbours in its order are as far apart as in a rival's law, or nearly."""
+    """Whether neighbours in its order are as far apart as in a candidate's law, or nearly."""
     return bool((log_w.sort().values.diff() >= GAP / 2).all())

@@ -1,45 +1,43 @@
 """One update of the weights: draw the step's batch, the loss of this process's share of it, clip, step. Knows no file.
 
 What a step does is a function of (recipe, rows, step) and of the weights: every process draws the same global batch and
-takes its own rows of it, so their gradients and baselines add up to those of one process.
+takes its own rows of it, so their gradients add up to those of one process.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import replace
+from typing import NamedTuple, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from model.baseline import leave_one_out
-from model.critic import critic_error
-from model.denoiser import cross_entropy
+from model.critic import CriticLoss, Trials
 from model.objective import Loss, even_loss, order_form, teacher_forced
 from model.prefixes import Prefixes
-from training.arm import ORDER_GROUPS, Arm, Shown, Trials, whole
-from training.batches import Batch, draw_batch, simulated_noise, uniform_share
+from training.arm import StepLosses, TrainingModule, full_tensor
+from training.batches import Batch, draw_batch, simulated_noise
 from training.config import Recipe
 from training.data.dataset import Symmetries
 from training.rows import Rows
 
 _DROPOUT_STRIDE = 7_919_999
-_ORDER_PARTS = ("policy_entropy", "posterior_entropy", "choice_divergence")
-REPORTED = ("nelbo", "uniform_nelbo", "conditional_nelbo", *_ORDER_PARTS, "critic_error")
-_OWNERS = {**dict.fromkeys(ORDER_GROUPS, "order's "), "critic": "critic's "}
+_TURNS = 8  # of a row's order that a critic is asked about: more are hardly more of a sample
+REPORTED = ("nelbo", "uniform_nelbo", "conditional_nelbo", "policy_entropy", "critic_error")
+_OWNERS = {"order": "order's ", "critic": "critic's "}
 
 
 class TrainingError(RuntimeError):
     """Training that cannot go on; one line."""
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One forward's worth of a step."""
+class Part(NamedTuple):
+    """What some rows of a step give: their `loss`, whose mean over all parts of all processes is minimised, and of each
+    reported figure the `sums` over rows and, as `num_...`, how many rows."""
 
-    loss: Loss
-    prefixes: Prefixes
+    loss: Tensor
+    sums: Mapping[str, Tensor]
 
 
 class Stepper:
@@ -50,53 +48,49 @@ class Stepper:
         fabric: Fabric,
         *,
         recipe: Recipe,
-        arm: Arm,
+        unwrapped: TrainingModule,
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
         rows: Rows,
         symmetries: Symmetries | None = None,
     ) -> None:
+        """`module` is what Fabric made of `unwrapped`; its forward alone may be asked for gradients."""
         self._fabric, self._recipe, self._rows, self._symmetries = fabric, recipe, rows, symmetries
-        self._arm, self._module, self._optimizer = arm, module, optimizer
+        self._unwrapped, self._module, self._optimizer = unwrapped, module, optimizer
         self._accumulate = recipe.optimizer.accumulate
-        parts = fabric.world_size * self._accumulate * recipe.order.draws
-        self._share, rest = divmod(recipe.optimizer.batch_size, parts)
+        self._num_parts = fabric.world_size * self._accumulate
+        self._share, rest = divmod(recipe.optimizer.batch_size, self._num_parts)
         if rest:
             raise TrainingError(
                 f"optimizer.batch_size: {recipe.optimizer.batch_size} does not divide by {fabric.world_size} processes"
-                f" x accumulate {self._accumulate} x order.draws {recipe.order.draws}"
+                f" x accumulate {self._accumulate}"
             )
 
     def take(self, step: int) -> Mapping[str, Tensor]:
         """Makes update number `step`; gives this process's part of what `figures` sums up. Raises TrainingError."""
-        self._arm.train()
+        self._unwrapped.train()
         self._set_rates(step)
         batch = draw_batch(self._rows, self._recipe, step=step, symmetries=self._symmetries)
-        trials = trials_over(batch.rows, self._recipe, step=step)
-        trials = None if trials is None else trials.to(self._device)
-        losses, sums = [], torch.zeros(2, *self._arm.baseline.mean.shape, dtype=torch.float64, device=self._device)
+        parts = []
         for number in range(self._accumulate):
             start = (number * self._fabric.world_size + self._fabric.global_rank) * self._share
-            mine = batch.cut(slice(start, start + self._share), self._device)
             torch.manual_seed((self._recipe.seed + 1) * _DROPOUT_STRIDE + step * len(batch.rows) + start)
             with self._fabric.no_backward_sync(self._module, enabled=number + 1 < self._accumulate):  # type: ignore[arg-type]
-                part = self._part(mine, trials, step)
-                self._refuse_nonfinite(part.loss.total, "loss", step)
-                self._fabric.backward(part.loss.total / self._accumulate)
-            losses.append(part.loss)
-            sums += torch.stack(self._arm.baseline.statistics(part.prefixes, part.loss.row_signals))
+                part = self._part(batch, slice(start, start + self._share), step)
+                self._refuse_nonfinite(part.loss, "loss", step)
+                self._fabric.backward(part.loss / self._accumulate)
+            parts.append(part)
         norm = self._clip(step)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._arm.follow(min(self._recipe.optimizer.ema_decay, (1 + step) / (10 + step)))
-        self._arm.baseline.update(*self._sum(sums))
-        return {**_collected(losses), "gradient_norm": norm}
+        self._unwrapped.update_ema(min(self._recipe.optimizer.ema_decay, (1 + step) / (10 + step)))
+        return {**_collected(parts), "gradient_norm": norm}
 
     @torch.no_grad()
-    def forget(self, name: str) -> None:
+    def reset_moments(self, group_name: str) -> None:
         """Zeroes the moments of a parameter group: they are of weights that it no longer has."""
         for group in self._optimizer.param_groups:
-            for parameter in group["params"] if group["name"] == name else ():
+            for parameter in group["params"] if group["name"] == group_name else ():
                 for moment in self._optimizer.state.get(parameter, {}).values():
                     moment.zero_()
 
@@ -115,43 +109,31 @@ class Stepper:
     def _device(self) -> torch.device:
         return self._fabric.device
 
-    def _part(self, batch: Batch, trials: Trials | None, step: int) -> _Part:
-        rows, draws, order = batch.rows, batch.draws, self._recipe.order
-        rests = uniform_share(order, self._recipe.optimizer, step) == 1.0
-        shown: Shown = self._module(rows.x, ~draws.known, rows.lengths, show=draws.under, trials=trials, rests=rests)
-        x = rows.x.repeat(order.draws, 1)
-        losses, control = cross_entropy(shown.prediction.token_logits, x), self._arm.control(x)
-        loss = self._loss(losses, shown, control)
-        if shown.expected is not None and shown.simulated is not None:
-            loss = _with_critic(loss, _critic_error(shown, losses, control), shown.simulated)
-        if shown.earlier:
-            loss = _with_depths(loss, [cross_entropy(logits, x) for logits in shown.earlier], shown.prefixes)
-        # DDP wants every parameter in the graph, also while no row teaches the order.
-        idle = shown.log_w.sum() if shown.policy is None else shown.log_w.sum() + shown.policy.sum()
-        return _Part(replace(loss, total=loss.total + 0.0 * idle), shown.prefixes)
-
-    def _loss(self, losses: Tensor, shown: Shown, control: Tensor) -> Loss:
-        if self._recipe.optimizer.teacher_forcing:
-            return teacher_forced(losses, shown.prefixes)
-        order = self._recipe.order
-        return order_form(
-            losses,
-            shown.prefixes,
-            log_w=shown.log_w,
-            policy=shown.policy,
-            baseline=self._baseline(losses, shown, control),
-            control=control,
-            learn_order_from_prompted=order.learn_from_prompted,
-            spread=order.spread,
+    def _part(self, batch: Batch, own: slice, step: int) -> Part:
+        """Of the `own` rows of the global batch."""
+        trials = trials_over(batch.rows, self._recipe, step=step)
+        mine = batch.cut(own, self._device)
+        law = self._unwrapped.log_w()[: mine.rows.x.shape[1]]
+        prefixes = mine.draws.under(law)
+        is_forced = self._recipe.optimizer.teacher_forcing
+        losses: StepLosses = self._module(
+            mine.rows.x,
+            prefixes.hidden,
+            mine.rows.lengths,
+            ranks=prefixes.ranks if is_forced else None,
+            turns=prefixes.some_turns(_TURNS) if is_forced and trials is not None else None,
+            trials=None if trials is None else trials.to(self._device),
         )
-
-    def _baseline(self, losses: Tensor, shown: Shown, control: Tensor) -> Tensor:
-        num_draws = self._recipe.order.draws
-        if num_draws == 1:
-            return self._arm.baseline.read(shown.prefixes)
-        return leave_one_out(
-            losses, shown.prefixes, log_w=shown.log_w, num_draws=num_draws, control=control, policy=shown.policy
-        )
+        if is_forced:
+            loss = teacher_forced(losses.token, prefixes)
+        else:
+            control, spread = self._unwrapped.control(mine.rows.x), self._recipe.order.spread
+            loss = order_form(losses.token, prefixes, log_w=law, control=control, spread=spread)
+        if losses.critic is not None:
+            loss = _with_critic(loss, losses.critic)
+        if losses.earlier:
+            loss = _with_depths(loss, losses.earlier, prefixes)
+        return Part(loss.total, _sums(loss))
 
     def _clip(self, step: int) -> Tensor:
         """Clips network, order and critic apart: none may shrink another's gradient. Gives the network's norm."""
@@ -160,7 +142,7 @@ class Stepper:
             groups = [g["params"] for g in self._optimizer.param_groups if _OWNERS.get(g["name"], "") == owner]
             parameters = [p for group in groups for p in group]
             if parameters:
-                norms[owner] = whole(torch.nn.utils.clip_grad_norm_(parameters, self._recipe.optimizer.clip))
+                norms[owner] = full_tensor(torch.nn.utils.clip_grad_norm_(parameters, self._recipe.optimizer.clip))
                 self._refuse_nonfinite(norms[owner], f"{owner}gradient", step)
         return next(iter(norms.values()))
 
@@ -180,7 +162,7 @@ class Stepper:
         progress = step / config.num_steps
         cosine = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in self._optimizer.param_groups:
-            is_resting = group["name"] in ORDER_GROUPS and progress < order.rests_until
+            is_resting = group["name"] == "order" and progress < order.rests_until
             group["lr"] = 0.0 if is_resting else group["peak"] * warm * cosine
 
 
@@ -194,18 +176,10 @@ def trials_over(rows: Rows, recipe: Recipe, *, step: int) -> Trials | None:
     return Trials(noise, tried.given & ~tried.padding, tried.padding)
 
 
-def _critic_error(shown: Shown, losses: Tensor, control: Tensor) -> Tensor:
-    """[B]; with teacher forcing over the turns it was asked about."""
-    assert shown.expected is not None
-    if shown.asked is None:
-        return critic_error(shown.expected, losses, shown.prefixes.hidden, control=control)
-    losses, control = (values.gather(-1, shown.asked) for values in (losses, control))
-    return critic_error(shown.expected, losses, torch.ones_like(shown.asked, dtype=torch.bool), control=control)
-
-
-def _with_critic(loss: Loss, error: Tensor, simulated: Tensor) -> Loss:
-    """The critic's error [B] and what the law costs by it move their own weights; `total` reads as before."""
-    extra = error.mean() + simulated
+def _with_critic(loss: Loss, learned: CriticLoss) -> Loss:
+    """The critic's error and what the law costs by it move their own weights; `total` reads as before."""
+    error = learned.error
+    extra = error.mean() + learned.simulated
     parts = {"critic_error": error.detach().mean(), "num_critic_error": torch.tensor(len(error), device=error.device)}
     return replace(loss, total=loss.total + extra - extra.detach(), parts={**loss.parts, **parts})
 
@@ -216,11 +190,16 @@ def _with_depths(loss: Loss, earlier: Sequence[Tensor], prefixes: Prefixes) -> L
     return replace(loss, total=loss.total + extra - extra.detach())
 
 
-def _collected(losses: Sequence[Loss]) -> dict[str, Tensor]:
-    """The mean loss, and for each reported bound its sum over rows and their number."""
-    collected = {"loss": torch.stack([loss.total.detach().double() for loss in losses]).mean()}
-    for name in [name for name in REPORTED if name in losses[0].parts]:
-        counts = torch.stack([loss.parts[f"num_{name}"] for loss in losses]).double()
-        collected[name] = (torch.stack([loss.parts[name] for loss in losses]).double() * counts).sum()
-        collected[f"num_{name}"] = counts.sum()
-    return collected
+def _sums(loss: Loss) -> dict[str, Tensor]:
+    """Each reported bound's sum over rows and their number."""
+    sums: dict[str, Tensor] = {}
+    for name in [name for name in REPORTED if name in loss.parts]:
+        count = loss.parts[f"num_{name}"].double()
+        sums |= {name: loss.parts[name].double() * count, f"num_{name}": count}
+    return sums
+
+
+def _collected(parts: Sequence[Part]) -> dict[str, Tensor]:
+    """The mean loss, and the sums over all parts."""
+    sums = {name: torch.stack([part.sums[name] for part in parts]).sum() for name in parts[0].sums}
+    return {"loss": torch.stack([part.loss.detach().double() for part in parts]).mean(), **sums}

@@ -20,19 +20,18 @@ from model.critic import MAX_LENGTH, Critic
 from model.manifest import Architecture, ImportedArchitecture
 from model.network import Network
 from model.networks import build_network
-from model.posterior import Posterior
-from training.arm import ORDER_GROUPS, Arm, whole
+from training.arm import TrainingModule, full_tensor
 from training.batches import marginal_logprobs, uniform_share
 from training.branches import CostToGoStepper
 from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
 from training.config import Recipe
 from training.data.dataset import Dataset
-from training.devices import leave, make_fabric, pick_precision
+from training.devices import end_process_group, make_fabric, pick_precision
 from training.foresight import ForesightStepper
 from training.journal import Journal
-from training.rivals import GAP, LAST_GAP, LAW, candidates, compare, order_log_w
+from training.rivals import GAP, LAST_GAP, LAW, candidate_orders, compare, order_log_w
 from training.rows import Rows, split_rows
-from training.start import fresh_architecture, given_anew, load_start, make_denoiser
+from training.start import given_anew, load_start, make_denoiser
 from training.stepper import Stepper, TrainingError
 from training.watch import gradient_noise, law_figures, validation_figures
 
@@ -56,11 +55,11 @@ def train(recipe: Recipe, dataset: Dataset, *, work: Path) -> Trained | None:
     """
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
-    fabric = make_fabric(recipe.run, find_unused=recipe.order.kind == "contextual")
+    fabric = make_fabric(recipe.run)
     try:
         return _trained(fabric, recipe, dataset, work)
     finally:
-        leave()
+        end_process_group()
 
 
 def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Trained | None:
@@ -82,31 +81,16 @@ def row_forwards(recipe: Recipe, steps: int) -> int:
     return steps * recipe.optimizer.batch_size * (2 if recipe.optimizer.teacher_forcing else 1)
 
 
-def posterior_forwards(recipe: Recipe) -> int:
-    """Rows that the posterior of a contextual order sees in a whole run; it rests during the warm-up."""
-    if recipe.order.kind != "contextual" or recipe.order.is_walked:
-        return 0
-    optimizer = recipe.optimizer
-    asked = sum(uniform_share(recipe.order, optimizer, step) < 1.0 for step in range(optimizer.num_steps))
-    return asked * optimizer.batch_size // recipe.order.draws
-
-
-def _posterior(recipe: Recipe, dataset: Dataset, architecture: Architecture | ImportedArchitecture) -> Posterior | None:
-    if recipe.order.kind != "contextual" or recipe.order.is_walked:
-        return None
-    if isinstance(architecture, ImportedArchitecture):  # no shape of ours to copy: that of a recipe without a [model]
-        architecture = fresh_architecture(recipe, dataset)
-    own = {"layers": recipe.order.posterior_layers, "attends": "all"}  # nothing is hidden from it
-    return Posterior(architecture.model_copy(update=own))
-
-
 def _critic(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -> Critic | None:
     """None where no critic moves the order. Raises TrainingError for rows that are too long for one."""
     if not recipe.order.has_critic:
         return None
     length = architecture.length
     if length > MAX_LENGTH:
-        raise TrainingError(f'order.signal: a critic takes at most {MAX_LENGTH} positions, not {length}; set "score"')
+        raise TrainingError(
+            f"order.kind: global orders are learned for at most {MAX_LENGTH} positions, not {length}; set"
+            " another kind, or a shorter data.length"
+        )
     return Critic(length)
 
 
@@ -114,6 +98,8 @@ class Run:
     """One run's moving parts; `step` is the number of updates done."""
 
     def __init__(self, fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> None:
+        if recipe.order.is_walked and recipe.run.strategy == "fsdp":  # processes take different numbers of forwards
+            raise TrainingError("run.strategy: contextual orders are learned in one process or with ddp, not with fsdp")
         self.fabric, self.recipe, self.dataset, self.work = fabric, recipe, dataset, work
         self.step = 0
         self.rows = split_rows(dataset, "train", is_packed=True)
@@ -121,21 +107,18 @@ class Run:
         self.start = load_start(recipe, dataset)
         denoiser = make_denoiser(recipe, dataset, self.start)
         architecture = denoiser.architecture
-        self.arm = Arm(
+        self.unwrapped = TrainingModule(
             denoiser,
             marginals=marginal_logprobs(self.rows, architecture.vocabulary_sizes),
-            baseline_window=recipe.order.baseline_window,
-            posterior=_posterior(recipe, dataset, architecture),
             critic=_critic(recipe, architecture),
             is_frozen=recipe.start.freeze_denoiser,
             backward_loops=recipe.optimizer.backward_loops,
-            teacher_forcing=recipe.optimizer.teacher_forcing,
         )
         if recipe.run.compile:  # block by block: quick to compile, and it leaves names and sharding as they are
             for block in denoiser.blocks:
                 block.compile()
-        self.module = fabric.setup_module(self.arm)
-        groups = self.arm.parameter_groups(
+        self.module = fabric.setup_module(self.unwrapped)
+        groups = self.unwrapped.parameter_groups(
             learning_rate=recipe.optimizer.learning_rate,
             order_rate=recipe.order.learning_rate,
             critic_rate=recipe.order.critic_learning_rate,
@@ -146,7 +129,7 @@ class Run:
         self.stepper = _STEPPERS.get(recipe.order.signal, Stepper)(
             fabric,
             recipe=recipe,
-            arm=self.arm,
+            unwrapped=self.unwrapped,
             module=self.module,
             optimizer=self.optimizer,
             rows=self.rows,
@@ -182,8 +165,8 @@ class Run:
         total, run = self.recipe.optimizer.num_steps, self.recipe.run
         self._last_log = (self.step, time.monotonic())
         while self.step < total:
-            if self.recipe.order.rivals and self.step == math.ceil(self.recipe.order.warmup * total):
-                self._meet_rivals(journal, is_last=False)
+            if self.recipe.order.candidates and self.step == math.ceil(self.recipe.order.warmup * total):
+                self._compare_orders(journal, is_last=False)
             if self.step in (min(math.ceil(time * total), total - 1) for time in self.recipe.order.reconsider or ()):
                 self._reconsider(journal)
             taken = self.stepper.take(self.step)
@@ -195,8 +178,8 @@ class Run:
                 shown = self._train_figures(taken)  # on every process: sharded weights are gathered for it
                 if journal is not None:
                     journal.log("train", self.step, shown)
-            if self.recipe.order.rivals and is_last:
-                self._meet_rivals(journal, is_last=True)
+            if self.recipe.order.candidates and is_last:
+                self._compare_orders(journal, is_last=True)
             if self.step % run.validate_every == 0 or is_last:
                 self._validate(journal)
             if self.step % run.checkpoint_every == 0 or is_last:
@@ -204,16 +187,15 @@ class Run:
 
     def finish(self) -> Trained | None:
         """The averaged network, whole, on the main process."""
-        weights = {name: whole(value).cpu() for name, value in self.arm.average.state_dict().items()}
+        weights = {name: full_tensor(value).cpu() for name, value in self.unwrapped.average.state_dict().items()}
         self.fabric.barrier()  # nobody leaves while another still gathers
         if not self.fabric.is_global_zero:
             return None
-        denoiser = build_network(self.arm.denoiser.architecture, self.arm.denoiser.order)
+        denoiser = build_network(self.unwrapped.denoiser.architecture, self.unwrapped.denoiser.order)
         denoiser.load_state_dict(weights)
         summary: dict[str, object] = {
             "steps": self.step,
             "row_forwards": row_forwards(self.recipe, self.step),
-            "posterior_forwards": posterior_forwards(self.recipe),
             "world_size": self.fabric.world_size,
             "torch": torch.__version__,
             "device": self.fabric.device.type,
@@ -229,23 +211,23 @@ class Run:
         now = time.monotonic()
         self._last_log = (self.step, now)
         figures = self.stepper.figures(taken)
-        noise = gradient_noise(self.optimizer, groups=ORDER_GROUPS)
+        noise = gradient_noise(self.optimizer, group="order")
         return {
             **figures,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "uniform_share": uniform_share(self.recipe.order, self.recipe.optimizer, self.step),
-            **law_figures(self.arm.log_w().cpu(), policy_nats=figures.get("policy_entropy")),
+            **law_figures(self.unwrapped.log_w().cpu(), policy_nats=figures.get("policy_entropy")),
             **({} if noise is None else {"order_gradient_noise": noise}),
             "steps_per_second": (self.step - step) / max(now - then, 1e-9),
         }
 
     def _validate(self, journal: Journal | None) -> None:
         """Figures of the averaged weights on validation rows."""
-        self.arm.eval()
+        self.unwrapped.eval()
         figures = validation_figures(
             self.module,
             self._validation_rows(),
-            log_w=self.arm.log_w(average=True),
+            log_w=self.unwrapped.log_w(average=True),
             is_contextual=self.recipe.order.kind == "contextual",
             seed=VALIDATION_SEED,
         )
@@ -256,27 +238,27 @@ class Run:
         limit = self.recipe.run.validate_rows
         return split_rows(self.dataset, "validation", limit=limit).to(self.fabric.device)
 
-    def _meet_rivals(self, journal: Journal | None, *, is_last: bool) -> None:
+    def _compare_orders(self, journal: Journal | None, *, is_last: bool) -> None:
         """The law becomes the cheapest order there is for the averaged weights as they are, if it is cheaper itself."""
-        self.arm.eval()
-        log_w = self.arm.log_w(average=True)
-        orders = candidates(log_w.cpu(), self.recipe.order.rivals, has_own=is_last)
-        verdict = compare(self.module, self._validation_rows(), log_w=log_w, orders=orders, seed=VALIDATION_SEED)
-        best = self.fabric.broadcast(verdict.best)  # a tie that rounding breaks must not part the processes
+        self.unwrapped.eval()
+        log_w = self.unwrapped.log_w(average=True)
+        orders = candidate_orders(log_w.cpu(), self.recipe.order.candidates, has_own=is_last)
+        found = compare(self.module, self._validation_rows(), log_w=log_w, orders=orders, seed=VALIDATION_SEED)
+        best = self.fabric.broadcast(found.best)  # a tie that rounding breaks must not part the processes
         if best != LAW:
-            self.arm.become(order_log_w(orders[best], gap=LAST_GAP if is_last else GAP))
-            self.stepper.forget("order")
+            self.unwrapped.set_log_w(order_log_w(orders[best], gap=LAST_GAP if is_last else GAP))
+            self.stepper.reset_moments("order")
         if journal is not None:
-            costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in verdict.nats.items())
+            costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in found.nats.items())
             taken = "the law stays" if best == LAW else f"the law becomes {best.replace('_', ' ')}"
-            if verdict.is_close and not is_last:
+            if found.is_close and not is_last:
                 taken += ", too close to tell: a longer order.warmup, or more run.validate_rows, may show more"
             journal.say(f"orders, in nats a validation row: {costs}; {taken}")
 
     def _reconsider(self, journal: Journal | None) -> None:
         """Brings the law's choices back to where gradients can still turn them."""
-        self.arm.become(self.arm.log_w() * RECONSIDERED)
-        self.stepper.forget("order")
+        self.unwrapped.set_log_w(self.unwrapped.log_w() * RECONSIDERED)
+        self.stepper.reset_moments("order")
         if journal is not None:
             journal.say("the order is reconsidered: its log-weights shrink to a seventh")
 
@@ -291,4 +273,4 @@ class Run:
         )
 
     def _state(self) -> dict[str, Any]:
-        return {"arm": self.module, "optimizer": self.optimizer}
+        return {"module": self.module, "optimizer": self.optimizer}

@@ -5,7 +5,7 @@ learnt what makes an order good, shows here first.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from model.denoiser import Denoiser, cross_entropy
 from model.exact import order_table, subset_table
 from model.orders import deterministic_order, gumbel_noise, next_log_probs, order_entropy
 from model.regret import regret
-from training.arm import whole
+from training.arm import full_tensor
 from training.evaluate import log_likelihood, nelbo, policy_nelbo, policy_walk
 from training.rows import Estimate, Rows
 
@@ -39,25 +39,25 @@ def law_figures(log_w: Tensor, *, policy_nats: float | None = None) -> dict[str,
     }
 
 
-def gradient_noise(optimizer: torch.optim.Optimizer, *, groups: Sequence[str]) -> float | None:
-    """Variance over squared mean of these parameter groups' gradients, summed over weights; None before there are any.
+def gradient_noise(optimizer: torch.optim.Optimizer, *, group: str) -> float | None:
+    """Variance over squared mean of a parameter group's gradients, summed over weights; None before there are any.
 
     Read off AdamW's moments, so it costs nothing: with `v` the mean square and `m` the running mean of decay `b`,
     `m` still holds `(1 - b) / (1 + b)` of a single gradient's variance.
     """
     variance, signal = 0.0, 0.0
-    for group in optimizer.param_groups:
-        if group["name"] not in groups:
+    for settings in optimizer.param_groups:
+        if settings["name"] != group:
             continue
-        b1, b2 = group["betas"]
+        b1, b2 = settings["betas"]
         left = (1 - b1) / (1 + b1)
-        for parameter in group["params"]:
+        for parameter in settings["params"]:
             state = optimizer.state.get(parameter)
             if not state or not float(state["step"]):
                 continue
             step = float(state["step"])
-            square = float(whole(state["exp_avg"]).double().square().sum()) / (1 - b1**step) ** 2
-            total = float(whole(state["exp_avg_sq"]).double().sum()) / (1 - b2**step)
+            square = float(full_tensor(state["exp_avg"]).double().square().sum()) / (1 - b1**step) ** 2
+            total = float(full_tensor(state["exp_avg_sq"]).double().sum()) / (1 - b2**step)
             variance += max(total - square, 0.0) / (1 - left)
             signal += square - left * max(total - square, 0.0) / (1 - left)
     return variance / signal if signal > 0 else None

@@ -123,7 +123,7 @@ def _decode(job: Job, composer: Composer, view: RevealView | None = None) -> Ite
 
 def _show(job: Job, composer: Composer) -> None:
     side = SIDE if job.model.manifest.domain == "grid" else None
-    view = RevealView(composer.start(), composer.names(), side=side)
+    view = RevealView(list(composer.start()), composer.names(), side=side)
     with Live(view, refresh_per_second=30) as live:
 
         def draw() -> None:

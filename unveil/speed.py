@@ -88,7 +88,7 @@ def engine_decode(subject: Subject, canvases: Sequence[Canvas]) -> None:
             inbox.put(Stop())
 
     runners = {subject.name: subject.runner}
-    worker = Worker(runners, inbox=inbox, emit=emit, max_batch=subject.max_batch, beat_seconds=1.0)
+    worker = Worker(runners, inbox=inbox, emit=emit, max_batch=subject.max_batch, heartbeat_seconds=1.0)
     for number, canvas in enumerate(canvases):
         inbox.put(Generate(str(number), subject.name, subject.runner.weights_version, (canvas,)))
     worker.run()

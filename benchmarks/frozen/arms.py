@@ -88,9 +88,8 @@ def critic_arm(problem: Frozen, generator: torch.Generator) -> Estimator:
         law = fix_gauge(log_w)
         prefixes, ce, control = _draw(problem, law, generator, FORWARDS)
         optimizer.zero_grad()
-        error = critic_error(
-            critic(prefixes.hidden, torch.zeros_like(prefixes.hidden)), ce, prefixes.hidden, control=control
-        ).mean()
+        expected = critic(prefixes.hidden, torch.zeros_like(prefixes.hidden))
+        error = critic_error(expected, ce, prefixes.hidden, control=control).mean()
         torch.autograd.backward(error)
         optimizer.step()
         simulated = simulated_nelbo(law, critic, gumbel_noise((128, problem.length), generator))

@@ -6,7 +6,7 @@ KINDS = ("uniform", "global", "fixed")
 
 
 def arm_of(recipe: Recipe, kind: str, *, length: int) -> Recipe:
-    """The recipe with uniform orders, the learned one (with its rivals), or left to right.
+    """The recipe with uniform orders, the learned one (with its candidates), or left to right.
 
     Where it has teacher forcing, a step of which takes each row through as two streams, uniform orders go without it,
     which is better for them (`benchmarks/teacher_forcing.py`), in a network whose positions all read each other, for
@@ -16,7 +16,7 @@ def arm_of(recipe: Recipe, kind: str, *, length: int) -> Recipe:
     fixed = list(range(length)) if kind == "fixed" else None
     order = {**fields["order"], "kind": kind, "fixed": fixed}
     if kind != "global":
-        order["rivals"] = []
+        order["candidates"] = []
     if kind == "uniform" and recipe.optimizer.teacher_forcing:
         fields["model"]["attends"] = "all"
         fields["optimizer"] |= {"teacher_forcing": False, "steps": 2 * recipe.optimizer.num_steps}

@@ -27,6 +27,7 @@ MISSING = "[MISSING]"
 MAX_DECIMALS = 15
 MAX_LISTED = 12
 _EXAMPLES = 6
+_MAX_COMPARED = 300  # levels; to look for the closest of more takes longer than a hint is worth
 _SHOWN = 40
 
 
@@ -81,6 +82,8 @@ class CategoricalColumn(_Strict):
     name: str
     levels: tuple[str, ...]
     missing: bool = False
+    _offered: tuple[str, ...] = PrivateAttr()
+    _index: dict[str, int] = PrivateAttr()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -88,6 +91,8 @@ class CategoricalColumn(_Strict):
             raise ValueError(f"levels must differ from each other and from {MISSING}")
         if self.vocabulary_size == 0:
             raise ValueError("a column needs at least one level")
+        self._offered = (*self.levels, MISSING) if self.missing else self.levels
+        self._index = {level: i for i, level in enumerate(self._offered)}
         return self
 
     @property
@@ -96,18 +101,19 @@ class CategoricalColumn(_Strict):
 
     def encode(self, value: object) -> int:
         """The id of a level. Raises PromptError."""
-        offered = self._offered()
-        if isinstance(value, str) and value in offered:
-            return offered.index(value)
-        close = get_close_matches(value, offered, n=1) if isinstance(value, str) and len(value) <= 100 else []
-        hint = f"; did you mean {shown(close[0])}?" if close and len(offered) > MAX_LISTED else ""
-        raise PromptError(f"{shown(self.name)} takes {self.takes()}, not {quoted(value)}{hint}", param=self.name)
+        if isinstance(value, str) and value in self._index:
+            return self._index[value]
+        close = []
+        if isinstance(value, str) and len(value) <= 100 and MAX_LISTED < len(self._offered) <= _MAX_COMPARED:
+            close = get_close_matches(value, self._offered, n=1)
+        hint = f"; did you mean {shown(close[0])}?" if close else ""
+        raise PromptError(f"{shown(self.name)} must be {self.expected()}, got {quoted(value)}{hint}", param=self.name)
 
-    def takes(self) -> str:
-        return f"one of {listed(self._offered())}"
+    def expected(self) -> str:
+        return f"one of {listed(self._offered)}"
 
     def token(self, token_id: int) -> str:
-        return self._offered()[token_id]
+        return self._offered[token_id]
 
     def value(self, token_id: int, uniform: float) -> Value:  # noqa: ARG002  (the same call for every kind of column)
         return self.token(token_id)
@@ -118,15 +124,11 @@ class CategoricalColumn(_Strict):
 
     def ids(self, cells: NDArray[Any]) -> NDArray[np.int64]:
         """[N] strings, None where missing -> [N] ids, -1 where training never saw the level."""
-        index: dict[str | None, int] = {level: i for i, level in enumerate(self._offered())}
-        index[None] = index.get(MISSING, -1)
-        return np.array([index.get(cell, -1) for cell in cells], dtype=np.int64)
+        missing = self._index.get(MISSING, -1)
+        return np.array([missing if c is None else self._index.get(c, -1) for c in cells], dtype=np.int64)
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "kind": self.kind, "levels": list(self._offered())}
-
-    def _offered(self) -> tuple[str, ...]:
-        return (*self.levels, MISSING) if self.missing else self.levels
+        return {"name": self.name, "kind": self.kind, "levels": list(self._offered)}
 
 
 class _Binned(_Strict):
@@ -206,11 +208,11 @@ class NumericColumn(_Binned):
             is_whole = int(value) == value
             if is_whole or self.decimals != 0:
                 return self._bin(float(value))
-        raise PromptError(f"{shown(self.name)} takes {self.takes()}, not {quoted(value)}", param=self.name)
+        raise PromptError(f"{shown(self.name)} must be {self.expected()}, got {quoted(value)}", param=self.name)
 
-    def takes(self) -> str:
-        what = "a whole number" if self.decimals == 0 else "a number"
-        text = f"{what} from {self.number(self.low)} to {self.number(self.high)}"
+    def expected(self) -> str:
+        what = "an integer" if self.decimals == 0 else "a number"
+        text = f"{what} between {self.number(self.low)} and {self.number(self.high)}"
         return f'{text} or "{MISSING}"' if self.missing else text
 
     def token(self, token_id: int) -> str:
@@ -272,11 +274,13 @@ class DateColumn(_Binned):
             return len(self.bins)
         count = FORMATS[self.format].parse(value) if isinstance(value, str) else None
         if count is None or not self.low <= count <= self.high:
-            raise PromptError(f"{shown(self.name)} takes {self.takes()}, not {quoted(value)}", param=self.name)
+            raise PromptError(f"{shown(self.name)} must be {self.expected()}, got {quoted(value)}", param=self.name)
         return self._bin(float(count))
 
-    def takes(self) -> str:
-        text = f"a {FORMATS[self.format].noun} as {self.format}, from {self._show(self.low)} to {self._show(self.high)}"
+    def expected(self) -> str:
+        text = (
+            f"a {FORMATS[self.format].noun} as {self.format} between {self._show(self.low)} and {self._show(self.high)}"
+        )
         return f'{text}, or "{MISSING}"' if self.missing else text
 
     def token(self, token_id: int) -> str:

@@ -1,4 +1,4 @@
-"""Sudoku grids: a string of 81 digits and holes to a template, and ids back to the string. Knows no search, no network.
+"""Sudoku grids: a string of 81 digits and holes to a template, and ids back to the string.
 
 A position is a cell, row by row; id d stands for digit d + 1. White space in a prompt is not looked at, so a grid may
 be given as nine lines; the output is one line of 81 digits, its text nine lines.
@@ -68,12 +68,12 @@ class GridTokenizer:
         return (SIDE,)
 
     def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:  # noqa: ARG002
-        """Raises PromptError: a wrong length, a character that is none of these, or clues that contradict each other,
-        at once or after cells that they force are filled in. Puzzles that only a search finds impossible are taken."""
+        """Raises PromptError: a wrong length, a character that is none of these, two equal clues in a unit, a cell that
+        no digit is left for, or a digit that no cell is left for. What only shows once cells are filled in is taken."""
         if length is not None:
-            raise PromptError(f"a grid takes no length: it has {CELLS} cells", param="length")
+            raise PromptError(f"length is not valid with a grid: it has {CELLS} cells", param="length")
         cells = _cells(prompt)
-        if contradiction := _dead_end(cells):
+        if contradiction := _clash(cells) or _impossible(cells):
             raise PromptError(contradiction)
         known: dict[int, Value] = {i: cell for i, cell in enumerate(cells) if cell in _DIGITS}
         tokens = tuple(int(known[i]) - 1 if i in known else 0 for i in range(CELLS))
@@ -118,15 +118,15 @@ def is_solution(grid: str, puzzle: str) -> bool:
 
 def _cells(prompt: object) -> str:
     if not isinstance(prompt, str):
-        raise PromptError(f"a grid's prompt is a string of {CELLS}, not {quoted(prompt)}")
+        raise PromptError(f"a grid's prompt must be a string of {CELLS} cells, got {quoted(prompt)}")
     if len(prompt) > _LONGEST_PROMPT:
-        raise PromptError(f"a grid's prompt has {CELLS} cells, not {len(prompt)} characters")
+        raise PromptError(f"a grid's prompt must have {CELLS} cells, got {len(prompt)} characters")
     cells = "".join(prompt.split())
     for i, cell in enumerate(cells):
         if cell not in _DIGITS + _HOLES:
-            raise PromptError(f"a grid takes 1 to 9, and . or 0 for a hidden cell, not {quoted(cell)} (cell {i})")
+            raise PromptError(f"a cell must be 1 to 9, or . or 0 where it is hidden, got {quoted(cell)} (cell {i})")
     if len(cells) != CELLS:
-        raise PromptError(f"a grid has {CELLS} cells, row by row, not {len(cells)}")
+        raise PromptError(f"a grid must have {CELLS} cells, row by row, got {len(cells)}")
     return cells
 
 
@@ -139,21 +139,6 @@ def _clash(cells: str) -> str | None:
     return None
 
 
-def _dead_end(cells: str) -> str | None:
-    """The first contradiction that comes of filling in what is forced, singles alone, in words: a hidden cell that no
-    digit may stand in, a digit that a unit has no cell for, a digit that is forced upon two of its cells."""
-    when = ""
-    while True:
-        left = _candidates(cells)
-        if found := _clash(cells) or _impossible(cells, left):
-            return when + found
-        forced = _forced(cells, left)
-        if not forced:
-            return None
-        cells = "".join(forced.get(i, cell) for i, cell in enumerate(cells))
-        when = "once what the clues force is filled in, "
-
-
 def _candidates(cells: str) -> list[set[str]]:
     """Of each hidden cell the digits that its row, column and box do not have; none of the others."""
     left = [set(_DIGITS) if cell in _HOLES else set() for cell in cells]
@@ -164,7 +149,9 @@ def _candidates(cells: str) -> list[set[str]]:
     return left
 
 
-def _impossible(cells: str, left: Sequence[set[str]]) -> str | None:
+def _impossible(cells: str) -> str | None:
+    """The first hidden cell without a digit, or digit without a cell in a unit, in words. Nothing is filled in."""
+    left = _candidates(cells)
     for i, cell in enumerate(cells):
         if cell in _HOLES and not left[i]:
             return f"no digit is left for {_place(i)}: its row, column and box have all nine"
@@ -172,17 +159,6 @@ def _impossible(cells: str, left: Sequence[set[str]]) -> str | None:
         if missing := set(_DIGITS) - {cells[i] for i in unit} - set[str]().union(*(left[i] for i in unit)):
             return f"{min(missing)} has no place left in {kind} {number}"
     return None
-
-
-def _forced(cells: str, left: Sequence[set[str]]) -> dict[int, str]:
-    """By cell, the digit that alone is left for it, or that has no other cell in one of its units."""
-    found = {i: next(iter(digits)) for i, digits in enumerate(left) if len(digits) == 1}
-    for unit in units():
-        for digit in sorted(set(_DIGITS) - {cells[i] for i in unit}):
-            places = [i for i in unit if digit in left[i]]
-            if len(places) == 1:
-                found[places[0]] = digit
-    return found
 
 
 def _named_units() -> Iterator[tuple[str, int, tuple[int, ...]]]:

@@ -48,4 +48,4 @@ def _size(match: re.Match[str], *, longest: int) -> int:
     if _SIZE.fullmatch(written) and 1 <= int(written) <= longest:
         return int(written)
     place = f"{shown(match[0])} (character {match.start() + 1} of the prompt)"
-    raise PromptError(f"{place}: a hole takes a whole number of tokens from 1 to {longest}, as in [MASK:12]")
+    raise PromptError(f"{place}: a hole's size must be an integer between 1 and {longest}, as in [MASK:12]")

@@ -1,4 +1,4 @@
-"""The tokenizer of a model trained elsewhere, in the `tokenizers` library's own file format. Knows no corpus.
+"""The tokenizer of a model trained elsewhere, in the `tokenizers` library's own file format.
 
 The model's own pieces, special tokens and normalisation, as the library applies them. A prompt's holes are written as
 the mask's own token, so that text around them is split as the model met it in training. What the user wrote comes back
@@ -40,6 +40,10 @@ class PieceTokenizer:
             self._pieces[token_id] = piece
         self._special = frozenset(i for i, token in library.get_added_tokens_decoder().items() if token.special)
         self._unknown = by_token.get(getattr(library.model, "unk_token", None) or "", -1)
+        self._texts: dict[tuple[int, bool], str] = {}
+        ids = (i for i in range(len(self._pieces)) if i not in self.special_ids)
+        self._anchor = next((i for i in ids if self._decode(i).isalnum()), 0)  # a piece that others may stand behind
+        self._anchor_size = len(self._decode(self._anchor))
 
     @classmethod
     def load(cls, path: Path, *, mask_id: int, length: int, default_length: int) -> Self:
@@ -77,7 +81,7 @@ class PieceTokenizer:
     def vocabulary_sizes(self) -> tuple[int]:
         return (len(self._pieces),)
 
-    @property
+    @cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids that stand for no text, the unknown token among them."""
         return self._special | ({self._unknown} - {-1}) | {self._mask_id}
@@ -90,7 +94,7 @@ class PieceTokenizer:
     def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:
         """Raises PromptError; `param` is "length" where that is to blame."""
         if not isinstance(prompt, str):
-            raise PromptError(f"a text prompt is a string, not {quoted(prompt)}")
+            raise PromptError(f"a text prompt must be a string, got {quoted(prompt)}")
         parts = parse_holes(prompt, longest=self.length)
         has_holes = any(isinstance(part, Hole) for part in parts)
         if length is not None:
@@ -114,10 +118,10 @@ class PieceTokenizer:
         return ids
 
     def token(self, position: int, token_id: int) -> str:
-        return self._texts[position > 0][token_id] or self._pieces[token_id]
+        return self._text(token_id, is_first=position == 0) or self._pieces[token_id]
 
     def value(self, position: int, token_id: int, uniform: float) -> str:  # noqa: ARG002  (nothing to choose)
-        return "" if token_id in self.special_ids else self._texts[position > 0][token_id]
+        return "" if token_id in self.special_ids else self._text(token_id, is_first=position == 0)
 
     def name(self, position: int) -> None:  # noqa: ARG002
         return None
@@ -132,14 +136,18 @@ class PieceTokenizer:
     def example_prompt(self) -> str:
         return f"[MASK:{self.default_length}]"
 
-    @cached_property
-    def _texts(self) -> tuple[list[str], list[str]]:
-        """What each piece reads as at the start of a text, and behind another piece."""
-        ids = range(len(self._pieces))
-        first: list[str] = self._library.decode_batch([[i] for i in ids], skip_special_tokens=False)
-        anchor = next((i for i in ids if i not in self.special_ids and first[i].isalnum()), 0)
-        behind = self._library.decode_batch([[anchor, i] for i in ids], skip_special_tokens=False)
-        return first, [text[len(first[anchor]) :] for text in behind]
+    def _text(self, token_id: int, *, is_first: bool) -> str:
+        """What a piece reads as at the start of a text, or behind another piece. Decoded once, when it is asked for:
+        a whole vocabulary takes most of a second, and a reply shows few of its pieces."""
+        found = self._texts.get((token_id, is_first))
+        if found is None:
+            found = self._decode(token_id) if is_first else self._decode(self._anchor, token_id)[self._anchor_size :]
+            self._texts[token_id, is_first] = found
+        return found
+
+    def _decode(self, *ids: int) -> str:
+        text: str = self._library.decode(ids, skip_special_tokens=False)
+        return text
 
     def _check_pieces(self, encoding: Encoding, text: str, *, num_holes: int) -> None:
         for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
@@ -152,9 +160,9 @@ class PieceTokenizer:
 
     def _check_length(self, length: int, *, has_holes: bool) -> None:
         if has_holes:
-            raise PromptError("length goes with prompts that have no [MASK]", param="length")
+            raise PromptError("length is only valid with prompts that have no [MASK]", param="length")
         if not 1 <= length <= self.length:
-            raise PromptError(f"length takes a whole number from 1 to {self.length}, not {length}", param="length")
+            raise PromptError(f"length must be an integer between 1 and {self.length}, got {length}", param="length")
 
     def _check_fit(self, hidden: Sequence[bool], *, param: str | None) -> None:
         if len(hidden) > self.length:

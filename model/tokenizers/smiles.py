@@ -116,7 +116,7 @@ class SmilesTokenizer:
         """Raises PromptError; `param` is "length" where that is to blame. Not appended to, a prompt without holes is a
         whole molecule, its end included."""
         if not isinstance(prompt, str):
-            raise PromptError(f"a SMILES prompt is a string, not {quoted(prompt)}")
+            raise PromptError(f"a SMILES prompt must be a string, got {quoted(prompt)}")
         parts = parse_holes(prompt, longest=self.length)
         has_holes = any(isinstance(part, Hole) for part in parts)
         if length is not None:
@@ -187,9 +187,9 @@ class SmilesTokenizer:
 
     def _check_length(self, length: int, *, has_holes: bool) -> None:
         if has_holes:
-            raise PromptError("length goes with prompts that have no [MASK]", param="length")
+            raise PromptError("length is only valid with prompts that have no [MASK]", param="length")
         if not 1 <= length <= self.length:
-            raise PromptError(f"length takes a whole number from 1 to {self.length}, not {length}", param="length")
+            raise PromptError(f"length must be an integer between 1 and {self.length}, got {length}", param="length")
 
     def _check_fit(self, ids: Sequence[int | None]) -> None:
         if len(ids) > self.length:

@@ -149,9 +149,9 @@ class TableTokenizer:
     def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:  # noqa: ARG002
         """Raises PromptError; `param` is the column to blame, or "length", which a table does not take."""
         if length is not None:
-            raise PromptError("a table takes no length: its rows have all their columns", param="length")
+            raise PromptError("length is not valid with a table: its rows have all their columns", param="length")
         if not isinstance(prompt, Mapping):
-            raise PromptError(f"a table's prompt is an object of columns and values, not {quoted(prompt)}")
+            raise PromptError(f"a table's prompt must be an object of columns and values, got {quoted(prompt)}")
         known: dict[int, Value] = {}
         tokens = [0] * self.length
         for name, value in prompt.items():

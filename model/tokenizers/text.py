@@ -104,7 +104,7 @@ class TextTokenizer:
     def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:
         """Raises PromptError; `param` is "length" where that is to blame. Text between two holes is split by itself."""
         if not isinstance(prompt, str):
-            raise PromptError(f"a text prompt is a string, not {quoted(prompt)}")
+            raise PromptError(f"a text prompt must be a string, got {quoted(prompt)}")
         parts = parse_holes(prompt, longest=self.length)
         has_holes = any(isinstance(part, Hole) for part in parts)
         if length is not None:
@@ -169,9 +169,9 @@ class TextTokenizer:
 
     def _check_length(self, length: int, *, has_holes: bool) -> None:
         if has_holes:
-            raise PromptError("length goes with prompts that have no [MASK]", param="length")
+            raise PromptError("length is only valid with prompts that have no [MASK]", param="length")
         if not 1 <= length <= self.length:
-            raise PromptError(f"length takes a whole number from 1 to {self.length}, not {length}", param="length")
+            raise PromptError(f"length must be an integer between 1 and {self.length}, got {length}", param="length")
 
     def _check_fit(self, ids: Sequence[int | None], *, param: str | None) -> None:
         if len(ids) > self.length:

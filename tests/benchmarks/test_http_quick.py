@@ -102,7 +102,7 @@ def test_a_closed_loop_counts_while_all_are_busy_and_can_open_a_connection_for_e
             closed_loop(
                 port,
                 lambda number: {"seed": 2 * number, "stream": False},
-                seconds=0.2,
+                seconds=1.0,
                 num=2,
                 is_kept=is_kept,
                 meter=lambda: next(readings),
@@ -110,9 +110,9 @@ def test_a_closed_loop_counts_while_all_are_busy_and_can_open_a_connection_for_e
         )
         num_peers = len(_Handler.peers)
     assert window.metered == 4.0
-    assert 0.2 <= window.seconds < 5
+    assert window.seconds >= 1.0
+    assert window.answers
     assert all(answer.status == 200 for answer in window.answers)
-    assert len(window.answers) > 2
     assert abs(window.num - len(window.answers)) <= 2  # connections, each with a part of a request at either edge
     assert num_peers == 2 if is_kept else num_peers > len(window.answers)  # one at least before the window
 
@@ -123,15 +123,16 @@ def test_a_request_at_an_edge_counts_by_its_share_within() -> None:
 
 
 def test_an_answer_is_timed_from_when_its_request_was_due() -> None:
-    async def ask(port: int) -> list[float]:
+    async def ask(port: int) -> None:
         connection = Connection(port)
-        answer = await connection.ask({"seed": 0, "stream": True}, due=time.perf_counter() - 60)
+        due = time.perf_counter() - 60
+        answer = await connection.ask({"seed": 0, "stream": True}, due=due)
         connection.close()
         assert answer.first is not None
-        return [answer.first, answer.total]
+        assert 60 < answer.first <= answer.total <= time.perf_counter() - due
 
     with _server() as port:
-        assert all(60 < seconds < 90 for seconds in asyncio.run(ask(port)))
+        asyncio.run(ask(port))
 
 
 def test_a_connection_that_the_server_closed_meanwhile_is_opened_anew() -> None:
@@ -140,7 +141,8 @@ def test_a_connection_that_the_server_closed_meanwhile_is_opened_anew() -> None:
         statuses = []
         for _ in range(3):
             statuses.append((await connection.ask({"seed": 0, "stream": False, "leave": True})).status)
-            await asyncio.sleep(0.05)
+            assert connection._streams is not None
+            assert await connection._streams[0].read() == b""  # the server has hung up
         connection.close()
         return statuses
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from tests.service.mocks import Gate
+from tests.service.mocks import WAIT_SECONDS, Gate
 from tests.service.servers import Running, run_toy
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -30,8 +30,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=1000 * WAIT_SECONDS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=1000 * WAIT_SECONDS)
         yield browser
         browser.close()
 
@@ -51,6 +52,7 @@ def server(gate: Gate) -> Iterator[Running]:
 def page(browser: Browser, server: Running) -> Iterator[Page]:
     """A page on which every console error and every request to another host is a failure."""
     page = browser.new_page(base_url=server.url)
+    page.set_default_timeout(1000 * WAIT_SECONDS)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -82,7 +84,7 @@ def test_an_error_names_the_field_and_the_page_goes_on(page: Page, gate: Gate) -
     page.goto("/")
     page.get_by_label("Prompt").fill('{"age": "old"}')
     page.get_by_role("button", name="Generate").click()
-    expect(page.get_by_role("alert")).to_have_text('prompt.age: age takes a whole number from 17 to 90, not "old"')
+    expect(page.get_by_role("alert")).to_have_text('prompt.age: age must be an integer between 17 and 90, got "old"')
     page.get_by_label("Prompt").fill("{}")
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_role("status")).to_contain_text("Complete")

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ import pytest
 
 from model.artifact import load_artifact
 from model.tokenizers.grid import is_solution
+from tests.service.mocks import WAIT_SECONDS
+from tests.service.servers import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROMPT = {"age": 39, "sex": "Female", "income": ">50K"}
@@ -31,25 +32,21 @@ def client() -> Iterator[httpx.Client]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("UNVEIL_")}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            _wait_until_ready(client, process)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_SECONDS) as client:
+            wait_until(lambda: _is_ready(client, process))
             yield client
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=WAIT_SECONDS) == 0
     finally:
         process.kill()
 
 
-def _wait_until_ready(client: httpx.Client, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(6000):
-        assert process.poll() is None, "the server ended before it was ready"
-        try:
-            if client.get("/health/ready").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        threading.Event().wait(0.01)
-    raise AssertionError("the server was never ready")
+def _is_ready(client: httpx.Client, process: "subprocess.Popen[bytes]") -> bool:
+    assert process.poll() is None, "the server ended before it was ready"
+    try:
+        return client.get("/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def _events(client: httpx.Client, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -14,10 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
+from service.engine_worker import MAX_FAILED_STEPS
 from tests.model.artifacts import text_tokenizer, write_artifact
-from tests.service.servers import events_of
+from tests.service.mocks import WAIT_SECONDS
+from tests.service.servers import events_of, wait_until
 
-WAIT_SECONDS = 60.0
 PROGRAM = """
 import sys
 from service import environment
@@ -32,6 +33,23 @@ from service import engine_models
 def step(self, canvases):
     while True:
         torch.ones(64, 64).softmax(-1)
+engine_models.Runner.step = step
+{PROGRAM}"""
+
+HELD = f"""
+import os, time
+from service import engine_models
+step = engine_models.Runner.step
+def held(self, canvases):
+    while not os.path.exists(os.environ["HELD_UNTIL"]):
+        time.sleep(0.01)
+    return step(self, canvases)
+engine_models.Runner.step = held
+{PROGRAM}"""
+BROKEN = f"""
+from service import engine_models
+def step(self, canvases):
+    raise RuntimeError("CUDA error: device-side assert triggered")
 engine_models.Runner.step = step
 {PROGRAM}"""
 
@@ -74,17 +92,22 @@ def _serving(
 
 
 def test_sigterm_lets_a_running_stream_finish_behind_an_open_socket_and_the_process_ends_with_0(
-    artifact: Path,
+    artifact: Path, tmp_path: Path
 ) -> None:
-    with _serving(artifact) as (process, url), httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client:
+    go_on = tmp_path / "go on"
+    environment = {"HELD_UNTIL": str(go_on), "UNVEIL_DRAIN_TIMEOUT_SECONDS": "300"}
+    with (
+        _serving(artifact, program=HELD, **environment) as (process, url),
+        httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client,
+    ):
         with client.stream("POST", "/generate", json={"prompt": "", "stream": True, "num_samples": 4}) as response:
             events = events_of(response.iter_lines())
             assert next(events)[0] == "start"
             process.send_signal(signal.SIGTERM)
-            while client.get("/health/ready").status_code != 503:
-                pass
+            wait_until(lambda: client.get("/health/ready").status_code == 503)
             assert client.get("/health/live").status_code == 200
             assert client.post("/generate", json={"prompt": ""}).json()["error"]["type"] == "draining"
+            go_on.touch()
             kinds = [kind for kind, _ in events]
         assert kinds.count("sample") == 4
         assert kinds[-1] == "done"
@@ -93,9 +116,8 @@ def test_sigterm_lets_a_running_stream_finish_behind_an_open_socket_and_the_proc
 
 def test_what_is_not_finished_when_the_drain_is_over_is_answered_and_the_exit_code_is_0(artifact: Path) -> None:
     with _serving(artifact, UNVEIL_DRAIN_TIMEOUT_SECONDS="0") as (process, url):
-        with httpx.stream(
-            "POST", f"{url}/generate", json={"prompt": "", "stream": True, "num_samples": 64}
-        ) as response:
+        body = {"prompt": "", "stream": True, "num_samples": 64}
+        with httpx.stream("POST", f"{url}/generate", json=body, timeout=WAIT_SECONDS) as response:
             events = events_of(response.iter_lines())
             assert next(events)[0] == "start"
             process.send_signal(signal.SIGTERM)
@@ -106,13 +128,25 @@ def test_what_is_not_finished_when_the_drain_is_over_is_answered_and_the_exit_co
 
 def test_the_exit_code_is_0_even_if_the_engine_is_in_a_step_that_does_not_end(artifact: Path) -> None:
     with _serving(artifact, program=STUCK, UNVEIL_DRAIN_TIMEOUT_SECONDS="0") as (process, url):
-        with httpx.stream("POST", f"{url}/generate", json={"prompt": "", "stream": True}) as response:
+        body = {"prompt": "", "stream": True}
+        with httpx.stream("POST", f"{url}/generate", json=body, timeout=WAIT_SECONDS) as response:
             events = events_of(response.iter_lines())
             assert next(events)[0] == "start"
             process.send_signal(signal.SIGTERM)
             kind, data = list(events)[-1]
         assert (kind, data["error"]["type"]) == ("error", "draining")
         assert process.wait(WAIT_SECONDS) == 0
+
+
+def test_an_engine_that_fails_at_every_step_answers_and_then_ends_the_process_with_1(artifact: Path) -> None:
+    with (
+        _serving(artifact, program=BROKEN) as (process, url),
+        httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client,
+    ):
+        for _ in range(MAX_FAILED_STEPS):
+            assert client.get("/health/live").status_code == 200
+            assert client.post("/generate", json={"prompt": "[MASK]"}).json()["error"]["type"] == "internal"
+        assert process.wait(WAIT_SECONDS) == 1
 
 
 def test_damaged_weights_are_one_line_on_stderr_and_exit_code_1(artifact: Path, tmp_path: Path) -> None:

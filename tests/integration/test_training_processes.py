@@ -87,7 +87,6 @@ FORCED = ("model.attends=visible", "optimizer.teacher_forcing=true")
     [
         ("ddp", "global", ()),
         ("fsdp", "global", ()),
-        ("ddp", "contextual", ()),
         ("ddp", "global", FORCED),
         ("fsdp", "global", FORCED),
     ],
@@ -98,19 +97,40 @@ def test_two_processes_see_the_loss_that_one_sees_on_the_same_global_batch(
     table = write_csv(tmp_path / "small.csv")
     schedule = ("optimizer.steps=8", "order.warmup=0.25", "order.anneal=0.25", "run.checkpoint_every=4")
     network = ("model.dropout=0.0", "model.relative_bias=true")  # dropout's masks are drawn a process
-    rivals = ('order.rivals=["left_to_right", "right_to_left"]',) if kind == "global" else ()
+    candidates = ('order.candidates=["left_to_right", "right_to_left"]',) if kind == "global" else ()
     later = ("order.reconsider=[0.75]",) if kind == "global" else ()
-    overrides = (*schedule, f"order.kind={kind}", *network, *rivals, *later, *forced)
+    overrides = (*schedule, f"order.kind={kind}", *network, *candidates, *later, *forced)
     one = _run(_command(table, tmp_path / "one", *overrides))
     assert one.returncode == 0, one.stderr
     two = _run(_command(table, tmp_path / "two", *overrides, f"run.strategy={strategy}", processes=2))
     assert two.returncode == 0, two.stderr
     assert len(_losses(tmp_path / "two")) == 8
-    assert all(("the law becomes" in run.stderr) == bool(rivals) for run in (one, two))
+    assert all(("the law becomes" in run.stderr) == bool(candidates) for run in (one, two))
     assert all(("reconsidered" in run.stderr) == bool(later) for run in (one, two))
     assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-5)
     for name, tensor in _weights(tmp_path / "one").items():
         torch.testing.assert_close(_weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["foresight", "cost_to_go"])
+def test_two_processes_learn_an_order_for_a_frozen_denoiser_as_one_does(tmp_path: Path, head: str) -> None:
+    table = write_csv(tmp_path / "small.csv")
+    start = _run(_command(table, tmp_path / "start", "optimizer.steps=4", "order.kind=uniform"))
+    assert start.returncode == 0, start.stderr
+    order = ("order.kind=contextual", f"order.head={head}", f"order.signal={head}", "order.exploration=0.2")
+    frozen = (f"start.artifact={tmp_path / 'start'}", "start.freeze_denoiser=true")
+    overrides = ("optimizer.steps=6", *order, *frozen, "prompts.share=0.5")
+    one = _run(_command(table, tmp_path / "one", *overrides))
+    assert one.returncode == 0, one.stderr
+    two = _run(_command(table, tmp_path / "two", *overrides, "optimizer.accumulate=2", processes=2))
+    assert two.returncode == 0, two.stderr
+    assert len(_losses(tmp_path / "two")) == 6
+    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-5)
+    for name, tensor in _weights(tmp_path / "one").items():
+        torch.testing.assert_close(_weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-5)
+    refused = _run(_command(table, tmp_path / "shards", *overrides, "run.strategy=fsdp", processes=2))
+    assert refused.returncode != 0
+    assert "contextual orders are learned in one process or with ddp, not with fsdp" in refused.stderr
 
 
 def test_a_sharded_run_resumes_from_its_shards(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ CONTROLS = marginal_controls()
 
 
 def with_running_baseline(**options: object) -> Step:
-    """A step as the trainer takes it: read the baseline, differentiate, then update it."""
+    """Read the baseline, differentiate, then update it."""
     learns = bool(options.pop("learn_order_from_prompted", False))
     has_control = bool(options.pop("has_control", False))
     running = RunningBaseline(L)

@@ -1,10 +1,12 @@
 """Real servers on free ports, for tests that speak HTTP."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from typing import Any
 
 import httpx
@@ -12,7 +14,7 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.catalog import Model
-from service.engine import EnginePort
+from service.messages import EnginePort
 from service.routes import Service
 from service.server import Server, open_socket
 from service.settings import Settings
@@ -51,9 +53,38 @@ class Running:
         value = self.service.metrics.registry.get_sample_value(name, dict(labels or {}))
         return 0.0 if value is None else value
 
+    def expire(self) -> None:
+        """As if every request's deadline had passed just now."""
+        dispatcher = self.service.dispatcher
+
+        def expire() -> None:
+            for pending in tuple(dispatcher._pending.values()):
+                dispatcher._expire(pending, 0.0)
+
+        dispatcher._loop.call_soon_threadsafe(expire)
+
+    def skip(self, seconds: float) -> None:
+        """Sets the clock of the server's event loop ahead."""
+        loop = self.service.dispatcher._loop
+        before = loop.time
+        loop.call_soon_threadsafe(setattr, loop, "time", lambda: before() + seconds)
+
     def wait_for(self, name: str, value: float, labels: Mapping[str, str] | None = None) -> None:
         """Asks until a metric has a value; fails after a while. A reply is counted just after it was sent."""
         wait_until(lambda: self.metric(name, labels) == value)
+
+
+def connect(url: str) -> socket.socket:
+    """A connection to a server, for tests that write HTTP by hand."""
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=WAIT_SECONDS)
+
+
+def read_reply(connection: socket.socket) -> HTTPResponse:
+    """The next reply on a connection; its body is to be read from it."""
+    reply = HTTPResponse(connection)
+    reply.begin()
+    return reply
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
@@ -75,8 +106,8 @@ def run_app(app: FastAPI, settings: Settings, *, is_ready: bool = True) -> Itera
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
             with httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client:
-                while is_ready and client.get("/health/ready").status_code != 200:
-                    threading.Event().wait(0.005)
+                if is_ready:
+                    wait_until(lambda: client.get("/health/ready").status_code == 200)
                 yield Running(server, app, url, client)
         finally:
             server.should_exit = True

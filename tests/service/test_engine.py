@@ -1,30 +1,36 @@
 """The engine answers everybody: requests join and leave at every step, fail alone, and are cancelled within one."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
 from model.canvas import Canvas, SamplingParams
 from model.errors import ArtifactError
 from model.sampler import StepResult, step
 from service.engine import Engine
+from service.engine_jobs import DecodeJob
+from service.engine_worker import MAX_FAILED_STEPS
 from service.messages import (
-    Beat,
+    BatchRetried,
     Cancel,
     Died,
     Event,
     Failed,
     Finished,
     Generate,
+    Heartbeat,
     Loaded,
     Rank,
     Ranked,
     Ready,
     Revealed,
     SampleDone,
+    Score,
     Started,
-    Stepped,
+    StepStats,
     Stop,
 )
 from tests.service.mocks import (
@@ -34,6 +40,7 @@ from tests.service.mocks import (
     MockRunner,
     Recorder,
     canvas,
+    chain,
     mock_denoiser,
     toy_engine,
 )
@@ -179,6 +186,18 @@ def test_a_cancelled_request_is_gone_within_one_step_and_nothing_more_is_said_of
     assert not any(isinstance(event, Finished | Failed) for event in gated.of("goes"))
 
 
+def test_identical_requests_are_answered_alike_and_each_for_itself(gated: Lab, gate: Gate) -> None:
+    for request_id in ("first", "second", "goes"):
+        gated.generate(request_id, canvas(seed=1))
+    gate.wait()
+    gated.engine.send(Cancel("goes"))
+    gate.open()
+    gated.until_end("first")
+    gated.until_end("second")
+    assert _revealed(gated.of("first")) == _revealed(gated.of("second")) == _alone(canvas(seed=1))
+    assert not any(isinstance(event, Finished) for event in gated.of("goes"))
+
+
 def test_cancelling_what_is_not_there_does_nothing(lab: Lab) -> None:
     lab.engine.send(Cancel("nobody"))
     lab.generate("r", canvas())
@@ -213,7 +232,7 @@ def _twice(results: list[StepResult]) -> list[StepResult]:
     return [*results, results[-1]]
 
 
-def _none(results: list[StepResult]) -> list[StepResult]:
+def _none(results: list[Any]) -> list[Any]:
     return []
 
 
@@ -297,8 +316,8 @@ def test_a_step_is_counted_with_what_it_computed_and_revealed(lab: Lab) -> None:
     params = SamplingParams(tokens_per_step=2)
     lab.generate("r", canvas(seed=1, params=params), canvas(seed=2, params=params))
     lab.until_end("r")
-    lab.said.until(lambda event: isinstance(event, Stepped) and event.num_revealed == 2)
-    steps = [event for event in lab.said.events if isinstance(event, Stepped)]
+    lab.said.until(lambda event: isinstance(event, StepStats) and event.num_revealed == 2)
+    steps = [event for event in lab.said.events if isinstance(event, StepStats)]
     assert [s.num_revealed for s in steps] == [4, 4, 2]
     assert all(s.num_canvases == 2 for s in steps)
     alike_at_first = [5, 10, 10]
@@ -306,8 +325,14 @@ def test_a_step_is_counted_with_what_it_computed_and_revealed(lab: Lab) -> None:
     assert all(s.seconds > 0 for s in steps)
 
 
-def test_an_idle_worker_gives_signs_of_life(lab: Lab) -> None:
-    lab.said.until(lambda event: isinstance(event, Beat))
+def test_an_idle_worker_gives_signs_of_life() -> None:
+    said, engine = Recorder(), toy_engine({"toy": MockRunner(SIZES)}, heartbeat_seconds=0)
+    engine.start(said)
+    for _ in range(3):
+        said.until(lambda event: isinstance(event, Heartbeat))
+    engine.send(Stop())
+    engine.join(WAIT_SECONDS)
+    assert not engine.is_alive()
 
 
 def test_a_worker_that_cannot_go_on_says_so_with_its_last_breath(lab: Lab) -> None:
@@ -319,6 +344,168 @@ def test_a_worker_that_cannot_go_on_says_so_with_its_last_breath(lab: Lab) -> No
     assert lab.said.until(lambda event: isinstance(event, Died)) == Died("SystemExit: out of memory")
     lab.engine.join(WAIT_SECONDS)
     assert not lab.engine.is_alive()
+
+
+def _torch_error() -> Exception:
+    """What torch raises where the host has no memory left."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**55)
+    return caught.value
+
+
+OUT_OF_MEMORY = (
+    MemoryError(),
+    _torch_error(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:30])
+def test_where_memory_runs_out_batches_of_that_length_are_halved_until_they_fit(error: Exception) -> None:
+    def on_step(canvases: Sequence[Canvas]) -> None:
+        if len(canvases) > 3 and canvases[0].length == 5:
+            raise error
+
+    lab = Lab(MockRunner(SIZES, on_step=on_step), max_batch=16)
+    lab.generate("r", *(canvas(seed=seed) for seed in range(16)))
+    lab.until_end("r")
+    assert [_revealed(lab.of("r"), seed) for seed in range(16)] == [_alone(canvas(seed=seed)) for seed in range(16)]
+    retried = [event for event in lab.said.events if isinstance(event, BatchRetried)]
+    assert [(event.num_canvases, event.max_batch) for event in retried] == [(16, 8), (8, 4), (4, 2)]
+    assert {(event.model, event.length) for event in retried} == {("toy", 5)}
+    assert all(type(error).__name__ in event.cause for event in retried)
+    num_batches = len(lab.runner.batches)
+    lab.generate("same length", *(canvas(seed=seed) for seed in range(16)))
+    lab.until_end("same length")
+    assert {len(batch) for batch in lab.runner.batches[num_batches:]} == {2}
+    num_batches = len(lab.runner.batches)
+    lab.generate("another", *(canvas(3, seed=seed) for seed in range(16)))
+    lab.until_end("another")
+    assert {len(batch) for batch in lab.runner.batches[num_batches:]} == {16}
+    lab.stop()
+
+
+def test_a_batch_that_failed_of_something_else_is_told_and_stays_as_large(lab: Lab) -> None:
+    def on_step(canvases: Sequence[Canvas]) -> None:
+        if len(canvases) > 1 and canvases[0].step < 2:
+            raise RuntimeError("no\nkernel")
+
+    lab.runner.on_step = on_step
+    lab.generate("r", canvas(seed=1), canvas(seed=2))
+    assert isinstance(lab.until_end("r"), Finished)
+    retried = [event for event in lab.said.events if isinstance(event, BatchRetried)]
+    assert retried == [BatchRetried("toy", 5, 2, "RuntimeError: no kernel", None)] * 2
+    assert [len(batch) for batch in lab.runner.batches] == [2, 1, 1, 2, 1, 1, 2, 2, 2]
+
+
+def test_a_single_canvas_that_fails_is_not_tried_again(lab: Lab) -> None:
+    lab.runner.on_step = _raise(MemoryError())
+    lab.generate("r", canvas())
+    assert isinstance(lab.until_end("r"), Failed)
+    lab.said.until(lambda event: isinstance(event, StepStats))
+    assert len(lab.runner.batches) == 1
+    assert not any(isinstance(event, BatchRetried) for event in lab.said.events)
+
+
+def test_a_step_that_cannot_be_recorded_fails_its_own_request_only(
+    gated: Lab, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = DecodeJob.advance
+
+    def refuse(job: DecodeJob, index: int, result: Any) -> Any:
+        if job.command.request_id == "bad":
+            raise KeyError("no such slot")
+        return advance(job, index, result)
+
+    monkeypatch.setattr(DecodeJob, "advance", refuse)
+    gated.generate("a", canvas(seed=1))
+    gate.wait()
+    gated.generate("bad", canvas(seed=2), canvas(seed=3))
+    gated.generate("b", canvas(seed=4))
+    gate.open()
+    assert gated.until_end("bad") == Failed("bad", VERSION, "KeyError: 'no such slot'")
+    assert isinstance(gated.until_end("b"), Finished)
+    assert _revealed(gated.of("a")) == _alone(canvas(seed=1))
+    assert _revealed(gated.of("b")) == _alone(canvas(seed=4))
+
+
+def _raise(error: Exception) -> Callable[[Sequence[Canvas]], None]:
+    def on_step(canvases: Sequence[Canvas]) -> None:
+        raise error
+
+    return on_step
+
+
+ERRORS = (RuntimeError("CUDA error"), MemoryError(), StopIteration(), AssertionError())
+BROKEN: list[tuple[str, dict[str, Any]]] = [
+    *((kind, {"on_step": _raise(error)}) for kind in ("generate", "score", "rank") for error in ERRORS),
+    *(("generate", {"spoil": spoil}) for spoil in (_none, _nan)),
+    ("score", {"spoil_scores": _none}),
+]
+
+
+def _work(request_id: str, kind: str, *, seed: int = 0) -> Generate | Rank | Score:
+    if kind == "generate":
+        return Generate(request_id, "toy", VERSION, (canvas(seed=seed),))
+    if kind == "rank":
+        return Rank(request_id, "toy", VERSION, canvas(seed=seed))
+    return Score(request_id, "toy", VERSION, (chain(seed=seed),))
+
+
+@pytest.mark.parametrize(("kind", "broken"), BROKEN)
+def test_a_runner_that_fails_at_every_step_ends_the_engine(kind: str, broken: dict[str, Any]) -> None:
+    lab = Lab(MockRunner(SIZES, **broken))
+    for number in range(MAX_FAILED_STEPS):
+        assert lab.engine.is_alive()
+        lab.engine.send(_work(str(number), kind))
+        assert isinstance(lab.until_end(str(number)), Failed)
+    died = lab.said.until(lambda event: isinstance(event, Died))
+    assert isinstance(died, Died)
+    assert died.message.startswith("16 steps in a row failed, the last one of ")
+    lab.engine.join(WAIT_SECONDS)
+    assert not lab.engine.is_alive()
+
+
+@pytest.mark.parametrize("kind", ["generate", "score", "rank"])
+def test_one_success_in_between_keeps_the_engine_alive(lab: Lab, kind: str) -> None:
+    for error in (RuntimeError("CUDA error"), None) * 2:
+        lab.runner.on_step = _raise(error) if error else lambda canvases: None
+        for number in range(MAX_FAILED_STEPS - 1 if error else 1):
+            lab.engine.send(_work(f"{error} {number}", kind))
+            assert isinstance(lab.until_end(f"{error} {number}"), Failed) == (error is not None)
+
+
+def test_bad_requests_in_every_batch_of_a_good_one_do_not_end_the_engine(gate: Gate) -> None:
+    def refuse(canvases: Sequence[Canvas]) -> None:
+        gate(canvases)
+        if any(c.seed == 13 for c in canvases):
+            raise RuntimeError("thirteen")
+
+    lab, num_bad = Lab(MockRunner((2,) * 40, on_step=refuse), max_batch=2), 2 * MAX_FAILED_STEPS
+    lab.generate("good", canvas(40, seed=1))
+    gate.wait()
+    for number in range(num_bad):
+        lab.generate(str(number), canvas(40, seed=13))
+    gate.open()
+    assert all(isinstance(lab.until_end(str(number)), Failed) for number in range(num_bad))
+    assert isinstance(lab.until_end("good"), Finished)
+    lab.stop()
+
+
+@pytest.mark.parametrize("kind", ["generate", "score", "rank"])
+def test_a_client_who_repeats_a_request_that_fails_does_not_end_the_engine(lab: Lab, kind: str) -> None:
+    def refuse(canvases: Sequence[Canvas]) -> None:
+        if any(c.seed == 13 for c in canvases):
+            raise RuntimeError("thirteen")
+
+    lab.runner.on_step = refuse
+    for number in range(2 * MAX_FAILED_STEPS + 1):
+        lab.engine.send(_work(f"bad {number}", kind, seed=13))
+        assert isinstance(lab.until_end(f"bad {number}"), Failed)
+    lab.engine.send(_work("good", kind, seed=1))
+    assert not isinstance(lab.until_end("good"), Failed)
 
 
 def test_an_artifact_that_cannot_be_loaded_ends_the_engine_in_one_plain_line() -> None:

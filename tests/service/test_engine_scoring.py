@@ -9,7 +9,7 @@ import pytest
 from model.canvas import Canvas, SamplingParams
 from model.chain import Chain, Term
 from model.scoring import ScoreResult, score, score_step
-from service.messages import Cancel, Event, Failed, Finished, Generate, Ready, Score, Scored, Started, Stepped, Stop
+from service.messages import Cancel, Event, Failed, Finished, Generate, Ready, Score, Scored, Started, StepStats, Stop
 from tests.service.mocks import (
     VERSION,
     WAIT_SECONDS,
@@ -130,7 +130,7 @@ def test_a_long_score_does_not_hold_generation_up_and_the_other_way_round(gated:
     assert isinstance(gated.until_end("short"), Finished)
 
 
-def test_two_scores_share_the_batches_of_their_lane(gated: Lab, gate: Gate) -> None:
+def test_two_scores_share_the_batches_of_their_key(gated: Lab, gate: Gate) -> None:
     gated.score("first", *(chain(seed=seed) for seed in range(50)))
     gate.wait()
     gated.score("second", chain(seed=77))
@@ -244,8 +244,8 @@ def test_what_has_nothing_pending_finishes_without_a_step(lab: Lab) -> None:
 def test_a_scoring_step_is_counted_and_reveals_nothing(lab: Lab) -> None:
     lab.score("s", chain(0, 1, params=MARGIN), chain(2, 3, params=MARGIN))
     lab.until_end("s")
-    lab.said.until(lambda event: isinstance(event, Stepped))
-    steps = [event for event in lab.said.events if isinstance(event, Stepped)]
+    lab.said.until(lambda event: isinstance(event, StepStats))
+    steps = [event for event in lab.said.events if isinstance(event, StepStats)]
     assert [(s.num_canvases, s.num_positions, s.num_useful_positions, s.num_revealed) for s in steps] == [
         (2, 5, 5, 0),  # alike at first
         (2, 10, 10, 0),

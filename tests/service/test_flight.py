@@ -7,36 +7,42 @@ import pytest
 
 from model.canvas import Reveal
 from service.errors import ServiceError
-from service.flight import Flight
+from service.flight import PendingRequest
 from service.messages import Finished, Ranked, RequestEvent, Revealed
+from tests.service.mocks import WAIT_SECONDS
 
 REVEALED = Revealed("r", "w", 0, (Reveal(0, 0, 0, 0.0, None, 0.5),))
 FINISHED = Finished("r", "w")
-SOON = 0.01
 
 
-async def _flight(*, buffer_events: int | None) -> Flight:
-    return Flight("r", num_canvases=1, arrived_at=0.0, buffer_events=buffer_events)
+async def _request(*, buffer_events: int | None) -> PendingRequest:
+    return PendingRequest("r", num_canvases=1, arrived_at=0.0, buffer_events=buffer_events)
 
 
-async def _waiting(flight: Flight) -> "asyncio.Task[list[RequestEvent]]":
+async def _waiting(pending: PendingRequest) -> "asyncio.Task[list[RequestEvent]]":
     """A reader that already waits."""
-    task = asyncio.create_task(flight.take())
-    await asyncio.sleep(0)
+    task = asyncio.create_task(pending.take())
+    await _others()
     return task
+
+
+async def _others() -> None:
+    """Lets all others go on until each waits for something."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def test_a_stream_is_told_of_every_event_and_a_collector_of_the_last() -> None:
     async def steps(buffer_events: int | None) -> list[Sequence[RequestEvent]]:
-        flight = await _flight(buffer_events=buffer_events)
+        pending = await _request(buffer_events=buffer_events)
         seen: list[Sequence[RequestEvent]] = []
-        reader = await _waiting(flight)
+        reader = await _waiting(pending)
         for event in (REVEALED, REVEALED, FINISHED):
-            flight.put(event)
-            await asyncio.sleep(SOON)
+            pending.put(event)
+            await _others()
             if reader.done():
                 seen.append(reader.result())
-                reader = await _waiting(flight)
+                reader = await _waiting(pending)
         reader.cancel()
         return seen
 
@@ -50,10 +56,10 @@ def test_what_was_there_before_its_reader_came_is_not_waited_for(
     buffer_events: int | None, last: Finished | Ranked
 ) -> None:
     async def late() -> list[RequestEvent]:
-        flight = await _flight(buffer_events=buffer_events)
-        flight.put(REVEALED)
-        flight.put(last)
-        return await flight.take(timeout_seconds=SOON)
+        pending = await _request(buffer_events=buffer_events)
+        pending.put(REVEALED)
+        pending.put(last)
+        return await pending.take(timeout_seconds=WAIT_SECONDS)
 
     assert asyncio.run(late()) == [REVEALED, last]
 
@@ -61,13 +67,13 @@ def test_what_was_there_before_its_reader_came_is_not_waited_for(
 @pytest.mark.parametrize("buffer_events", [None, 8])
 def test_a_failure_comes_after_what_was_there_and_stays(buffer_events: int | None) -> None:
     async def failed() -> list[RequestEvent]:
-        flight = await _flight(buffer_events=buffer_events)
-        flight.put(REVEALED)
-        flight.fail(ServiceError("timeout", "too late"))
-        taken = await flight.take()
+        pending = await _request(buffer_events=buffer_events)
+        pending.put(REVEALED)
+        pending.fail(ServiceError("timeout", "too late"))
+        taken = await pending.take()
         for _ in range(2):
             with pytest.raises(ServiceError, match="too late"):
-                await flight.take()
+                await pending.take()
         return taken
 
     assert asyncio.run(failed()) == [REVEALED]
@@ -75,10 +81,10 @@ def test_a_failure_comes_after_what_was_there_and_stays(buffer_events: int | Non
 
 def test_nothing_is_taken_when_the_time_is_up_and_the_next_take_goes_on() -> None:
     async def slow() -> tuple[list[RequestEvent], list[RequestEvent]]:
-        flight = await _flight(buffer_events=8)
-        early = await flight.take(timeout_seconds=SOON)
-        reader = await _waiting(flight)
-        flight.put(REVEALED)
+        pending = await _request(buffer_events=8)
+        early = await pending.take(timeout_seconds=0)
+        reader = await _waiting(pending)
+        pending.put(REVEALED)
         return early, await reader
 
     assert asyncio.run(slow()) == ([], [REVEALED])

@@ -11,7 +11,7 @@ import httpx
 from service.engine import Engine
 from service.messages import Loaded
 from tests.service.mocks import VERSION, WAIT_SECONDS, Gate, MockRunner, toy_model, toy_runner
-from tests.service.servers import Running, events_of, run_engine, run_toy
+from tests.service.servers import Running, events_of, run_engine, run_toy, wait_until
 
 
 class SlowLoad:
@@ -40,8 +40,7 @@ def test_while_the_models_load_the_socket_answers_live_but_not_ready_and_takes_n
         assert server.error(server.client.get("/v1/models")) == (503, "not_ready", None)
         assert server.metric("unveil_ready") == 0
         load.leave.set()
-        while server.client.get("/health/ready").status_code != 200:
-            pass
+        wait_until(lambda: server.client.get("/health/ready").status_code == 200)
         assert server.generate(prompt={}).status_code == 200
         assert server.client.get("/v1/models").json()["data"][0]["deterministic"] is False
         assert server.metric("unveil_ready") == 1
@@ -88,8 +87,7 @@ def _stream(server: Running) -> list[tuple[str, Any]]:
 def test_an_idle_server_ends_at_once() -> None:
     with run_toy() as server:
         server.server.handle_exit(signal.SIGINT, None)
-        while not server.server.should_exit:
-            pass
+        wait_until(lambda: server.server.should_exit)
     assert server.server.exit_code == 0
 
 
@@ -118,8 +116,7 @@ def test_an_artifact_that_cannot_be_loaded_ends_the_server_with_one_line_and_exi
         raise ValueError("weights\nof another network")
 
     with run_engine(Engine(load, max_batch=1)) as server:
-        while not server.server.should_exit:
-            pass
+        wait_until(lambda: server.server.should_exit)
     assert server.server.exit_code == 1
     assert "error: ValueError: weights of another network\n" in capfd.readouterr().err
 

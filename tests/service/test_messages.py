@@ -22,7 +22,7 @@ _ALL: list[messages.Command | messages.Event] = [
     messages.Loaded("adult", "v", "cpu", True),
     messages.Ready(),
     messages.Died("why"),
-    messages.Beat(),
+    messages.Heartbeat(),
     messages.Started("r", "v"),
     messages.Revealed("r", "v", 1, _REVEALS),
     messages.SampleDone("r", "v", 1, 14),
@@ -30,7 +30,9 @@ _ALL: list[messages.Command | messages.Event] = [
     messages.Ranked("r", "v", ((0, 0.25), (3, 0.75))),
     messages.Scored("r", "v", 3, Term(5, 1, 0.25)),
     messages.Failed("r", "v", "why"),
-    messages.Stepped(0.01, 4, 60, 50, 5),
+    messages.StepStats(0.01, 4, 60, 50, 5),
+    messages.BatchRetried("adult", 15, 4, "why", None),
+    messages.BatchRetried("adult", 15, 4, "why", 2),
 ]
 
 

@@ -2,14 +2,15 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from model.canvas import Canvas
 from service.errors import FAILURE_REASONS
-from tests.service.mocks import Gate
+from tests.service.mocks import Gate, toy_model, toy_runner
 from tests.service.servers import Running, run_toy
 
 COUNTERS = (
@@ -18,6 +19,7 @@ COUNTERS = (
     "unveil_denoising_steps_total",
     "unveil_revealed_tokens_total",
     "unveil_forward_positions_total",
+    "unveil_batches_retried_total",
 )
 HISTOGRAMS = (
     "unveil_request_seconds",
@@ -105,6 +107,20 @@ def test_labels_hold_no_path_id_or_prompt(server: Running) -> None:
 def test_what_is_served_is_said_in_build_info_and_capacity(server: Running) -> None:
     assert server.metric("unveil_queue_capacity") == 1024
     assert 'unveil_build_info{device="cpu",model="toy",version="' in _text(server)
+
+
+def test_a_batch_that_failed_and_was_stepped_one_by_one_is_counted() -> None:
+    def refuse(canvases: Sequence[Canvas]) -> None:
+        if len(canvases) > 1:
+            raise RuntimeError("too many")
+
+    model = toy_model()
+    with run_toy(model=model, runner=toy_runner(model, refuse)) as server:
+        assert server.generate(prompt={"age": 39}, num_samples=3).status_code == 200
+        server.wait_for("unveil_batches_retried_total", 4)
+        assert server.generate(prompt={"age": 39}).status_code == 200
+        assert server.metric("unveil_batches_retried_total") == 4
+        assert server.metric("unveil_request_failures_total", {"reason": "internal"}) == 0
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

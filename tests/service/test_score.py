@@ -185,7 +185,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], tuple[int, str, str | None], str]] = {
     "a wrong value": (
         {"prompt": {"age": "old"}},
         (422, "invalid_request", "prompt.age"),
-        'age takes a whole number from 17 to 90, not "old"',
+        'age must be an integer between 17 and 90, got "old"',
     ),
     "unknown model": (
         {"prompt": PROMPT, "model": "toi"},
@@ -205,32 +205,32 @@ REFUSALS: dict[str, tuple[dict[str, Any], tuple[int, str, str | None], str]] = {
     "num_orders of zero": (
         {"prompt": PROMPT, "num_orders": 0},
         (422, "invalid_request", "num_orders"),
-        "num_orders takes at least 1, not 0",
+        "num_orders must be at least 1, got 0",
     ),
     "num_orders too many": (
         {"prompt": PROMPT, "num_orders": 65},
         (422, "invalid_request", "num_orders"),
-        "num_orders is at most 64 here",
+        "num_orders must be at most 64 here",
     ),
     "num_orders a fraction": (
         {"prompt": PROMPT, "num_orders": 1.5},
         (422, "invalid_request", "num_orders"),
-        "num_orders takes a whole number, not 1.5",
+        "num_orders must be an integer, got 1.5",
     ),
     "many orders of one order": (
         {"prompt": PROMPT, "order": "entropy", "num_orders": 2},
         (422, "invalid_request", "num_orders"),
-        "num_orders takes null or 1 here: order entropy is one order",
+        "num_orders must be null or 1 here: order entropy is one order",
     ),
     "many orders of a list": (
         {"prompt": PROMPT, "order": [0, 2, 4], "num_orders": 2},
         (422, "invalid_request", "num_orders"),
-        "num_orders takes null or 1 here: order given as a list is one order",
+        "num_orders must be null or 1 here: order given as a list is one order",
     ),
     "many likeliest orders": (
         {"prompt": PROMPT, "order_temperature": 0, "num_orders": 2},
         (422, "invalid_request", "num_orders"),
-        "num_orders takes null or 1 here: order learned at order_temperature 0 is one order",
+        "num_orders must be null or 1 here: order learned at order_temperature 0 is one order",
     ),
     "more chains than the server holds": (
         {"prompt": [PROMPT] * 16, "num_orders": 17},
@@ -240,53 +240,53 @@ REFUSALS: dict[str, tuple[dict[str, Any], tuple[int, str, str | None], str]] = {
     "order temperature without learned": (
         {"prompt": PROMPT, "order": "uniform", "order_temperature": 1},
         (422, "invalid_request", "order_temperature"),
-        "order_temperature goes with order learned only",
+        "order_temperature is only valid with order learned",
     ),
     "order temperature too small to divide by": (
         {"prompt": PROMPT, "order_temperature": 1e-300},
         (422, "invalid_request", "order_temperature"),
-        "order_temperature takes 0, or at least 1e-06",
+        "order_temperature must be 0, or at least 1e-06",
     ),
     "unknown order": (
         {"prompt": PROMPT, "order": "sideways"},
         (422, "invalid_request", "order"),
-        "order takes learned, uniform, left_to_right, right_to_left, confidence, margin, entropy, "
-        'or a list of all known positions, not "sideways"',
+        "order must be one of learned, uniform, left_to_right, right_to_left, confidence, margin, entropy, "
+        'or a list of all known positions, got "sideways"',
     ),
     "order misses positions": (
         {"prompt": PROMPT, "order": [0, 2]},
         (422, "invalid_request", "order"),
-        "order lists every known position once: for prompt 0, 2, 4",
+        "order must list every known position once: for prompt 0, 2, 4",
     ),
     "order repeats a position": (
         {"prompt": PROMPT, "order": [0, 2, 2, 4]},
         (422, "invalid_request", "order"),
-        "order lists every known position once: for prompt 0, 2, 4",
+        "order must list every known position once: for prompt 0, 2, 4",
     ),
     "order names a hidden position": (
         {"prompt": PROMPT, "order": [0, 1, 2, 4]},
         (422, "invalid_request", "order"),
-        "order lists every known position once: for prompt 0, 2, 4",
+        "order must list every known position once: for prompt 0, 2, 4",
     ),
     "one order for two sets of positions": (
         {"prompt": [PROMPT, {"age": 39}], "order": [0, 2, 4]},
         (422, "invalid_request", "order"),
-        "order lists every known position once: for prompt.1 0",
+        "order must list every known position once: for prompt.1 0",
     ),
     "seed below zero": (
         {"prompt": PROMPT, "seed": -1},
         (422, "invalid_request", "seed"),
-        "seed takes at least 0, not -1",
+        "seed must be at least 0, got -1",
     ),
     "length for a table": (
         {"prompt": PROMPT, "length": 3},
         (422, "invalid_request", "length"),
-        "a table takes no length: its rows have all their columns",
+        "length is not valid with a table: its rows have all their columns",
     ),
     "timeout too long": (
         {"prompt": PROMPT, "timeout_seconds": 601},
         (422, "invalid_request", "timeout_seconds"),
-        "timeout_seconds is at most 600 here",
+        "timeout_seconds must be at most 600 here",
     ),
 }
 

@@ -102,21 +102,21 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
         "hours is given, and the prompt does not know it",
     ),
     "no such column": ({"prompt": WHOLE, "given": {"agee": 3}}, "given.agee", 'unknown column "agee"; did you'),
-    "no such value": ({"prompt": [WHOLE], "given": [{"age": "old"}]}, "given.0.age", "age takes a whole number"),
+    "no such value": ({"prompt": [WHOLE], "given": [{"age": "old"}]}, "given.0.age", "age must be an integer"),
     "a list for one": (
         {"prompt": WHOLE, "given": [GIVEN]},
         "given",
-        "given lists 1 for 1 prompt: it takes one for all, or as many",
+        "given lists 1 for 1 prompt: it must be one for all, or one for each",
     ),
     "too few": (
         {"prompt": [WHOLE, WHOLE], "given": [GIVEN]},
         "given",
-        "given lists 1 for 2 prompts: it takes one for all, or as many",
+        "given lists 1 for 2 prompts: it must be one for all, or one for each",
     ),
     "an order of what is given, too": (
         {"prompt": WHOLE, "given": GIVEN, "order": [0, 1, 2, 3, 4]},
         "order",
-        "order lists every known position that is not given once: for prompt 1, 3, 4",
+        "order must list every known position that is not given once: for prompt 1, 3, 4",
     ),
 }
 

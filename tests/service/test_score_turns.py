@@ -1,12 +1,11 @@
 """POST /score under load: it takes its turn, its leave and its blame."""
 
-import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from model.canvas import Canvas
 from tests.service.mocks import Gate, toy_model, toy_runner
-from tests.service.servers import post_score, run_toy, score_reply
+from tests.service.servers import connect, post_score, run_toy, score_reply
 
 PROMPT = {"age": 39, "income": ">50K", "rate": 0.5}
 WHOLE = {"age": 39, "workclass": "[MISSING]", "income": ">50K", "hours": 3, "rate": 0.5}
@@ -39,9 +38,8 @@ def test_a_client_that_goes_away_frees_its_place_and_its_work_stops() -> None:
     model = toy_model()
     runner = toy_runner(model, gate)
     with run_toy(model=model, runner=runner, queue_capacity=16, max_batch=1) as server:
-        host, port = server.url.removeprefix("http://").split(":")
         body = b'{"prompt": {"age": 39, "hours": 3}, "num_orders": 16}'
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
+        with connect(server.url) as connection:
             connection.sendall(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
             gate.wait()
             server.wait_for("unveil_requests_running", 1)

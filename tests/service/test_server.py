@@ -3,20 +3,20 @@
 import json
 import logging
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
+from contextlib import suppress
 
 import pytest
 import structlog
 
-from service import environment
+from service import environment, unread_body
 from service import server as server_module
 from service.logs import configure, get_logger
+from service.protocol import Protocol
 from service.server import open_socket
 from service.settings import SettingsError
 from tests.service.mocks import WAIT_SECONDS, Gate, toy_model, toy_runner
-from tests.service.servers import run_toy
+from tests.service.servers import Running, connect, read_reply, run_toy, wait_until
 
 
 def test_connections_are_accepted_without_nagles_algorithm() -> None:
@@ -26,21 +26,68 @@ def test_connections_are_accepted_without_nagles_algorithm() -> None:
         assert listening.proto == socket.IPPROTO_TCP
 
 
-def _connect(url: str) -> socket.socket:
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return socket.create_connection((parts.hostname, parts.port))
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Running]:
+    with run_toy(idle_connection_seconds=1) as server:
+        yield server
 
 
-def test_a_connection_without_a_request_is_closed_when_its_time_is_up() -> None:
-    with run_toy(idle_connection_seconds=1) as server, _connect(server.url) as connection:
-        connection.settimeout(30)
-        connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" * 2)
-        read = b""
-        while chunk := connection.recv(65_536):  # until the server closes it
+HEALTH = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("num_requests", [0, 1, 2])
+def test_a_connection_that_sends_nothing_is_closed_when_its_time_is_up(impatient: Running, num_requests: int) -> None:
+    with connect(impatient.url) as connection:
+        connection.sendall(HEALTH * num_requests)
+        read = _read_to_the_end(connection)
+        assert read.count(b"HTTP/1.1") == read.count(b"HTTP/1.1 200 OK") == num_requests
+
+
+@pytest.mark.parametrize("before", [b"", HEALTH], ids=["first", "second"])
+@pytest.mark.parametrize("half", [b"G", b"GET /health HTTP/1.1\r\nhost: x\r\n"], ids=["a byte", "no end"])
+def test_half_a_head_is_told_408_when_its_time_is_up(impatient: Running, before: bytes, half: bytes) -> None:
+    with connect(impatient.url) as connection:
+        connection.sendall(before + half)
+        *replies, last = _read_to_the_end(connection).split(b"HTTP/1.1 ")[1:]
+        assert [reply[:3] for reply in replies] == [b"200"] * bool(before)
+        assert _error(b"HTTP/1.1 " + last) == (408, "timeout")
+
+
+def _drip(connection: socket.socket) -> bytes:
+    """What comes back while a byte is sent whenever nothing does, until the connection is closed."""
+    connection.settimeout(0.02)
+    read = b""
+    while True:
+        try:
+            if not (chunk := connection.recv(65_536)):
+                return read
             read += chunk
-        assert read.count(b"HTTP/1.1 200 OK") == 2
+        except TimeoutError:
+            connection.sendall(b"x")
+
+
+def test_a_head_that_comes_byte_by_byte_is_not_waited_for_any_longer(impatient: Running) -> None:
+    with connect(impatient.url) as connection:
+        connection.sendall(b"GET /")
+        assert _error(_drip(connection)) == (408, "timeout")
+
+
+def test_the_rest_of_a_body_that_was_answered_already_is_not_waited_for_without_end(
+    impatient: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unread_body, "_SECONDS", 0.01)
+    with connect(impatient.url) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
+        with suppress(ConnectionError):
+            assert _drip(connection).startswith(b"HTTP/1.1 404 ")
+
+
+def test_a_head_in_two_pieces_is_answered() -> None:
+    with run_toy() as server, connect(server.url) as connection:
+        for _ in range(2):
+            connection.sendall(HEALTH[:10])
+            connection.sendall(HEALTH[10:])
+            assert read_reply(connection).read() == b'{"status":"ready"}'
 
 
 def test_a_port_that_is_taken_is_told_in_one_line() -> None:
@@ -141,14 +188,14 @@ HALF = b'POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"prom
 
 
 def test_what_is_no_http_gets_the_shape_of_all_errors() -> None:
-    with run_toy() as server, _connect(server.url) as connection:
+    with run_toy() as server, connect(server.url) as connection:
         connection.sendall(b"\x16\x03\x01 what is this\r\n\r\n")
         assert _error(_read_to_the_end(connection)) == (400, "invalid_http")
         assert server.generate(prompt={}).status_code == 200
 
 
 def test_a_body_that_does_not_come_is_waited_for_no_longer_than_a_request_may_take() -> None:
-    with run_toy(default_timeout_seconds=0.2) as server, _connect(server.url) as connection:
+    with run_toy(default_timeout_seconds=0.2) as server, connect(server.url) as connection:
         connection.sendall(HALF)
         assert _error(_read_to_the_end(connection)) == (504, "timeout")
         server.wait_for("unveil_request_failures_total", 1, {"reason": "timeout"})
@@ -157,11 +204,17 @@ def test_a_body_that_does_not_come_is_waited_for_no_longer_than_a_request_may_ta
 def test_half_a_body_at_the_end_of_the_server_is_told_that_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_CLOSE_SECONDS", 1)
     with run_toy() as server:
-        connection = _connect(server.url)
+        connection = connect(server.url)
         connection.sendall(HALF)
-        threading.Event().wait(0.2)
+        wait_until(lambda: bool(server.server.server_state.tasks))
     with connection:
         assert _error(_read_to_the_end(connection)) == (503, "draining")
+
+
+def _protocols(server: Running, connection: socket.socket) -> list[Protocol]:
+    """The server's end of a connection."""
+    protocols = [protocol for protocol in server.server.server_state.connections if isinstance(protocol, Protocol)]
+    return [protocol for protocol in protocols if protocol.client == connection.getsockname()]
 
 
 @pytest.mark.parametrize("more", [b"\r\n", b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"])
@@ -169,11 +222,12 @@ def test_a_client_that_goes_is_noticed_though_it_had_sent_more(more: bytes) -> N
     gate = Gate()
     with run_toy(gate=gate) as server:
         body = b'{"prompt": {}}'
-        connection = _connect(server.url)
+        connection = connect(server.url)
         connection.sendall(b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
         gate.wait()
         connection.sendall(more)
-        threading.Event().wait(0.1)
+        (protocol,) = _protocols(server, connection)
+        wait_until(lambda: protocol.conn.trailing_data[0] == more)
         connection.close()
         server.wait_for("unveil_request_failures_total", 1, {"reason": "client_disconnected"})
         assert server.service.dispatcher.num_running == 0
@@ -181,21 +235,24 @@ def test_a_client_that_goes_is_noticed_though_it_had_sent_more(more: bytes) -> N
 
 def test_what_a_client_sends_ahead_is_answered_in_turn() -> None:
     gate = Gate()
-    with run_toy(gate=gate, idle_connection_seconds=1) as server, _connect(server.url) as connection:
+    with run_toy(gate=gate) as server, connect(server.url) as connection:
         body = b'{"prompt": {}}'
         request = b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
         connection.sendall(request)
         gate.wait()
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
         gate.open()
-        reply = _read_to_the_end(connection)
-        assert reply.count(b"HTTP/1.1 200 OK") == 2
-        assert reply.index(b'"samples"') < reply.index(b'"ready"')
+        read = b""
+        while not read.endswith(b'{"status":"ready"}'):
+            read += (chunk := connection.recv(65_536))
+            assert chunk, read
+        assert read.count(b"HTTP/1.1 200 OK") == 2
+        assert b'"samples"' in read
 
 
 def test_more_than_a_last_request_ends_a_stream_and_frees_its_place() -> None:
     gate = Gate()
-    with run_toy(gate=gate) as server, _connect(server.url) as connection:
+    with run_toy(gate=gate) as server, connect(server.url) as connection:
         body = b'{"prompt": {}, "stream": true}'
         head = b"POST /generate HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         connection.sendall(head + body)

@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Message
 
 from service.streaming import EventStream, frame
-from tests.service.mocks import Gate, toy_model, toy_runner
+from tests.service.mocks import WAIT_SECONDS, Gate, toy_model, toy_runner
 from tests.service.servers import Running, events_of, run_toy
 
 COLUMNS = ["age", "workclass", "income", "hours", "rate"]
@@ -137,9 +137,12 @@ def test_what_fails_after_the_start_ends_the_stream_with_one_error() -> None:
 def test_a_deadline_after_the_start_is_an_error_event() -> None:
     gate = Gate()
     with run_toy(gate=gate) as server:
-        events = _stream(server, prompt={}, timeout_seconds=0.05)
-        assert [kind for kind, _ in events] == ["start", "error"]
-        assert events[-1][1]["error"]["type"] == "timeout"
+        with server.client.stream("POST", "/generate", json={"prompt": {}, "stream": True}) as response:
+            events = events_of(response.iter_lines())
+            assert next(events)[0] == "start"
+            server.expire()
+            ((kind, data),) = events
+        assert (kind, data["error"]["type"]) == ("error", "timeout")
         server.wait_for("unveil_request_failures_total", 1, {"reason": "timeout"})
 
 
@@ -181,7 +184,7 @@ def _narrow(server: Running) -> None:
 
 
 def _read_all(connection: socket.socket) -> bytes:
-    connection.settimeout(30)
+    connection.settimeout(WAIT_SECONDS)
     parts = []
     while part := connection.recv(65536):
         parts.append(part)
@@ -214,26 +217,34 @@ def test_a_reader_who_takes_nothing_at_all_is_hung_up_on() -> None:
         assert server.generate(prompt={}).status_code == 200
 
 
-def test_a_large_chunk_is_written_in_pieces_so_that_only_a_reader_who_takes_nothing_is_hung_up_on() -> None:
-    """Each piece is taken well within the time, all together are not."""
+def test_a_large_chunk_is_written_in_pieces_each_with_a_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So only a reader who takes nothing is hung up on, not one who takes it all slowly."""
     taken: list[bytes] = []
     ends: list[bool] = []
+    limits: list[float | None] = []
+    timeout = asyncio.timeout
+
+    def counting(seconds: float | None) -> asyncio.Timeout:
+        limits.append(seconds)
+        return timeout(WAIT_SECONDS)
 
     async def chunks() -> AsyncGenerator[bytes, None]:
         yield b"x" * 2**20
         yield b"y"
 
     async def send(message: Message) -> None:
-        await asyncio.sleep(0.02)
         taken.append(message.get("body", b""))
 
     async def receive() -> Message:
         raise AssertionError
 
+    monkeypatch.setattr(asyncio, "timeout", counting)
     stream = EventStream(chunks(), write_timeout_seconds=0.2, on_end=ends.append)
     asyncio.run(stream({"type": "http"}, receive, send))
-    assert b"".join(taken) == b"x" * 2**20 + b"y"
-    assert max(map(len, taken)) <= 2**16
+    pieces = taken[1:]  # behind the head
+    assert b"".join(pieces) == b"x" * 2**20 + b"y"
+    assert max(map(len, pieces)) <= 2**16
+    assert limits == [0.2] * len(pieces)
     assert ends == [False]
 
 

@@ -124,17 +124,6 @@ def test_padding_is_known_and_no_prompt() -> None:
     assert (prefixes.num_known == 2).all()
 
 
-def test_leave_one_out_shows_a_part_of_the_rows_each_in_several_orders() -> None:
-    recipe = small_recipe(
-        "optimizer.batch_size=32", "order.draws=4", "order.signal=score", "order.warmup=0.0", "order.anneal=0.0"
-    )
-    batch = draw_batch(_rows(), recipe, step=0)
-    assert len(batch.rows) == 8
-    prefixes = batch.draws.under(torch.zeros(5))
-    assert prefixes.sigma.shape == (32, 5)
-    assert torch.equal(prefixes.num_revealed.view(4, 8), prefixes.num_revealed[:8].expand(4, 8))
-
-
 def test_marginals_count_every_position_or_all_of_them_together_without_the_padding() -> None:
     rows = Rows(torch.tensor([[0, 1], [0, 2], [0, 9]]), torch.tensor([2, 2, 1]))
     own = marginal_logprobs(Rows(rows.x[:2], rows.lengths[:2]), (1, 3)).exp()

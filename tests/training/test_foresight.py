@@ -1,5 +1,6 @@
 """Learning what reveals cost, at once and by the end: walks and branches against the exact oracle, the recipe."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from model.order_heads import SHARPNESS, CostToGoHead, ForesightHead, Reading, m
 from model.orders import next_log_probs
 from model.policies import confidence_of
 from tests.model.enumerable import random_world
-from training.branches import branch, branch_error, depart, finish, forwards_a_row
+from training.arm import foresee
+from training.branches import branch, branch_error, forwards_a_row, rollout_costs, walk_to_random_states
 from training.config import RecipeError, build_recipe
-from training.foresight import Canvases, foresight_error, walk
+from training.foresight import Canvases, Draws, Foresee, foresight_error, walk_to_the_end
 
 L, V, COPIES = 4, 2, 400
 FORESIGHT = OrderSpec(kind="contextual", head="foresight")
@@ -35,6 +37,14 @@ def small_network(*, seed: int = 0, loops: int = 1) -> Network:
 def all_hidden(x: Tensor) -> Canvases:
     hidden = torch.ones_like(x, dtype=torch.bool)
     return Canvases(x, hidden, torch.full((len(x),), x.shape[1]))
+
+
+def seen_by(network: Network) -> Foresee:
+    return partial(foresee, network)
+
+
+def draws_for(canvases: Canvases, *, seed: int = 0, own: slice = slice(None)) -> Draws:
+    return Draws(torch.Generator().manual_seed(seed), canvases.hidden, own=own, device=torch.device("cpu"))
 
 
 def _tables(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,7 +72,9 @@ def test_the_nats_of_a_walk_are_the_nelbo_of_the_law_in_the_mean() -> None:
     even = torch.zeros(len(rows), dtype=torch.bool)
     values = []
     for seed in range(12):
-        states = list(walk(network, canvases, stride=1, generator=torch.Generator().manual_seed(seed), is_uniform=even))
+        states = list(
+            walk_to_the_end(seen_by(network), canvases, stride=1, draws=draws_for(canvases, seed=seed), is_uniform=even)
+        )
         assert len(states) == L
         values.append(torch.cat([state.nats for state in states]).sum() / len(rows))
     found = torch.stack(values)
@@ -79,9 +91,9 @@ def test_uniform_rows_take_random_orders() -> None:
     canvases = all_hidden(rows)
     values = []
     for seed in range(12):
-        generator = torch.Generator().manual_seed(seed)
+        draws = draws_for(canvases, seed=seed)
         is_uniform = torch.ones(len(rows), dtype=torch.bool)
-        states = walk(network, canvases, stride=1, generator=generator, is_uniform=is_uniform)
+        states = walk_to_the_end(seen_by(network), canvases, stride=1, draws=draws, is_uniform=is_uniform)
         values.append(torch.cat([state.nats for state in states]).sum() / len(rows))
     found = torch.stack(values)
     assert abs(found.mean() - expected) < 5 * found.std() / len(found) ** 0.5 + 1e-6
@@ -91,10 +103,10 @@ def test_what_is_known_is_never_walked_and_a_stride_takes_several() -> None:
     network, x = small_network(), random_world(L=L, V=V).x
     hidden = torch.ones_like(x, dtype=torch.bool)
     hidden[:, 1] = False
-    generator = torch.Generator().manual_seed(0)
     even = torch.zeros(len(x), dtype=torch.bool)
     canvases = all_hidden(x)._replace(hidden=hidden)
-    assert len(list(walk(network, canvases, stride=2, generator=generator, is_uniform=even))) == 2
+    states = walk_to_the_end(seen_by(network), canvases, stride=2, draws=draws_for(canvases), is_uniform=even)
+    assert len(list(states)) == 2
 
 
 def test_the_error_is_least_where_the_expectation_is_the_mean() -> None:
@@ -152,13 +164,13 @@ def order_learned(head: str, *, steps: int = 200) -> list[int]:
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     canvases, is_uniform = all_hidden(torch.zeros(32, 3, dtype=torch.int64)), torch.arange(32) < 16
     for step in range(steps):
-        generator = torch.Generator().manual_seed(step)
+        draws, see = draws_for(canvases, seed=step), seen_by(network)
         if isinstance(network.order_head, CostToGoHead):
-            start = depart(network, canvases, stride=1, generator=generator, is_uniform=is_uniform)
-            tried = branch(network, start.canvases, num=2, stride=1, generator=generator)
+            start = walk_to_random_states(see, canvases, stride=1, draws=draws, is_uniform=is_uniform)
+            tried = branch(see, start.canvases, num=2, stride=1, draws=draws)
             loss = branch_error(tried, truth=0.5).mean()
         else:
-            states = list(walk(network, canvases, stride=1, generator=generator, is_uniform=is_uniform))
+            states = list(walk_to_the_end(see, canvases, stride=1, draws=draws, is_uniform=is_uniform))
             loss = torch.cat([state.error for state in states]).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -188,8 +200,8 @@ def test_a_branch_pays_what_the_oracle_says_of_its_choice_and_the_argmax_order_a
     canvases = all_hidden(x)
     foreseen = _foreseen(network, x)
     ends = torch.stack([policy_cost(losses, choices), policy_cost(foreseen, choices)])
-    torch.testing.assert_close(finish(network, canvases, stride=1), ends, rtol=0, atol=1e-5)
-    found = branch(network, canvases, num=L, stride=1, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(rollout_costs(seen_by(network), canvases, stride=1), ends, rtol=0, atol=1e-5)
+    found = branch(seen_by(network), canvases, num=L, stride=1, draws=draws_for(canvases))
     torch.testing.assert_close(found.paid[:, 0], policy_cost(losses, choices), rtol=0, atol=1e-5)
     torch.testing.assert_close(found.foreseen[:, 0], policy_cost(foreseen, choices), rtol=0, atol=1e-5)
     for truth in (0.0, 0.25, 1.0):
@@ -231,7 +243,9 @@ def test_a_stride_reveals_as_many_in_every_forward_of_a_branch() -> None:
     reached = (1 << pairs).sum(-1)
     first = losses[:, 0].gather(1, pairs).sum(-1)
     second = losses[torch.arange(len(x)), reached].sum(-1)
-    torch.testing.assert_close(finish(network, all_hidden(x), stride=2)[0], first + second, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        rollout_costs(seen_by(network), all_hidden(x), stride=2)[0], first + second, rtol=0, atol=1e-5
+    )
 
 
 @torch.inference_mode()
@@ -239,8 +253,8 @@ def test_rows_depart_from_every_state_that_leaves_a_choice_and_from_no_other() -
     network = small_network()
     x = torch.zeros(4000, L, dtype=torch.int64)
     is_uniform = torch.arange(len(x)) % 2 == 0
-    generator = torch.Generator().manual_seed(0)
-    start = depart(network, all_hidden(x), stride=1, generator=generator, is_uniform=is_uniform)
+    see = seen_by(network)
+    start = walk_to_random_states(see, all_hidden(x), stride=1, draws=draws_for(all_hidden(x)), is_uniform=is_uniform)
     counts = start.canvases.hidden.sum(-1).bincount(minlength=L + 1)
     assert counts[:2].tolist() == [0, 0]
     assert (counts[2:].float() / len(x) - 1 / (L - 1)).abs().max() < 0.03
@@ -252,10 +266,32 @@ def test_rows_depart_from_every_state_that_leaves_a_choice_and_from_no_other() -
     shares = revealed[is_uniform[once]].bincount(minlength=L) / is_uniform[once].sum()
     assert (shares - 1 / L).abs().max() < 0.08
     one_left = all_hidden(x[:3])._replace(hidden=torch.eye(L, dtype=torch.bool)[:3])
-    stays = depart(network, one_left, stride=1, generator=generator, is_uniform=is_uniform[:3])
+    draws = draws_for(one_left)
+    stays = walk_to_random_states(see, one_left, stride=1, draws=draws, is_uniform=is_uniform[:3])
     assert torch.equal(stays.canvases.hidden, one_left.hidden)
-    alone = branch(network, stays.canvases, num=3, stride=1, generator=generator)
+    alone = branch(see, stays.canvases, num=3, stride=1, draws=draws)
     assert bool(branch_error(alone, truth=0.0).isfinite().all())
+
+
+@torch.inference_mode()
+def test_processes_walk_their_own_rows_as_one_process_would() -> None:
+    """Also where the rows of one take fewer steps than those of another."""
+    network, x = small_network(), random_world(L=L, V=V).x.repeat(3, 1)
+    see, is_uniform = seen_by(network), torch.arange(len(x)) % 3 == 0
+    canvases = all_hidden(x)
+    canvases.hidden[: len(x) // 2, :2] = False
+    found = []
+    for own in (slice(None), slice(0, len(x) // 2), slice(len(x) // 2, None)):
+        mine, draws = Canvases(*(part[own] for part in canvases)), draws_for(canvases, own=own)
+        start = walk_to_random_states(see, mine, stride=1, draws=draws, is_uniform=is_uniform[own])
+        tried = branch(see, start.canvases, num=3, stride=1, draws=draws)
+        walks = walk_to_the_end(see, mine, stride=1, draws=draws_for(canvases, own=own), is_uniform=is_uniform[own])
+        nats = torch.cat([state.nats for state in walks]).sum()
+        found.append((start.canvases.hidden, start.paid, tried.chosen, tried.paid, nats))
+    whole, *halves = found
+    for together, left, right in zip(whole[:-1], *(half[:-1] for half in halves), strict=True):
+        torch.testing.assert_close(torch.cat([left, right]), together)
+    torch.testing.assert_close(halves[0][-1] + halves[1][-1], whole[-1])
 
 
 def test_the_forwards_of_a_step_are_counted() -> None:
@@ -267,10 +303,10 @@ def test_the_forwards_of_a_step_are_counted() -> None:
         return read(tokens, hidden, lengths)
 
     network.read = counting  # type: ignore[method-assign]
-    generator = torch.Generator().manual_seed(0)
+    see, draws = seen_by(network), draws_for(all_hidden(x))
     even = torch.zeros(len(x), dtype=torch.bool)
-    start = depart(network, all_hidden(x), stride=1, generator=generator, is_uniform=even)
-    branch(network, start.canvases, num=3, stride=1, generator=generator)
+    start = walk_to_random_states(see, all_hidden(x), stride=1, draws=draws, is_uniform=even)
+    branch(see, start.canvases, num=3, stride=1, draws=draws)
     assert abs(sum(rows) / len(x) - forwards_a_row(L, branches=3)) < 0.2
 
 
@@ -311,14 +347,16 @@ FIELDS = {
     "start": {"artifact": "runs/x", "freeze_denoiser": True},
 }
 WRONG = [
-    ("order.kind=global", "foresight goes with kind contextual"),
-    ("order.head=trunk", "signal: foresight goes with head foresight"),
-    ("order.head=cost_to_go", "signal: foresight goes with head foresight"),
-    ("order.signal=cost_to_go", "signal: foresight goes with head foresight"),
-    ("order.draws=2", "with one draw"),
-    ("order.branches=3", "branches: goes with signal cost_to_go"),
-    ("optimizer.backward_loops=1", "optimizer.backward_loops: goes with a denoiser that trains, not with a frozen one"),
-    ("start.freeze_denoiser=false", "foresight takes a denoiser that stays as it is"),
+    ("order.kind=global", "foresight is only valid with kind contextual"),
+    ("order.head=trunk", "signal: foresight is only valid with head foresight"),
+    ("order.head=cost_to_go", "signal: foresight is only valid with head foresight"),
+    ("order.signal=cost_to_go", "signal: foresight is only valid with head foresight"),
+    ("order.branches=3", "branches: is only valid with signal cost_to_go"),
+    (
+        "optimizer.backward_loops=1",
+        "optimizer.backward_loops: is only valid with a denoiser that trains",
+    ),
+    ("start.freeze_denoiser=false", "foresight needs a frozen denoiser"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Rivals: orders that anybody would try, against the law at the end of the warm-up and of training."""
+"""Candidate orders, which anybody would try, against the law at the end of the warm-up and of training."""
 
 import json
 import shutil
@@ -12,13 +12,13 @@ from model.denoiser import Prediction
 from model.orders import deterministic_order, next_log_probs
 from tests.training.small import small_dataset, small_recipe
 from training.config import RecipeError
-from training.rivals import GAP, LAST_GAP, LAW, OWN, Verdict, candidates, compare, order_log_w, order_of
+from training.rivals import GAP, LAST_GAP, LAW, OWN, Comparison, candidate_orders, compare, order_log_w, order_of
 from training.rows import Rows
 from training.trainer import Trained, train
 
 L = 4
 DATASET = small_dataset()
-RIVALS = 'order.rivals=["left_to_right", "right_to_left"]'
+CANDIDATES = 'order.candidates=["left_to_right", "right_to_left"]'
 
 
 def rows(count: int = 64) -> Rows:
@@ -48,7 +48,7 @@ class Chain:
 
 @pytest.mark.parametrize(("step", "best"), [(-1, "left_to_right"), (1, "right_to_left")])
 def test_the_order_in_which_every_position_is_known_from_its_neighbour_wins(step: int, best: str) -> None:
-    orders = candidates(torch.zeros(L), ("left_to_right", "right_to_left"), has_own=False)
+    orders = candidate_orders(torch.zeros(L), ("left_to_right", "right_to_left"), has_own=False)
     verdict = compare(follows(step)(), rows(), log_w=torch.zeros(L), orders=orders, seed=0)
     assert verdict.best == best
     sure = float(torch.tensor(-5.0).exp().log1p())
@@ -64,9 +64,9 @@ def test_a_law_that_is_as_good_goes_on() -> None:
     assert verdict.best == LAW
 
 
-def test_a_law_that_is_a_rivals_order_is_that_rival_before_training_goes_on() -> None:
+def test_a_law_that_is_a_candidates_order_is_that_candidate_before_training_goes_on() -> None:
     law = order_log_w(order_of("left_to_right", L), gap=LAST_GAP) * 20
-    orders = candidates(law, ("left_to_right", "right_to_left"), has_own=False)
+    orders = candidate_orders(law, ("left_to_right", "right_to_left"), has_own=False)
     verdict = compare(follows(-1)(), rows(), log_w=law, orders=orders, seed=0)
     assert verdict.best == "left_to_right"
     assert verdict.nats[LAW] <= verdict.nats["left_to_right"] + 1e-6
@@ -76,7 +76,7 @@ def test_a_law_that_prefers_no_order_and_is_cheapest_goes_on() -> None:
     """As after a warm-up, where ties would make it left to right, on a net that wants what is two places on first."""
     net = follows(2)()
     law = torch.zeros(L)
-    orders = candidates(law, ("left_to_right",), has_own=False)
+    orders = candidate_orders(law, ("left_to_right",), has_own=False)
     verdict = compare(net, rows(), log_w=law, orders=orders, seed=0)
     assert verdict.nats[LAW] < verdict.nats["left_to_right"]
     assert deterministic_order(law).tolist() == orders["left_to_right"]
@@ -91,7 +91,7 @@ def test_orders_that_a_net_cannot_tell_apart_are_close() -> None:
             sure = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(int(hidden.sum())))
             return Prediction(torch.stack([sure, -sure], -1), torch.zeros_like(sure))
 
-    orders = candidates(torch.zeros(L), ("left_to_right", "right_to_left"), has_own=False)
+    orders = candidate_orders(torch.zeros(L), ("left_to_right", "right_to_left"), has_own=False)
     assert compare(Learned(), rows(), log_w=torch.zeros(L), orders=orders, seed=0).is_close
     assert compare(follows(-1)(), rows(1), log_w=torch.zeros(L), orders=orders, seed=0).is_close
     decided = order_log_w([1, 0, 2, 3])  # as an earlier run may leave it: nothing that a warm-up could tell
@@ -102,18 +102,18 @@ def test_orders_that_a_net_cannot_tell_apart_are_close() -> None:
 def test_after_the_warm_up_it_is_said_that_orders_are_too_close_to_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, is_close: bool
 ) -> None:
-    verdict = Verdict({LAW: 1.0, "left_to_right": 1.0, "right_to_left": 1.1}, LAW, is_close)
+    verdict = Comparison({LAW: 1.0, "left_to_right": 1.0, "right_to_left": 1.1}, LAW, is_close)
     monkeypatch.setattr("training.trainer.compare", lambda *_, **__: verdict)
-    _train(tmp_path, RIVALS, "order.warmup=0.3", "order.anneal=0.3")
+    _train(tmp_path, CANDIDATES, "order.warmup=0.3", "order.anneal=0.3")
     said = capsys.readouterr()
     assert (said.out + said.err).count("the law stays, too close to tell: a longer order.warmup") == is_close
     assert (said.out + said.err).count("the law stays") == 2
 
 
-def test_a_law_does_not_lose_to_a_rival_only_because_it_is_drawn() -> None:
+def test_a_law_does_not_lose_to_a_candidate_only_because_it_is_drawn() -> None:
     """On a net that knows left to right, the law is left to right but for chance: its own order wins, and ties."""
     law = order_log_w(order_of("left_to_right", L), gap=GAP)
-    orders = candidates(law, ("left_to_right", "right_to_left"), has_own=True)
+    orders = candidate_orders(law, ("left_to_right", "right_to_left"), has_own=True)
     verdict = compare(follows(-1)(), rows(), log_w=law, orders=orders, seed=0)
     assert verdict.best == OWN
     assert verdict.nats[OWN] == verdict.nats["left_to_right"] < verdict.nats[LAW]
@@ -125,11 +125,11 @@ def _train(work: Path, *overrides: str) -> Trained:
     return trained
 
 
-def test_the_law_begins_as_the_rival_rests_through_the_anneal_and_resumes_bit_for_bit(
+def test_the_law_begins_as_the_candidate_rests_through_the_anneal_and_resumes_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.trainer.compare", _right_to_left_wins)
-    order = (RIVALS, "order.warmup=0.3", "order.anneal=0.3", "optimizer.ema_decay=0.0", "run.keep_checkpoints=3")
+    order = (CANDIDATES, "order.warmup=0.3", "order.anneal=0.3", "optimizer.ema_decay=0.0", "run.keep_checkpoints=3")
     whole = _train(tmp_path / "whole", *order)
     spans = [line["log_w_span"] for line in _log(tmp_path / "whole")]
     start = order_log_w(order_of("right_to_left", L))
@@ -139,20 +139,20 @@ def test_the_law_begins_as_the_rival_rests_through_the_anneal_and_resumes_bit_fo
     assert spans[-1] != pytest.approx(span, abs=1e-4)
     assert deterministic_order(whole.denoiser.order_head.global_log_w().detach()).tolist() == [3, 2, 1, 0]
     _train(tmp_path / "parts", *order)
-    for step in (8, 12):  # as if killed between the rival's start, step 4, and step 8
+    for step in (8, 12):  # as if killed between the candidate's start, step 4, and step 8
         shutil.rmtree(tmp_path / "parts" / "checkpoints" / f"step-{step:08}")
     resumed = _train(tmp_path / "parts", *order)
     for name, tensor in whole.denoiser.state_dict().items():
         assert torch.equal(tensor, resumed.denoiser.state_dict()[name]), name
 
 
-def test_at_the_end_the_rival_is_kept_decided_if_it_is_cheaper_than_what_was_learned(
+def test_at_the_end_the_candidate_is_kept_decided_if_it_is_cheaper_than_what_was_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    last = Verdict({LAW: 2.0, "left_to_right": 1.0}, "left_to_right", is_close=False)
-    verdicts = iter([Verdict({LAW: 1.0}, LAW, is_close=True), last])
+    last = Comparison({LAW: 2.0, "left_to_right": 1.0}, "left_to_right", is_close=False)
+    verdicts = iter([Comparison({LAW: 1.0}, LAW, is_close=True), last])
     monkeypatch.setattr("training.trainer.compare", lambda *_, **__: next(verdicts))
-    order = (RIVALS, "order.warmup=0.3", "order.anneal=0.3")
+    order = (CANDIDATES, "order.warmup=0.3", "order.anneal=0.3")
     kept = _train(tmp_path, *order).denoiser.order_head.global_log_w().detach()
     torch.testing.assert_close(kept, order_log_w(order_of("left_to_right", L), gap=LAST_GAP))
     assert next(verdicts, None) is None
@@ -161,8 +161,8 @@ def test_at_the_end_the_rival_is_kept_decided_if_it_is_cheaper_than_what_was_lea
     assert torch.equal(again, kept)
 
 
-def _right_to_left_wins(*_: object, **__: object) -> Verdict:
-    return Verdict({LAW: 2.0, "left_to_right": 3.0, "right_to_left": 1.0}, "right_to_left", is_close=False)
+def _right_to_left_wins(*_: object, **__: object) -> Comparison:
+    return Comparison({LAW: 2.0, "left_to_right": 3.0, "right_to_left": 1.0}, "right_to_left", is_close=False)
 
 
 def _log(work: Path) -> list[dict[str, float]]:
@@ -170,8 +170,8 @@ def _log(work: Path) -> list[dict[str, float]]:
     return [line for line in lines if line["kind"] == "train"]
 
 
-def test_rivals_are_for_global_orders() -> None:
-    with pytest.raises(RecipeError, match="rivals: goes with kind global"):
-        small_recipe(RIVALS, "order.kind=contextual")
-    with pytest.raises(RecipeError, match=r"order\.rivals"):
-        small_recipe('order.rivals=["inside_out"]')
+def test_candidate_orders_are_for_global_orders() -> None:
+    with pytest.raises(RecipeError, match="candidates: is only valid with kind global"):
+        small_recipe(CANDIDATES, "order.kind=uniform")
+    with pytest.raises(RecipeError, match=r"order\.candidates"):
+        small_recipe('order.candidates=["inside_out"]')

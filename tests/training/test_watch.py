@@ -30,12 +30,12 @@ def test_gradient_noise_is_variance_over_squared_mean(mean: float, expected: flo
     group = {"name": "order", "params": [weights], "lr": 1e-9}
     optimizer = torch.optim.AdamW([group], betas=(0.9, 0.98), weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)
-    assert gradient_noise(optimizer, groups=("order",)) is None
+    assert gradient_noise(optimizer, group="order") is None
     for _ in range(400):
         weights.grad = mean + torch.randn(400, generator=generator)
         optimizer.step()
-    found = gradient_noise(optimizer, groups=("order",))
-    assert gradient_noise(optimizer, groups=("posterior",)) is None
+    found = gradient_noise(optimizer, group="order")
+    assert gradient_noise(optimizer, group="critic") is None
     if expected is None:
         assert found is None or found > 20
     else:

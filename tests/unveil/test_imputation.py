@@ -129,7 +129,7 @@ def test_a_cell_that_the_model_cannot_know_is_refused_or_kept_from_it(artifact: 
     out = table.with_name("out.csv")
     code, _, err = run(artifact, table, "--csv", out)
     assert code == 1
-    assert f"error: {table} line 3: age takes a whole number from 17 to 90, not 120; --ignore-foreign keeps" in err
+    assert f"error: {table} line 3: age must be an integer between 17 and 90, got 120; --ignore-foreign keeps" in err
     assert not out.exists()
     code, _, err = run(artifact, table, "--csv", out, "--ignore-foreign")
     assert code == 0
@@ -193,7 +193,7 @@ def test_dates_are_filled_in_their_format(tmp_path: Path, run: Run) -> None:
         ("age\n\n", ("--mode", "--samples", "2"), 2, "--mode and --samples exclude each other"),
         ("age\n\n", ("--delimiter", "x"), 2, "--delimiter takes"),
         ("age,income\n1\n", (), 1, "line 2 has 1 cell, the header 2"),
-        ("age,income\nx,\n", (), 1, 'line 2: age takes a whole number from 17 to 90, not "x"'),
+        ("age,income\nx,\n", (), 1, 'line 2: age must be an integer between 17 and 90, got "x"'),
     ],
 )
 def test_every_mistake_gets_one_line(

@@ -1,9 +1,9 @@
 """The `[data]` part of a recipe. Knows how it is written, not how it is read."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.tokenizers.dates import FORMATS
 from model.tokenizers.table import DEFAULT_MAX_BINS
@@ -43,12 +43,6 @@ class ColumnChoice(_Part):
         if self.max_bins is not None and self.kind == "categorical":
             raise ValueError("max_bins goes with numbers and dates, not with kind categorical")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_format(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Recipes that name no format keep the fingerprint they had before there were dates."""
-        fields: dict[str, Any] = handler(self)
-        return fields if self.format is not None else {k: v for k, v in fields.items() if k != "format"}
 
 
 class TableData(_Part):

@@ -77,7 +77,7 @@ def test_anything_else_is_refused_saying_what_the_column_takes(value: object) ->
     with pytest.raises(PromptError) as caught:
         _column().columns[0].encode(value)
     assert str(caught.value).startswith(
-        'joined takes a date as DD.MM.YYYY, from 08.01.2022 to 17.04.2022, or "[MISSING]", not '
+        'joined must be a date as DD.MM.YYYY between 08.01.2022 and 17.04.2022, or "[MISSING]", got '
     )
     assert caught.value.param == "joined"
 

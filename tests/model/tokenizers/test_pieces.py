@@ -1,6 +1,8 @@
 """The pieces of models trained elsewhere: holes, what the user wrote, marks, what is refused."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -61,7 +63,7 @@ def test_positions_count_from_0_and_marks_are_none() -> None:
 def test_without_holes_new_tokens_follow() -> None:
     assert _words().encode("the cat").hidden == (False, False, True, True, True)
     assert _words().encode("", length=2).hidden == (True, True)
-    with pytest.raises(PromptError, match=r"goes with prompts that have no \[MASK\]") as refused:
+    with pytest.raises(PromptError, match=r"is only valid with prompts that have no \[MASK\]") as refused:
         _words().encode("[MASK]", length=2)
     assert refused.value.param == "length"
 
@@ -71,9 +73,9 @@ def test_without_holes_new_tokens_follow() -> None:
     [
         ("the dog [MASK]", 'does not know "dog"'),
         ("the [SEP] [MASK]", r"\[SEP\] is a special token of the model, not text"),
-        ("[MASK:0]", "whole number of tokens from 1 to 12"),
+        ("[MASK:0]", "an integer between 1 and 12"),
         ("the the the [MASK:10]", "3 known and 10 hidden tokens are 13, the model takes at most 12"),
-        (7, "a text prompt is a string, not 7"),
+        (7, "a text prompt must be a string, got 7"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(prompt: object, message: str) -> None:
@@ -123,3 +125,41 @@ def test_a_damaged_or_unfitting_file_is_refused_in_one_line(tmp_path: Path) -> N
         PieceTokenizer.load(path, mask_id=999, length=12, default_length=3)
     with pytest.raises(ArtifactError, match="length 2 and default_length 3"):
         PieceTokenizer.load(path, mask_id=MASK, length=2, default_length=3)
+
+
+class _Counting:
+    """A library's tokenizer that counts what it decodes."""
+
+    def __init__(self, library: Tokenizer) -> None:
+        self._library = library
+        self.decoded: list[list[int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+    def decode(self, ids: Sequence[int], **options: Any) -> str:
+        self.decoded.append(list(ids))
+        return str(self._library.decode(ids, **options))
+
+    def decode_batch(self, batch: Sequence[Sequence[int]], **options: Any) -> list[str]:
+        return [self.decode(ids, **options) for ids in batch]
+
+
+def test_a_reply_decodes_the_pieces_that_it_shows_once_each_and_not_the_vocabulary() -> None:
+    library = _Counting(word_tokenizer(marks=True))
+    tokenizer = PieceTokenizer(cast("Tokenizer", library), mask_id=MASK, length=12, default_length=3)
+    at_load = len(library.decoded)
+    for _ in range(2):
+        assert tokenizer.value(0, TOKENS.index("cat"), 0.5) == tokenizer.token(0, TOKENS.index("cat")) == "cat"
+        assert tokenizer.value(1, TOKENS.index("cat"), 0.5) == " cat"
+        assert tokenizer.value(7, TOKENS.index("##s"), 0.5) == "s"
+    assert [ids[-1] for ids in library.decoded[at_load:]] == [TOKENS.index(token) for token in ("cat", "cat", "##s")]
+    assert at_load < len(TOKENS) / 2
+
+
+def test_every_piece_reads_alone_and_behind_another_as_the_library_decodes_it() -> None:
+    for tokenizer, library in ((_words(), word_tokenizer(marks=True)), (_bytes(), _bytes()._library)):
+        anchor = next(i for i in range(len(tokenizer._pieces)) if library.decode([i]).isalnum())
+        for i in set(range(tokenizer.vocabulary_sizes[0])) - tokenizer.special_ids:
+            assert tokenizer.value(0, i, 0.5) == library.decode([i])
+            assert library.decode([anchor]) + tokenizer.value(3, i, 0.5) == library.decode([anchor, i])

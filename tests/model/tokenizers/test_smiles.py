@@ -119,13 +119,13 @@ def test_refusals_word_by_word() -> None:
     assert refusal("C[mask]") == ('the model does not know "[mask]" (character 2 of the prompt)', None)
     assert refusal("CC[n[MASK]H]") == ('the model does not know "[" (character 3 of the prompt)', None)
     assert refusal("C C") == ('the model does not know " " (character 2 of the prompt)', None)
-    assert refusal("C[MASK:0]")[0].startswith("[MASK:0] (character 2 of the prompt): a hole takes")
+    assert refusal("C[MASK:0]")[0].startswith("[MASK:0] (character 2 of the prompt): a hole's size must be")
     assert refusal("C" * 33) == ("33 known and 0 hidden tokens are 33, the model takes at most 32", None)
     assert refusal("C" * 30 + "[MASK:3]") == ("30 known and 3 hidden tokens are 33, the model takes at most 32", None)
     assert refusal("CC", length=31) == ("2 known and 31 hidden tokens are 33, the model takes at most 32", "length")
-    assert refusal("CC", length=0) == ("length takes a whole number from 1 to 32, not 0", "length")
-    assert refusal("C[MASK]C", length=3) == ("length goes with prompts that have no [MASK]", "length")
-    assert refusal({"age": 39}) == ("a SMILES prompt is a string, not an object", None)
+    assert refusal("CC", length=0) == ("length must be an integer between 1 and 32, got 0", "length")
+    assert refusal("C[MASK]C", length=3) == ("length is only valid with prompts that have no [MASK]", "length")
+    assert refusal({"age": 39}) == ("a SMILES prompt must be a string, got an object", None)
 
 
 def test_what_no_smiles_can_hold_is_found_where_it_stands() -> None:

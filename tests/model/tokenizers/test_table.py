@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import ArtifactError, PromptError
+from model.tokenizers import columns as columns_module
 from model.tokenizers import load_tokenizer
 from model.tokenizers.base import Tokenizer
+from model.tokenizers.columns import CategoricalColumn
 from model.tokenizers.table import Cells, TableTokenizer
 
 COUNTRIES = [f"Country-{letter}" for letter in "ABCDEFGHIJKLMNOP"]
@@ -67,27 +69,33 @@ def test_a_number_between_two_bins_belongs_to_the_nearer_one(census: TableTokeni
 @pytest.mark.parametrize("given_value", ["old", True, 16, 91, 39.5, float("nan"), float("inf"), [39], {}, 10**400])
 def test_a_wrong_number_is_refused_with_what_the_column_takes(census: TableTokenizer, given_value: object) -> None:
     message, param = refusal(census, {"age": given_value})
-    assert message.startswith("age takes a whole number from 17 to 90, not ")
+    assert message.startswith("age must be an integer between 17 and 90, got ")
     assert "\n" not in message
     assert param == "age"
 
 
 def test_refusals_word_by_word(census: TableTokenizer) -> None:
-    assert refusal(census, {"age": "old"})[0] == 'age takes a whole number from 17 to 90, not "old"'
-    assert refusal(census, {"rate": 3})[0] == 'rate takes a number from 0.25 to 1.5 or "[MISSING]", not 3'
-    assert refusal(census, {"sex": "male"})[0] == 'sex takes one of Female, Male, not "male"'
-    assert refusal(census, {"sex": 1})[0] == "sex takes one of Female, Male, not 1"
+    assert refusal(census, {"age": "old"})[0] == 'age must be an integer between 17 and 90, got "old"'
+    assert refusal(census, {"rate": 3})[0] == 'rate must be a number between 0.25 and 1.5 or "[MISSING]", got 3'
+    assert refusal(census, {"sex": "male"})[0] == 'sex must be one of Female, Male, got "male"'
+    assert refusal(census, {"sex": 1})[0] == "sex must be one of Female, Male, got 1"
     assert refusal(census, {"country": "Contry-C"})[0] == (
-        "country takes one of Country-A, Country-B, Country-C, Country-D, Country-E, Country-F, ... (16 in all), "
-        'not "Contry-C"; did you mean Country-C?'
+        "country must be one of Country-A, Country-B, Country-C, Country-D, Country-E, Country-F, ... (16 in all), "
+        'got "Contry-C"; did you mean Country-C?'
     )
     assert refusal(census, {"agee": 39}) == ('unknown column "agee"; did you mean "age"?', "agee")
     assert refusal(census, {"xyz": 39}) == (
         'unknown column "xyz"; the columns are age, sex, rate, work, country',
         "xyz",
     )
-    assert refusal(census, "age=39") == ('a table\'s prompt is an object of columns and values, not "age=39"', None)
-    assert refusal(census, {}, length=3) == ("a table takes no length: its rows have all their columns", "length")
+    assert refusal(census, "age=39") == (
+        'a table\'s prompt must be an object of columns and values, got "age=39"',
+        None,
+    )
+    assert refusal(census, {}, length=3) == (
+        "length is not valid with a table: its rows have all their columns",
+        "length",
+    )
 
 
 @pytest.mark.parametrize("prompt", [{"sex": "x" * 10**6}, {"x" * 10**6: 1}, {"a\nb\ud800": 1}, {"sex": "\ud800\n"}])
@@ -96,6 +104,16 @@ def test_refusals_stay_one_short_line_that_can_be_sent(census: TableTokenizer, p
     assert len(message) < 300
     assert "\n" not in message
     assert len((param or "").encode("utf-8")) <= 120
+
+
+def test_a_level_of_very_many_is_found_at_once_and_a_wrong_one_is_compared_with_none_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(columns_module, "get_close_matches", lambda *_, **__: pytest.fail("compared with 5000 levels"))
+    column = CategoricalColumn(name="code", levels=tuple(f"level {i:04}" for i in range(5000)))
+    assert column.encode("level 4999") == 4999
+    with pytest.raises(PromptError, match=r"\(5000 in all\), got \"level 5000\"$"):
+        column.encode("level 5000")
 
 
 def test_a_missing_value_is_offered_only_where_training_had_one(census: TableTokenizer) -> None:
@@ -277,7 +295,7 @@ def damaged(path: tuple[str | int, ...], value: object) -> str:
         ),
         (
             damaged(("example", "x"), 99),
-            "the file: x takes a whole number from 0 to 8, not 99",
+            "the file: x must be an integer between 0 and 8, got 99",
         ),
     ],
 )

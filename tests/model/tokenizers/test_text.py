@@ -105,7 +105,7 @@ def test_what_only_resembles_a_hole_is_text() -> None:
 
 @pytest.mark.parametrize("hole", ["[MASK:0]", "[MASK:33]", "[MASK:x]", "[MASK:]", "[MASK:-1]", "[MASK: 3]", "[MASK:٣]"])
 def test_a_hole_of_no_possible_size_is_refused(hole: str) -> None:
-    message = f"{hole} (character 3 of the prompt): a hole takes a whole number of tokens from 1 to 32, as in [MASK:12]"
+    message = f"{hole} (character 3 of the prompt): a hole's size must be an integer between 1 and 32, as in [MASK:12]"
     assert refusal(f"at{hole}") == (message, None)
 
 
@@ -115,10 +115,10 @@ def test_refusals_word_by_word() -> None:
     assert refusal("a[MASK:32]" * 100_000) == ("the prompt has 3200000 hidden tokens, the model takes at most 32", None)
     assert refusal("a" * 30) == ("30 known and 8 hidden tokens are 38, the model takes at most 32", None)
     assert refusal("cat", length=30) == ("3 known and 30 hidden tokens are 33, the model takes at most 32", "length")
-    assert refusal("cat", length=0) == ("length takes a whole number from 1 to 32, not 0", "length")
-    assert refusal("c[MASK]t", length=3) == ("length goes with prompts that have no [MASK]", "length")
-    assert refusal({"age": 39}) == ("a text prompt is a string, not an object", None)
-    assert refusal(None) == ("a text prompt is a string, not null", None)
+    assert refusal("cat", length=0) == ("length must be an integer between 1 and 32, got 0", "length")
+    assert refusal("c[MASK]t", length=3) == ("length is only valid with prompts that have no [MASK]", "length")
+    assert refusal({"age": 39}) == ("a text prompt must be a string, got an object", None)
+    assert refusal(None) == ("a text prompt must be a string, got null", None)
     assert refusal(f"[MASK:{'9' * 10_000}]")[0].startswith("[MASK:9999")
 
 

@@ -63,8 +63,3 @@ def test_columns_of_any_name_can_be_set_by_key(tmp_path: Any) -> None:
     recipe = table_recipe(tmp_path / "t.csv", name="t", overrides=[override, "data.columns.x.kind=date"])
     assert isinstance(recipe.data, TableData)
     assert recipe.data.columns == {"a.b=c": ColumnChoice(kind="numeric"), "x": ColumnChoice(kind="date")}
-
-
-def test_a_choice_without_a_format_is_written_as_before_there_were_dates() -> None:
-    data = TableData.model_validate({"path": "t.csv", "columns": {"x": {"kind": "categorical"}}})
-    assert data.model_dump(mode="json")["columns"] == {"x": {"kind": "categorical", "max_bins": None}}

@@ -1,7 +1,7 @@
-"""A reply to a request whose body is not going to be read. Knows no error and no route.
+"""A reply to a request whose body is not read.
 
-Hanging up on a client that is still sending makes its kernel throw the reply away unread. So the reply leaves at once
-and whole, and what still comes in is thrown away for a while before the connection closes.
+Closing the connection of a client that is still sending makes its kernel throw the reply away unread. So the reply
+leaves at once and whole, and what still comes in is discarded for a while before the request ends.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ _SECONDS = 2.0
 _BYTES = 2**26
 
 
-class LingeringResponse(JSONResponse):
+class UnreadBodyResponse(JSONResponse):
     """Sends itself, then discards the rest of the request's body, within limits."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002

@@ -1,0 +1,53 @@
+"""The one walk over rows' orders: what is hidden becomes known, a few positions a forward. Knows no model and no law.
+
+Training and evaluation walk along true values: a reveal uncovers what the row holds, and costs what was thought of it
+just before. Who walks says what is seen of a canvas, and which positions come next.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+Seen = TypeVar("Seen")
+
+
+@dataclass(frozen=True)
+class Step(Generic[Seen]):
+    """One forward of the A rows that still go on: the `rows` themselves [A], what was `hidden` of them [A, L] bool,
+    what was `seen` of them, and which positions it reveals, `taken` [A, L] bool."""
+
+    rows: Tensor
+    hidden: Tensor
+    seen: Seen
+    taken: Tensor
+
+
+def walk(
+    hidden: Tensor,
+    *,
+    see: Callable[[Tensor, Tensor], Seen],
+    take: Callable[[Seen, Tensor, Tensor, int], Tensor],
+    wanted: Tensor | None = None,
+    stop: Tensor | None = None,
+) -> Iterator[Step[Seen]]:
+    """Reveals all of `hidden` [B, L] bool, which it changes in place, or what is `wanted` [B, L] bool of it.
+
+    `see(rows, hidden)` is asked about the rows [A] that go on, with what is hidden of them [A, L]. Then `take(seen,
+    free, rows, number)` says which of the `free` positions [A, L] come next in step `number`, counted from 0: [A, L]
+    bool, at least one of each row. A row goes on while something wanted is hidden, for at most `stop` [B] steps.
+    """
+    number = 0
+    while True:
+        free = hidden if wanted is None else hidden & wanted
+        goes_on = free.any(-1) if stop is None else free.any(-1) & (stop > number)
+        rows = goes_on.nonzero().squeeze(-1)
+        if not len(rows):
+            return
+        before = hidden[rows]
+        seen = see(rows, before)
+        taken = take(seen, free[rows], rows, number)
+        yield Step(rows, before, seen, taken)
+        hidden[rows] = before & ~taken
+        number += 1
