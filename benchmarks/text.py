@@ -6,8 +6,8 @@
 The text is the King James Version with whole books held out (`training/data/kjv.py`). For each seed three networks have
 equally many forwards: `global`, whose order is learned; `fixed`, left to right with the same warm-up, share of uniform
 rows and prompts; `uniform` orders. The learned order is offered left to right and right to left as candidates
-(`order.candidates`), and the report says which one it took. Recipe: `training/recipes/text.toml` with a smaller network and
-fewer steps (REDUCED), for several seeds. Both orders have teacher forcing; the uniform network goes without it, for
+(`order.candidates`), and the report says which one it took. Recipe: `training/recipes/text.toml` with a smaller network
+and fewer steps (REDUCED), for several seeds. Both orders have teacher forcing; the uniform network goes without it, for
 twice as many steps (`benchmarks/problems/arms.py`). With `--next-step` none has it, and there are no candidates.
 
 Two rivals are no masked models. A causal transformer of the same width, layers and tokens is trained for as much CPU
@@ -215,13 +215,13 @@ def measure_artifact(task: Fields) -> Fields:
     likeliest = _likeliest(artifact.denoiser)
     costs = scored(nets, {label: ("artifact", way) for label, way in OF_ONE.items()}, rows, likeliest)
     n_grams = n_gram_rivals(dataset, rows, judge, data=data, token_orders=task["token_orders"])
-    own = costs["own law"]
+    own, candidates = costs["own law"], recipe.get("order", {}).get("candidates", [])
     return {
         "ways": {label: _bits(dataset, rows, nats) for label, nats in costs.items()},
         "rivals": {label: _bits(dataset, rows, rival.nats) for label, rival in n_grams.items()},
         "own_law_minus": {label: _bits(dataset, rows, own - rival.nats) for label, rival in n_grams.items()},
         "n_grams": {label: rival.about for label, rival in n_grams.items()},
-        "order": {"compared": ["learned law", *recipe.get("order", {}).get("candidates", [])], "taken": taken(likeliest)},
+        "order": {"compared": ["learned law", *candidates], "taken": taken(likeliest)},
         "prompts": {kind: prompts(nets, kind, dataset, rows)["artifact"] for kind in prompt_masks(rows.x.shape[1])},
         "made": {
             order: made(artifact.denoiser, order, dataset, judge, task)
