@@ -90,7 +90,8 @@ def evaluate_model(
         assert reference is None, "grids have no such figures"
         rows = _rows(dataset, split, limit)
         head = {"split": split, "rows": len(rows), "seed": EVALUATION_SEED, "order_kind": denoiser.order.kind}
-        return {**head, **grid_figures(denoiser, rows, advance=advance)}
+        spread = order_spread(denoiser, rows, seed=EVALUATION_SEED, advance=advance)
+        return {**head, **grid_figures(denoiser, rows, advance=advance), "consistency": spread}
     scorer = _scorer(denoiser, dataset, split, limit, advance)
     law, rows = Law(denoiser), scorer.rows
     learned = law.nelbo(denoiser, rows, seed=EVALUATION_SEED, advance=advance)
@@ -138,7 +139,7 @@ def num_row_forwards(
     rows, validation = _rows(dataset, split, limit), _rows(dataset, "validation", None)
     L = rows.x.shape[1]
     if dataset.tokenizer.domain == "grid":
-        return num_grid_walks(kind) * len(rows) * L
+        return num_grid_walks(kind) * len(rows) * L + num_consistency_forwards(rows)
     is_enumerable = why_not_enumerable(rows) is None
     choice = len(choosing_rows(validation)) * 2**L if is_enumerable else 0
     # Learned, reversed, uniform; deployed, reversed, both directions; random prompts.
