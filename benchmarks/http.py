@@ -46,6 +46,7 @@ from unveil.speed import engine_decode, load_subject
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 LOCUSTFILE = Path(__file__).resolve().parent / "problems" / "locustfile.py"
+_MOST_LOCUST_SECONDS = 300
 PROMPTS: dict[str, Any] = {"adult": {}, "sudoku": "." * 81, "moses": "[MASK:24]", "text": "[MASK:64]"}
 CONNECTIONS, LARGE_CONNECTIONS, QUICK_CONNECTIONS = 32, 8, 4
 LOADS, QUICK_LOADS = (0.2, 0.5, 0.8, 0.95, 1.3, 2.0), (0.5,)
@@ -197,24 +198,23 @@ def saturated(server: Served, body: Body, seconds: float, num: int, *, is_kept: 
 
 
 def locust(server: Served, body: Body, seconds: float, num: int) -> dict[str, Any] | None:
-    """What locust measures of as many users; None where it is not installed. Raises CalledProcessError."""
+    """What locust measures of as many users; None where it is not installed. Where nothing was answered in its time, as
+    on a busy machine, it gets twice as much. Raises CalledProcessError."""
     if find_spec("locust") is None:
         return None
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--skip-log", "--json"]
     command += ["--exit-code-on-error", "0"]  # failures are counted, and reported
-    command += [
-        "--host",
-        f"http://127.0.0.1:{server.port}",
-        "-u",
-        str(num),
-        "-r",
-        str(num),
-        "-t",
-        f"{max(seconds, 1):.0f}s",
-    ]
+    command += ["--host", f"http://127.0.0.1:{server.port}", "-u", str(num), "-r", str(num)]
     environment = {**os.environ, "UNVEIL_BODY": json.dumps(body(0))}
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    (row,) = json.loads(found.stdout)
+    rows: list[dict[str, Any]] = []
+    given = max(seconds, 1)
+    while not rows and given < _MOST_LOCUST_SECONDS:
+        timed = [*command, "-t", f"{given:.0f}s"]
+        rows = json.loads(subprocess.run(timed, env=environment, capture_output=True, text=True, check=True).stdout)
+        given *= 2
+    if not rows:
+        raise SystemExit(f"error: locust got no answer within {given / 2:.0f} seconds")
+    (row,) = rows
     took = row["last_request_timestamp"] - row["start_time"]
     times = [int(ms) / 1000 for ms, count in row["response_times"].items() for _ in range(count)]
     return {

@@ -99,7 +99,7 @@ def test_the_command_generates_what_the_service_does(server: Running, artifacts:
 
 @pytest.mark.parametrize(
     ("kind", "settings"),
-    [("global", ()), ("contextual", ()), ("contextual", ("order.head=foresight", "order.signal=foresight"))],
+    [("global", ()), ("contextual", ("order.head=foresight", "order.signal=foresight"))],
 )
 def test_an_order_is_learnt_for_it_and_its_weights_stay(
     kind: str, settings: tuple[str, ...], artifacts: Path, tmp_path: Path
