@@ -88,10 +88,7 @@ def evaluate_model(
     """
     if dataset.tokenizer.domain == "grid":
         assert reference is None, "grids have no such figures"
-        rows = _rows(dataset, split, limit)
-        head = {"split": split, "rows": len(rows), "seed": EVALUATION_SEED, "order_kind": denoiser.order.kind}
-        spread = order_spread(denoiser, rows, seed=EVALUATION_SEED, advance=advance)
-        return {**head, **grid_figures(denoiser, rows, advance=advance), "consistency": spread}
+        return _evaluate_grids(denoiser, _rows(dataset, split, limit), split, advance)
     scorer = _scorer(denoiser, dataset, split, limit, advance)
     law, rows = Law(denoiser), scorer.rows
     learned = law.nelbo(denoiser, rows, seed=EVALUATION_SEED, advance=advance)
@@ -123,6 +120,17 @@ def evaluate_model(
         own = {"bound": learned, "deployed": deployed, "conditional": conditional}
         figures["reference"] = _against(_scorer(reference, dataset, split, limit, advance), law, own)
     return figures
+
+
+def _evaluate_grids(denoiser: Network, rows: Rows, split: str, advance: Advance | None) -> Figures:
+    return {
+        "split": split,
+        "rows": len(rows),
+        "seed": EVALUATION_SEED,
+        "order_kind": denoiser.order.kind,
+        **grid_figures(denoiser, rows, advance=advance),
+        "consistency": order_spread(denoiser, rows, seed=EVALUATION_SEED, advance=advance),
+    }
 
 
 def conditional_losses(denoise: Denoiser, rows: Rows, known: Tensor, *, advance: Advance | None = None) -> Tensor:
