@@ -14,10 +14,10 @@ from typing import Any
 
 from benchmarks.problems.runs import Fields
 from model.artifact import load_artifact, save_artifact
-from model.errors import DataError
+from model.errors import UnveilError
 from model.manifest import Architecture
 from model.network import Network
-from training.config import Recipe, RecipeError, build_recipe
+from training.config import Recipe, build_recipe
 from training.data.dataset import Dataset
 from training.data.files import read_table
 from training.data.load import load_dataset
@@ -53,7 +53,7 @@ def tables_of(given: Namespace) -> list[tuple[Fields, int, Dataset]]:
         own = [] if given.no_adult else [(ADULT, given.seeds)]
         tables = [*own, *zip(data, (seeds for _, seeds in files), strict=True)]
         return [(table, seeds, load(table)) for table, seeds in tables]
-    except (DataError, RecipeError) as error:
+    except UnveilError as error:
         raise SystemExit(f"error: {error}") from None
 
 
