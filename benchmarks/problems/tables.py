@@ -67,13 +67,13 @@ def _file_and_seeds(text: str, seeds: int) -> tuple[Path, int]:
 def table_data(paths: Sequence[Path], *, drop: Sequence[str] = (), categorical: Sequence[str] = ()) -> list[Fields]:
     """The recipe's `[data]` of each file. A column is named without its table: it is meant wherever it occurs.
 
-    Raises DataError in one line, also for a column that no file has.
+    Raises UnveilError in one line, also for a column that no file has.
     """
     headers = [read_table(path, delimiter=",").frame.columns for path in paths]
     for option, names in (("--drop", drop), ("--categorical", categorical)):
         for name in names:
             if not any(name in header for header in headers):
-                raise DataError(f'{option} {name}: no --table has a column "{name}"')
+                raise UnveilError(f'{option} {name}: no --table has a column "{name}"')
     return [
         {
             "kind": "table",
@@ -92,7 +92,7 @@ def budget(dataset: Dataset, *, quick: bool) -> Fields:
 
 
 def load(data: Fields) -> Dataset:
-    """Raises DataError in one line."""
+    """Raises UnveilError in one line."""
     recipe = build_recipe({"name": "table", "data": data}, source="--table")
     return load_dataset(recipe.data, cache=cache_folder())
 
