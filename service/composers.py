@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Protocol
 
-from service.catalog import Model
+from service.catalog import ServedModel
 from service.messages import RequestEvent, Work
 from service.planning import plan_generation, plan_order
 from service.replies import GenerateComposer, OrderComposer
@@ -31,7 +31,7 @@ class Composer(Protocol):
         ...
 
 
-def compose(request: GenerateRequest | OrderRequest | ScoreRequest, model: Model, settings: Settings) -> Composer:
+def compose(request: GenerateRequest | OrderRequest | ScoreRequest, model: ServedModel, settings: Settings) -> Composer:
     """Raises ServiceError (422) naming the field, down to the column, that cannot be served."""
     match request:
         case GenerateRequest():

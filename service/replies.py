@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from model.canvas import Canvas, Reveal
 from model.tokenizers.base import Value
-from service.catalog import Model
+from service.catalog import ServedModel
 from service.messages import Generate, Rank, Ranked, RequestEvent, Revealed, SampleDone
 from service.planning import Plan
 
@@ -17,7 +17,7 @@ class GenerateComposer:
     id_prefix: ClassVar[str] = "gen"
     timings: ClassVar[tuple[str, ...]] = ("queue_seconds", "first_reveal_seconds", "total_seconds")
 
-    def __init__(self, plan: Plan, model: Model, *, has_logprobs: bool) -> None:
+    def __init__(self, plan: Plan, model: ServedModel, *, has_logprobs: bool) -> None:
         self._plan = plan
         self._model = model
         self._has_logprobs = has_logprobs
@@ -133,7 +133,7 @@ class OrderComposer:
     id_prefix: ClassVar[str] = "order"
     timings: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, canvas: Canvas, model: Model) -> None:
+    def __init__(self, canvas: Canvas, model: ServedModel) -> None:
         self._canvas = canvas
         self._model = model
         self._probabilities: tuple[tuple[int, float], ...] = ()

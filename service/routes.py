@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from structlog.contextvars import bind_contextvars
 
 from service.bodies import parse, read_body
-from service.catalog import Catalog, Model
+from service.catalog import Catalog, ServedModel
 from service.composers import compose
 from service.dispatcher import Dispatcher
 from service.errors import ServiceError
@@ -62,7 +62,7 @@ class _Asked(Generic[AnyRequest]):
     """A request that was read, and the model it is for; `num_positions`: canvases x length, at most."""
 
     request: AnyRequest
-    model: Model
+    model: ServedModel
     num_positions: int
     timeout_seconds: float
 
@@ -254,7 +254,7 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _head(prefix: str, model: Model) -> dict[str, Any]:
+def _head(prefix: str, model: ServedModel) -> dict[str, Any]:
     return {"id": f"{prefix}-{uuid.uuid4().hex}", "model": model.name, "created": int(time.time())}
 
 

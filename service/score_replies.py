@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from model.chain import PositionScore, Term, summarise
 from model.tokenizers.base import Template
-from service.catalog import Model
+from service.catalog import ServedModel
 from service.messages import RequestEvent, Score, Scored
 from service.score_planning import ScorePlan
 
@@ -15,7 +15,7 @@ class ScoreComposer:
     id_prefix: ClassVar[str] = "score"
     timings: ClassVar[tuple[str, ...]] = ("queue_seconds", "total_seconds")
 
-    def __init__(self, plan: ScorePlan, model: Model) -> None:
+    def __init__(self, plan: ScorePlan, model: ServedModel) -> None:
         self._plan = plan
         self._model = model
         self._terms: list[list[Term]] = [[] for _ in plan.chains]

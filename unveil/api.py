@@ -21,8 +21,7 @@ from model.tokenizers.base import Tokenizer
 from model.tokenizers.grid import CELLS
 from service import environment
 from service.bodies import parse_json, validate
-from service.catalog import Model as ServedModel
-from service.catalog import Source, load_catalog
+from service.catalog import ServedModel, Source, load_catalog
 from service.composers import Composer, compose
 from service.errors import ServiceError
 from service.messages import Generate, Loaded, Rank, Ranked, RequestEvent, Revealed, SampleDone, Scored, Work
@@ -43,10 +42,10 @@ _LIMITS = Settings.model_construct(max_num_samples=_MOST, max_num_orders=_MOST, 
 _DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 _ONLY_OVER_HTTP = ("model", "stream", "timeout_seconds")
 AnyRequest = TypeVar("AnyRequest", GenerateRequest, OrderRequest, ScoreRequest)
-Event = tuple[str, dict[str, Any]]
+StreamEvent = tuple[str, dict[str, Any]]
 
 
-class GenerateFields(TypedDict, total=False):
+class GenerateOptions(TypedDict, total=False):
     """What `Model.generate` takes beside the prompt, as in the body of POST /generate."""
 
     num_samples: int
@@ -63,7 +62,7 @@ class GenerateFields(TypedDict, total=False):
     logprobs: bool
 
 
-class ScoreFields(TypedDict, total=False):
+class ScoreOptions(TypedDict, total=False):
     """What `Model.score` takes beside the prompt, as in the body of POST /score."""
 
     given: Any
@@ -74,7 +73,7 @@ class ScoreFields(TypedDict, total=False):
     seed: int | None
 
 
-class OrderFields(TypedDict, total=False):
+class OrderOptions(TypedDict, total=False):
     """What `Model.order` takes beside the prompt, as in the body of POST /order."""
 
     length: int | None
@@ -122,30 +121,30 @@ class Model:
         """What makes canvases of prompts, and values of tokens."""
         return self._served.tokenizer
 
-    def generate(self, prompt: Any, **fields: Unpack[GenerateFields]) -> dict[str, Any]:
+    def generate(self, prompt: Any, **fields: Unpack[GenerateOptions]) -> dict[str, Any]:
         """Completes a template, or each of a list: `{"model", "samples", "usage"}`, as POST /generate answers."""
         return self._answer(self._composer(GenerateRequest, prompt, fields))
 
-    def score(self, prompt: Any, **fields: Unpack[ScoreFields]) -> dict[str, Any]:
+    def score(self, prompt: Any, **fields: Unpack[ScoreOptions]) -> dict[str, Any]:
         """What the known positions cost in nats: `{"model", "seed", "num_orders", "scores", "usage"}`, as POST /score
         answers."""
         return self._answer(self._composer(ScoreRequest, prompt, fields))
 
-    def order(self, prompt: Any = None, **fields: Unpack[OrderFields]) -> dict[str, Any]:
+    def order(self, prompt: Any = None, **fields: Unpack[OrderOptions]) -> dict[str, Any]:
         """The probability of each hidden position to be revealed next: `{"model", "positions"}`, as POST /order
         answers. With no prompt, where nothing is known."""
         if prompt is None:
             prompt = {"table": {}, "grid": "." * CELLS}.get(self.manifest.domain, "")
         return self._answer(self._composer(OrderRequest, prompt, fields))
 
-    def stream(self, prompt: Any, **fields: Unpack[GenerateFields]) -> Iterator[Event]:
+    def stream(self, prompt: Any, **fields: Unpack[GenerateOptions]) -> Iterator[StreamEvent]:
         """The events of a streamed POST /generate, each with its data: `start`, then every `reveal` and `sample` in the
         step in which it happens, and `done`. What cannot be served is refused before the first one."""
         composer = self._composer(GenerateRequest, prompt, fields)
         assert isinstance(composer, GenerateComposer)
         return self._stream(composer)
 
-    def outputs(self, prompt: Any, **fields: Unpack[GenerateFields]) -> Iterator[Any]:
+    def outputs(self, prompt: Any, **fields: Unpack[GenerateOptions]) -> Iterator[Any]:
         """The `output` of each sample that `generate` gives, in their order, however many: decoded as they are taken,
         in constant memory."""
         request = _request(GenerateRequest, prompt, fields)
@@ -191,7 +190,7 @@ class Model:
             composer.add(event)
         return {"model": self.name, **composer.reply()}
 
-    def _stream(self, composer: GenerateComposer) -> Iterator[Event]:
+    def _stream(self, composer: GenerateComposer) -> Iterator[StreamEvent]:
         start = composer.start()
         yield "start", {"model": self.name, **start, "samples": list(start["samples"])}
         for event in self._events(composer.command("")):

@@ -11,7 +11,7 @@ from rich.live import Live
 from model.seeds import draw_seed
 from model.tokenizers.grid import SIDE
 from model.tokenizers.table import TableTokenizer
-from unveil.api import Event, load
+from unveil.api import StreamEvent, load
 from unveil.arguments import order_argument, prompt_argument, refused_as_usage
 from unveil.output import UsageError, print_json
 from unveil.progress import Bar, stderr
@@ -42,7 +42,7 @@ def run(folder: Path, prompt: str | None, *, fields: dict[str, Any], as_json: bo
             print(data["output" if domain == "grid" else "text"])  # one line a sample
 
 
-def _show(start: dict[str, Any], events: Iterator[Event], *, side: int | None) -> None:
+def _show(start: dict[str, Any], events: Iterator[StreamEvent], *, side: int | None) -> None:
     view = RevealView(start["samples"], start["names"], side=side)
     places = {_place(sample): index for index, sample in enumerate(start["samples"])}
     with Live(view, refresh_per_second=30) as live:

@@ -240,7 +240,7 @@ def _dataset_of(folder: Path, artifact: Artifact, table: Path | None) -> Dataset
             raise RecipeError(f"--table: this artifact was trained on {config.kind}, not on a table of yours")
         config = config.model_copy(update={"path": table})
     elif isinstance(config, TableData) and not config.path.is_file():
-        raise DataError(f"{config.path}: the table that {folder} was trained on is not there; say where: --table FILE")
+        raise DataError(f"{config.path}: the table that {folder} was trained on is not there; give --table FILE")
     dataset = load_dataset(config, cache=cache_folder(), tokenizer=artifact.tokenizer)
     if dataset.fingerprint != artifact.manifest.training.get("data_sha256"):
         raise DataError(f"{dataset.name}: not the data that {folder} was trained on (its fingerprint differs)")

@@ -15,7 +15,7 @@ from model.canvas import Reveal
 from model.tokenizers.grid import GridTokenizer
 from service import composers, openapi, routes, streaming
 from service.bodies import parse
-from service.catalog import Model
+from service.catalog import ServedModel
 from service.errors import ServiceError
 from service.flight import PendingRequest
 from service.json_pieces import as_json, json_pieces
@@ -140,7 +140,7 @@ class _Probe:
         self._task.cancel()
 
 
-def _finished(model: Model, *, num_samples: int) -> tuple[GenerateComposer, PendingRequest, list[RequestEvent]]:
+def _finished(model: ServedModel, *, num_samples: int) -> tuple[GenerateComposer, PendingRequest, list[RequestEvent]]:
     """A request of full length whose positions were all revealed in one step, with its events."""
     request = GenerateRequest(prompt="[MASK:40]", num_samples=num_samples, seed=1)
     plan = plan_generation(request, model, Settings())
