@@ -171,10 +171,7 @@ def filled(
         Canvas.start(row, hidden, seed=derive_seed(seed, 0, i), params=params)
         for i, (row, hidden) in enumerate(zip(rows, holes, strict=True))
     ]
-    finished: list[tuple[int, ...]] = [()] * len(canvases)
-    for start in range(0, len(canvases), BATCH):
-        for decoded in decode(net, canvases[start : start + BATCH]):
-            finished[start + decoded.sample] = decoded.canvas.tokens
+    finished = [canvas.tokens for canvas, _ in decode(net, canvases, max_batch=BATCH)]
     texts = [tokenizer.output([tokenizer.value(i, t, 0.5) for i, t in enumerate(ids)])[1] for ids in finished]
     right = [
         a == b

@@ -254,11 +254,7 @@ def fill_in_order(net: Network, dataset: Dataset, rows: Ids, hidden: Mask, *, se
         Canvas.start(tuple(row), tuple(mask), seed=seed, params=params)
         for row, mask in zip(rows.tolist(), hidden.tolist(), strict=True)
     ]
-    filled = rows.copy()
-    for start in range(0, len(canvases), 250):
-        for step in decode(denoise, canvases[start : start + 250]):
-            for reveal in step.reveals:
-                filled[start + step.sample, reveal.position] = reveal.token_id
+    filled = np.array([canvas.tokens for canvas, _ in decode(denoise, canvases, max_batch=250)], dtype=rows.dtype)
     return filled[hidden]
 
 

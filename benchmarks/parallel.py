@@ -138,10 +138,7 @@ def generated(net: Denoiser, params: SamplingParams, *, length: int, count: int,
     canvases = [
         Canvas.start((0,) * length, (True,) * length, seed=derive_seed(seed, 1, i), params=params) for i in range(count)
     ]
-    finished: list[Canvas] = []
-    for start in range(0, count, BATCH):
-        steps = decode(net, canvases[start : start + BATCH])
-        finished += [decoded.canvas for decoded in steps if decoded.canvas.is_complete]
+    finished = [canvas for canvas, _ in decode(net, canvases, max_batch=BATCH)]
     rows = np.array([canvas.tokens for canvas in finished], dtype=np.int64)
     return rows, float(np.mean([canvas.num_forwards for canvas in finished]))
 

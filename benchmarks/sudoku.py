@@ -174,10 +174,9 @@ def measure(task: Fields) -> Fields:
         Canvas.start(t.tokens, t.hidden, seed=derive_seed(0, number, 0), params=params)
         for number, t in enumerate(templates)
     ]
-    finished = {d.sample: d.canvas for d in decode(artifact.denoiser, canvases) if d.canvas.is_complete}
-    ordered = [finished[number] for number in range(len(canvases))]
-    grids = ["".join(artifact.tokenizer.token(i, x) for i, x in enumerate(canvas.tokens)) for canvas in ordered]
-    return {"grids": grids, "forwards": [canvas.num_forwards for canvas in ordered]}
+    finished = [canvas for canvas, _ in decode(artifact.denoiser, canvases)]
+    grids = ["".join(artifact.tokenizer.token(i, x) for i, x in enumerate(canvas.tokens)) for canvas in finished]
+    return {"grids": grids, "forwards": [canvas.num_forwards for canvas in finished]}
 
 
 def summary(tasks: Sequence[Fields], results: Sequence[Fields], sets: dict[str, list[str]], artifact: Path) -> Fields:

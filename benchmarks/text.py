@@ -325,10 +325,7 @@ def write(net: Network, dataset: Dataset, count: int, *, params: SamplingParams,
     """Texts from nothing, by the service's own step."""
     L = dataset.train.shape[1]
     starts = [Canvas.start((0,) * L, (True,) * L, seed=derive_seed(seed, 0, i), params=params) for i in range(count)]
-    rows = [list(canvas.tokens) for canvas in starts]
-    for index, canvas, _ in decode(net, starts):
-        rows[index] = list(canvas.tokens)
-    return as_texts(dataset, rows)
+    return as_texts(dataset, [list(canvas.tokens) for canvas, _ in decode(net, starts)])
 
 
 def _bits(dataset: Dataset, rows: Rows, nats: Tensor) -> Fields:

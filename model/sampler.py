@@ -8,7 +8,7 @@ depend on its neighbours as long as the denoiser's rows do not.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model import decode_loop
 from model.batch import Batch, Sureness, begin, collate, groups, log_probabilities
 from model.canvas import Canvas, Reveal, SamplingParams
+from model.decode_loop import Decoded
 from model.denoiser import Denoiser, Stages, in_stages
 from model.noise import reveal_uniforms
 from model.policies import Ints
@@ -27,14 +29,6 @@ from model.reveals import Plan, plan_step
 class StepResult(NamedTuple):
     """A canvas after a step, and what the step revealed of it, in the order of reveal."""
 
-    canvas: Canvas
-    reveals: tuple[Reveal, ...]
-
-
-class Decoded(NamedTuple):
-    """One step of one canvas among several: its number, the canvas now, and what was revealed."""
-
-    sample: int
     canvas: Canvas
     reveals: tuple[Reveal, ...]
 
@@ -177,12 +171,12 @@ def _filtered(log_p: Tensor, top_k: Sequence[int], top_p: Sequence[float | None]
 
 
 def decode(
-    denoise: Denoiser | Stages, canvases: Sequence[Canvas], *, device: torch.device | None = None
+    denoise: Denoiser | Stages,
+    canvases: Iterable[Canvas],
+    *,
+    max_batch: int | None = None,
+    device: torch.device | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Decoded]:
-    """Steps a whole batch to its end, giving out each step's reveals; for use without a service."""
-    current = dict(enumerate(canvases))
-    while pending := [index for index, canvas in current.items() if not canvas.is_complete]:
-        results = step(denoise, [current[index] for index in pending], device=device)
-        for index, result in zip(pending, results, strict=True):
-            current[index] = result.canvas
-            yield Decoded(index, result.canvas, result.reveals)
+    """Every canvas finished, in the order given, by `step` on this denoiser; see `model.decode_loop.decode`."""
+    return decode_loop.decode(partial(step, denoise, device=device), canvases, max_batch=max_batch, on_step=on_step)

@@ -10,8 +10,8 @@ Orders never see a value before it is revealed, so with every law `E[sum_k CE(si
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ import torch
 from model import policies
 from model.batch import Batch, Sureness, begin
 from model.chain import Chain, Term
+from model.decode_loop import Group, run
 from model.denoiser import Denoiser, Stages
 from model.policies import Ints
 from model.reveals import order_keys
@@ -31,7 +32,6 @@ class ScoreResult(NamedTuple):
     term: Term
 
 
-Item = TypeVar("Item")
 Step = Callable[[Sequence[Chain]], list[ScoreResult]]
 
 
@@ -55,26 +55,26 @@ def score_step(
     return results
 
 
-def score(step: Step, chains: Sequence[Chain], *, max_batch: int) -> list[list[Term]]:
-    """Chains of one length, each to its end: every one's terms. For use without a service."""
+def score(
+    step: Step, chains: Sequence[Chain], *, max_batch: int, group: Group[Chain] | None = None
+) -> list[list[Term]]:
+    """Each chain to its end: its terms, in the order in which they were revealed. For use without a service.
+
+    The steps of a chain whose order is known ahead do not wait for one another: each is a chain of its own, so that
+    they share batches. `group` is that of `model.decode_loop.run`.
+    """
     terms: list[list[Term]] = [[] for _ in chains]
     orders = {index: order for index, chain in enumerate(chains) if (order := chain.order_ahead()) is not None}
     links = [(index, k) for index in orders for k in range(chains[index].num_pending)]
-    for part in _parts(links, max_batch):
-        results = step([chains[index].link(orders[index], k) for index, k in part])
-        for (index, _), result in zip(part, results, strict=True):
-            terms[index].append(result.term)
-    for walk in _parts([index for index in range(len(chains)) if index not in orders], max_batch):
-        current = {index: chains[index] for index in walk}
-        while pending := [index for index, chain in current.items() if not chain.is_complete]:
-            for index, (chain, term) in zip(pending, step([current[i] for i in pending]), strict=True):
-                current[index] = chain
-                terms[index].append(term)
+    walks = [index for index in range(len(chains)) if index not in orders]
+    linked = (chains[index].link(orders[index], k) for index, k in links)
+    for stepped in run(step, linked, max_batch=max_batch, group=group):
+        for place, _, term in stepped:
+            terms[links[place][0]].append(term)
+    for stepped in run(step, (chains[index] for index in walks), max_batch=max_batch, group=group):
+        for place, _, term in stepped:
+            terms[walks[place]].append(term)
     return terms
-
-
-def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _choose(chains: Sequence[Chain], batch: Batch) -> Ints:

@@ -22,7 +22,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ServedModel:
     """One served model, without its weights."""
 
     name: str
@@ -53,15 +53,15 @@ class Model:
 class Catalog:
     """The served models by name, in the order in which they are served; the first one is the default."""
 
-    def __init__(self, models: Sequence[Model]) -> None:
+    def __init__(self, models: Sequence[ServedModel]) -> None:
         assert models
-        self._models: Mapping[str, Model] = {model.name: model for model in models}
+        self._models: Mapping[str, ServedModel] = {model.name: model for model in models}
         assert len(self._models) == len(models)
 
-    def __iter__(self) -> Iterator[Model]:
+    def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
 
-    def get(self, name: str | None) -> Model:
+    def get(self, name: str | None) -> ServedModel:
         """Raises ServiceError (404) for a name that is not served."""
         if name is None:
             return next(iter(self))
@@ -102,7 +102,7 @@ def load_catalog(sources: Sequence[Source]) -> Catalog:
     return Catalog([_load_model(source) for source in sources])
 
 
-def _load_model(source: Source) -> Model:
+def _load_model(source: Source) -> ServedModel:
     manifest = read_manifest(source.folder)
     check_file(source.folder, manifest, TOKENIZER)
     tokenizer = load_tokenizer(
@@ -112,4 +112,4 @@ def _load_model(source: Source) -> Model:
         default_length=manifest.default_length,
         mask_id=manifest.mask_id,
     )
-    return Model(source.name, manifest, tokenizer)
+    return ServedModel(source.name, manifest, tokenizer)

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 
-from model.errors import ArtifactError
+from model.errors import UnveilError
 from service.engine_worker import Runner, StepsFailedError, Worker
 from service.messages import Command, Died, Emit, Loaded, Ready
 
@@ -60,5 +60,5 @@ class Engine:
             )
             worker.run()
         except BaseException as error:  # whatever ends the worker, the requests that wait for it must be answered
-            kind = "" if isinstance(error, ArtifactError | StepsFailedError) else f"{type(error).__name__}: "
+            kind = "" if isinstance(error, UnveilError | StepsFailedError) else f"{type(error).__name__}: "
             emit([Died(" ".join(f"{kind}{error}".split()))])

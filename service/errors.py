@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from model.errors import UnveilError
 from service.unread_body import UnreadBodyResponse
 
 _LONGEST_PATH = 200  # characters of a path that a message repeats
@@ -88,7 +89,7 @@ class ErrorReply(BaseModel):
     error: ErrorDetail
 
 
-class ServiceError(Exception):
+class ServiceError(UnveilError):
     """A failure that is answered. The message is shown to the user, on one line.
 
     `is_body_unread`: raised before the request's body was read, which its client may still be sending.
@@ -103,10 +104,9 @@ class ServiceError(Exception):
         headers: Mapping[str, str] | None = None,
         is_body_unread: bool = False,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, param=param)
         self.kind = kind
         self.message = " ".join(message.split())
-        self.param = param
         self.headers = dict(headers or {})
         self.is_body_unread = is_body_unread
 

@@ -7,7 +7,7 @@ from model.canvas import Canvas, OrderPolicy, SamplingParams
 from model.errors import PromptError
 from model.seeds import derive_seed, draw_seed
 from model.tokenizers.base import Template
-from service.catalog import Model
+from service.catalog import ServedModel
 from service.errors import ServiceError
 from service.schemas import NUM_ORDERS, GenerateRequest, OrderRequest, ScoreRequest
 from service.settings import Settings
@@ -61,7 +61,7 @@ def num_orders_of(request: ScoreRequest, settings: Settings) -> int:
     return min(NUM_ORDERS, settings.max_num_orders) if request.is_order_drawn else 1
 
 
-def plan_generation(request: GenerateRequest, model: Model, settings: Settings) -> Plan:
+def plan_generation(request: GenerateRequest, model: ServedModel, settings: Settings) -> Plan:
     """Raises ServiceError (422) naming the field, down to the column, that cannot be served."""
     prompts = prompts_of(request, settings)
     _check_size(request, len(prompts), settings)
@@ -79,7 +79,7 @@ def plan_generation(request: GenerateRequest, model: Model, settings: Settings) 
     return Plan(tuple(samples), num_prompt_tokens)
 
 
-def plan_order(request: OrderRequest, model: Model) -> Canvas:
+def plan_order(request: OrderRequest, model: ServedModel) -> Canvas:
     """Raises ServiceError (422) as `plan_generation` does."""
     template = encode_prompt(model, request.prompt, request.length, "prompt")
     return Canvas.start(template.tokens, template.hidden, seed=0, params=SamplingParams())
@@ -122,7 +122,7 @@ def prompts_of(request: GenerateRequest | ScoreRequest, settings: Settings) -> l
     return [(f"prompt.{i}", prompt) for i, prompt in enumerate(request.prompt)]
 
 
-def encode_prompt(model: Model, prompt: Any, length: int | None, place: str, *, append: bool = True) -> Template:
+def encode_prompt(model: ServedModel, prompt: Any, length: int | None, place: str, *, append: bool = True) -> Template:
     """Raises ServiceError (422) with the path to what is to blame."""
     try:
         return model.tokenizer.encode(prompt, length=length, append=append)

@@ -1,30 +1,65 @@
-"""Engine events -> the content of replies, the same values whole and streamed."""
+"""Engine events -> the content of replies to /generate, the same values whole and streamed, and to /order."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
-from model.canvas import Reveal
+from model.canvas import Canvas, Reveal
 from model.tokenizers.base import Value
-from service.catalog import Model
-from service.messages import RequestEvent, Revealed, SampleDone
+from service.catalog import ServedModel
+from service.messages import Generate, Rank, Ranked, RequestEvent, Revealed, SampleDone
 from service.planning import Plan
 
 
-class Composer:
-    """Folds one request's events into its reply. Revealed values come from here both streamed and whole."""
+class GenerateComposer:
+    """One request to generate; a `service.composers.Composer`. Revealed values come from here streamed and whole."""
 
-    def __init__(self, plan: Plan, model: Model, *, has_logprobs: bool) -> None:
+    id_prefix: ClassVar[str] = "gen"
+    timings: ClassVar[tuple[str, ...]] = ("queue_seconds", "first_reveal_seconds", "total_seconds")
+
+    def __init__(self, plan: Plan, model: ServedModel, *, has_logprobs: bool) -> None:
         self._plan = plan
         self._model = model
         self._has_logprobs = has_logprobs
         self._reveals: list[list[dict[str, Any]]] = [[] for _ in plan.samples]
         self._logprobs: list[list[float]] = [[] for _ in plan.samples]
         self._num_steps = 0
+        self._done: list[SampleDone] = []
 
-    def start(self) -> Iterator[dict[str, Any]]:
-        """What a stream's `start` says of each sample: `canvas` has the known values and null where `hidden` is. To be
-        asked before anything is revealed; samples of one prompt share their lists."""
+    def command(self, request_id: str) -> Generate:
+        """What the engine is to do."""
+        return Generate(request_id, self._model.name, self._model.weights_version, self._plan.canvases)
+
+    def add(self, event: RequestEvent) -> None:
+        """Takes in one event, for `reply`."""
+        if isinstance(event, Revealed):
+            self._revealed(event)
+        elif isinstance(event, SampleDone):
+            self._done.append(event)
+
+    def reply(self) -> dict[str, Any]:
+        """All of a finished reply but its head and its timings, its samples in the order of the request."""
+        samples = [self._sample(event) for event in sorted(self._done, key=lambda event: event.index)]
+        return {"samples": samples, "usage": self.usage()}
+
+    def start(self) -> dict[str, Any]:
+        """What a stream's `start` says beside its head: the names of all positions, or None where they have none, and
+        an iterator over the samples."""
+        names = [self._model.tokenizer.name(i) for i in range(self._plan.samples[0].canvas.length)]
+        return {"names": names if any(name is not None for name in names) else None, "samples": self._starts()}
+
+    def shown(self, event: RequestEvent) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The events of a stream, with their data, that follow from one of the engine's. Instead of `add`."""
+        if isinstance(event, Revealed):
+            place = self._place(event.index)
+            for reveal in self._revealed(event):
+                yield "reveal", {**place, **reveal}
+        elif isinstance(event, SampleDone):
+            yield "sample", self._sample(event)
+
+    def _starts(self) -> Iterator[dict[str, Any]]:
+        """Of each sample: `canvas` has the known values and null where `hidden` is. Samples of one prompt share their
+        lists."""
         template, shared = None, dict[str, Any]()
         for sample in self._plan.samples:
             if sample.template is not template:
@@ -34,24 +69,19 @@ class Composer:
             place = {"prompt_index": sample.prompt_index, "sample_index": sample.sample_index}
             yield {**place, "seed": sample.canvas.seed, **shared}
 
-    def names(self) -> list[str | None] | None:
-        """The name of each position, or None where positions have none."""
-        names = [self._model.tokenizer.name(i) for i in range(len(self._plan.samples[0].canvas.tokens))]
-        return names if any(name is not None for name in names) else None
-
-    def revealed(self, event: Revealed) -> list[dict[str, Any]]:
+    def _revealed(self, event: Revealed) -> list[dict[str, Any]]:
         """Takes in one step of one sample; gives its reveals as the reply has them."""
         shown = [self._reveal(reveal) for reveal in event.reveals]
         self._reveals[event.index] += shown
         self._logprobs[event.index] += [reveal.logprob for reveal in event.reveals]
         return shown
 
-    def place(self, index: int) -> dict[str, int]:
+    def _place(self, index: int) -> dict[str, int]:
         """Where a sample belongs in the request."""
         sample = self._plan.samples[index]
         return {"prompt_index": sample.prompt_index, "sample_index": sample.sample_index}
 
-    def sample(self, event: SampleDone) -> dict[str, Any]:
+    def _sample(self, event: SampleDone) -> dict[str, Any]:
         """A finished sample, as the reply has it. To be asked once a sample, when it is done."""
         index = event.index
         self._num_steps += event.num_forwards
@@ -60,7 +90,7 @@ class Composer:
         output, text = self._model.tokenizer.output(values)
         logprob = {"logprob": math.fsum(self._logprobs[index])} if self._has_logprobs else {}
         return {
-            **self.place(index),
+            **self._place(index),
             "seed": self._plan.samples[index].canvas.seed,
             "output": output,
             "text": text,
@@ -69,18 +99,8 @@ class Composer:
             "finish_reason": "complete",
         }
 
-    def reply(self, events: Iterable[RequestEvent]) -> dict[str, Any]:
-        """All of a finished reply but its head and its timings, its samples in the order of the request."""
-        done = []
-        for event in events:
-            if isinstance(event, Revealed):
-                self.revealed(event)
-            elif isinstance(event, SampleDone):
-                done.append(event)
-        samples = [self.sample(event) for event in sorted(done, key=lambda event: event.index)]
-        return {"samples": samples, "usage": self.usage()}
-
     def usage(self) -> dict[str, int]:
+        """What has been done so far, in tokens and steps."""
         return {
             "prompt_tokens": self._plan.num_prompt_tokens,
             "generated_tokens": sum(map(len, self._reveals)),
@@ -105,3 +125,30 @@ class Composer:
         known: Mapping[int, Value] = self._plan.samples[index].template.known
         revealed = {reveal["position"]: reveal["value"] for reveal in self._reveals[index]}
         return [known.get(i, revealed.get(i)) for i in range(self._plan.samples[index].canvas.length)]
+
+
+class OrderComposer:
+    """One request for the probabilities of the next position; a `service.composers.Composer`."""
+
+    id_prefix: ClassVar[str] = "order"
+    timings: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, canvas: Canvas, model: ServedModel) -> None:
+        self._canvas = canvas
+        self._model = model
+        self._probabilities: tuple[tuple[int, float], ...] = ()
+
+    def command(self, request_id: str) -> Rank:
+        """What the engine is to do."""
+        return Rank(request_id, self._model.name, self._model.weights_version, self._canvas)
+
+    def add(self, event: RequestEvent) -> None:
+        """Takes in one event."""
+        if isinstance(event, Ranked):
+            self._probabilities = event.probabilities
+
+    def reply(self) -> dict[str, Any]:
+        """All of a finished reply but its head: hidden positions, likeliest first."""
+        ranked = sorted(self._probabilities, key=lambda pair: (-pair[1], pair[0]))
+        name = self._model.tokenizer.name
+        return {"positions": [{"position": i, "name": name(i), "probability": p} for i, p in ranked]}

@@ -13,24 +13,17 @@ from starlette.responses import JSONResponse, Response
 from structlog.contextvars import bind_contextvars
 
 from service.bodies import parse, read_body
-from service.catalog import Catalog, Model
+from service.catalog import Catalog, ServedModel
+from service.composers import compose
 from service.dispatcher import Dispatcher
 from service.errors import ServiceError
 from service.flight import PendingRequest
 from service.json_pieces import as_json, json_pieces
-from service.messages import (
-    Finished,
-    Generate,
-    Rank,
-    Ranked,
-    RequestEvent,
-    Score,
-    Scored,
-)
+from service.messages import Finished, Ranked, RequestEvent
 from service.metrics import Metrics
 from service.openapi import EVENT_STREAM, request_body, responses
-from service.planning import deadline, num_canvases, plan_generation, plan_order
-from service.replies import Composer
+from service.planning import deadline, num_canvases
+from service.replies import GenerateComposer
 from service.schemas import (
     GenerateReply,
     GenerateRequest,
@@ -41,8 +34,6 @@ from service.schemas import (
     ScoreReply,
     ScoreRequest,
 )
-from service.score_planning import plan_score
-from service.score_replies import ScoreComposer
 from service.settings import Settings
 from service.streaming import EventStream, stream_chunks, watch_client
 
@@ -71,7 +62,7 @@ class _Asked(Generic[AnyRequest]):
     """A request that was read, and the model it is for; `num_positions`: canvases x length, at most."""
 
     request: AnyRequest
-    model: Model
+    model: ServedModel
     num_positions: int
     timeout_seconds: float
 
@@ -84,27 +75,7 @@ class _Asked(Generic[AnyRequest]):
 )
 async def generate(request: Request) -> Response:
     """Completes a template: what is known stays, what is hidden is generated, in the order asked for."""
-    service, arrived_at = _service(request), asyncio.get_running_loop().time()
-    asked = await _read(request, service, GenerateRequest)
-    wanted, model = asked.request, asked.model
-    plan = await _compute(lambda: plan_generation(wanted, model, service.settings), asked.num_positions)
-    head = _head("gen", model)
-    bind_contextvars(id=head["id"])
-    pending = service.dispatcher.submit(
-        Generate(head["id"], model.name, model.weights_version, plan.canvases),
-        arrived_at=arrived_at,
-        timeout_seconds=asked.timeout_seconds,
-        buffer_events=service.settings.stream_buffer_events if wanted.stream else None,
-    )
-    composer = Composer(plan, model, has_logprobs=wanted.logprobs)
-    if wanted.stream:
-        return await _streamed(request, service, pending, composer, head)
-    events = await _collect(request, service, pending)
-
-    def compose() -> Response:
-        return _json({**head, **composer.reply(events), "timings": pending.timings()}, asked.num_positions)
-
-    return await _compute(compose, asked.num_positions)
+    return await _answer(request, GenerateRequest)
 
 
 @router.post(
@@ -115,25 +86,7 @@ async def generate(request: Request) -> Response:
 )
 async def order(request: Request) -> Response:
     """The model's own probability of each hidden position to be revealed next."""
-    service, arrived_at = _service(request), asyncio.get_running_loop().time()
-    asked = await _read(request, service, OrderRequest)
-    model = asked.model
-    canvas = await _compute(lambda: plan_order(asked.request, model), asked.num_positions)
-    head = _head("order", model)
-    bind_contextvars(id=head["id"])
-    command = Rank(head["id"], model.name, model.weights_version, canvas)
-    pending = service.dispatcher.submit(command, arrived_at=arrived_at, timeout_seconds=asked.timeout_seconds)
-    ranked = (await _collect(request, service, pending))[-1]
-    assert isinstance(ranked, Ranked)
-
-    def compose() -> Response:
-        positions = [
-            {"position": position, "name": model.tokenizer.name(position), "probability": probability}
-            for position, probability in sorted(ranked.probabilities, key=lambda pair: (-pair[1], pair[0]))
-        ]
-        return _json({**head, "positions": positions}, asked.num_positions)
-
-    return await _compute(compose, asked.num_positions)
+    return await _answer(request, OrderRequest)
 
 
 @router.post(
@@ -144,25 +97,7 @@ async def order(request: Request) -> Response:
 )
 async def score(request: Request) -> Response:
     """What the known positions cost in nats, along one order exactly, or over drawn orders with a standard error."""
-    service, arrived_at = _service(request), asyncio.get_running_loop().time()
-    asked = await _read(request, service, ScoreRequest)
-    model = asked.model
-    plan = await _compute(lambda: plan_score(asked.request, model, service.settings), asked.num_positions)
-    head = _head("score", model)
-    bind_contextvars(id=head["id"])
-    command = Score(head["id"], model.name, model.weights_version, plan.chains)
-    pending = service.dispatcher.submit(command, arrived_at=arrived_at, timeout_seconds=asked.timeout_seconds)
-    events = await _collect(request, service, pending)
-
-    def compose() -> Response:
-        composer = ScoreComposer(plan, model)
-        for event in events:
-            if isinstance(event, Scored):
-                composer.add(event)
-        timings = {name: seconds for name, seconds in pending.timings().items() if name != "first_reveal_seconds"}
-        return _json({**head, **composer.reply(), "timings": timings}, asked.num_positions)
-
-    return await _compute(compose, asked.num_positions)
+    return await _answer(request, ScoreRequest)
 
 
 @router.head("/v1/models", include_in_schema=False)
@@ -202,6 +137,36 @@ async def metrics(request: Request) -> Response:
     return Response(_service(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
+async def _answer(request: Request, schema: type[AnyRequest]) -> Response:
+    """Reads a request, plans it, waits for its events and writes the reply, in a stream where it asks for one."""
+    service, arrived_at = _service(request), asyncio.get_running_loop().time()
+    asked = await _read(request, service, schema)
+    wanted, model = asked.request, asked.model
+    composer = await _compute(lambda: compose(wanted, model, service.settings), asked.num_positions)
+    head = _head(composer.id_prefix, model)
+    bind_contextvars(id=head["id"])
+    is_streamed = isinstance(wanted, GenerateRequest) and wanted.stream
+    pending = service.dispatcher.submit(
+        composer.command(head["id"]),
+        arrived_at=arrived_at,
+        timeout_seconds=asked.timeout_seconds,
+        buffer_events=service.settings.stream_buffer_events if is_streamed else None,
+    )
+    if is_streamed:
+        assert isinstance(composer, GenerateComposer)
+        return await _streamed(request, service, pending, composer, head)
+    events = await _collect(request, service, pending)
+
+    def write() -> Response:
+        for event in events:
+            composer.add(event)
+        every = pending.timings()
+        timings = {"timings": {name: every[name] for name in composer.timings}} if composer.timings else {}
+        return _json({**head, **composer.reply(), **timings}, asked.num_positions)
+
+    return await _compute(write, asked.num_positions)
+
+
 async def _read(request: Request, service: Service, schema: type[AnyRequest]) -> _Asked[AnyRequest]:
     """The request, read and valid as far as its schema goes. Raises ServiceError, before the body is there where it
     would not be admitted anyway."""
@@ -239,7 +204,7 @@ def _json(reply: Mapping[str, Any], num_positions: int) -> Response:
 
 
 async def _streamed(
-    request: Request, service: Service, pending: PendingRequest, composer: Composer, head: dict[str, Any]
+    request: Request, service: Service, pending: PendingRequest, composer: GenerateComposer, head: dict[str, Any]
 ) -> Response:
     """Waits for the first step, so that what fails before it is a plain HTTP error."""
     watch = watch_client(request, lambda: service.dispatcher.abort(pending, _gone()))
@@ -289,7 +254,7 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _head(prefix: str, model: Model) -> dict[str, Any]:
+def _head(prefix: str, model: ServedModel) -> dict[str, Any]:
     return {"id": f"{prefix}-{uuid.uuid4().hex}", "model": model.name, "created": int(time.time())}
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.canvas import MAX_SEED, OrderPolicy
+from model.errors import UnveilError
 
 OrderName = Literal["learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy"]
 # The first wrong position ends it: an error for each of very many takes seconds, and memory.
@@ -18,14 +19,6 @@ assert {*get_args(OrderName), "explicit"} == set(get_args(OrderPolicy))
 NUM_ORDERS = 16  # drawn where a request names no number
 _LOWEST_TEMPERATURE = 1e-6  # below it, dividing by it leaves the range of floating point
 _STRIDES = ("tokens_per_step", "steps", "threshold")
-
-
-class FieldError(ValueError):
-    """A value that is not valid with the others; `param` is the field to blame."""
-
-    def __init__(self, message: str, *, param: str) -> None:
-        super().__init__(message)
-        self.param = param
 
 
 class _Request(BaseModel):
@@ -74,10 +67,10 @@ class GenerateRequest(_Request):
         _check_temperature("order_temperature", self.order_temperature)
         strides = [name for name in _STRIDES if getattr(self, name) is not None]
         if len(strides) > 1:
-            raise FieldError(f"{strides[0]} and {strides[1]} exclude each other", param=strides[1])
+            raise UnveilError(f"{strides[0]} and {strides[1]} exclude each other", param=strides[1])
         _check_order_temperature(self.order, self.order_temperature)
         if self.threshold is not None and self.threshold > 1 and self.order != "entropy":
-            raise FieldError("threshold must be between 0 and 1, except with order entropy", param="threshold")
+            raise UnveilError("threshold must be between 0 and 1, except with order entropy", param="threshold")
         return self
 
 
@@ -120,18 +113,18 @@ class ScoreRequest(_Request):
         if self.num_orders not in (None, 1) and not self.is_order_drawn:
             order = self.order if isinstance(self.order, str) else "given as a list"
             at = " at order_temperature 0" if order == "learned" else ""
-            raise FieldError(f"num_orders must be null or 1 here: order {order}{at} is one order", param="num_orders")
+            raise UnveilError(f"num_orders must be null or 1 here: order {order}{at} is one order", param="num_orders")
         return self
 
 
 def _check_temperature(name: str, temperature: float | None) -> None:
     if 0 < (temperature or 0) < _LOWEST_TEMPERATURE:
-        raise FieldError(f"{name} must be 0, or at least {_LOWEST_TEMPERATURE}", param=name)
+        raise UnveilError(f"{name} must be 0, or at least {_LOWEST_TEMPERATURE}", param=name)
 
 
 def _check_order_temperature(order: Order, order_temperature: float | None) -> None:
     if order_temperature is not None and order != "learned":
-        raise FieldError("order_temperature is only valid with order learned", param="order_temperature")
+        raise UnveilError("order_temperature is only valid with order learned", param="order_temperature")
 
 
 class _Reply(BaseModel):

@@ -8,7 +8,7 @@ from model.chain import Chain
 from model.seeds import derive_seed, draw_seed
 from model.tokenizers.base import Template
 from service.bodies import json_type
-from service.catalog import Model
+from service.catalog import ServedModel
 from service.errors import ServiceError
 from service.planning import encode_prompt, num_orders_of, order_of, prompts_of
 from service.schemas import ScoreRequest
@@ -29,7 +29,7 @@ class ScorePlan:
     seed: int | None
 
 
-def plan_score(request: ScoreRequest, model: Model, settings: Settings) -> ScorePlan:
+def plan_score(request: ScoreRequest, model: ServedModel, settings: Settings) -> ScorePlan:
     """Raises ServiceError (422) naming the field, down to the column, that cannot be served.
 
     Order k of every prompt has the same seed: a prompt's score does not depend on its place in a list, two prompts with
@@ -69,7 +69,7 @@ def _parts_given(request: ScoreRequest, num_prompts: int) -> list[tuple[str, Any
     return [(f"given.{i}", part) for i, part in enumerate(request.given)]
 
 
-def _given(model: Model, template: Template, place: str, part: Any) -> tuple[bool, ...]:
+def _given(model: ServedModel, template: Template, place: str, part: Any) -> tuple[bool, ...]:
     """Which positions of the template are given. Raises ServiceError (422) where it says otherwise than the prompt."""
     flags = [False] * len(template.tokens)
     if part is None:

@@ -1,24 +1,33 @@
 """Engine events of a score -> the content of its reply."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from model.chain import PositionScore, Term, summarise
 from model.tokenizers.base import Template
-from service.catalog import Model
-from service.messages import Scored
+from service.catalog import ServedModel
+from service.messages import RequestEvent, Score, Scored
 from service.score_planning import ScorePlan
 
 
 class ScoreComposer:
-    """Collects one request's terms, in whatever sequence they come, and folds them into its reply."""
+    """One request to score, whose terms come in any sequence; a `service.composers.Composer`."""
 
-    def __init__(self, plan: ScorePlan, model: Model) -> None:
+    id_prefix: ClassVar[str] = "score"
+    timings: ClassVar[tuple[str, ...]] = ("queue_seconds", "total_seconds")
+
+    def __init__(self, plan: ScorePlan, model: ServedModel) -> None:
         self._plan = plan
         self._model = model
         self._terms: list[list[Term]] = [[] for _ in plan.chains]
 
-    def add(self, event: Scored) -> None:
-        self._terms[event.index].append(event.term)
+    def command(self, request_id: str) -> Score:
+        """What the engine is to do."""
+        return Score(request_id, self._model.name, self._model.weights_version, self._plan.chains)
+
+    def add(self, event: RequestEvent) -> None:
+        """Takes in one event."""
+        if isinstance(event, Scored):
+            self._terms[event.index].append(event.term)
 
     def reply(self) -> dict[str, Any]:
         """All of a finished reply but its head and its timings."""

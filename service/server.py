@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 from fastapi import FastAPI
 
+from model.errors import UnveilError
 from service.app import create_app
 from service.catalog import Source, find_sources, load_catalog
 from service.dispatcher import EngineDiedError
@@ -24,7 +25,7 @@ from service.logs import configure, get_logger
 from service.messages import EnginePort, Loaded
 from service.protocol import Protocol
 from service.routes import Service
-from service.settings import Settings, SettingsError
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.engine_worker import Runner
@@ -100,7 +101,7 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> int:
     """Serves until a signal; gives the process's exit code.
 
-    Raises ArtifactError where there is nothing whole to serve, and SettingsError where it cannot listen.
+    Raises ArtifactError where there is nothing whole to serve, and UnveilError where it cannot listen.
     """
     configure(level=settings.log_level, log_format=settings.log_format)
     sources = find_sources(settings.artifacts, checkpoints=settings.checkpoints)
@@ -129,7 +130,7 @@ def build_engine(sources: tuple[Source, ...], settings: Settings) -> EnginePort:
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises SettingsError."""
+    """A listening socket. Raises UnveilError."""
     # asyncio turns Nagle's algorithm off only where the protocol is named; with it, every small reply waits 40 ms.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -139,7 +140,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         listening.listen(2048)
     except OSError as error:
         listening.close()
-        raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        raise UnveilError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # a client that stops reading for good is forgotten by the kernel, too
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
     return listening

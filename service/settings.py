@@ -10,14 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from model.errors import UnveilError
+
 PREFIX = "UNVEIL_"
 _BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 # What Kubernetes and Docker links put into the environment of a pod that lives beside a Service named `unveil`.
 _SERVICE_LINK = re.compile(r"UNVEIL_(SERVICE_(HOST|PORT)|PORT_\d+_|PORT$)")
-
-
-class SettingsError(ValueError):
-    """A setting that cannot be used, on one line that names it."""
 
 
 class Settings(BaseSettings):
@@ -84,7 +82,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
-    """The settings of this process; flags that are None do not count. Raises SettingsError."""
+    """The settings of this process; flags that are None do not count. Raises UnveilError."""
     _refuse_misspelt(os.environ)
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     try:
@@ -93,7 +91,7 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         first = error.errors(include_url=False, include_context=False)[0]
         name = ".".join(map(str, first["loc"][:1]))
         message = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"setting {name} ({PREFIX}{name.upper()}): {message}" if name else message) from None
+        raise UnveilError(f"setting {name} ({PREFIX}{name.upper()}): {message}" if name else message) from None
 
 
 def _refuse_misspelt(environment: Mapping[str, str]) -> None:
@@ -102,4 +100,4 @@ def _refuse_misspelt(environment: Mapping[str, str]) -> None:
         if not name.startswith(PREFIX) or name in known or _SERVICE_LINK.match(name):
             continue
         if close := get_close_matches(name, known, n=1, cutoff=0.85):
-            raise SettingsError(f"unknown setting {name}; did you mean {close[0]}?")
+            raise UnveilError(f"unknown setting {name}; did you mean {close[0]}?")

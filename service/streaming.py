@@ -16,8 +16,8 @@ from service.errors import ServiceError, internal_error
 from service.flight import PendingRequest
 from service.json_pieces import as_json, json_pieces
 from service.logs import get_logger
-from service.messages import Finished, RequestEvent, Revealed, SampleDone
-from service.replies import Composer
+from service.messages import Finished, RequestEvent
+from service.replies import GenerateComposer
 
 _WRITE_BYTES = 65_536
 _TURN_SECONDS = 0.002  # of the event loop, after which a stream lets others go on
@@ -76,7 +76,7 @@ class EventStream(Response):
 
 async def stream_chunks(
     pending: PendingRequest,
-    composer: Composer,
+    composer: GenerateComposer,
     first: Sequence[RequestEvent],
     *,
     head: dict[str, Any],
@@ -85,7 +85,7 @@ async def stream_chunks(
 ) -> AsyncGenerator[bytes, None]:
     """The whole stream of a request that has started; `first` are the events taken so far."""
     try:
-        start = {**head, "names": composer.names(), "samples": composer.start()}
+        start = {**head, **composer.start()}
         async for chunk in _chunks(_frame_pieces("start", json_pieces(start.items()))):
             yield chunk
         events = first
@@ -123,15 +123,16 @@ async def _chunks(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
         yield b"".join(parts)
 
 
-def _event_pieces(events: Iterable[RequestEvent], pending: PendingRequest, composer: Composer) -> Iterator[bytes]:
+def _event_pieces(
+    events: Iterable[RequestEvent], pending: PendingRequest, composer: GenerateComposer
+) -> Iterator[bytes]:
     for event in events:
-        if isinstance(event, Revealed):
-            place = composer.place(event.index)
-            for reveal in composer.revealed(event):
-                yield frame("reveal", {**place, **reveal})
-        elif isinstance(event, SampleDone):
-            yield from _frame_pieces("sample", json_pieces(composer.sample(event).items()))
-        elif isinstance(event, Finished):
+        for name, data in composer.shown(event):
+            if name == "sample":
+                yield from _frame_pieces(name, json_pieces(data.items()))
+            else:
+                yield frame(name, data)
+        if isinstance(event, Finished):
             yield frame("done", {"usage": composer.usage(), "timings": pending.timings()})
 
 

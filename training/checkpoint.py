@@ -13,11 +13,9 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
+from model.errors import UnveilError
+
 _PREFIX, _STAGING = "step-", ".writing-"
-
-
-class CheckpointError(ValueError):
-    """Checkpoints that cannot be resumed from; one line."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Checkpoint:
 
 
 def find_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint in `folder`, or None. Raises CheckpointError for one that cannot be read."""
+    """The newest whole checkpoint in `folder`, or None. Raises UnveilError for one that cannot be read."""
     names = sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
     if not names:
         return None
@@ -38,7 +36,7 @@ def find_checkpoint(folder: Path) -> Checkpoint | None:
         meta = json.loads((names[-1] / "meta.json").read_text(encoding="utf-8"))
         return Checkpoint(names[-1], int(meta["step"]), meta)
     except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{names[-1]}: damaged; remove it to resume from the one before") from None
+        raise UnveilError(f"{names[-1]}: damaged; remove it to resume from the one before") from None
 
 
 def save_checkpoint(
@@ -65,11 +63,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(checkpoint: Checkpoint, *, fabric: Fabric, state: dict[str, Any]) -> None:
-    """Loads in place what `save_checkpoint` saved. Raises CheckpointError for a damaged one."""
+    """Loads in place what `save_checkpoint` saved. Raises UnveilError for a damaged one."""
     try:
         fabric.load(checkpoint.folder / "state", state)
     except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{checkpoint.folder}: damaged; remove it to resume from the one before ({reason})"
-        ) from None
+        raise UnveilError(f"{checkpoint.folder}: damaged; remove it to resume from the one before ({reason})") from None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from model.errors import UnveilError
 from model.manifest import Attends, OrderHeadKind, OrderKind, TrunkKind
 from training.data.choices import ColumnOptions
 from training.data.config import DataConfig, LinesData, TableData
@@ -26,7 +27,7 @@ Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 _MOST_SEED = 10**12  # streams of draws are numbered by its multiples, and have 64 bits
 
 
-class RecipeError(ValueError):
+class RecipeError(UnveilError):
     """A recipe that cannot be trained; one line that names the key."""
 
 

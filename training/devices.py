@@ -13,19 +13,19 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
+from model.errors import UnveilError
 from model.transformer import Block
 from training.config import RunConfig
-from training.stepper import TrainingError
 
 
 def make_fabric(config: RunConfig) -> Fabric:
-    """One process, or under `torchrun` as many as it started. Raises TrainingError for what this machine lacks."""
+    """One process, or under `torchrun` as many as it started. Raises UnveilError for what this machine lacks."""
     if config.accelerator == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("run.accelerator: cuda is asked for, and this machine has no CUDA device")
+        raise UnveilError("run.accelerator: cuda is asked for, and this machine has no CUDA device")
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     num_nodes = max(num_processes // int(os.environ.get("LOCAL_WORLD_SIZE", num_processes)), 1)
     if config.strategy == "fsdp" and num_processes == 1:
-        raise TrainingError("run.strategy: fsdp takes several processes: start it with torchrun")
+        raise UnveilError("run.strategy: fsdp takes several processes: start it with torchrun")
     strategy: str | Strategy = "auto"
     if config.strategy == "fsdp":
         # It warns of views because one might be written to in place; nothing here is.

@@ -52,7 +52,7 @@ def example_order(network: Network, tokenizer: Tokenizer) -> list[tuple[int, str
     template = tokenizer.encode(tokenizer.example_prompt())
     params = SamplingParams(order_temperature=0.0, temperature=0.0)
     canvas = Canvas.start(template.tokens, template.hidden, seed=0, params=params)
-    reveals = [reveal for decoded in decode(network, [canvas]) for reveal in decoded.reveals]
+    ((_, reveals),) = decode(network, [canvas])
     return [(reveal.position, tokenizer.token(reveal.position, reveal.token_id)) for reveal in reveals]
 
 

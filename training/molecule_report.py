@@ -47,17 +47,9 @@ def make(
     advance: Advance | None = None,
 ) -> list[str]:
     """One SMILES for each prompt, as the service would make it; `advance` is told of each row-forward."""
-    made: list[str] = []
-    for start in range(0, len(prompts), _BATCH):
-        templates = [tokenizer.encode(prompt) for prompt in prompts[start : start + _BATCH]]
-        canvases = [
-            Canvas.start(t.tokens, t.hidden, seed=derive_seed(seed, 0, i), params=params)
-            for i, t in enumerate(templates, start)
-        ]
-        rows = [canvas.tokens for canvas in canvases]
-        for index, canvas, _ in decode(denoise, canvases):
-            rows[index] = canvas.tokens
-            if advance is not None:
-                advance(1)
-        made += ["".join(str(tokenizer.value(p, i, 0.5)) for p, i in enumerate(row)) for row in rows]
-    return made
+    canvases = (
+        Canvas.start(t.tokens, t.hidden, seed=derive_seed(seed, 0, i), params=params)
+        for i, t in enumerate(map(tokenizer.encode, prompts))
+    )
+    rows = (canvas.tokens for canvas, _ in decode(denoise, canvases, max_batch=_BATCH, on_step=advance))
+    return ["".join(str(tokenizer.value(p, i, 0.5)) for p, i in enumerate(row)) for row in rows]

@@ -130,10 +130,7 @@ def _generate(denoise: Denoiser, L: int, *, order_temperature: float) -> list[tu
         Canvas.start((0,) * L, (True,) * L, seed=derive_seed(SEED, 0, index), params=params)
         for index in range(num_rows)
     ]
-    rows: list[list[Reveal]] = [[] for _ in blank]
-    for decoded in decode(denoise, blank):
-        rows[decoded.sample] += decoded.reveals
-    return [tuple(row) for row in rows]
+    return [decoded.reveals for decoded in decode(denoise, blank)]
 
 
 def _steps(rows: Sequence[Sequence[Reveal]]) -> Tensor:

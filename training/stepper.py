@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from model.critic import CriticLoss, Trials
+from model.errors import UnveilError
 from model.objective import Loss, even_loss, order_form, teacher_forced
 from model.prefixes import Prefixes
 from training.arm import StepLosses, TrainingModule, full_tensor
@@ -26,10 +27,6 @@ _DROPOUT_STRIDE = 7_919_999
 _TURNS = 8  # of a row's order that a critic is asked about: more are hardly more of a sample
 REPORTED = ("nelbo", "uniform_nelbo", "conditional_nelbo", "policy_entropy", "critic_error")
 _OWNERS = {"order": "order's ", "critic": "critic's "}
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on; one line."""
 
 
 class Part(NamedTuple):
@@ -61,13 +58,13 @@ class Stepper:
         self._num_parts = fabric.world_size * self._accumulate
         self._share, rest = divmod(recipe.optimizer.batch_size, self._num_parts)
         if rest:
-            raise TrainingError(
+            raise UnveilError(
                 f"optimizer.batch_size: {recipe.optimizer.batch_size} does not divide by {fabric.world_size} processes"
                 f" x accumulate {self._accumulate}"
             )
 
     def take(self, step: int) -> Mapping[str, Tensor]:
-        """Makes update number `step`; gives this process's part of what `figures` sums up. Raises TrainingError."""
+        """Makes update number `step`; gives this process's part of what `figures` sums up. Raises UnveilError."""
         self._unwrapped.train()
         self._set_rates(step)
         batch = draw_batch(self._rows, self._recipe, step=step, symmetries=self._symmetries)
@@ -149,7 +146,7 @@ class Stepper:
     def _refuse_nonfinite(self, value: Tensor, what: str, step: int) -> None:
         """All processes agree, and stop before the update: the weights stay as they were."""
         if float(self._sum((~torch.isfinite(value.detach())).float())):
-            raise TrainingError(f"the {what} is not finite at step {step}; the update was not made")
+            raise UnveilError(f"the {what} is not finite at step {step}; the update was not made")
 
     def _sum(self, value: Tensor) -> Tensor:
         """The sum over all processes."""

@@ -55,15 +55,9 @@ def generated_figures(
 @torch.inference_mode()
 def generate_rows(denoise: Denoiser, length: int, *, number: int, seed: int, advance: Advance | None = None) -> Tensor:
     """Rows [number, L] as `unveil generate` draws them, in the learned order."""
-    canvases = [
+    canvases = (
         Canvas.start((0,) * length, (True,) * length, seed=derive_seed(seed, 0, i), params=SamplingParams())
         for i in range(number)
-    ]
-    rows = torch.zeros(number, length, dtype=torch.int64)
-    for start in range(0, number, _DECODED_AT_ONCE):
-        for step in decode(denoise, canvases[start : start + _DECODED_AT_ONCE]):
-            if advance is not None:
-                advance(1)
-            if step.canvas.is_complete:
-                rows[start + step.sample] = torch.tensor(step.canvas.tokens)
-    return rows
+    )
+    decoded = decode(denoise, canvases, max_batch=_DECODED_AT_ONCE, on_step=advance)
+    return torch.tensor([canvas.tokens for canvas, _ in decoded])

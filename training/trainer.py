@@ -17,13 +17,14 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from model.critic import MAX_LENGTH, Critic
+from model.errors import UnveilError
 from model.manifest import Architecture, ImportedArchitecture
 from model.network import Network
 from model.networks import build_network
 from training.arm import TrainingModule, full_tensor
 from training.batches import marginal_logprobs, uniform_share
 from training.branches import CostToGoStepper
-from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
+from training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from training.config import Recipe
 from training.data.dataset import Dataset
 from training.devices import end_process_group, make_fabric, pick_precision
@@ -32,7 +33,7 @@ from training.journal import Journal
 from training.rivals import GAP, LAST_GAP, LAW, candidate_orders, compare, order_log_w
 from training.rows import Rows, split_rows
 from training.start import given_anew, load_start, make_denoiser
-from training.stepper import Stepper, TrainingError
+from training.stepper import Stepper
 from training.watch import gradient_noise, law_figures, validation_figures
 
 VALIDATION_SEED = 20_251_119
@@ -51,7 +52,7 @@ class Trained:
 def train(recipe: Recipe, dataset: Dataset, *, work: Path) -> Trained | None:
     """Trains to the recipe's last step, from the newest checkpoint in `work` if there is one.
 
-    None off the main process. Raises TrainingError, CheckpointError.
+    None off the main process. Raises UnveilError.
     """
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
@@ -82,12 +83,12 @@ def row_forwards(recipe: Recipe, steps: int) -> int:
 
 
 def _critic(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -> Critic | None:
-    """None where no critic moves the order. Raises TrainingError for rows that are too long for one."""
+    """None where no critic moves the order. Raises UnveilError for rows that are too long for one."""
     if not recipe.order.has_critic:
         return None
     length = architecture.length
     if length > MAX_LENGTH:
-        raise TrainingError(
+        raise UnveilError(
             f"order.kind: global orders are learned for at most {MAX_LENGTH} positions, not {length}; set"
             " another kind, or a shorter data.length"
         )
@@ -99,7 +100,7 @@ class Run:
 
     def __init__(self, fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> None:
         if recipe.order.is_walked and recipe.run.strategy == "fsdp":  # processes take different numbers of forwards
-            raise TrainingError("run.strategy: contextual orders are learned in one process or with ddp, not with fsdp")
+            raise UnveilError("run.strategy: contextual orders are learned in one process or with ddp, not with fsdp")
         self.fabric, self.recipe, self.dataset, self.work = fabric, recipe, dataset, work
         self.step = 0
         self.rows = split_rows(dataset, "train", is_packed=True)
@@ -154,7 +155,7 @@ class Run:
         identity = self.identity
         for part in ("recipe", "data", "start.artifact", "model"):
             if checkpoint.meta.get(part) != identity.get(part):
-                raise CheckpointError(
+                raise UnveilError(
                     f"{self.work}: holds checkpoints of another {part}; remove the folder or choose another --out"
                 )
         load_checkpoint(checkpoint, fabric=self.fabric, state=self._state())

@@ -1,3 +1,21 @@
-"""The `unveil` command: thin and lazy, the only place that knows both training and service."""
+"""Masked diffusion models that learn the order in which they decode: the library, and the command `unveil`.
 
+`import unveil` is cheap: torch is imported when a model first computes.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from model.errors import UnveilError
+
+if TYPE_CHECKING:
+    from unveil.api import Model, load
+
+__all__ = ["Model", "UnveilError", "load"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("unveil.api"), name)

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from model.errors import UnveilError
 from service import environment
 from unveil import __version__
 from unveil.output import UsageError, print_json
@@ -207,22 +208,23 @@ def generate(
         raise UsageError("--json and --csv exclude each other")
     if force and csv is None:
         raise UsageError("--force goes with --csv")
-    options = generation.Options(
-        order=order_policy,
-        order_temperature=order_temperature,
-        tokens_per_step=tokens_per_step,
-        steps=steps,
-        threshold=threshold,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-    )
-    planned = num_samples if csv is None else 1
-    job = generation.prepare(artifact, prompt, num_samples=planned, length=length, seed=seed, options=options)
+    fields = {
+        "num_samples": num_samples,
+        "length": length,
+        "order": order_policy,
+        "order_temperature": order_temperature,
+        "tokens_per_step": tokens_per_step,
+        "steps": steps,
+        "threshold": threshold,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+    }
     if csv is None:
-        generation.run(job, as_json=as_json)
+        generation.run(artifact, prompt, fields=fields, as_json=as_json)
     else:
-        generation.write_csv(job, csv, num_samples=num_samples, force=force)
+        generation.write_csv(artifact, prompt, csv, fields=fields, force=force)
 
 
 @app.command()
@@ -289,7 +291,7 @@ def score(
         "length": length,
         "seed": seed,
     }
-    scoring.run(scoring.prepare(artifact, prompt, given=given, fields=fields), as_json=as_json)
+    scoring.run(artifact, prompt, given=given, fields=fields, as_json=as_json)
 
 
 @app.command()
@@ -350,31 +352,20 @@ def main() -> None:
         _fail(error.format_message() if hasattr(error, "format_message") else str(error), code=2)
     except UsageError as error:
         _fail(str(error), code=2)
+    except UnveilError as error:
+        _fail(str(error), code=1)
     except BrokenPipeError:
         sys.exit(1)
-    except Exception as error:
-        if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that is not there
-            _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, code=1)
-        if not _is_the_users(error):
+    except OSError as error:
+        if not error.strerror:
             raise
-        _fail(str(error), code=1)
+        # a full disk, a folder that is not there
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, code=1)
 
 
 def _check_delimiter(sign: str) -> None:
     if sign not in (",", ";", "\t", "|"):
         raise UsageError("--delimiter takes , ; | or a tab")
-
-
-def _is_the_users(error: Exception) -> bool:
-    """Domain errors are ValueErrors of our own making; anything else is a bug and deserves its traceback."""
-    from model.errors import ArtifactError, DataError, PromptError
-
-    ours: tuple[type[Exception], ...] = (ArtifactError, DataError, PromptError)
-    for module in ("training.config", "training.checkpoint", "training.stepper", "service.settings"):
-        if module in sys.modules:
-            names = ("RecipeError", "CheckpointError", "TrainingError", "SettingsError")
-            ours += tuple(getattr(sys.modules[module], name) for name in names if hasattr(sys.modules[module], name))
-    return isinstance(error, ours)
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

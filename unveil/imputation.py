@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from model.canvas import ORDER_POLICIES, Canvas, OrderPolicy, SamplingParams
+from model.canvas import ORDER_POLICIES, Canvas, OrderPolicy, Reveal, SamplingParams
 from model.errors import PromptError
 from model.manifest import Manifest
 from model.seeds import derive_seed, draw_seed
 from model.tokenizers.columns import listed, quoted
 from model.tokenizers.table import TableTokenizer
-from service.catalog import Source, load_catalog
-from unveil.decoding import Decoder, Finished
+from unveil.api import Model, load
 from unveil.output import UsageError
 from unveil.progress import Bar, stderr
 from unveil.raw_csv import RawCsv, RawRecord
@@ -27,6 +26,7 @@ from unveil.result_files import check_target, partial_of, written
 _ORDERS = tuple(name for name in ORDER_POLICIES if name != "explicit")
 _MISSING_OF_KIND = {"adult": ("?",)}  # what readers of their own take for a missing value
 _MEDIAN = 0.5
+Reveals = Mapping[int, Reveal]  # of one sample, by the model's position
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def impute(folder: Path, source: Path, out: Path, *, options: Options, force: bo
 
     Raises UsageError, ArtifactError, DataError and PromptError in one line naming option, or line and column.
     """
-    model = next(iter(load_catalog([Source(folder.resolve().name, folder)])))
+    model = load(folder)
     if not isinstance(model.tokenizer, TableTokenizer):
         raise UsageError(f"impute takes a model of a table, and {folder} is a {model.manifest.domain} model")
     paths = _targets(out, options.num_samples)
@@ -79,14 +79,13 @@ def impute(folder: Path, source: Path, out: Path, *, options: Options, force: bo
                 f"--csv {path}: is written as {partial_of(path)} at first, and that is the file to fill in"
             )
     task = _task(model.manifest, model.tokenizer, source, options)
-    decoder = Decoder(folder, barred=model.tokenizer.missing_ids)
     with ExitStack() as stack:
         files = [stack.enter_context(written(path)) for path in paths]
         advance = stack.enter_context(Bar("filling in", task.table.num_bytes))
         num_cells = 0
         for file in files:
             file.write(task.table.header)
-        for row, samples in _filled(task, decoder):
+        for row, samples in _filled(task, model):
             _write(task, row, samples, files)
             num_cells += len(row.holes)
             advance(row.record.num_bytes)
@@ -133,7 +132,7 @@ def _params(options: Options) -> SamplingParams:
     )
 
 
-def _filled(task: _Task, decoder: Decoder) -> Iterator[tuple[_Row, list[Finished]]]:
+def _filled(task: _Task, model: Model) -> Iterator[tuple[_Row, list[Reveals]]]:
     """Every record with its samples, in the order of the file; the decoder reads ahead by one window."""
     ahead: deque[_Row] = deque()
 
@@ -145,9 +144,9 @@ def _filled(task: _Task, decoder: Decoder) -> Iterator[tuple[_Row, list[Finished
             for k in range(task.options.num_samples):
                 yield Canvas.start(tokens, hidden, seed=derive_seed(task.seed, index, k), params=task.params)
 
-    samples: list[Finished] = []
-    for finished in decoder.decode(canvases()):
-        samples.append(finished)
+    samples: list[Reveals] = []
+    for decoded in model.decode(canvases(), barred=task.tokenizer.missing_ids):
+        samples.append({reveal.position: reveal for reveal in decoded.reveals})
         if len(samples) == task.options.num_samples:
             yield ahead.popleft(), samples
             samples = []
@@ -179,11 +178,11 @@ def _seen(task: _Task, row: _Row) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     return tuple(tokens), tuple(hidden)
 
 
-def _write(task: _Task, row: _Row, samples: Sequence[Finished], files: Sequence[TextIO]) -> None:
-    for finished, file in zip(samples, files, strict=True):
+def _write(task: _Task, row: _Row, samples: Sequence[Reveals], files: Sequence[TextIO]) -> None:
+    for reveals, file in zip(samples, files, strict=True):
         cells = list(row.record.cells)
         for i in row.holes:
-            reveal = finished.reveals[task.position_of[i]]
+            reveal = reveals[task.position_of[i]]
             uniform = _MEDIAN if task.options.is_mode else reveal.uniform
             cells[i] = task.table.written(task.tokenizer.value(reveal.position, reveal.token_id, uniform))
         file.write(task.table.joined(row.record, cells))

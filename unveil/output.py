@@ -4,8 +4,10 @@ import json
 import math
 from typing import Any
 
+from model.errors import UnveilError
 
-class UsageError(ValueError):
+
+class UsageError(UnveilError):
     """Arguments that do not go together; exit code 2."""
 
 

@@ -1,6 +1,6 @@
 """The reveal on a terminal: hidden cells as dots, each value coloured by the step in which it appeared."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -22,17 +22,11 @@ class RevealView:
         self._hidden = [set(start["hidden"]) for start in starts]
         self._places: list[dict[int, int]] = [{} for _ in starts]  # position -> how manyth it was revealed
         self._names, self._side = names, side
-        self.on_step: Callable[[], None] = lambda: None
 
-    def reveal(self, index: int, reveals: Sequence[Mapping[str, Any]]) -> None:
-        """Takes in what one step revealed of one sample."""
-        for reveal in reveals:
-            self._canvases[index][reveal["position"]] = reveal["value"]
-            self._places[index][reveal["position"]] = len(self._places[index]) + 1
-
-    def end_step(self) -> None:
-        """Every sample has had its step."""
-        self.on_step()
+    def reveal(self, index: int, reveal: Mapping[str, Any]) -> None:
+        """Takes in one position of one sample."""
+        self._canvases[index][reveal["position"]] = reveal["value"]
+        self._places[index][reveal["position"]] = len(self._places[index]) + 1
 
     def __rich__(self) -> RenderableType:
         if self._side is not None:

@@ -50,10 +50,11 @@ from training.figures import (
     privacy_rows,
     solved_rows,
 )
-from training.publish import describe_order, publish, recipe_as_run, update_card
+from training.publish import publish, recipe_as_run, update_card
 from training.report import evaluate_model, num_row_forwards
 from training.schema import describe_data
 from training.trainer import train as run_training
+from unveil.api import load
 from unveil.output import print_json
 from unveil.progress import Bar, stderr
 
@@ -159,8 +160,7 @@ _OF_A_DENOISER_THAT_TRAINS = (("optimizer", "teacher_forcing"), ("optimizer", "b
 
 def order(artifact: Path, *, plot: Path | None, as_json: bool) -> None:
     """Prints the learned order, and draws it where a file is given. Needs no data."""
-    loaded = load_artifact(artifact)
-    account = describe_order(loaded.denoiser, loaded.tokenizer, name=artifact.resolve().name)
+    account = load(artifact).describe_order()
     if plot is not None:
         plot.write_bytes(account.picture)
     if as_json:
@@ -240,7 +240,7 @@ def _dataset_of(folder: Path, artifact: Artifact, table: Path | None) -> Dataset
             raise RecipeError(f"--table: this artifact was trained on {config.kind}, not on a table of yours")
         config = config.model_copy(update={"path": table})
     elif isinstance(config, TableData) and not config.path.is_file():
-        raise DataError(f"{config.path}: the table that {folder} was trained on is not there; say where: --table FILE")
+        raise DataError(f"{config.path}: the table that {folder} was trained on is not there; give --table FILE")
     dataset = load_dataset(config, cache=cache_folder(), tokenizer=artifact.tokenizer)
     if dataset.fingerprint != artifact.manifest.training.get("data_sha256"):
         raise DataError(f"{dataset.name}: not the data that {folder} was trained on (its fingerprint differs)")

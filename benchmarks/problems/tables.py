@@ -14,10 +14,10 @@ from typing import Any
 
 from benchmarks.problems.runs import Fields
 from model.artifact import load_artifact, save_artifact
-from model.errors import DataError
+from model.errors import UnveilError
 from model.manifest import Architecture
 from model.network import Network
-from training.config import Recipe, RecipeError, build_recipe
+from training.config import Recipe, build_recipe
 from training.data.dataset import Dataset
 from training.data.files import read_table
 from training.data.load import load_dataset
@@ -53,7 +53,7 @@ def tables_of(given: Namespace) -> list[tuple[Fields, int, Dataset]]:
         own = [] if given.no_adult else [(ADULT, given.seeds)]
         tables = [*own, *zip(data, (seeds for _, seeds in files), strict=True)]
         return [(table, seeds, load(table)) for table, seeds in tables]
-    except (DataError, RecipeError) as error:
+    except UnveilError as error:
         raise SystemExit(f"error: {error}") from None
 
 
@@ -67,13 +67,13 @@ def _file_and_seeds(text: str, seeds: int) -> tuple[Path, int]:
 def table_data(paths: Sequence[Path], *, drop: Sequence[str] = (), categorical: Sequence[str] = ()) -> list[Fields]:
     """The recipe's `[data]` of each file. A column is named without its table: it is meant wherever it occurs.
 
-    Raises DataError in one line, also for a column that no file has.
+    Raises UnveilError in one line, also for a column that no file has.
     """
     headers = [read_table(path, delimiter=",").frame.columns for path in paths]
     for option, names in (("--drop", drop), ("--categorical", categorical)):
         for name in names:
             if not any(name in header for header in headers):
-                raise DataError(f'{option} {name}: no --table has a column "{name}"')
+                raise UnveilError(f'{option} {name}: no --table has a column "{name}"')
     return [
         {
             "kind": "table",
@@ -92,7 +92,7 @@ def budget(dataset: Dataset, *, quick: bool) -> Fields:
 
 
 def load(data: Fields) -> Dataset:
-    """Raises DataError in one line."""
+    """Raises UnveilError in one line."""
     recipe = build_recipe({"name": "table", "data": data}, source="--table")
     return load_dataset(recipe.data, cache=cache_folder())
 

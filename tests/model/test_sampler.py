@@ -22,12 +22,8 @@ NUM_SAMPLES = 20_000
 
 
 def _finish(denoiser: Any, canvases: list[Canvas]) -> tuple[list[Canvas], list[list[Reveal]]]:
-    final = list(canvases)
-    reveals: list[list[Reveal]] = [[] for _ in canvases]
-    for sample, canvas, new in decode(denoiser, canvases):
-        final[sample] = canvas
-        reveals[sample] += new
-    return final, reveals
+    decoded = list(decode(denoiser, canvases))
+    return [canvas for canvas, _ in decoded], [list(reveals) for _, reveals in decoded]
 
 
 def _check_frequencies(canvases: list[Canvas], world_x: Tensor, expected: Tensor) -> None:

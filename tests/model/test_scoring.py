@@ -200,9 +200,8 @@ def test_a_finished_sample_scored_with_its_own_seed_goes_the_way_it_was_made(par
     network = _network()
     made = SamplingParams(**params)
     for seed in range(5):
-        steps = list(decode(network, [Canvas.start((0,) * 6, (True,) * 6, seed=seed, params=made)]))
-        reveals = [reveal for step in steps for reveal in step.reveals]
-        chain = Chain.start(steps[-1].canvas.tokens, (False,) * 6, seed=seed, params=made)
+        ((canvas, reveals),) = decode(network, [Canvas.start((0,) * 6, (True,) * 6, seed=seed, params=made)])
+        chain = Chain.start(canvas.tokens, (False,) * 6, seed=seed, params=made)
         (terms,) = score(partial(score_step, network), [chain], max_batch=1)
         assert [(t.position, t.step, t.nats) for t in terms] == [(r.position, r.step, -r.logprob) for r in reveals]
 

@@ -15,7 +15,7 @@ from model.manifest import TOKENIZER, WEIGHTS, Architecture, Manifest, OrderSpec
 from model.sampler import StepResult, order_probabilities, step
 from model.scoring import ScoreResult, score_step
 from model.tokenizers.base import Tokenizer
-from service.catalog import Catalog, Model
+from service.catalog import Catalog, ServedModel
 from service.engine import Engine
 from service.messages import Event, Loaded
 from tests.model.artifacts import table_tokenizer
@@ -127,7 +127,7 @@ class Recorder:
                 return event
 
 
-def toy_model(name: str = "toy", tokenizer: Tokenizer | None = None) -> Model:
+def toy_model(name: str = "toy", tokenizer: Tokenizer | None = None) -> ServedModel:
     """A model without weights."""
     tokenizer = tokenizer or table_tokenizer()
     architecture = Architecture(length=tokenizer.length, vocabulary_sizes=tuple(tokenizer.vocabulary_sizes))
@@ -139,10 +139,10 @@ def toy_model(name: str = "toy", tokenizer: Tokenizer | None = None) -> Model:
         num_parameters=0,
         files={WEIGHTS: VERSION, TOKENIZER: ""},
     )
-    return Model(name, manifest, tokenizer)
+    return ServedModel(name, manifest, tokenizer)
 
 
-def toy_runner(model: Model, on_step: Callable[[Sequence[Canvas]], None] = lambda canvases: None) -> MockRunner:
+def toy_runner(model: ServedModel, on_step: Callable[[Sequence[Canvas]], None] = lambda canvases: None) -> MockRunner:
     return MockRunner(model.manifest.architecture.vocabulary_sizes, on_step=on_step)
 
 
@@ -154,7 +154,7 @@ def toy_engine(runners: dict[str, MockRunner], *, max_batch: int = 64, heartbeat
     return Engine(load, max_batch=max_batch, heartbeat_seconds=heartbeat_seconds)
 
 
-def toy_catalog(*models: Model) -> Catalog:
+def toy_catalog(*models: ServedModel) -> Catalog:
     return Catalog(models or [toy_model()])
 
 

@@ -13,7 +13,7 @@ import httpx
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.catalog import Model
+from service.catalog import ServedModel
 from service.messages import EnginePort
 from service.routes import Service
 from service.server import Server, open_socket
@@ -117,7 +117,7 @@ def run_app(app: FastAPI, settings: Settings, *, is_ready: bool = True) -> Itera
 
 @contextmanager
 def run_toy(
-    *, gate: Gate | None = None, runner: MockRunner | None = None, model: Model | None = None, **settings: Any
+    *, gate: Gate | None = None, runner: MockRunner | None = None, model: ServedModel | None = None, **settings: Any
 ) -> Iterator[Running]:
     """A server of one mock model."""
     model = model or toy_model()
@@ -136,7 +136,7 @@ def run_toy(
 
 
 @contextmanager
-def run_engine(engine: EnginePort, *models: Model, is_ready: bool = False, **settings: Any) -> Iterator[Running]:
+def run_engine(engine: EnginePort, *models: ServedModel, is_ready: bool = False, **settings: Any) -> Iterator[Running]:
     """A server of any engine, ready or not."""
     chosen = Settings(**settings)
     app = create_app(chosen, engine=engine, catalog=toy_catalog(*models))

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from model.canvas import Canvas
-from service import routes, unread_body
+from service import composers, unread_body
 from service.app import create_app
 from service.dispatcher import EngineDiedError
 from service.engine_worker import MAX_FAILED_STEPS
@@ -73,7 +73,7 @@ def test_what_finds_no_room_is_not_planned(gate: Gate, monkeypatch: pytest.Monke
         first = pool.submit(server.generate, prompt={}, num_samples=3)
         gate.wait()
         for name in ("plan_generation", "plan_score"):
-            monkeypatch.setattr(routes, name, lambda *_: pytest.fail("it was planned"))
+            monkeypatch.setattr(composers, name, lambda *_: pytest.fail("it was planned"))
         assert server.error(server.generate(prompt={}, num_samples=2)) == (429, "overloaded", None)
         assert server.error(post_score(server, prompt={"age": 39}, num_orders=4)) == (429, "overloaded", None)
         gate.open()

@@ -9,12 +9,12 @@ from contextlib import suppress
 import pytest
 import structlog
 
+from model.errors import UnveilError
 from service import environment, unread_body
 from service import server as server_module
 from service.logs import configure, get_logger
 from service.protocol import Protocol
 from service.server import open_socket
-from service.settings import SettingsError
 from tests.service.mocks import WAIT_SECONDS, Gate, toy_model, toy_runner
 from tests.service.servers import Running, connect, read_reply, run_toy, wait_until
 
@@ -93,7 +93,7 @@ def test_a_head_in_two_pieces_is_answered() -> None:
 def test_a_port_that_is_taken_is_told_in_one_line() -> None:
     with open_socket("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
-        with pytest.raises(SettingsError, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"):
+        with pytest.raises(UnveilError, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"):
             open_socket("127.0.0.1", port)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, SettingsError, load_settings
+from model.errors import UnveilError
+from service.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -58,14 +59,14 @@ def test_a_wrong_or_misspelt_setting_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(UnveilError) as refusal:
         load_settings()
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 def test_an_unknown_flag_is_refused() -> None:
-    with pytest.raises(SettingsError, match="prot"):
+    with pytest.raises(UnveilError, match="prot"):
         load_settings({"prot": 1})
 
 

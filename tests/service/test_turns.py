@@ -13,16 +13,17 @@ from pydantic import ValidationError
 
 from model.canvas import Reveal
 from model.tokenizers.grid import GridTokenizer
-from service import openapi, routes, streaming
+from service import composers, openapi, routes, streaming
 from service.bodies import parse
-from service.catalog import Model
+from service.catalog import ServedModel
 from service.errors import ServiceError
 from service.flight import PendingRequest
 from service.json_pieces import as_json, json_pieces
 from service.messages import Finished, RequestEvent, Revealed, SampleDone
 from service.planning import num_canvases, plan_generation
-from service.replies import Composer
+from service.replies import GenerateComposer
 from service.schemas import GenerateRequest, OrderRequest, ScoreRequest
+from service.score_replies import ScoreComposer
 from service.settings import Settings
 from service.streaming import stream_chunks
 from tests.model.artifacts import text_tokenizer
@@ -71,7 +72,7 @@ def test_where_a_request_is_planned_depends_on_its_canvases_and_their_length_not
     sudoku: Running, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], is_large: bool
 ) -> None:
     assert len(json.dumps(body)) < routes.INLINE_BYTES
-    threads = _record(monkeypatch, routes, "plan_generation")
+    threads = _record(monkeypatch, composers, "plan_generation")
     sudoku.generate(**body, tokens_per_step=81)
     assert [_is_pool(thread) for thread in threads] == [is_large]
 
@@ -79,7 +80,7 @@ def test_where_a_request_is_planned_depends_on_its_canvases_and_their_length_not
 def test_a_score_is_planned_and_composed_in_a_thread_where_its_chains_are_many(
     sudoku: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned, composed = _record(monkeypatch, routes, "plan_score"), _record(monkeypatch, routes, "ScoreComposer")
+    planned, composed = _record(monkeypatch, composers, "plan_score"), _record(monkeypatch, ScoreComposer, "reply")
     for num_orders in (2, 64):
         assert post_score(sudoku, prompt=PUZZLE[:3] + "." * 78, num_orders=num_orders).status_code == 200
     assert [_is_pool(thread) for thread in planned] == [False, True]
@@ -90,7 +91,7 @@ def test_a_large_reply_is_composed_in_a_thread_however_few_of_its_positions_were
     sudoku: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     solution = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
-    threads = _record(monkeypatch, Composer, "reply")
+    threads = _record(monkeypatch, GenerateComposer, "reply")
     for num_samples in (1, 64):
         reply = sudoku.generate(prompt="." + solution[1:], num_samples=num_samples)
         assert len(reply.json()["samples"]) == num_samples
@@ -139,7 +140,7 @@ class _Probe:
         self._task.cancel()
 
 
-def _finished(model: Model, *, num_samples: int) -> tuple[Composer, PendingRequest, list[RequestEvent]]:
+def _finished(model: ServedModel, *, num_samples: int) -> tuple[GenerateComposer, PendingRequest, list[RequestEvent]]:
     """A request of full length whose positions were all revealed in one step, with its events."""
     request = GenerateRequest(prompt="[MASK:40]", num_samples=num_samples, seed=1)
     plan = plan_generation(request, model, Settings())
@@ -149,10 +150,12 @@ def _finished(model: Model, *, num_samples: int) -> tuple[Composer, PendingReque
         events += [Revealed("x", "v", index, reveals), SampleDone("x", "v", index, 1)]
     pending = PendingRequest("x", num_canvases=num_samples, arrived_at=0.0, buffer_events=10)
     pending.ended_at = 1.0
-    return Composer(plan, model, has_logprobs=True), pending, [*events, Finished("x", "v")]
+    return GenerateComposer(plan, model, has_logprobs=True), pending, [*events, Finished("x", "v")]
 
 
-async def _stream(composer: Composer, pending: PendingRequest, events: list[RequestEvent]) -> tuple[list[bytes], int]:
+async def _stream(
+    composer: GenerateComposer, pending: PendingRequest, events: list[RequestEvent]
+) -> tuple[list[bytes], int]:
     """The stream's chunks, and how many turns others had meanwhile."""
     probe = _Probe()
     await asyncio.sleep(0)
@@ -184,7 +187,7 @@ def test_a_stream_gives_others_a_turn_whenever_it_has_written_much(monkeypatch: 
 
 def test_samples_of_one_prompt_share_what_start_says_of_them() -> None:
     composer, _, _ = _finished(toy_model(tokenizer=text_tokenizer()), num_samples=3)
-    first, second, third = composer.start()
+    first, second, third = composer.start()["samples"]
     assert first["canvas"] is second["canvas"] is third["canvas"]
     assert len({start["seed"] for start in (first, second, third)}) == 3
 

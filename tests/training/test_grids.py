@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from model.artifact import load_artifact, save_artifact
+from model.errors import UnveilError
 from model.network import Network
 from model.objective import even_loss, order_form
 from model.tokenizers.grid import GridTokenizer
@@ -14,7 +15,6 @@ from tests.training.data.puzzles import pool
 from training.arm import TrainingModule
 from training.batches import draw_batch
 from training.card import write_card
-from training.checkpoint import CheckpointError
 from training.config import Recipe, RecipeError, build_recipe
 from training.data.dataset import Dataset
 from training.data.sudoku import shuffle_puzzles
@@ -151,7 +151,7 @@ def test_other_loops_are_another_run(denoiser: Path, tmp_path: Path) -> None:
     given, not_given = (build_recipe({**fields, **model}, source="grids") for model in ({"model": {"loops": 1}}, {}))
     assert given.fingerprint() == not_given.fingerprint()
     assert _train(given, tmp_path).denoiser.architecture.loops == 1
-    with pytest.raises(CheckpointError, match="holds checkpoints of another model"):
+    with pytest.raises(UnveilError, match="holds checkpoints of another model"):
         train(not_given, DATASET, work=tmp_path)
     frozen = grid_recipe(start, "start.freeze_denoiser=true", "order.kind=global", "model.loops=3")
     with pytest.raises(RecipeError, match=r"model\.loops: 3, but start.artifact has 2; leave it out"):

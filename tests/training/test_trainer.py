@@ -9,15 +9,15 @@ import torch
 
 import training.trainer
 from model.denoiser import Prediction
+from model.errors import UnveilError
 from model.network import Network
 from model.transformer import Transformer
 from tests.training.small import small_dataset, small_recipe
 from training.arm import TrainingModule
-from training.checkpoint import CheckpointError, find_checkpoint
+from training.checkpoint import find_checkpoint
 from training.config import Recipe, RecipeError
 from training.devices import make_fabric
 from training.evaluate import as_rows, log_likelihood
-from training.stepper import TrainingError
 from training.trainer import Trained, train
 
 DATASET = small_dataset()
@@ -84,7 +84,7 @@ def test_checkpoints_are_pruned_and_torn_ones_are_never_found(tmp_path: Path) ->
     assert found is not None
     assert found.step == 12
     (folder / "step-00000012" / "meta.json").unlink()
-    with pytest.raises(CheckpointError, match="step-00000012: damaged; remove it"):
+    with pytest.raises(UnveilError, match="step-00000012: damaged; remove it"):
         find_checkpoint(folder)
 
 
@@ -92,15 +92,15 @@ def test_a_damaged_state_gets_one_line(tmp_path: Path) -> None:
     _train(small_recipe(), tmp_path)
     state = tmp_path / "checkpoints" / "step-00000012" / "state"
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="step-00000012: damaged; remove it"):
+    with pytest.raises(UnveilError, match="step-00000012: damaged; remove it"):
         train(small_recipe(), DATASET, work=tmp_path)
 
 
 def test_checkpoints_of_another_recipe_are_refused_and_kept(tmp_path: Path) -> None:
     _train(small_recipe(), tmp_path)
-    with pytest.raises(CheckpointError, match="holds checkpoints of another recipe"):
+    with pytest.raises(UnveilError, match="holds checkpoints of another recipe"):
         train(small_recipe("optimizer.steps=13"), DATASET, work=tmp_path)
-    with pytest.raises(CheckpointError, match="holds checkpoints of another data"):
+    with pytest.raises(UnveilError, match="holds checkpoints of another data"):
         train(small_recipe(), small_dataset(480), work=tmp_path)
     assert find_checkpoint(tmp_path / "checkpoints") is not None
     _train(small_recipe("run.log_every=5"), tmp_path)  # how it runs may change
@@ -116,7 +116,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, monke
         return prediction._replace(token_logits=prediction.token_logits * (torch.nan if len(calls) == 10 else 1.0))
 
     monkeypatch.setattr(Transformer, "forward", breaks_at_the_tenth_step)
-    with pytest.raises(TrainingError, match="the loss is not finite at step 9; the update was not made"):
+    with pytest.raises(UnveilError, match="the loss is not finite at step 9; the update was not made"):
         train(small_recipe(), DATASET, work=tmp_path)
     monkeypatch.undo()
     clean = _train(small_recipe(), tmp_path / "clean")
@@ -252,14 +252,14 @@ def test_the_averaged_weights_follow_the_trained_ones() -> None:
 
 def test_rows_too_long_for_a_critic_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.trainer, "MAX_LENGTH", 3)
-    with pytest.raises(TrainingError, match=r"order.kind: global orders are learned for at most 3 positions, not 4"):
+    with pytest.raises(UnveilError, match=r"order.kind: global orders are learned for at most 3 positions, not 4"):
         train(small_recipe(), DATASET, work=tmp_path)
     assert train(small_recipe("order.kind=uniform"), DATASET, work=tmp_path) is not None
 
 
 def test_what_this_machine_does_not_have_is_refused(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
-        with pytest.raises(TrainingError, match="this machine has no CUDA device"):
+        with pytest.raises(UnveilError, match="this machine has no CUDA device"):
             train(small_recipe("run.accelerator=cuda"), DATASET, work=tmp_path)
-    with pytest.raises(TrainingError, match="fsdp takes several processes"):
+    with pytest.raises(UnveilError, match="fsdp takes several processes"):
         train(small_recipe("run.strategy=fsdp"), DATASET, work=tmp_path)

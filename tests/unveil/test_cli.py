@@ -17,7 +17,7 @@ from rich.console import Console
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.training.small import write_csv
 from training.rows import Estimate
-from unveil import cli
+from unveil import cli, generation
 from unveil.output import print_json
 from unveil.reveal_view import RevealView
 
@@ -367,10 +367,9 @@ def _drawn(view: RevealView) -> str:
 def test_the_terminal_shows_hidden_cells_as_dots_and_numbers_the_reveals() -> None:
     view = RevealView([{"canvas": [39, None, None], "hidden": [1, 2]}], ["age", "sex", "income"])
     steps: list[str] = []
-    view.on_step = lambda: steps.append(_drawn(view))
     for position, value in ((2, ">50K"), (1, "Female")):
-        view.reveal(0, [{"position": position, "value": value}])
-        view.end_step()
+        view.reveal(0, {"position": position, "value": value})
+        steps.append(_drawn(view))
     assert "·" in _drawn(RevealView([{"canvas": [None], "hidden": [0]}], ["age"]))
     assert "[/b]speed [m/s]" in _drawn(RevealView([{"canvas": [1], "hidden": []}], ["[/b]speed [m/s]"]))
     assert ">50K  1" in steps[0]
@@ -381,10 +380,24 @@ def test_the_terminal_shows_hidden_cells_as_dots_and_numbers_the_reveals() -> No
     assert _drawn(text).strip() == "a·c"
 
 
+def test_a_terminal_gets_a_frame_for_each_step_and_then_the_seeds(
+    artifact: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = list[None]()
+    monkeypatch.setattr(generation, "_draw", lambda live: frames.append(live.refresh()))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, printed, err = run("generate", artifact, "-n", 3, "--tokens-per-step", 2, "--seed", 4)
+    assert code == 0
+    assert len(frames) == 3, "five columns, two a step"
+    assert "sample 2" in printed
+    assert err.splitlines()[0] == "seed 4"
+    assert err.count("seed ") == 3
+
+
 def test_the_terminal_shows_a_grid_in_boxes() -> None:
     start = {"canvas": ["5", *[None] * 80], "hidden": list(range(1, 81))}
     view = RevealView([start], None, side=9)
-    view.reveal(0, [{"position": 80, "value": "9"}])
+    view.reveal(0, {"position": 80, "value": "9"})
     lines = [line.rstrip() for line in _drawn(view).splitlines()]
     assert len(lines) == 11
     assert lines[0] == "5 · · │ · · · │ · · ·"

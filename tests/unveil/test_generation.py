@@ -12,8 +12,7 @@ import pytest
 from model.canvas import Canvas, SamplingParams
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.unveil.commands import Outcome, run_command
-from unveil import decoding
-from unveil.decoding import Decoder
+from unveil import api
 from unveil.result_files import written
 
 Run = Callable[..., Outcome]
@@ -95,12 +94,12 @@ def test_a_file_of_rows_takes_one_prompt(artifact: Path, tmp_path: Path, run: Ru
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "_LARGEST_WINDOW", 100)
-    decoder, peaks = Decoder(artifact), []
+    monkeypatch.setattr(api, "_LARGEST_WINDOW", 100)
+    model, peaks = api.load(artifact), []
     for number in (200, 200, 2000):  # the first one fills caches
         tracemalloc.start()
         canvases = (Canvas.start((0,) * 5, (True,) * 5, seed=i, params=SamplingParams()) for i in range(number))
-        assert sum(1 for _ in decoder.decode(canvases)) == number
+        assert sum(1 for _ in model.decode(canvases)) == number
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 2 * peaks[1]

@@ -22,7 +22,7 @@ from model.tokenizers.columns import MISSING
 from model.tokenizers.table import TableTokenizer
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.unveil.commands import Outcome, run_command
-from unveil import decoding
+from unveil import api
 
 Run = Callable[..., Outcome]
 TABLE = '\ufeffid,"age",workclass,rate,income,note\r\n'
@@ -78,7 +78,7 @@ def test_a_seed_gives_the_same_file_in_windows_of_any_size(
 ) -> None:
     outs = [table.with_name(f"{name}.csv") for name in "abc"]
     assert run(artifact, table, "--csv", outs[0], "--seed", 3)[0] == 0
-    monkeypatch.setattr(decoding, "_LARGEST_WINDOW", 1)
+    monkeypatch.setattr(api, "_LARGEST_WINDOW", 1)
     assert run(artifact, table, "--csv", outs[1], "--seed", 3)[0] == 0
     assert run(artifact, table, "--csv", outs[2], "--seed", 4)[0] == 0
     contents = [out.read_bytes() for out in outs]

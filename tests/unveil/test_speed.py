@@ -24,8 +24,8 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return load_subject(Source("small", folder), max_batch=8)
 
 
-def _finished(subject: Subject, canvases: list[Canvas]) -> dict[int, Canvas]:
-    return {d.sample: d.canvas for d in decode(subject.denoise, canvases) if d.canvas.is_complete}
+def _finished(subject: Subject, canvases: list[Canvas]) -> list[Canvas]:
+    return [canvas for canvas, _ in decode(subject.denoise, canvases)]
 
 
 def test_by_confidence_the_published_loop_fills_in_what_the_sampler_does(subject: Subject) -> None:

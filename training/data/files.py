@@ -45,8 +45,8 @@ def check_names(names: list[str], place: str) -> None:
 
 
 def read_table(path: Path, *, delimiter: str, check: CheckNames = check_names) -> RawTable:
-    """Raises DataError. What the file holds decides, not how it is called: Parquet says so in its first bytes. Of a CSV
-    the header is checked before any row is read."""
+    """Raises DataError. What the file holds decides, not how it is called: Parquet says so in its first bytes. Of a
+    CSV the header is checked before any row is read."""
     raw = read_bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
     if raw.startswith(b"PAR1"):

@@ -108,7 +108,10 @@ def draw_books(sizes: Mapping[str, int], *, shares: Sequence[float], seed: int) 
 
 
 def chapters(module: str) -> dict[str, list[str]]:
-    """Plain texts of each book's chapters, in order, out of the module's source, which is not run. Raises DataError."""
+    """Plain texts of each book's chapters, in order, out of the module's source, which is not run.
+
+    Raises DataError.
+    """
     found = re.search(r'"""(.*?)"""\s*,\s*\{(.*?)\}', module, flags=re.DOTALL)
     if found is None:
         raise DataError(f"{WHEEL.requirement}: {MEMBER} holds no text with the places of its verses")

@@ -159,8 +159,8 @@ def _check_bins(columns: dict[str, Cells], choice: _Choice, config: TableData) -
 def _check_not_empty(encoded: EncodedSplits, raw: RawTable) -> None:
     for name, fate in encoded.fates.items():
         if fate["rows"] == 0:
-            to_blame = listed(fate["unseen_levels"])
-            raise DataError(f"{raw.path}: every {name} row has a level that no training row has ({to_blame}); drop it")
+            unseen = listed(fate["unseen_levels"])
+            raise DataError(f"{raw.path}: every {name} row has a level that no training row has ({unseen}); drop it")
 
 
 def _max_bins(config: TableData, names: Iterable[str]) -> dict[str, int]:

@@ -5,15 +5,12 @@ from functools import cache
 from itertools import count, islice
 from pathlib import Path
 
-import torch
-
 from benchmarks.problems.runs import Fields
-from model.artifact import Artifact, load_artifact
 from model.canvas import Canvas, SamplingParams
 from model.manifest import read_manifest
 from model.seeds import derive_seed
 from model.tokenizers.smiles import SmilesTokenizer
-from unveil.decoding import Decoder
+from unveil.api import Model, load
 
 SEED = 5_417
 CHUNK = 1_000
@@ -45,15 +42,15 @@ def sample_chunk(task: Fields) -> Fields:
 
     Sample i has a seed of its own, derived from the task's seed and i, whatever the chunks are.
     """
-    artifact, decoder = _loaded(Path(task["artifact"]))
-    tokenizer = artifact.tokenizer
+    model = _loaded(Path(task["artifact"]))
+    tokenizer = model.tokenizer
     assert isinstance(tokenizer, SmilesTokenizer)
     template, params = tokenizer.encode(""), SamplingParams(temperature=task["temperature"])
     canvases = (
         Canvas.start(template.tokens, template.hidden, seed=seed, params=params)
         for seed in islice(sample_seeds(task["seed"]), task["start"], task["start"] + task["count"])
     )
-    return {"smiles": [_text(finished.canvas.tokens, tokenizer) for finished in decoder.decode(canvases)]}
+    return {"smiles": [_text(canvas.tokens, tokenizer) for canvas, _ in model.decode(canvases)]}
 
 
 def sample_seeds(seed: int) -> Iterator[int]:
@@ -62,9 +59,8 @@ def sample_seeds(seed: int) -> Iterator[int]:
 
 
 @cache
-def _loaded(folder: Path) -> tuple[Artifact, Decoder]:
-    torch.set_num_threads(1)
-    return load_artifact(folder), Decoder(folder)
+def _loaded(folder: Path) -> Model:
+    return load(folder)
 
 
 def _text(tokens: Sequence[int], tokenizer: SmilesTokenizer) -> str:

@@ -58,8 +58,8 @@ def statistics_of(name: TestSet, folder: Path) -> Statistics:
 
 
 def read_statistics(content: bytes, *, sha256: str) -> Mapping[str, Any]:
-    """The one value in an .npz of `numpy.savez(stats=...)`. Raises DataError, before anything is read, where the bytes
-    are not those that are expected: it is a pickle."""
+    """The one value in an .npz of `numpy.savez(stats=...)`. Raises DataError, before anything is read, where the
+    bytes are not those that are expected: it is a pickle."""
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise DataError(f"MOSES's statistics have sha256 {found}, expected {sha256}: not read")

@@ -211,7 +211,7 @@ def test_days_that_two_formats_read_differently_are_refused_until_the_user_says_
 
 def test_something_else_among_many_dates_is_refused_with_its_line() -> None:
     days = [str(date(2024, 1, 1) + timedelta(days=i)) for i in range(100)]
-    with pytest.raises(DataError, match=r'^t.csv line 102, column "x": "soon" is not a date as YYYY-MM-DD; add it to'):
+    with pytest.raises(DataError, match=r'^t.csv line 102, column "x": "soon" is not a date as YYYY-MM-DD; add it'):
         infer([*days, "soon"])
     with pytest.raises(DataError, match=r'^t.csv line 22, column "x": "0" is not a date as YYYY-MM-DD; add it to'):
         infer([*days[:20], "0"])

@@ -1,0 +1,267 @@
+"""The library: an artifact in this process, asked for what `unveil serve` is asked for, in the same words.
+
+The fields are those of the HTTP bodies, the answers those of the replies without id, creation time and timings. A seed
+gives what it gives over HTTP with the same device and number of threads: planning, shapes, noise and replies are the
+service's own. Torch is imported when a model first computes.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+
+from model import decode_loop
+from model.canvas import Canvas
+from model.errors import UnveilError
+from model.manifest import WEIGHTS, Manifest, check_file
+from model.seeds import derive_seed, draw_seed
+from model.tokenizers.base import Tokenizer
+from model.tokenizers.grid import CELLS
+from service import environment
+from service.bodies import parse_json, validate
+from service.catalog import ServedModel, Source, load_catalog
+from service.composers import Composer, compose
+from service.errors import ServiceError
+from service.messages import Generate, Loaded, Rank, Ranked, RequestEvent, Revealed, SampleDone, Scored, Work
+from service.planning import Sample, plan_generation
+from service.replies import GenerateComposer
+from service.schemas import GenerateRequest, OrderRequest, ScoreRequest
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.engine_models import Runner
+    from training.publish import OrderAccount
+
+_MAX_BATCH = 64
+_LARGEST_WINDOW = 1024
+_CELLS_AT_ONCE = 2_000_000  # logits held in memory at a time
+_MOST = 1_000_000  # samples, orders and prompts: nobody else waits here
+_LIMITS = Settings.model_construct(max_num_samples=_MOST, max_num_orders=_MOST, max_prompts=_MOST, queue_capacity=_MOST)
+_DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
+_ONLY_OVER_HTTP = ("model", "stream", "timeout_seconds")
+AnyRequest = TypeVar("AnyRequest", GenerateRequest, OrderRequest, ScoreRequest)
+StreamEvent = tuple[str, dict[str, Any]]
+
+
+class GenerateOptions(TypedDict, total=False):
+    """What `Model.generate` takes beside the prompt, as in the body of POST /generate."""
+
+    num_samples: int
+    length: int | None
+    order: str | list[int]
+    order_temperature: float | None
+    tokens_per_step: int | None
+    steps: int | None
+    threshold: float | None
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    logprobs: bool
+
+
+class ScoreOptions(TypedDict, total=False):
+    """What `Model.score` takes beside the prompt, as in the body of POST /score."""
+
+    given: Any
+    length: int | None
+    order: str | list[int]
+    order_temperature: float | None
+    num_orders: int | None
+    seed: int | None
+
+
+class OrderOptions(TypedDict, total=False):
+    """What `Model.order` takes beside the prompt, as in the body of POST /order."""
+
+    length: int | None
+
+
+def load(path: str | Path, *, device: str = "auto", threads: int = 1) -> "Model":
+    """An artifact, checked whole; its network is built when it is first needed.
+
+    `device` is auto (the first CUDA device, else the CPU), cpu, cuda or cuda:N; `threads` is torch's number of threads,
+    which is one for the whole process. Raises UnveilError for either, ArtifactError for the folder.
+    """
+    if not (isinstance(device, str) and _DEVICES.fullmatch(device)):
+        raise UnveilError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}", param="device")
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise UnveilError(f"threads must be an integer of at least 1, got {threads!r}", param="threads")
+    return Model(Path(path), device=device, threads=threads)
+
+
+class Model:
+    """One artifact, as `load` gives it. Every method raises UnveilError, with `param` naming the field to blame."""
+
+    def __init__(self, folder: Path, *, device: str, threads: int) -> None:
+        self._source = Source(folder.resolve().name, folder)
+        self._served: ServedModel = load_catalog([self._source]).get(None)
+        check_file(folder, self._served.manifest, WEIGHTS)
+        self._device = device
+        self._threads = threads
+        self._loaded: tuple[Loaded, Runner] | None = None
+
+    def __repr__(self) -> str:
+        return f"<unveil.Model {self.name}: {self.manifest.domain}, {self.manifest.order.kind} order>"
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return self._source.name
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the artifact says of itself: domain, architecture, training, figures."""
+        return self._served.manifest
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What makes canvases of prompts, and values of tokens."""
+        return self._served.tokenizer
+
+    def generate(self, prompt: Any, **fields: Unpack[GenerateOptions]) -> dict[str, Any]:
+        """Completes a template, or each of a list: `{"model", "samples", "usage"}`, as POST /generate answers."""
+        return self._answer(self._composer(GenerateRequest, prompt, fields))
+
+    def score(self, prompt: Any, **fields: Unpack[ScoreOptions]) -> dict[str, Any]:
+        """What the known positions cost in nats: `{"model", "seed", "num_orders", "scores", "usage"}`, as POST /score
+        answers."""
+        return self._answer(self._composer(ScoreRequest, prompt, fields))
+
+    def order(self, prompt: Any = None, **fields: Unpack[OrderOptions]) -> dict[str, Any]:
+        """The probability of each hidden position to be revealed next: `{"model", "positions"}`, as POST /order
+        answers. With no prompt, where nothing is known."""
+        if prompt is None:
+            prompt = {"table": {}, "grid": "." * CELLS}.get(self.manifest.domain, "")
+        return self._answer(self._composer(OrderRequest, prompt, fields))
+
+    def stream(self, prompt: Any, **fields: Unpack[GenerateOptions]) -> Iterator[StreamEvent]:
+        """The events of a streamed POST /generate, each with its data: `start`, then every `reveal` and `sample` in the
+        step in which it happens, and `done`. What cannot be served is refused before the first one."""
+        composer = self._composer(GenerateRequest, prompt, fields)
+        assert isinstance(composer, GenerateComposer)
+        return self._stream(composer)
+
+    def outputs(self, prompt: Any, **fields: Unpack[GenerateOptions]) -> Iterator[Any]:
+        """The `output` of each sample that `generate` gives, in their order, however many: decoded as they are taken,
+        in constant memory."""
+        request = _request(GenerateRequest, prompt, fields)
+        seed = draw_seed() if request.seed is None else request.seed
+        one = request.model_copy(update={"num_samples": 1, "seed": seed})
+        samples = plan_generation(one, self._served, _LIMITS).samples
+        return self._outputs(samples, seed=seed, num_samples=request.num_samples)
+
+    def decode(
+        self, canvases: Iterable[Canvas], *, barred: Mapping[int, int] | None = None
+    ) -> Iterator[decode_loop.Decoded]:
+        """Every canvas finished, in the order given; only a window of them is in memory.
+
+        `barred` is an id at each of some positions that is never drawn there (`model.denoiser.Barring`).
+        """
+        loaded, runner = self._engine()
+        step = runner.step
+        if barred:
+            import torch
+
+            from model import sampler
+            from model.denoiser import Barring
+
+            step = partial(sampler.step, Barring(runner.denoiser, barred), device=torch.device(loaded.device))
+        width = max(self.manifest.architecture.vocabulary_sizes) * self.manifest.length
+        window = max(min(_CELLS_AT_ONCE // width, _LARGEST_WINDOW), 1)
+        return decode_loop.decode(step, canvases, max_batch=window, group=lambda canvas: runner.bucket(canvas.length))
+
+    def describe_order(self) -> "OrderAccount":
+        """The learned order in words, as JSON and as a picture."""
+        environment.prepare()
+        from model.artifact import load_artifact
+        from training.publish import describe_order
+
+        artifact = load_artifact(self._source.folder)
+        return describe_order(artifact.denoiser, artifact.tokenizer, name=self.name)
+
+    def _composer(self, schema: type[AnyRequest], prompt: Any, fields: Mapping[str, Any]) -> Composer:
+        return compose(_request(schema, prompt, fields), self._served, _LIMITS)
+
+    def _answer(self, composer: Composer) -> dict[str, Any]:
+        for event in self._events(composer.command("")):
+            composer.add(event)
+        return {"model": self.name, **composer.reply()}
+
+    def _stream(self, composer: GenerateComposer) -> Iterator[StreamEvent]:
+        start = composer.start()
+        yield "start", {"model": self.name, **start, "samples": list(start["samples"])}
+        for event in self._events(composer.command("")):
+            yield from composer.shown(event)
+        yield "done", {"usage": composer.usage()}
+
+    def _outputs(self, samples: Iterable[Sample], *, seed: int, num_samples: int) -> Iterator[Any]:
+        for sample in samples:
+            canvas = sample.canvas
+            seeds = (derive_seed(seed, sample.prompt_index, index) for index in range(num_samples))
+            starts = (Canvas.start(canvas.tokens, canvas.hidden, seed=own, params=canvas.params) for own in seeds)
+            for decoded in self.decode(starts):
+                values = dict(sample.template.known)
+                for reveal in decoded.reveals:
+                    values[reveal.position] = self.tokenizer.value(reveal.position, reveal.token_id, reveal.uniform)
+                yield self.tokenizer.output([values[i] for i in range(canvas.length)])[0]
+
+    def _events(self, work: Work) -> Iterator[RequestEvent]:
+        """What the engine would answer, without its thread: one request at a time needs no scheduler."""
+        (_, runner), ids = self._engine(), (work.request_id, work.weights_version)
+        if isinstance(work, Rank):
+            yield Ranked(*ids, tuple(runner.rank(work.canvas)))
+            return
+        if isinstance(work, Generate):
+            yield from (SampleDone(*ids, i, 0) for i, canvas in enumerate(work.canvases) if canvas.is_complete)
+            for stepped in decode_loop.run(
+                runner.step, work.canvases, max_batch=_MAX_BATCH, group=lambda canvas: runner.bucket(canvas.length)
+            ):
+                for index, canvas, reveals in stepped:
+                    yield Revealed(*ids, index, reveals)
+                    if canvas.is_complete:
+                        yield SampleDone(*ids, index, canvas.num_forwards)
+            return
+        from model.scoring import score
+
+        every = score(
+            runner.score, work.chains, max_batch=_MAX_BATCH, group=lambda chain: runner.bucket(chain.canvas.length)
+        )
+        yield from (Scored(*ids, index, term) for index, terms in enumerate(every) for term in terms)
+
+    def _engine(self) -> "tuple[Loaded, Runner]":
+        environment.prepare()
+        import torch
+
+        from service.engine_models import load_models
+
+        if self._loaded is None:
+            if self._device.startswith("cuda") and not torch.cuda.is_available():
+                raise UnveilError(f"device: {self._device} is asked for, and there is no CUDA device", param="device")
+            (self._loaded,) = load_models(
+                [self._source], max_batch=_MAX_BATCH, device=self._device, threads=self._threads
+            )
+        torch.set_num_threads(self._threads)  # another model may have set its own
+        return self._loaded
+
+
+def _request(schema: type[AnyRequest], prompt: Any, fields: Mapping[str, Any]) -> AnyRequest:
+    """Checked as a body is. Raises UnveilError."""
+    for name in fields:
+        if name in _ONLY_OVER_HTTP:
+            raise ServiceError("invalid_request", f"{name} is a field of HTTP requests only", param=name)
+    return validate({name: _as_json(name, value) for name, value in {"prompt": prompt, **fields}.items()}, schema)
+
+
+def _as_json(name: str, value: Any) -> Any:
+    """The value as it comes out of a body. Raises UnveilError for what JSON cannot say."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ServiceError("invalid_request", f"{name} must be a JSON value: {error}", param=name) from None
+    try:
+        return parse_json(text.encode())
+    except ServiceError as error:
+        raise ServiceError("invalid_request", error.message.replace("the body", name), param=name) from None

@@ -1,0 +1,38 @@
+"""What the commands that take a prompt share: arguments as a request has them, and refusals as wrong usage."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from model.tokenizers.base import Domain
+from service.bodies import parse_json
+from service.errors import ServiceError
+from unveil.output import UsageError
+
+
+@contextmanager
+def refused_as_usage() -> Iterator[None]:
+    """Raises UsageError for a request that is refused."""
+    try:
+        yield
+    except ServiceError as error:
+        raise UsageError(str(error)) from None
+
+
+def order_argument(text: str) -> str | list[int]:
+    """`--order` as a request has it: `3,0,1` is a list of positions, whatever else is checked as a policy's name."""
+    parts = [part.strip() for part in text.split(",")]
+    return [int(part) for part in parts] if all(part.isdecimal() and len(part) < 10 for part in parts) else text
+
+
+def prompt_argument(text: str | None, domain: Domain, *, what: str = "prompt") -> Any:
+    """PROMPT as a request has it. Raises UsageError where a table's is not JSON."""
+    if domain != "table":
+        return text or ""
+    if text is None:
+        return {}
+    try:
+        return parse_json(text.encode("utf-8", "surrogateescape"))
+    except ServiceError as error:
+        reason = error.message.removeprefix("the body is not JSON: ").replace("the body", "it")
+        raise UsageError(f'{what}: takes JSON, as in \'{{"age": 39, "income": null}}\': {reason}') from None
