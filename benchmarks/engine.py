@@ -27,12 +27,12 @@ from benchmarks.problems.runs import timing_arguments
 from model.batch import collate
 from model.canvas import Canvas
 from model.denoiser import Stages
+from model.fixed_shapes import FixedShapes, batch_sizes
 from model.manifest import Architecture, OrderSpec
 from model.networks import prepare
 from model.transformer import Transformer
 from service.catalog import Source, find_sources
 from service.engine_models import Runner
-from service.engine_shapes import FixedShapes, batch_sizes
 from service.settings import load_settings
 from unveil.speed import (
     TEMPERATURES,

@@ -20,11 +20,11 @@ import torch
 
 from benchmarks.problems.runs import timing_arguments
 from model.canvas import Canvas, OrderPolicy, SamplingParams
+from model.fixed_shapes import FixedShapes, batch_sizes
 from model.manifest import Architecture, OrderSpec
 from model.networks import prepare
 from model.sampler import step
 from model.transformer import Transformer
-from service.engine_shapes import FixedShapes, batch_sizes
 
 USUAL = {"length": 64, "vocabulary": 100, "canvases": 4}
 SWEEPS: dict[str, tuple[int, ...]] = {

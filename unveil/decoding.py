@@ -13,9 +13,10 @@ import torch
 from model.artifact import load_artifact
 from model.canvas import Canvas, Reveal
 from model.denoiser import Barring
+from model.fixed_shapes import fixed_shapes
 from model.networks import prepare
 from model.sampler import step
-from service.engine_models import fixed_shapes, pick_device
+from service.engine_models import pick_device
 
 _MAX_BATCH = 64
 _LARGEST_WINDOW = 1024
