@@ -3,7 +3,7 @@
 from typing import Any
 
 from model.canvas import Canvas, SamplingParams
-from model.denoiser import Denoiser, Stages
+from model.denoiser import Denoiser, Stages, device_of
 from model.sampler import decode
 from model.seeds import derive_seed
 from model.tokenizers.smiles import SmilesTokenizer
@@ -55,7 +55,7 @@ def make(
             for i, t in enumerate(templates, start)
         ]
         rows = [canvas.tokens for canvas in canvases]
-        for index, canvas, _ in decode(denoise, canvases):
+        for index, canvas, _ in decode(denoise, canvases, device=device_of(denoise)):
             rows[index] = canvas.tokens
             if advance is not None:
                 advance(1)

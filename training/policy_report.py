@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.canvas import Canvas, Reveal, SamplingParams
-from model.denoiser import Denoiser
+from model.denoiser import Denoiser, device_of
 from model.sampler import decode
 from model.seeds import derive_seed
 from model.tokenizers.base import Tokenizer
@@ -131,7 +131,7 @@ def _generate(denoise: Denoiser, L: int, *, order_temperature: float) -> list[tu
         for index in range(num_rows)
     ]
     rows: list[list[Reveal]] = [[] for _ in blank]
-    for decoded in decode(denoise, blank):
+    for decoded in decode(denoise, blank, device=device_of(denoise)):
         rows[decoded.sample] += decoded.reveals
     return [tuple(row) for row in rows]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model.canvas import Canvas, SamplingParams
-from model.denoiser import Denoiser
+from model.denoiser import Denoiser, device_of
 from model.sampler import decode
 from model.seeds import derive_seed
 from training.consistency import GENERATED_ROWS, marginal_gaps
@@ -61,7 +61,7 @@ def generate_rows(denoise: Denoiser, length: int, *, number: int, seed: int, adv
     ]
     rows = torch.zeros(number, length, dtype=torch.int64)
     for start in range(0, number, _DECODED_AT_ONCE):
-        for step in decode(denoise, canvases[start : start + _DECODED_AT_ONCE]):
+        for step in decode(denoise, canvases[start : start + _DECODED_AT_ONCE], device=device_of(denoise)):
             if advance is not None:
                 advance(1)
             if step.canvas.is_complete:

@@ -133,6 +133,15 @@ def test_two_processes_learn_an_order_for_a_frozen_denoiser_as_one_does(tmp_path
     assert "contextual orders are learned in one process or with ddp, not with fsdp" in refused.stderr
 
 
+def test_the_other_processes_stay_while_the_main_one_evaluates(tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = _run([*launcher, "-m", "tests.integration.waiting", str(tmp_path)])
+    assert run.returncode == 0, run.stderr
+    main, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert "evaluated" not in other
+    assert other["left"] >= main["evaluated"]  # one clock for all processes of a machine
+
+
 def test_a_sharded_run_resumes_from_its_shards(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "small.csv")
     overrides = ("optimizer.steps=8", "run.strategy=fsdp", "run.checkpoint_every=4", "run.keep_checkpoints=9")
