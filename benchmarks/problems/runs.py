@@ -57,7 +57,7 @@ def run_all(work: Callable[[Fields], Fields], tasks: Sequence[Fields], *, folder
         for future in as_completed(futures):
             number, task, path = futures[future]
             results[number] = future.result()
-            _write(path, results[number])
+            write_whole(path, results[number])
             print(f"done: {_name(task)}", file=sys.stderr, flush=True)
     return [results[number] for number in range(len(tasks))]
 
@@ -89,7 +89,8 @@ def _name(task: Mapping[str, Any]) -> str:
     return "-".join(str(task[part]) for part in ("problem", "arm", "seed") if part in task)
 
 
-def _write(path: Path, result: Fields) -> None:
+def write_whole(path: Path, result: object) -> None:
+    """As JSON, aside and renamed when whole: a kill leaves no torn result to be found again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_suffix(".writing")
     staging.write_text(json.dumps(result), encoding="utf-8")
