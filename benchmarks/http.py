@@ -32,6 +32,7 @@ from typing import Any
 import torch
 
 from benchmarks.engine import LARGE, QUICK_LARGE, SEED
+from benchmarks.in_process import engine_decode, load_subject
 from benchmarks.problems.http_load import Answer, Body, closed_loop, open_loop, percentiles
 from benchmarks.problems.served import Served, on_core, served
 from model.artifact import save_artifact
@@ -42,7 +43,6 @@ from service.catalog import Source, load_catalog
 from service.planning import plan_generation
 from service.schemas import GenerateRequest
 from service.settings import Settings
-from unveil.speed import engine_decode, load_subject
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 LOCUSTFILE = Path(__file__).resolve().parent / "problems" / "locustfile.py"
