@@ -18,6 +18,7 @@ from torch.distributed.fsdp import fully_shard
 
 from model.transformer import Block
 from training.config import RunConfig
+from training.parent import end_with_parent
 from training.stepper import TrainingError
 
 _LONGEST_EVALUATION = timedelta(days=30)
@@ -27,6 +28,8 @@ def make_fabric(config: RunConfig) -> Fabric:
     """One process, or under `torchrun` as many as it started. Raises TrainingError for what this machine lacks."""
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise TrainingError("run.accelerator: cuda is asked for, and this machine has no CUDA device")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun ends its processes, unless it is killed itself
+        end_with_parent()
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     num_nodes = max(num_processes // int(os.environ.get("LOCAL_WORLD_SIZE", num_processes)), 1)
     if config.strategy == "fsdp" and num_processes == 1:

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from service import environment
+from training.parent import bound
 from unveil import __version__
 from unveil.output import UsageError
 
@@ -359,7 +360,7 @@ def _run_benchmark(name: str, arguments: Sequence[str]) -> int:
     are found there whatever stands in the folder that the command is run in."""
     place = str(Path(__file__).resolve().parents[1])
     paths = [place, *filter(None, [os.environ.get("PYTHONPATH")])]
-    command = [sys.executable, "-P", "-m", f"benchmarks.{name}", *arguments]
+    command = bound([sys.executable, "-P", "-m", f"benchmarks.{name}", *arguments])
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, check=False).returncode
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from training.parent import end_with_parent
+
 Fields = dict[str, Any]
 
 
@@ -52,7 +54,7 @@ def run_all(work: Callable[[Fields], Fields], tasks: Sequence[Fields], *, folder
         else:
             waiting.append((number, task, path))
     os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(max_workers=jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         futures = {pool.submit(work, task): (number, task, path) for number, task, path in waiting}
         for future in as_completed(futures):
             number, task, path = futures[future]
