@@ -52,7 +52,7 @@ def _numbers(value: object) -> Iterator[float]:
 
 @pytest.mark.parametrize("kind", ["global", "contextual"])
 def test_a_table_is_evaluated_on_another_device(kind: OrderKind) -> None:
-    network, reference = (random_transformer(TABLE.tokenizer, kind=k, seed=4) for k in (kind, "uniform"))  # type: ignore[arg-type]
+    network, reference = (random_transformer(TABLE.tokenizer, kind=k, seed=4) for k in (kind, "uniform"))
     _same_there(network, TABLE, limit=8, reference=reference)
 
 
