@@ -1,4 +1,4 @@
-"""Is the engine faster than the published loop, and how near the bare forward? Measured by `unveil/speed.py`.
+"""Is the engine faster than the published loop, and how near the bare forward? Measured by `benchmarks/in_process.py`.
 
     python -m benchmarks.engine [--quick] [--json] [--rounds N] [--requests N] [--models NAME,NAME]
       [--no-large] [--large-only] [--holes N]
@@ -23,18 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from benchmarks.problems.runs import timing_arguments
-from model.batch import collate
-from model.canvas import Canvas
-from model.denoiser import Stages
-from model.manifest import Architecture, OrderSpec
-from model.networks import prepare
-from model.transformer import Transformer
-from service.catalog import Source, find_sources
-from service.engine_models import Runner
-from service.engine_shapes import FixedShapes, batch_sizes
-from service.settings import load_settings
-from unveil.speed import (
+from benchmarks.in_process import (
     TEMPERATURES,
     Subject,
     as_text,
@@ -45,6 +34,17 @@ from unveil.speed import (
     mixed_canvases,
     report,
 )
+from benchmarks.problems.runs import timing_arguments
+from model.batch import collate
+from model.canvas import Canvas
+from model.denoiser import Stages
+from model.fixed_shapes import FixedShapes, batch_sizes
+from model.manifest import Architecture, OrderSpec
+from model.networks import prepare
+from model.transformer import Transformer
+from service.catalog import Source, find_sources
+from service.engine_models import Runner
+from service.settings import load_settings
 
 LARGE = {"length": 128, "vocabulary_sizes": (30_522,), "width": 768, "layers": 12, "heads": 12, "mlp_width": 3072}
 QUICK_LARGE = {**LARGE, "vocabulary_sizes": (500,), "width": 64, "layers": 2, "heads": 4, "mlp_width": 128}

@@ -20,11 +20,12 @@ import torch
 
 from benchmarks.problems.runs import timing_arguments
 from model.canvas import Canvas, OrderPolicy, SamplingParams
+from model.fixed_shapes import FixedShapes, batch_sizes
 from model.manifest import Architecture, OrderSpec
 from model.networks import prepare
 from model.sampler import step
 from model.transformer import Transformer
-from service.engine_shapes import FixedShapes, batch_sizes
+from training.parent import end_with_parent
 
 USUAL = {"length": 64, "vocabulary": 100, "canvases": 4}
 SWEEPS: dict[str, tuple[int, ...]] = {
@@ -47,7 +48,7 @@ def main() -> None:
         for value in values
         for order in ORDERS
     ]
-    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    with multiprocessing.get_context("fork").Pool(1, end_with_parent, maxtasksperchild=1) as pool:
         rows = pool.map(measured, points, chunksize=1)
     if given.json:
         print(json.dumps({"rows": rows, "threads": 1, "torch": torch.__version__}, indent=2))

@@ -32,6 +32,7 @@ from typing import Any
 import torch
 
 from benchmarks.engine import LARGE, QUICK_LARGE, SEED
+from benchmarks.in_process import engine_decode, load_subject
 from benchmarks.problems.http_load import Answer, Body, closed_loop, open_loop, percentiles
 from benchmarks.problems.served import Served, on_core, served
 from model.artifact import save_artifact
@@ -42,7 +43,7 @@ from service.catalog import Source, load_catalog
 from service.planning import plan_generation
 from service.schemas import GenerateRequest
 from service.settings import Settings
-from unveil.speed import engine_decode, load_subject
+from training.parent import bound
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 LOCUSTFILE = Path(__file__).resolve().parent / "problems" / "locustfile.py"
@@ -209,7 +210,7 @@ def locust(server: Served, body: Body, seconds: float, num: int) -> dict[str, An
     rows: list[dict[str, Any]] = []
     given = max(seconds, 1)
     while not rows and given < _MOST_LOCUST_SECONDS:
-        timed = [*command, "-t", f"{given:.0f}s"]
+        timed = bound([*command, "-t", f"{given:.0f}s"])
         rows = json.loads(subprocess.run(timed, env=environment, capture_output=True, text=True, check=True).stdout)
         given *= 2
     if not rows:

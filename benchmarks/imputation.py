@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
+from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval, write_whole
 from benchmarks.problems.tables import SHARE, add_tables, arm, arm_name, description, load, tables_of, trained
 from model.canvas import Canvas, SamplingParams
 from model.denoiser import Barring
@@ -141,7 +141,7 @@ def _net(task: Fields, dataset: Dataset) -> tuple[Network, float]:
     note = work / "arms" / arm_name(spec, dataset) / "seconds.json"
     net = trained(spec, dataset, work=work)
     if not note.exists():
-        note.write_text(json.dumps(time.process_time() - started), encoding="utf-8")
+        write_whole(note, time.process_time() - started)
     return net, json.loads(note.read_text(encoding="utf-8"))
 
 

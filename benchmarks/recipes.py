@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmarks.problems.runs import Fields, timing_arguments
 from training.config import WALKED
+from training.parent import bound
 
 RECIPES = Path("training/recipes")
 # By bundled model, the recipes that it takes one after the other.
@@ -98,7 +99,8 @@ def seconds_a_step(name: str, processes: int, *, steps: int) -> float:
     """Of one run that is stopped once it has taken so many steps."""
     with tempfile.TemporaryDirectory() as work:
         out = Path(work) / "artifact"
-        with subprocess.Popen(command(name, processes, out=out), stdout=subprocess.DEVNULL, stderr=sys.stderr) as run:
+        started = bound(command(name, processes, out=out))
+        with subprocess.Popen(started, stdout=subprocess.DEVNULL, stderr=sys.stderr) as run:
             try:
                 lines = logged(out.with_name("artifact.run") / "log.jsonl", run, what=name, steps=steps)
             finally:

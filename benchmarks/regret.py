@@ -35,8 +35,9 @@ from torch import Tensor
 from benchmarks.frozen.learner import learned_law
 from benchmarks.frozen.problem import Frozen
 from benchmarks.problems.decided import LEARNED, decided_orders, percentile
+from benchmarks.problems.enumeration import token_table
 from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
-from benchmarks.problems.short_rows import Problem, content_of, network_data, read_problem, table_data
+from benchmarks.problems.short_rows import NETWORK, Problem, content_of, network_data, read_problem, table_data
 from model.errors import DataError
 from model.exact import exact_nelbo, order_table
 from model.exact import log_likelihood as exact_log_likelihood
@@ -46,7 +47,6 @@ from model.regret import regret
 from training.batches import marginal_logprobs
 from training.config import Recipe
 from training.data.dataset import Dataset
-from training.enumeration import token_table
 from training.evaluate import log_likelihood
 from training.rows import Estimate, as_rows
 from training.trainer import train
@@ -93,8 +93,9 @@ def list_tasks(scale: Fields, tables: Sequence[Path], *, seed: int, work: Path) 
         {
             "problem": name,
             "seed": seed,
-            "rows": scale["network_rows" if data["kind"] == "network" else "table_rows"],
+            "rows": scale["network_rows" if data["kind"] == NETWORK else "table_rows"],
             "random": scale["random"],
+            "data": data,
             "recipe": make_recipe(name, data, scale["budget"]).model_dump(mode="json"),
             "content": content,
             "runs": f"{work}/runs",
@@ -107,6 +108,8 @@ def make_recipe(name: str, data: Fields, budget: Fields) -> Recipe:
     """What all arms share; the order's settings are those shipped."""
     run = dict.fromkeys(("log_every", "validate_every", "checkpoint_every"), budget["steps"])
     run |= {"precision": "32-true", "accelerator": "cpu", "threads": 1, "validate_rows": 256}
+    if data["kind"] == NETWORK:
+        data = {"kind": "table", "path": "drawn-by-the-benchmark"}  # a recipe must name some
     return Recipe.model_validate({"name": name, "data": data, "model": NET, "optimizer": budget, "run": run})
 
 
@@ -114,7 +117,7 @@ def measure(task: Fields) -> Fields:
     """A problem and a seed: all nets trained and compared. Nets done before a run was killed are not trained again."""
     torch.set_num_threads(1)
     recipe, seed = Recipe.model_validate(task["recipe"]), task["seed"]
-    problem = read_problem(recipe, rows=task["rows"])
+    problem = read_problem(task["data"], rows=task["rows"])
     work = Path(task["runs"]) / f"{recipe.fingerprint()[:12]}-{task['content'][:12]}-{seed}"
     arm = partial(train_arm, recipe, problem.dataset, work=work)
     frozen, best = frozen_regret(arm("reference", kind="uniform", seed=seed + REFERENCE), problem, recipe, seed=seed)

@@ -38,7 +38,7 @@ from torch import Tensor
 
 import training
 from benchmarks.problems.arms import KINDS, arm_of
-from benchmarks.problems.runs import Fields, arguments, run_all
+from benchmarks.problems.runs import Fields, arguments, run_all, write_whole
 from benchmarks.problems.text import Judge, prompt_masks, repeated_share
 from benchmarks.problems.text_report import artifact_as_text, as_text, summary
 from benchmarks.problems.text_rivals import (
@@ -275,7 +275,7 @@ def trained(recipe: Recipe, dataset: Dataset, task: Fields) -> tuple[Network, fl
         if done == total:
             raise SystemExit(f"error: {work}: was killed before its seconds were kept; remove it")
         seconds = (time.process_time() - start) * total / (total - done)
-        kept.write_text(json.dumps(seconds), encoding="utf-8")
+        write_whole(kept, seconds)
     return result.denoiser, float(json.loads(kept.read_text(encoding="utf-8")))
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Prediction(NamedTuple):
@@ -71,6 +71,12 @@ class Whole:
 def in_stages(denoise: "Denoiser | Stages") -> Stages:
     """The same in two stages."""
     return cast(Stages, denoise) if hasattr(denoise, "begin") else Whole(denoise)
+
+
+def device_of(denoise: "Denoiser | Stages") -> torch.device:
+    """Where a network's weights are; of what has none the CPU."""
+    weight = next(denoise.parameters(), None) if isinstance(denoise, nn.Module) else None
+    return torch.device("cpu") if weight is None else weight.device
 
 
 class Barring:

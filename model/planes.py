@@ -82,8 +82,6 @@ class PlaneNetwork(Network):
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read`. A cell's state is the mean of its digits' states, each as likely as it is: an order
         belongs to cells. A processor takes one grid after the other, so that each stops by itself."""
-        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            raise RuntimeError("grids stop when they are certain, which a recording would not")
         size = 1 if tokens.device.type == "cpu" and not torch.is_grad_enabled() else len(tokens)
         parts = [
             self._read(x, unseen)

@@ -73,72 +73,37 @@ def reading_bias(architecture: Architecture, hidden: Tensor, lengths: Tensor, dt
     return padding_bias(lengths, hidden.shape[1], dtype)
 
 
-class Trunk(nn.Module):
-    """Embeddings and blocks, without a head: partly hidden canvases in, a state a position out."""
+class Transformer(Network):
+    """The network of tables and text."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    architecture: Architecture
+
+    def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
         super().__init__()
-        self.architecture = architecture
+        self.architecture, self.order = architecture, order
         D, sizes = architecture.width, torch.tensor(architecture.vocabulary_sizes)
         self.embedding = nn.Embedding(int(sizes.sum()), D)
         self.position = nn.Parameter(torch.zeros(architecture.length, D))
         self.mask = nn.Parameter(torch.zeros(D))
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)  # [L] or [1]
         self.blocks = nn.ModuleList(Block(architecture) for _ in range(architecture.layers))
+        self.token_head = TokenHead(architecture)
+        self.order_head = make_order_head(architecture, order)
+        self._initialise()
 
     def embed(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """[B, L] ids and bools -> [B, L, D], before positions: the mask's embedding stands for what is hidden."""
         return torch.where(hidden[..., None], self.mask, self.embedding(tokens + self.get_buffer("offsets")))
-
-    def trunk(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """[B, L] ids and bools -> [B, L, D] states. Padding is never attended to, so its content cannot matter."""
-        x, bias = self._begin(tokens, hidden, lengths)
-        for _ in range(self.architecture.loops):
-            x = self._loop(x, bias)
-        return x
-
-    def _begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the first block is given, and each row's bias."""
-        x = self.embed(tokens, hidden) + self.position[: tokens.shape[1]]  # [B, L, D]
-        return x, reading_bias(self.architecture, hidden, lengths, x.dtype)
-
-    def _loop(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        for block in self.blocks:
-            x = block(x, bias)
-        return x
-
-    def initialise(self) -> None:
-        """To be called last by whoever adds the heads: residual branches start small, so that depth does not scale the
-        first activations."""
-        self.apply(initialise)
-        for parameter in (self.position, self.mask):
-            nn.init.normal_(parameter, std=0.02)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            for layer in (block.attention.out, block.mlp[2]):
-                assert isinstance(layer, nn.Linear)
-                nn.init.normal_(layer.weight, std=0.02 * (2 * self.architecture.layers) ** -0.5)
-
-
-class Transformer(Trunk, Network):
-    """The network of tables and text."""
-
-    architecture: Architecture
-
-    def __init__(self, architecture: Architecture, order: OrderSpec) -> None:
-        super().__init__(architecture)
-        self.order = order
-        self.token_head = TokenHead(architecture)
-        self.order_head = make_order_head(architecture, order)
-        self.initialise()
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""
         return self._predict(self.read(tokens, hidden, lengths))
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
-        """See `Network.read`."""
-        x = self.trunk(tokens, hidden, lengths)
+        """See `Network.read`. Padding is never attended to, so its content cannot matter."""
+        x, bias = self._begin(tokens, hidden, lengths)
+        for _ in range(self.architecture.loops):
+            x = self._loop(x, bias)
         return Reading(x, self._logits(x), tokens, hidden, lengths)
 
     def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, backward_loops: int | None = None) -> Depths:
@@ -165,3 +130,24 @@ class Transformer(Trunk, Network):
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]
+
+    def _begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the first block is given, and each row's bias."""
+        x = self.embed(tokens, hidden) + self.position[: tokens.shape[1]]  # [B, L, D]
+        return x, reading_bias(self.architecture, hidden, lengths, x.dtype)
+
+    def _loop(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        for block in self.blocks:
+            x = block(x, bias)
+        return x
+
+    def _initialise(self) -> None:
+        """Residual branches start small, so that depth does not scale the first activations."""
+        self.apply(initialise)
+        for parameter in (self.position, self.mask):
+            nn.init.normal_(parameter, std=0.02)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            for layer in (block.attention.out, block.mlp[2]):
+                assert isinstance(layer, nn.Linear)
+                nn.init.normal_(layer.weight, std=0.02 * (2 * self.architecture.layers) ** -0.5)

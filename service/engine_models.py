@@ -1,36 +1,18 @@
 """Models in memory, warm and checked: what the worker steps with."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from model.artifact import load_artifact
 from model.canvas import Canvas
 from model.chain import Chain
-from model.denoiser import Denoiser, Stages, in_stages
-from model.manifest import Architecture, ImportedArchitecture
+from model.fixed_shapes import CPU_ROWS, FixedShapes, fixed_shapes
 from model.networks import prepare
 from model.sampler import StepResult, order_probabilities, step
 from model.scoring import ScoreResult, score_step
 from service.catalog import Source
-from service.engine_shapes import (
-    FixedShapes,
-    Inputs,
-    agreeing_sizes,
-    batch_sizes,
-    bits,
-    length_buckets,
-    random_inputs,
-)
-from service.engine_trace import Traced
 from service.messages import Loaded
-
-# On a CPU a forward over more positions gains nothing, and costs in warm-up: larger batches run in parts. Nor do
-# several rows where a network computes them one by one: they are taken a few at a time, so that a step is short.
-_CPU_POSITIONS, _CPU_ROWS, _RECORDED_POSITIONS = 2048, 4, 1024
-_FINISHED_POSITIONS, _FINISHED_CELLS = 1024, 8_000_000
 
 
 class Runner:
@@ -73,72 +55,11 @@ def load_models(
     for source in sources:
         artifact = load_artifact(source.folder)
         stages = prepare(artifact.denoiser.to(place))
-        most = _CPU_ROWS if artifact.denoiser.is_one_by_one and place.type == "cpu" else max_batch
+        most = CPU_ROWS if artifact.denoiser.is_one_by_one and place.type == "cpu" else max_batch
         denoiser, is_deterministic = fixed_shapes(stages, artifact.manifest.architecture, min(most, max_batch), place)
         version = artifact.manifest.weights_sha256
         loaded = Loaded(source.name, version, str(place), is_deterministic)
         yield loaded, Runner(denoiser, weights_version=version, device=place)
-
-
-def fixed_shapes(
-    network: Denoiser | Stages,
-    architecture: Architecture | ImportedArchitecture,
-    max_batch: int,
-    device: torch.device,
-) -> tuple[FixedShapes, bool]:
-    """Runs every shape, which is the warm-up, and keeps those that agree; False where nothing does."""
-    stages = Traced(in_stages(network))
-    buckets = length_buckets(architecture.length, is_padded=architecture.is_padded)
-    sizes: dict[int, tuple[int, ...]] = {}
-    is_deterministic = True
-    for shortest, bucket in zip((0, *buckets), buckets, strict=False):
-        lowest = shortest + 1 if architecture.is_padded else bucket
-        largest = max_batch if device.type != "cpu" else min(max_batch, max(_CPU_POSITIONS // bucket, _CPU_ROWS))
-        inputs = random_inputs(
-            largest, bucket, shortest=lowest, vocabulary_sizes=architecture.vocabulary_sizes, seed=bucket
-        )
-        inputs = Inputs(*(x.to(device) for x in inputs))
-        if device.type == "cpu":
-            _record(batch_sizes(largest), bucket, partial(_record_begin, stages, inputs))
-        agreeing = agreeing_sizes(partial(_begin_bits, stages, inputs), largest, batch_sizes(largest))
-        is_deterministic &= bool(agreeing)
-        sizes[bucket] = agreeing or batch_sizes(largest)
-    finish_sizes, agree = _finish_sizes(stages, inputs, max_batch, max(architecture.vocabulary_sizes))
-    return FixedShapes(stages, sizes=sizes, finish_sizes=finish_sizes), is_deterministic and agree
-
-
-def _record_begin(stages: Traced, inputs: Inputs, index: Tensor) -> bool:
-    return stages.record_begin(*inputs.rows(index))
-
-
-def _begin_bits(stages: Traced, inputs: Inputs, index: Tensor) -> Tensor:
-    return bits(stages.begin(*inputs.rows(index.to(inputs.tokens.device))))
-
-
-@torch.inference_mode()
-def _finish_sizes(stages: Traced, inputs: Inputs, max_batch: int, V: int) -> tuple[tuple[int, ...], bool]:
-    """The numbers of positions whose tokens are computed at once, checked on states of the longest canvases."""
-    (B, L), device = inputs.tokens.shape, inputs.tokens.device
-    largest = max(min(max_batch * L, _FINISHED_POSITIONS, _FINISHED_CELLS // V), _CPU_ROWS)
-    states = torch.cat(
-        [stages.begin(*inputs.rows(index)).states for index in torch.arange(B, device=device).chunk(-(-B // 4))]
-    )
-    places = torch.randperm(max(largest, B * L), generator=torch.Generator().manual_seed(L))[:largest] % (B * L)
-    positions = (places % L).to(device)
-    found = states.flatten(0, 1)[places.to(device)]  # [largest, S]
-    if device.type == "cpu":
-        _record(batch_sizes(largest), 1, lambda index: stages.record_finish(found[index], positions[index]))
-    agreeing = agreeing_sizes(
-        lambda index: stages.finish(found[index], positions[index]), largest, batch_sizes(largest)
-    )
-    return agreeing or batch_sizes(largest), bool(agreeing)
-
-
-def _record(sizes: Sequence[int], length: int, record: Callable[[Tensor], bool]) -> None:
-    """Small sizes, or those before the first that cannot be recorded. In large ones the arithmetic takes the time."""
-    for size in sizes:
-        if size * length > _RECORDED_POSITIONS or not record(torch.arange(size)):
-            return
 
 
 def pick_device(device: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.critic import Trials
 from model.orders import gumbel_noise
 from model.prefixes import PrefixDraws, prefix_draws
 from training.config import OptimizerConfig, OrderConfig, Recipe
@@ -115,10 +116,18 @@ def _changed(batch: Rows, symmetries: Symmetries, generator: np.random.Generator
     return Rows(torch.from_numpy(x), batch.lengths, torch.from_numpy(clues))
 
 
-def simulated_noise(length: int, recipe: Recipe, *, step: int) -> Tensor:
-    """Gumbel noise of the orders that a step tries on the critic: [M, L] float64, the longer the fewer."""
-    num_orders = min(max(_MOST_PREFIXES // length, 4), _MOST_ORDERS)
-    return gumbel_noise((num_orders, length), step_generator(recipe.seed, _ORDER_STREAM + step))
+def trials_over(rows: Rows, recipe: Recipe, *, step: int) -> Trials | None:
+    """Orders for a critic to try the law on, the longer the fewer; None without a critic.
+
+    They are over rows of the global batch as they are without a prompt, so that every process tries the same.
+    """
+    if not recipe.order.has_critic:
+        return None
+    L = rows.x.shape[1]
+    num_orders = min(max(_MOST_PREFIXES // L, 4), _MOST_ORDERS)
+    noise = gumbel_noise((num_orders, L), step_generator(recipe.seed, _ORDER_STREAM + step))  # [M, L]
+    tried = rows.at(torch.arange(num_orders) % len(rows))
+    return Trials(noise, tried.given & ~tried.padding, tried.padding)
 
 
 def marginal_logprobs(rows: Rows, vocabulary_sizes: tuple[int, ...]) -> Tensor:

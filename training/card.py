@@ -96,8 +96,7 @@ def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
     if "fidelity" in figures:
         lines += ["", f"How like the {figures['fidelity']['test_rows']:,} test rows are the generated ones?", ""]
         lines += [*_table(FIDELITY_HEADER, fidelity_rows(figures)), "", FIDELITY_NOTE]
-    if agreement := list(consistency_lines(figures)):
-        lines += ["", "How far do its probabilities depend on the order?", "", *agreement]
+    lines += ["", "How far do its probabilities depend on the order?", "", *consistency_lines(figures)]
     if "privacy" in figures:
         lines += ["", "Does it repeat its training rows?", "", *_table(PRIVACY_HEADER, privacy_rows(figures))]
         lines += ["", *privacy_notes(figures)]

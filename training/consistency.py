@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.denoiser import Denoiser
+from model.denoiser import Denoiser, device_of
 from model.tokenizers.table import TableTokenizer
 from training.data.dataset import Dataset
 from training.evaluate import Advance, marginal_nats
@@ -71,8 +71,9 @@ def marginal_gaps(denoise: Denoiser, generated: Tensor, dataset: Dataset, *, see
     tokenizer = dataset.tokenizer
     assert isinstance(tokenizer, TableTokenizer)
     N, L = generated.shape
-    hidden = torch.ones(1, L, dtype=torch.bool)
-    logits = denoise(torch.zeros(1, L, dtype=torch.int64), hidden, torch.tensor([L])).token_logits[0].double()
+    blank = torch.zeros(1, L, dtype=torch.int64, device=device_of(denoise))
+    hidden = torch.ones_like(blank, dtype=torch.bool)
+    logits = denoise(blank, hidden, hidden.sum(1)).token_logits[0].double().cpu()
     generator = torch.Generator().manual_seed(seed)
     found, expected, largest = 0.0, 0.0, (-1.0, 0, 0, 0.0, 0.0, 0.0)
     for column, size in enumerate(tokenizer.vocabulary_sizes):

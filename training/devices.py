@@ -2,6 +2,9 @@
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Literal
 
 import torch
@@ -16,12 +19,17 @@ from torch.distributed.fsdp import fully_shard
 from model.errors import UnveilError
 from model.transformer import Block
 from training.config import RunConfig
+from training.parent import end_with_parent
+
+_LONGEST_EVALUATION = timedelta(days=30)
 
 
 def make_fabric(config: RunConfig) -> Fabric:
     """One process, or under `torchrun` as many as it started. Raises UnveilError for what this machine lacks."""
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise UnveilError("run.accelerator: cuda is asked for, and this machine has no CUDA device")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun ends its processes, unless it is killed itself
+        end_with_parent()
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     num_nodes = max(num_processes // int(os.environ.get("LOCAL_WORLD_SIZE", num_processes)), 1)
     if config.strategy == "fsdp" and num_processes == 1:
@@ -50,6 +58,24 @@ def pick_precision(config: RunConfig) -> Literal["32-true", "bf16-mixed"]:
 def _cpu_has_bf16() -> bool:
     found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@contextmanager
+def others_waiting() -> Iterator[None]:
+    """What one process does in here is waited for by all that come to the end of it: a collective. No work is shared:
+    the noise of a figure goes by the number of its row, so that figures do not depend on how many processes there are.
+
+    Waiting is Gloo's, whatever trains: it holds no device, it ends at once when a process dies, and its time is not
+    that of the collectives in training, where minutes mean that something hangs.
+    """
+    if not torch.distributed.is_initialized():
+        yield
+        return
+    waiting = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_EVALUATION)
+    try:
+        yield
+    finally:
+        torch.distributed.barrier(group=waiting)
 
 
 def end_process_group() -> None:

@@ -194,7 +194,7 @@ def policy_walk(
 @torch.inference_mode()
 def imputation_accuracy(denoise: Denoiser, rows: Rows) -> Tensor:
     """Share of rows whose likeliest id is right when one position alone is hidden: [L] float64."""
-    hits = torch.zeros(rows.x.shape[1], dtype=torch.float64)
+    hits = torch.zeros(rows.x.shape[1], dtype=torch.float64, device=rows.x.device)
     for batch, _ in rows.batches():
         for position in range(rows.x.shape[1]):
             hidden = torch.zeros_like(batch.padding)

@@ -1,7 +1,4 @@
-"""Figures in words: the rows of the tables that `unveil evaluate` prints and the model card holds. Knows no network.
-
-Every name is looked for and none is required, so figures of older artifacts show too.
-"""
+"""Figures in words: the rows of the tables that `unveil evaluate` prints and the model card holds. Knows no network."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -70,7 +67,7 @@ def bits_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str,
 
 def pair_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str, str, str]]:
     """Label, the model's cost, the reference's and their paired difference: what `--reference` adds."""
-    pairs = figures.get("reference", {}).get("pairs", {})
+    pairs = figures["reference"]["pairs"]
     for name, label in PAIRS.items():
         if name in pairs:
             model, other = (estimate(pairs[name][side], digits=digits) for side in ("model", "reference"))
@@ -92,9 +89,9 @@ def molecule_lines(figures: Mapping[str, Any], *, digits: int) -> list[str]:
 
 
 def solved_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str]]:
-    """Label and share of puzzles solved along each order; nothing for models that solve none."""
+    """Label and share of puzzles solved along each order that was tried."""
     for name, label in ORDERS.items():
-        if name in figures.get("solved", {}):
+        if name in figures["solved"]:
             yield label, estimate(figures["solved"][name], digits=digits)
 
 
@@ -126,13 +123,13 @@ def privacy_notes(figures: Mapping[str, Any]) -> list[str]:
 
 
 def consistency_lines(figures: Mapping[str, Any]) -> Iterator[str]:
-    """How far probabilities depend on the order; nothing for figures that do not have it."""
-    if (found := figures.get("consistency")) is not None:
-        yield (
-            f"log p of a random part of a row ({found['positions']:.1f} positions on average, the rest hidden) has a "
-            f"standard deviation of {estimate(found['spread'], digits=3)} nats over {found['orders']} random orders, "
-            f"beside {found['nats']:.2f} nats of cost ({found['rows']:,} rows). Conditionals that agree have 0."
-        )
+    """How far probabilities depend on the order; of tables their marginals, too."""
+    found = figures["consistency"]
+    yield (
+        f"log p of a random part of a row ({found['positions']:.1f} positions on average, the rest hidden) has a "
+        f"standard deviation of {estimate(found['spread'], digits=3)} nats over {found['orders']} random orders, "
+        f"beside {found['nats']:.2f} nats of cost ({found['rows']:,} rows). Conditionals that agree have 0."
+    )
     if (found := figures.get("marginals")) is not None:
         worst = found["largest"]
         yield (
@@ -146,7 +143,7 @@ def consistency_lines(figures: Mapping[str, Any]) -> Iterator[str]:
 def notes(figures: Mapping[str, Any], *, digits: int) -> list[str]:
     """Sentences that go with the table: what is exact, what was chosen where, what is left out, random prompts."""
     said = ["The exact log-likelihood is that of the one order named; of the learned law, its likeliest order."]
-    if figures.get("order_kind") == "contextual":
+    if figures["order_kind"] == "contextual":
         said.append(
             "The learned order may depend on what is revealed: each row has its own, and the mean order is one for all."
             if "solved" not in figures
@@ -158,7 +155,7 @@ def notes(figures: Mapping[str, Any], *, digits: int) -> list[str]:
         said.append(f"A row has {figures['characters']:.1f} characters on average.")
     if (reason := figures.get("left_out", {}).get("best_and_worst")) is not None:
         said.append(f"Best and worst order are left out: {reason}.")
-    if (conditional := figures.get("conditional")) is not None:
+    if (conditional := figures.get("conditional")) is not None:  # grids have clues instead
         said.append(
             f"With a random part of the row known: {estimate(conditional, digits=digits)} nats a hidden position."
         )

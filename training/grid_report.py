@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.canvas import Canvas, SamplingParams
+from model.denoiser import device_of
 from model.network import Network
 from model.sampler import decode
 from model.tokenizers.base import Tokenizer
@@ -52,7 +53,7 @@ def example_order(network: Network, tokenizer: Tokenizer) -> list[tuple[int, str
     template = tokenizer.encode(tokenizer.example_prompt())
     params = SamplingParams(order_temperature=0.0, temperature=0.0)
     canvas = Canvas.start(template.tokens, template.hidden, seed=0, params=params)
-    ((_, reveals),) = decode(network, [canvas])
+    ((_, reveals),) = decode(network, [canvas], device=device_of(network))
     return [(reveal.position, tokenizer.token(reveal.position, reveal.token_id)) for reveal in reveals]
 
 

@@ -1,6 +1,7 @@
 """What a run says of itself: a JSON-lines log, TensorBoard events and a progress bar. Knows no network."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -84,6 +85,7 @@ class Journal:
 
 
 def _drop_after(path: Path, step: int) -> None:
+    """Written aside and renamed when whole: a kill in between leaves the log as it was."""
     if not path.exists():
         return
     kept = []
@@ -93,4 +95,9 @@ def _drop_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue  # a line cut short by a kill
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in kept)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

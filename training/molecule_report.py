@@ -3,7 +3,7 @@
 from typing import Any
 
 from model.canvas import Canvas, SamplingParams
-from model.denoiser import Denoiser, Stages
+from model.denoiser import Denoiser, Stages, device_of
 from model.sampler import decode
 from model.seeds import derive_seed
 from model.tokenizers.smiles import SmilesTokenizer
@@ -51,5 +51,6 @@ def make(
         Canvas.start(t.tokens, t.hidden, seed=derive_seed(seed, 0, i), params=params)
         for i, t in enumerate(map(tokenizer.encode, prompts))
     )
-    rows = (canvas.tokens for canvas, _ in decode(denoise, canvases, max_batch=_BATCH, on_step=advance))
+    decoded = decode(denoise, canvases, max_batch=_BATCH, on_step=advance, device=device_of(denoise))
+    rows = (canvas.tokens for canvas, _ in decoded)
     return ["".join(str(tokenizer.value(p, i, 0.5)) for p, i in enumerate(row)) for row in rows]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.canvas import Canvas, Reveal, SamplingParams
-from model.denoiser import Denoiser
+from model.denoiser import Denoiser, device_of
 from model.sampler import decode
 from model.seeds import derive_seed
 from model.tokenizers.base import Tokenizer
@@ -130,7 +130,7 @@ def _generate(denoise: Denoiser, L: int, *, order_temperature: float) -> list[tu
         Canvas.start((0,) * L, (True,) * L, seed=derive_seed(SEED, 0, index), params=params)
         for index in range(num_rows)
     ]
-    return [decoded.reveals for decoded in decode(denoise, blank)]
+    return [decoded.reveals for decoded in decode(denoise, blank, device=device_of(denoise))]
 
 
 def _steps(rows: Sequence[Sequence[Reveal]]) -> Tensor:

@@ -47,7 +47,7 @@ def describe_order(denoiser: Network, tokenizer: Tokenizer, *, name: str) -> Ord
             policy_report.as_json(order, tokenizer),
             heat_map(order, policy_report.example_words(order, tokenizer), title=title),
         )
-    log_w = denoiser.order_head.global_log_w().detach()
+    log_w = denoiser.order_head.global_log_w().detach().cpu()
     names = [tokenizer.name(position) for position in range(len(log_w))]
     return OrderAccount(
         order_report.in_words(kind, log_w, names),
@@ -70,16 +70,20 @@ def recipe_as_run(recipe: Recipe, denoiser: Network) -> dict[str, Any]:
 def publish(
     trained: Trained, recipe: Recipe, dataset: Dataset, *, out: Path, recipe_text: str, advance: Advance | None = None
 ) -> Manifest:
-    """Evaluates on the test split and writes the artifact to `out`. Raises ArtifactError if it cannot stand there."""
-    figures = evaluate_model(trained.denoiser, dataset, limit=recipe.run.evaluate_rows, advance=advance)
+    """Evaluates on the test split, on the device that trained, and writes the artifact to `out`.
+
+    Raises ArtifactError if it cannot stand there.
+    """
+    denoiser = trained.denoiser.to(trained.device)
+    figures = evaluate_model(denoiser, dataset, limit=recipe.run.evaluate_rows, advance=advance)
     training = {
         **trained.summary,
         "seed": recipe.seed,
-        "recipe": recipe_as_run(recipe, trained.denoiser),
+        "recipe": recipe_as_run(recipe, denoiser),
         "data": pydantic_core.to_jsonable_python(dict(dataset.summary)),
         "data_sha256": dataset.fingerprint,
     }
-    return _write(out, trained.denoiser, dataset.tokenizer, recipe, recipe_text, training, figures)
+    return _write(out, denoiser, dataset.tokenizer, recipe, recipe_text, training, figures)
 
 
 def update_card(folder: Path, artifact: Artifact, *, recipe: Recipe, recipe_text: str, figures: Figures) -> Manifest:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.denoiser import Denoiser
+from model.denoiser import Denoiser, device_of
 from model.manifest import OrderKind
 from model.network import Network
 from model.tokenizers.text import TextTokenizer
@@ -83,12 +83,14 @@ def evaluate_model(
 ) -> Figures:
     """All figures of `limit` evenly spaced rows of a split, as JSON: nats a row, each with its standard error.
 
+    Computed on the device of the denoiser, on which `reference` must be, too.
+
     `reference` is a network of the same data, trained under uniform orders; it is scored on the same rows, and what the
     model costs less or more is paired, row by row.
     """
     if dataset.tokenizer.domain == "grid":
         assert reference is None, "grids have no such figures"
-        return _evaluate_grids(denoiser, _rows(dataset, split, limit), split, advance)
+        return _evaluate_grids(denoiser, _rows(dataset, split, limit).to(device_of(denoiser)), split, advance)
     scorer = _scorer(denoiser, dataset, split, limit, advance)
     law, rows = Law(denoiser), scorer.rows
     learned = law.nelbo(denoiser, rows, seed=EVALUATION_SEED, advance=advance)
@@ -199,7 +201,9 @@ def _left_out(rows: Rows) -> dict[str, str]:
 
 
 def _scorer(denoiser: Network, dataset: Dataset, split: str, limit: int | None, advance: Advance | None) -> _Scorer:
-    return _Scorer(denoiser, _rows(dataset, split, limit), _rows(dataset, "validation", None), advance)
+    rows, validation = _rows(dataset, split, limit), _rows(dataset, "validation", None)
+    device = device_of(denoiser)
+    return _Scorer(denoiser, rows.to(device), validation.to(device), advance)
 
 
 def _rows(dataset: Dataset, split: str, limit: int | None) -> Rows:
@@ -225,12 +229,12 @@ def _of_domain(denoise: Denoiser, dataset: Dataset, rows: Rows, limit: int | Non
 def mean_characters(tokenizer: TextTokenizer, rows: Rows) -> float:
     """Of a row, padding left out."""
     sizes = torch.tensor([len(tokenizer.token(0, i)) for i in range(tokenizer.vocabulary_sizes[0])])
-    return float(sizes[rows.x].masked_fill(rows.padding, 0).sum(1).double().mean())
+    return float(sizes.to(rows.x.device)[rows.x].masked_fill(rows.padding, 0).sum(1).double().mean())
 
 
 def _imputation(denoise: Denoiser, dataset: Dataset, rows: Rows) -> Figures:
     accuracy = imputation_accuracy(denoise, rows).tolist()
     commonest = [int(np.bincount(column).argmax()) for column in dataset.train.T]
-    by_mode = (rows.x == torch.tensor(commonest)).double().mean(0).tolist()
+    by_mode = (rows.x == torch.tensor(commonest, device=rows.x.device)).double().mean(0).tolist()
     columns = zip(dataset.names, accuracy, by_mode, strict=True)
     return {"imputation": {name: {"accuracy": a, "commonest_level": m} for name, a, m in columns}}

@@ -126,8 +126,9 @@ def known_sets(rows: Rows, *, seed: int) -> Tensor:
     neither padding nor clues."""
     generator = torch.Generator().manual_seed(seed)
     n = (~rows.given).sum(-1)
-    sizes = (torch.rand(len(rows), generator=generator, dtype=torch.float64) * n).long().clamp(max=n.max())
-    scores = torch.rand(rows.x.shape, generator=generator).masked_fill(rows.given, 2.0)
+    drawn = torch.rand(len(rows), generator=generator, dtype=torch.float64).to(n.device)
+    sizes = (drawn * n).long().clamp(max=n.max())
+    scores = torch.rand(rows.x.shape, generator=generator).to(n.device).masked_fill(rows.given, 2.0)
     return scores.argsort(-1).argsort(-1) < sizes[:, None]
 
 

@@ -13,12 +13,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from model.critic import CriticLoss, Trials
+from model.critic import CriticLoss
 from model.errors import UnveilError
 from model.objective import Loss, even_loss, order_form, teacher_forced
 from model.prefixes import Prefixes
 from training.arm import StepLosses, TrainingModule, full_tensor
-from training.batches import Batch, draw_batch, simulated_noise
+from training.batches import Batch, draw_batch, trials_over
 from training.config import Recipe
 from training.data.dataset import Symmetries
 from training.rows import Rows
@@ -161,16 +161,6 @@ class Stepper:
         for group in self._optimizer.param_groups:
             is_resting = group["name"] == "order" and progress < order.rests_until
             group["lr"] = 0.0 if is_resting else group["peak"] * warm * cosine
-
-
-def trials_over(rows: Rows, recipe: Recipe, *, step: int) -> Trials | None:
-    """Orders for a critic to try the law on, over rows of the global batch as they are without a prompt, so that every
-    process tries the same; None without a critic."""
-    if not recipe.order.has_critic:
-        return None
-    noise = simulated_noise(rows.x.shape[1], recipe, step=step)
-    tried = rows.at(torch.arange(len(noise)) % len(rows))
-    return Trials(noise, tried.given & ~tried.padding, tried.padding)
 
 
 def _with_critic(loss: Loss, learned: CriticLoss) -> Loss:

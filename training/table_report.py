@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model.canvas import Canvas, SamplingParams
-from model.denoiser import Denoiser
+from model.denoiser import Denoiser, device_of
 from model.sampler import decode
 from model.seeds import derive_seed
 from training.consistency import GENERATED_ROWS, marginal_gaps
@@ -59,5 +59,5 @@ def generate_rows(denoise: Denoiser, length: int, *, number: int, seed: int, adv
         Canvas.start((0,) * length, (True,) * length, seed=derive_seed(seed, 0, i), params=SamplingParams())
         for i in range(number)
     )
-    decoded = decode(denoise, canvases, max_batch=_DECODED_AT_ONCE, on_step=advance)
+    decoded = decode(denoise, canvases, max_batch=_DECODED_AT_ONCE, on_step=advance, device=device_of(denoise))
     return torch.tensor([canvas.tokens for canvas, _ in decoded])

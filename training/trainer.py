@@ -7,7 +7,7 @@ for bit on one CPU thread count, and two processes see the loss that one would s
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,7 @@ from training.branches import CostToGoStepper
 from training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from training.config import Recipe
 from training.data.dataset import Dataset
-from training.devices import end_process_group, make_fabric, pick_precision
+from training.devices import end_process_group, make_fabric, others_waiting, pick_precision
 from training.foresight import ForesightStepper
 from training.journal import Journal
 from training.rivals import GAP, LAST_GAP, LAW, candidate_orders, compare, order_log_w
@@ -43,22 +43,32 @@ _STEPPERS: Mapping[str | None, type[Stepper]] = {"foresight": ForesightStepper, 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gives: the averaged network on the CPU, and how it was come by. Only on the main process."""
+    """What training gives: the averaged network on the CPU, how it was come by, and the device that trained it. Only on
+    the main process."""
 
     denoiser: Network
     summary: Mapping[str, Any]
+    device: torch.device
 
 
-def train(recipe: Recipe, dataset: Dataset, *, work: Path) -> Trained | None:
+def train(
+    recipe: Recipe, dataset: Dataset, *, work: Path, then: Callable[[Trained], None] | None = None
+) -> Trained | None:
     """Trains to the recipe's last step, from the newest checkpoint in `work` if there is one.
 
-    None off the main process. Raises UnveilError.
+    None off the main process. `then` is for what takes long and needs the device, as the evaluation: the main process
+    calls it with the result while the others wait for it. Raises UnveilError, and what `then` does.
     """
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     fabric = make_fabric(recipe.run)
     try:
-        return _trained(fabric, recipe, dataset, work)
+        trained = _trained(fabric, recipe, dataset, work)
+        if then is not None:
+            with others_waiting():
+                if trained is not None:
+                    then(trained)
+        return trained
     finally:
         end_process_group()
 
@@ -205,7 +215,7 @@ class Run:
         if self.start is not None:
             before = self.start.manifest
             summary["start"] = {"weights_sha256": before.weights_sha256, "training": before.training}
-        return Trained(denoiser.eval(), summary)
+        return Trained(denoiser.eval(), summary, self.fabric.device)
 
     def _train_figures(self, taken: Mapping[str, Tensor]) -> dict[str, float]:
         step, then = self._last_log

@@ -4,7 +4,10 @@ Exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
 import json
+import os
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -12,8 +15,9 @@ import typer
 
 from model.errors import UnveilError
 from service import environment
+from training.parent import bound
 from unveil import __version__
-from unveil.output import UsageError, print_json
+from unveil.output import UsageError
 
 app = typer.Typer(
     name="unveil",
@@ -306,19 +310,10 @@ def bench(
     as_json: JsonFlag = False,
 ) -> None:
     """The speed of this machine on artifacts: the engine against the published reference loop, in process, on a CPU."""
-    from service.catalog import find_sources
-    from service.settings import load_settings
-    from unveil import speed
-
-    settings = load_settings({"artifacts": tuple(artifacts) if artifacts else None})
-    rows = []
-    for source in find_sources(settings.artifacts, checkpoints=settings.checkpoints):
-        subject = speed.load_subject(source, max_batch=max_batch, threads=threads)
-        rows += [speed.compare(subject, rule=rule, rounds=rounds, num=requests) for rule in speed.TEMPERATURES]
-    if as_json:
-        print_json(speed.report(rows))
-        return
-    print(speed.as_text(rows))
+    numbers = {"--requests": requests, "--rounds": rounds, "--max-batch": max_batch, "--threads": threads}
+    options = [part for name, value in numbers.items() for part in (name, str(value))]
+    code = _run_benchmark("in_process", [*options, *(["--json"] if as_json else []), "--", *(artifacts or [])])
+    raise typer.Exit(code if code >= 0 else 1)  # below zero: a signal ended it
 
 
 @app.command()
@@ -361,6 +356,15 @@ def main() -> None:
             raise
         # a full disk, a folder that is not there
         _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror, code=1)
+
+
+def _run_benchmark(name: str, arguments: Sequence[str]) -> int:
+    """The exit code of a script of the benchmarks, which no product code imports. They stand beside this package, and
+    are found there whatever stands in the folder that the command is run in."""
+    place = str(Path(__file__).resolve().parents[1])
+    paths = [place, *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = bound([sys.executable, "-P", "-m", f"benchmarks.{name}", *arguments])
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, check=False).returncode
 
 
 def _check_delimiter(sign: str) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from model.artifact import Artifact, check_replaceable, load_artifact
 from model.errors import ArtifactError, DataError
 from model.manifest import CARD, CONFIG
+from service.engine_models import pick_device
 from training.config import (
     NO_OPTIONS,
     Recipe,
@@ -53,6 +54,7 @@ from training.figures import (
 from training.publish import publish, recipe_as_run, update_card
 from training.report import evaluate_model, num_row_forwards
 from training.schema import describe_data
+from training.trainer import Trained
 from training.trainer import train as run_training
 from unveil.api import load
 from unveil.output import print_json
@@ -97,20 +99,16 @@ def train(given: Given) -> None:
         return
     if is_main:
         stderr.print(describe_data(dataset), soft_wrap=True)
-    trained = run_training(loaded, dataset, work=folder.absolute().with_name(folder.absolute().name + ".run"))
-    if trained is None:
-        return
-    total = num_row_forwards(dataset, split="test", limit=loaded.run.evaluate_rows, kind=loaded.order.kind)
-    with Bar("evaluating on the test split", total) as advance:
-        publish(
-            trained,
-            loaded,
-            dataset,
-            out=folder,
-            recipe_text=_recipe_text(recipe_as_run(loaded, trained.denoiser)),
-            advance=advance,
-        )
-    stderr.print(f"wrote {folder}; serve it with: unveil serve {folder}", soft_wrap=True)
+
+    def finish(trained: Trained) -> None:
+        total = num_row_forwards(dataset, split="test", limit=loaded.run.evaluate_rows, kind=loaded.order.kind)
+        text = _recipe_text(recipe_as_run(loaded, trained.denoiser))
+        with Bar("evaluating on the test split", total) as advance:
+            publish(trained, loaded, dataset, out=folder, recipe_text=text, advance=advance)
+
+    work = folder.absolute().with_name(folder.absolute().name + ".run")
+    if run_training(loaded, dataset, work=work, then=finish) is not None:
+        stderr.print(f"wrote {folder}; serve it with: unveil serve {folder}", soft_wrap=True)
 
 
 def evaluate(
@@ -133,6 +131,9 @@ def evaluate(
     if reference is not None and loaded.manifest.domain == "grid":
         raise RecipeError("--reference: not for grids; benchmarks/sudoku.py compares orders and nets on puzzles")
     dataset = _dataset_of(artifact, loaded, table)
+    device = pick_device("auto")
+    for network in (loaded.denoiser, *([] if other is None else [other])):
+        network.to(device)
     kind = loaded.manifest.order.kind
     total = num_row_forwards(dataset, split=split, limit=rows, kind=kind, has_reference=other is not None)
     with Bar(f"evaluating on the {split} split", total) as advance:

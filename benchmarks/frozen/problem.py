@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from benchmarks.problems.enumeration import token_table
 from benchmarks.problems.latent import LatentProblem
 from benchmarks.problems.runs import Fields
 from benchmarks.problems.short_rows import ADULT_COLUMNS, cut
@@ -24,7 +25,6 @@ from training.config import Recipe
 from training.data.config import AdultData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
-from training.enumeration import token_table
 from training.rows import as_rows
 from training.trainer import train
 from unveil.training_commands import cache_folder

@@ -15,6 +15,7 @@ import numpy as np
 
 from model.errors import DataError, PromptError
 from model.tokenizers.grid import GridTokenizer
+from training.parent import bound
 
 RATINGS = ("simple", "easy", "intermediate", "expert")
 _FILE = Path(__file__).with_name("qqwing.csv")
@@ -107,7 +108,7 @@ def _solve(puzzles: Sequence[str], *options: str) -> list[str] | None:
     if program is None:
         return None
     text = "".join(f"{puzzle.replace('0', '.')}\n" for puzzle in puzzles)
-    command = [program, "--solve", *options]
+    command = bound([program, "--solve", *options])
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_SECONDS, check=False)
     if done.returncode:
         raise DataError(f"qqwing ended with code {done.returncode}")

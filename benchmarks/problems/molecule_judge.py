@@ -12,11 +12,10 @@ from benchmarks.problems.molecules import scaffold_prompts
 from benchmarks.problems.moses_protocol.statistics import statistics_of
 from benchmarks.problems.runs import Fields
 from model.canvas import SamplingParams
+from model.fixed_shapes import FixedShapes, fixed_shapes
 from model.network import Network
 from model.networks import prepare
 from model.tokenizers.smiles import SmilesTokenizer
-from service.engine_models import fixed_shapes
-from service.engine_shapes import FixedShapes
 from training.chemistry import canonical, contains, judge, unique_share
 from training.data.config import DataConfig, MosesData
 from training.data.dataset import Dataset

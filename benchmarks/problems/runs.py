@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from training.parent import end_with_parent
+
 Fields = dict[str, Any]
 
 
@@ -52,12 +54,12 @@ def run_all(work: Callable[[Fields], Fields], tasks: Sequence[Fields], *, folder
         else:
             waiting.append((number, task, path))
     os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(max_workers=jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         futures = {pool.submit(work, task): (number, task, path) for number, task, path in waiting}
         for future in as_completed(futures):
             number, task, path = futures[future]
             results[number] = future.result()
-            _write(path, results[number])
+            write_whole(path, results[number])
             print(f"done: {_name(task)}", file=sys.stderr, flush=True)
     return [results[number] for number in range(len(tasks))]
 
@@ -89,7 +91,8 @@ def _name(task: Mapping[str, Any]) -> str:
     return "-".join(str(task[part]) for part in ("problem", "arm", "seed") if part in task)
 
 
-def _write(path: Path, result: Fields) -> None:
+def write_whole(path: Path, result: object) -> None:
+    """As JSON, aside and renamed when whole: a kill leaves no torn result to be found again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_suffix(".writing")
     staging.write_text(json.dumps(result), encoding="utf-8")

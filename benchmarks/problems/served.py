@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from training.parent import bound
+
 _POLL_SECONDS, _STOP_SECONDS = 0.05, 60.0
 
 
@@ -44,7 +46,7 @@ def served(folder: Path, settings: Mapping[str, object], *, core: int) -> Iterat
     environment = {f"UNVEIL_{name.upper()}": str(value) for name, value in settings.items()}
     with on_core(core):  # before it starts: its threads inherit the core
         process = subprocess.Popen(
-            [sys.executable, "-m", "unveil.cli", "serve", str(folder), "--port", str(port)],
+            bound([sys.executable, "-m", "unveil.cli", "serve", str(folder), "--port", str(port)]),
             env={**os.environ, **environment},
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -6,17 +6,21 @@ Bayesian networks with known tables, the Adult table and any CSV given; tables a
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pydantic import TypeAdapter
 from torch import Tensor
 
+from benchmarks.problems.network import NetworkSource, load_network
 from benchmarks.problems.runs import Fields
 from model.tokenizers.table import TableTokenizer
-from training.config import Recipe
+from training.data.config import DataConfig
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
 from training.rows import as_rows
 from unveil.training_commands import cache_folder
 
+NETWORK = "network"
 ADULT_COLUMNS = ("age", "education", "education-num", "marital-status", "occupation", "relationship", "sex", "income")
 MAX_COLUMNS = 8
 MAX_CELLS = 2**25  # of a table of all subsets of all rows
@@ -35,12 +39,12 @@ class Problem:
 
 
 def network_data(name: str, *, rows: int, seed: int) -> Fields:
-    """The `[data]` part of a recipe for a Bayesian network."""
-    return {"kind": "network", "name": name, "validation_rows": rows, "test_rows": rows, "seed": seed}
+    """What `read_problem` takes for a Bayesian network."""
+    return {"kind": NETWORK, "name": name, "validation_rows": rows, "test_rows": rows, "seed": seed}
 
 
 def table_data(path: Path | None, *, seed: int) -> Fields:
-    """The same for a CSV, or for Adult where that is None."""
+    """The same for a CSV, or for Adult where that is None: a recipe's `[data]`."""
     kind = {"kind": "adult"} if path is None else {"kind": "table", "path": str(path)}
     return kind | {"max_bins": 16, "seed": seed}
 
@@ -50,13 +54,15 @@ def content_of(path: Path | None) -> str:
     return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def read_problem(recipe: Recipe, *, rows: int) -> Problem:
+def read_problem(data: Fields, *, rows: int) -> Problem:
     """At most `rows` rows of a split, and no more than fit a table of MAX_CELLS. Raises DataError."""
-    dataset = load_dataset(recipe.data, cache=cache_folder())
-    if recipe.data.kind == "adult":
-        dataset = cut(dataset, ADULT_COLUMNS)
-    elif recipe.data.kind == "table":
-        dataset = cut(dataset, tuple(map(str, dataset.names[:MAX_COLUMNS])))
+    if data["kind"] == NETWORK:
+        source = NetworkSource(**{name: value for name, value in data.items() if name != "kind"})
+        dataset = load_network(source, cache=cache_folder())
+    else:
+        dataset = load_dataset(TypeAdapter[Any](DataConfig).validate_python(data), cache=cache_folder())
+        columns = ADULT_COLUMNS if data["kind"] == "adult" else tuple(map(str, dataset.names[:MAX_COLUMNS]))
+        dataset = cut(dataset, columns)
     L = len(dataset.names)
     return Problem(dataset, min(rows, MAX_CELLS // (2**L * L)))
 

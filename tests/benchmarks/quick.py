@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from training.parent import bound
+
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 3600  # only ever reached by a benchmark that hangs, however busy the machine is
 
 
 def call(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    command = bound([sys.executable, "-m", f"benchmarks.{name}", *arguments])
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=WAIT_SECONDS)
 
 

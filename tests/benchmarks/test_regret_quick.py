@@ -9,13 +9,14 @@ import torch
 from benchmarks.frozen.learner import learned_law
 from benchmarks.frozen.problem import Frozen
 from benchmarks.problems.decided import LEARNED, decided_orders, percentile
+from benchmarks.problems.network import NetworkSource, load_network
 from benchmarks.problems.short_rows import ADULT_COLUMNS, Problem, cut
 from benchmarks.regret import FULL, compared, problem_summary
 from model.errors import DataError
 from model.exact import best_order, exact_nelbo
 from tests.benchmarks.quick import call, run_watched
 from tests.training.small import small_dataset, write_csv
-from training.data.config import AdultData, NetworkData
+from training.data.config import AdultData
 from training.data.load import load_dataset
 from training.rows import evenly_spaced
 from unveil.training_commands import cache_folder
@@ -47,8 +48,8 @@ def check(result: dict[str, Any]) -> None:
 def _data() -> None:
     """Asia and Adult, or the test is skipped."""
     try:
-        for data in (NetworkData(name="asia"), AdultData()):
-            load_dataset(data, cache=cache_folder())
+        load_network(NetworkSource("asia"), cache=cache_folder())
+        load_dataset(AdultData(), cache=cache_folder())
     except DataError as error:
         pytest.skip(f"the data cannot be had here: {error}")
 

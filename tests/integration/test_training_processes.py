@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.training.ended import see_ended, until
 from tests.training.small import write_csv
 
 FAST = [
@@ -131,6 +132,28 @@ def test_two_processes_learn_an_order_for_a_frozen_denoiser_as_one_does(tmp_path
     refused = _run(_command(table, tmp_path / "shards", *overrides, "run.strategy=fsdp", processes=2))
     assert refused.returncode != 0
     assert "contextual orders are learned in one process or with ddp, not with fsdp" in refused.stderr
+
+
+def test_the_other_processes_stay_while_the_main_one_evaluates(tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = _run([*launcher, "-m", "tests.integration.waiting", str(tmp_path)])
+    assert run.returncode == 0, run.stderr
+    main, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert "evaluated" not in other
+    assert other["left"] >= main["evaluated"]  # one clock for all processes of a machine
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+def test_the_processes_of_torchrun_end_when_it_is_killed(tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    command = _command(write_csv(tmp_path / "small.csv"), out, "optimizer.steps=1000000", processes=2)
+    launcher = subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: (out.with_name("small.run") / "log.jsonl").exists() or launcher.poll() is not None)
+    workers = [int(pid) for pid in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()]
+    assert len(workers) == 2
+    launcher.kill()
+    launcher.wait()
+    see_ended(workers)
 
 
 def test_a_sharded_run_resumes_from_its_shards(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from model.denoiser import Barring
+from model.fixed_shapes import random_inputs
 from model.manifest import Architecture, OrderSpec
 from model.networks import prepare
 from model.prepared import Prepared
 from model.transformer import Transformer
-from service.engine_shapes import random_inputs
 
 
 def _network(*, sizes: tuple[int, ...], width: int = 32, attends: str = "all", **fields: object) -> Transformer:

@@ -3,10 +3,9 @@
 import torch
 
 from tests.training.small import small_recipe
-from training.batches import draw_batch, marginal_logprobs, row_indices, uniform_share
+from training.batches import draw_batch, marginal_logprobs, row_indices, trials_over, uniform_share
 from training.evaluate import Rows, known_sets
 from training.rows import MOST_BORDERS, known_spans
-from training.stepper import trials_over
 
 
 def _rows(num_rows: int = 50, L: int = 5) -> Rows:

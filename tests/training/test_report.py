@@ -156,14 +156,6 @@ def test_every_order_and_every_pair_has_a_row_in_words() -> None:
     assert f"{difference:+.3f} ±" in "".join(map("".join, pair_rows(figures, digits=3)))
 
 
-def test_figures_of_older_artifacts_still_show() -> None:
-    one = {"mean": 1.0, "standard_error": 0.1}
-    old = {"split": "test", "nelbo": {"learned": one, "uniform": one}, "log_likelihood": {"learned": one}}
-    assert [row[0] for row in order_rows(old, digits=3)] == ["learned", "uniform (random)"]
-    assert list(pair_rows(old, digits=3)) == []
-    assert notes({**old, "conditional": one}, digits=3)[-1].startswith("With a random part of the row known: 1.000")
-
-
 def test_rows_that_differ_in_length_are_scored_without_best_and_worst() -> None:
     lengths = {split: np.full(len(getattr(DATASET, split)), 3) for split in ("train", "validation", "test")}
     padded = replace(DATASET, lengths=lengths)

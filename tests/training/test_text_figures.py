@@ -26,6 +26,7 @@ SMALL = {
 
 def test_bits_a_character_are_nats_a_row_by_its_characters() -> None:
     figures = {
+        "order_kind": "global",
         "characters": 10.0,
         "nelbo": {"learned": {"mean": 20 * math.log(2), "standard_error": math.log(2)}},
         "log_likelihood": {"left_to_right": {"mean": -5 * math.log(2), "standard_error": math.log(2)}},

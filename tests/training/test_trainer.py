@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,10 +89,11 @@ def test_checkpoints_are_pruned_and_torn_ones_are_never_found(tmp_path: Path) ->
         find_checkpoint(folder)
 
 
-def test_a_damaged_state_gets_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda content: content[:100], lambda _: b"", lambda _: b"<html>"])
+def test_a_damaged_state_gets_one_line(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     _train(small_recipe(), tmp_path)
     state = tmp_path / "checkpoints" / "step-00000012" / "state"
-    state.write_bytes(state.read_bytes()[:100])
+    state.write_bytes(damage(state.read_bytes()))
     with pytest.raises(UnveilError, match="step-00000012: damaged; remove it"):
         train(small_recipe(), DATASET, work=tmp_path)
 

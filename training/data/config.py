@@ -128,17 +128,6 @@ class HubData(_Canvases):
     separator: str = "\n"
 
 
-class NetworkData(_Part):
-    """Rows drawn from a Bayesian network whose tables are known; `seed` shuffles its columns and draws the rows."""
-
-    kind: Literal["network"] = "network"
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    rows: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
-    validation_rows: Annotated[int, Field(ge=1, le=10_000_000)] = 2_000
-    test_rows: Annotated[int, Field(ge=1, le=10_000_000)] = 2_000
-    seed: int = Field(default=0, ge=0)
-
-
 class LinesData(_Part):
     """One text a line of UTF-8 files, in the pieces of the artifact that training starts from; blank lines are skipped.
 
@@ -205,15 +194,6 @@ class SudokuData(_Part):
 
 
 DataConfig = Annotated[
-    AdultData
-    | TableData
-    | TextData
-    | KjvData
-    | HubData
-    | NetworkData
-    | LinesData
-    | MosesData
-    | SmilesData
-    | SudokuData,
+    AdultData | TableData | TextData | KjvData | HubData | LinesData | MosesData | SmilesData | SudokuData,
     Field(discriminator="kind"),
 ]

@@ -14,7 +14,6 @@ from training.data.config import (
     KjvData,
     LinesData,
     MosesData,
-    NetworkData,
     SmilesData,
     SudokuData,
     TableData,
@@ -24,7 +23,6 @@ from training.data.hub import load_hub
 from training.data.kjv import load_kjv
 from training.data.lines import load_lines
 from training.data.molecules import load_moses, load_smiles
-from training.data.network import load_network
 from training.data.sudoku import load_sudoku
 from training.data.table import load_table
 from training.data.text import load_text
@@ -41,8 +39,6 @@ def load_dataset(config: DataConfig, *, cache: Path, tokenizer: Tokenizer | None
         return load_lines(config, tokenizer)
     if isinstance(config, AdultData):
         return load_adult(config, cache=cache)
-    if isinstance(config, NetworkData):
-        return load_network(config, cache=cache)
     if isinstance(config, KjvData):
         return load_kjv(config, cache=cache)
     if isinstance(config, HubData):

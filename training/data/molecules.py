@@ -122,7 +122,7 @@ def _moses(cache: Path) -> tuple[Encoded, list[int]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return Encoded(tuple(kept["tokens"].tolist()), kept["rows"]), kept["counts"].tolist()
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there yet, or torn: it is made anew from the wheel, whose sha256 is checked
     files = [moses_smiles(name, cache=cache) for name in FILES]
     encoded = encode([text for file in files for text in file])

@@ -86,7 +86,7 @@ def _block(stream: int, number: int, seed: int, cache: Path) -> tuple[Grids, Fla
         clues = dig(solutions, generator)
         _keep(path, np.where(clues, solutions, -solutions).astype(np.int8))
         return solutions, clues
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read; remove it to have it made anew ({error})") from None
     if packed.shape != (BLOCK, 81) or packed.dtype != np.int8:
         raise DataError(f"{path}: holds no puzzles; remove it to have it made anew")

@@ -6,11 +6,13 @@ takes tensors and plain containers and nothing that could run, here alone in the
 
 import hashlib
 import json
+import pickletools
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import IO, Any, get_args
 
 import safetensors
 import safetensors.torch
@@ -22,6 +24,7 @@ from model.manifest import Family
 
 CONFIG, SAFE, INDEX, LEGACY = "config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 FAMILIES: dict[str, Family] = {name: name for name in get_args(Family)}
+_OLD_MAGIC, _OLD_PICKLES = bytes.fromhex("80028a0a6cfc9c46f9206aa85019"), 5  # torch's before 1.6
 _CAUSAL = re.compile(r"(ForCausalLM|LMHeadModel)$")
 _LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*(\S[^\n]*)\n(?:.*\n)*?---", re.MULTILINE)
 
@@ -111,7 +114,13 @@ def _read_safe(path: Path) -> dict[str, Tensor]:
 def _read_legacy(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch and the restricted reader raise whatever a file makes them
+    except MemoryError:
+        raise
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # torch and the restricted reader raise whatever a file makes them
+        if isinstance(error, EOFError | RuntimeError) or not _is_whole_pickle(path):
+            raise ArtifactError(f"{path}: damaged or truncated, or no file of weights; fetch it again") from None
         state = None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ArtifactError(
@@ -119,6 +128,31 @@ def _read_legacy(path: Path) -> dict[str, Tensor]:
             f"library where you trust it and save_pretrained it, which writes {SAFE}"
         )
     return state
+
+
+def _is_whole_pickle(path: Path) -> bool:
+    """Whether all instructions of the file can be told apart; none is carried out."""
+    try:
+        with path.open("rb") as file:
+            for stream in _pickles(file):
+                for _ in pickletools.genops(stream):
+                    pass
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return True
+
+
+def _pickles(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """What torch writes into a file: one in an archive, or before 1.6 five in a row, bytes of tensors after them. Of
+    another pickle the first."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            yield from (archive.open(name) for name in archive.namelist() if name.endswith("data.pkl"))
+        return
+    file.seek(0)
+    is_old = file.read(len(_OLD_MAGIC)) == _OLD_MAGIC
+    file.seek(0)
+    yield from [file] * (_OLD_PICKLES if is_old else 1)
 
 
 def _licence(folder: Path) -> str | None:

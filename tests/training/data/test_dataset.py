@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from model.tokenizers.table import TableTokenizer
-from training.data.config import AdultData, DataConfig, NetworkData, TableData, TextData
+from training.data.config import AdultData, DataConfig, TableData, TextData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
 
@@ -54,7 +54,6 @@ def test_names_are_those_of_the_columns() -> None:
         ({"kind": "adult"}, AdultData),
         ({"kind": "table", "path": "t.csv", "columns": {"a": {"kind": "numeric"}}}, TableData),
         ({"kind": "text", "files": ["a.txt"], "tokenizer": "bpe", "vocab_size": 300}, TextData),
-        ({"kind": "network", "name": "asia", "rows": 100}, NetworkData),
     ],
 )
 def test_the_kind_chooses_the_settings(written: dict[str, Any], kind: type) -> None:
@@ -70,9 +69,7 @@ def test_the_kind_chooses_the_settings(written: dict[str, Any], kind: type) -> N
         {"kind": "adult", "validation_share": 0.5},
         {"kind": "table"},
         {"kind": "table", "path": "t.csv", "columns": {"a": {"knd": "numeric"}}},
-        {"kind": "network"},
-        {"kind": "network", "name": "../asia"},
-        {"kind": "network", "name": "asia", "rows": 0},
+        {"kind": "network", "name": "asia"},
         {"kind": "text", "files": []},
         {"kind": "text", "files": ["a.txt"], "vocab_size": 300},
         {"kind": "text", "files": ["a.txt"], "length": 8, "default_length": 9},

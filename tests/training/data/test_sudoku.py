@@ -150,10 +150,11 @@ def test_the_same_seed_gives_the_same_data_whether_the_cache_holds_it_or_not(tmp
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_a_damaged_cache_is_one_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [50, 0])
+def test_a_damaged_cache_is_one_clear_error(tmp_path: Path, kept: int) -> None:
     load_sudoku(CONFIG, cache=tmp_path)
     path = next(tmp_path.glob("*test-0.npy"))
-    path.write_bytes(path.read_bytes()[:50])
+    path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(DataError, match=r"test-0\.npy: cannot be read; remove it"):
         load_sudoku(CONFIG, cache=tmp_path)
 

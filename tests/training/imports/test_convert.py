@@ -1,6 +1,7 @@
 """What can be imported and what cannot, each refusal in one line that names what is wrong."""
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,38 @@ def _other_width(folder: Path) -> None:
     safetensors.torch.save_file(weights, folder / "model.safetensors")
 
 
-def _pickle_of_objects(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    torch.save({"weights": [torch.nn.Linear(2, 2)]}, folder / "pytorch_model.bin")
+class _Opens:
+    """What would run if it were read as any pickle is."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, ("/dev/null",)
+
+
+_BIN = "pytorch_model.bin"
+
+
+def _bin(value: object, *, is_old: bool = False, kept: int | None = None) -> Damage:
+    """Weights as torch keeps them, or did before 1.6; of which so many bytes are there, or all but so many."""
+
+    def damage(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        torch.save(value, folder / _BIN, _use_new_zipfile_serialization=not is_old)
+        (folder / _BIN).write_bytes((folder / _BIN).read_bytes()[:kept])
+
+    return damage
+
+
+def _bin_of_bytes(content: bytes) -> Damage:
+    def damage(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        (folder / _BIN).write_bytes(content)
+
+    return damage
+
+
+_TENSORS, _OBJECTS = {"a": torch.ones(300)}, {"weights": [torch.nn.Linear(2, 2)]}
+_DAMAGED = r"pytorch_model\.bin: damaged or truncated"
+_MORE = r"a pickle that holds more than tensors, so it is not read; .* save_pretrained"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +109,21 @@ def _pickle_of_objects(folder: Path) -> None:
         ),
         (_without("model.safetensors"), r"no model\.safetensors; .* save_pretrained it"),
         (_written("model.safetensors", "torn"), "not readable as safetensors"),
-        (_pickle_of_objects, r"a pickle that holds more than tensors, so it is not read; .* save_pretrained"),
+        (_bin(_OBJECTS), _MORE),
+        (_bin(_OBJECTS, is_old=True), _MORE),
+        (_bin({"a": 1}), _MORE),
+        (_bin([torch.ones(2)]), _MORE),
+        (_bin_of_bytes(pickle.dumps(_Opens(), protocol=2)), _MORE),
+        (_bin_of_bytes(pickle.dumps(_Opens())), _MORE),
+        (_bin(_TENSORS, kept=-200), _DAMAGED),
+        (_bin(_TENSORS, kept=300), _DAMAGED),
+        (_bin(_TENSORS, is_old=True, kept=-5), _DAMAGED),
+        (_bin(_TENSORS, is_old=True, kept=80), _DAMAGED),
+        (_bin(_OBJECTS, is_old=True, kept=80), _DAMAGED),
+        (_bin_of_bytes(pickle.dumps(_Opens(), protocol=2)[:-4]), _DAMAGED),
+        (_bin_of_bytes(b""), _DAMAGED),
+        (_bin_of_bytes(b"<html>not found</html>"), _DAMAGED),
+        (_bin_of_bytes(b"version https://git-lfs.github.com/spec/v1\n"), _DAMAGED),
         (_without("tokenizer.json"), r"tokenizer\.json: missing; .* --tokenizer smiles"),
         (_written("tokenizer.json", "{}"), r"tokenizer\.json: not a tokenizer"),
         (_fields(vocab_size=5), "the tokenizer has 21 ids, the network 5"),

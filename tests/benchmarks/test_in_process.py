@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.in_process import Subject, compare, engine_decode, load_subject, mixed_canvases, report
+from benchmarks.reference_loop import Rule, reference_decode
 from model.batch import collate
 from model.canvas import Canvas
 from model.sampler import decode
 from service.catalog import Source
 from tests.model.artifacts import random_transformer, table_tokenizer, text_tokenizer, write_artifact
 from unveil import cli
-from unveil.reference import Rule, reference_decode
-from unveil.speed import Subject, compare, engine_decode, load_subject, mixed_canvases, report
 
 
 @pytest.fixture(scope="module")
@@ -86,19 +86,24 @@ def test_an_artifact_is_measured_as_it_is_served(tmp_path: Path) -> None:
 
 
 def test_bench_prints_both_sides_and_the_ratios(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_artifact(tmp_path / "table")
+    (tmp_path / "benchmarks").mkdir()  # of the user's own
+    (tmp_path / "benchmarks" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
     small = ["--requests", "3", "--rounds", "1", "--max-batch", "2"]
     monkeypatch.setattr(sys, "argv", ["unveil", "bench", str(tmp_path / "table"), "--json", *small])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert not stop.value.code
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(capfd.readouterr().out)
     assert [row["rule"] for row in found["rows"]] == ["confidence", "random"]
     assert found["over_reference_one_by_one"] == found["rows"][0]["over_reference_one_by_one"]
     monkeypatch.setattr(sys, "argv", ["unveil", "bench", str(tmp_path / "nothing")])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    refused = capfd.readouterr().err
+    assert refused.startswith("error: ")
+    assert refused.count("\n") == 1

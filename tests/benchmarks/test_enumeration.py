@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
+from benchmarks.problems.enumeration import token_table
 from model.denoiser import cross_entropy
 from model.exact import subset_table
 from model.manifest import Architecture, OrderSpec
 from model.transformer import Transformer
-from training.enumeration import token_table
 
 
 def test_the_table_is_the_plain_one_of_every_row_and_subset() -> None:

@@ -6,14 +6,20 @@ is measured, bit for bit, which sizes agree with each other in every row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.denoiser import Begun, Stages
+from model.denoiser import Begun, Denoiser, Stages, in_stages
+from model.manifest import Architecture, ImportedArchitecture
 
+# On a CPU a forward over more positions gains nothing, and costs in warm-up: larger batches run in parts. Nor do
+# several rows where a network computes them one by one: they are taken a few at a time, so that a step is short.
+_CPU_POSITIONS, CPU_ROWS = 2048, 4
+_FINISHED_POSITIONS, _FINISHED_CELLS = 1024, 8_000_000
 _SHORTEST_BUCKET = 16
 _CHECKED_ROWS = 16  # of each size, or two batches of it: bounds the warm-up to a few forwards of the largest one
 
@@ -100,6 +106,54 @@ class FixedShapes:
         return _fitting(self._finish_sizes, num) if num < self._finish_sizes[-1] else num
 
 
+def fixed_shapes(
+    network: Denoiser | Stages,
+    architecture: Architecture | ImportedArchitecture,
+    max_batch: int,
+    device: torch.device,
+) -> tuple[FixedShapes, bool]:
+    """Runs every shape, which is the warm-up, and keeps those that agree; False where nothing does."""
+    stages = in_stages(network)
+    buckets = length_buckets(architecture.length, is_padded=architecture.is_padded)
+    sizes: dict[int, tuple[int, ...]] = {}
+    is_deterministic = True
+    for shortest, bucket in zip((0, *buckets), buckets, strict=False):
+        lowest = shortest + 1 if architecture.is_padded else bucket
+        largest = max_batch if device.type != "cpu" else min(max_batch, max(_CPU_POSITIONS // bucket, CPU_ROWS))
+        inputs = random_inputs(
+            largest, bucket, shortest=lowest, vocabulary_sizes=architecture.vocabulary_sizes, seed=bucket
+        )
+        inputs = Inputs(*(x.to(device) for x in inputs))
+        agreeing = agreeing_sizes(partial(_begin_bits, stages, inputs), largest, batch_sizes(largest))
+        is_deterministic &= bool(agreeing)
+        sizes[bucket] = agreeing or batch_sizes(largest)
+    finish_sizes, agree = _finish_sizes(stages, inputs, max_batch, max(architecture.vocabulary_sizes))
+    return FixedShapes(stages, sizes=sizes, finish_sizes=finish_sizes), is_deterministic and agree
+
+
+def _begin_bits(stages: Stages, inputs: Inputs, index: Tensor) -> Tensor:
+    """All that the first stage answers of these rows, side by side: [B, L, 1 + S]."""
+    begun = stages.begin(*inputs.rows(index.to(inputs.tokens.device)))
+    return torch.cat([begun.order_logits[..., None].to(begun.states), begun.states], -1)
+
+
+@torch.inference_mode()
+def _finish_sizes(stages: Stages, inputs: Inputs, max_batch: int, V: int) -> tuple[tuple[int, ...], bool]:
+    """The numbers of positions whose tokens are computed at once, checked on states of the longest canvases."""
+    (B, L), device = inputs.tokens.shape, inputs.tokens.device
+    largest = max(min(max_batch * L, _FINISHED_POSITIONS, _FINISHED_CELLS // V), CPU_ROWS)
+    states = torch.cat(
+        [stages.begin(*inputs.rows(index)).states for index in torch.arange(B, device=device).chunk(-(-B // 4))]
+    )
+    places = torch.randperm(max(largest, B * L), generator=torch.Generator().manual_seed(L))[:largest] % (B * L)
+    positions = (places % L).to(device)
+    found = states.flatten(0, 1)[places.to(device)]  # [largest, S]
+    agreeing = agreeing_sizes(
+        lambda index: stages.finish(found[index], positions[index]), largest, batch_sizes(largest)
+    )
+    return agreeing or batch_sizes(largest), bool(agreeing)
+
+
 def _fitting(sizes: Sequence[int], num: int) -> int:
     return next(size for size in sizes if size >= num)
 
@@ -165,11 +219,6 @@ def agreeing_sizes(run: Callable[[Tensor], Tensor], num_rows: int, sizes: Sequen
         if agrees(reference, as_given) and agrees(reference, shuffled):
             return tuple(size for size in sorted(sizes) if size <= reference and agrees(size, shuffled))
     return ()
-
-
-def bits(begun: Begun) -> Tensor:
-    """All that the first stage answers, side by side: [B, L, 1 + S]."""
-    return torch.cat([begun.order_logits[..., None].to(begun.states), begun.states], -1)
 
 
 def _chunks(rows: Tensor, size: int) -> list[Tensor]:

@@ -1,11 +1,15 @@
 """How fast the engine is here: the same canvases decoded by the engine's own loop and by the published one, in turns.
 
-No HTTP: `Worker`, scheduler, fixed shapes and sampler exactly as the service runs them, in the calling thread, whose
-CPU time is what is measured.
+    python -m benchmarks.in_process [--json] [--requests N] [--rounds N] [--max-batch N] [--threads N] [ARTIFACT]...
+
+This is what `unveil bench` runs. No HTTP: `Worker`, scheduler, fixed shapes and sampler exactly as the service runs
+them, in the calling thread, whose CPU time is what is measured.
 """
 
+import argparse
 import queue
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,20 +18,52 @@ from typing import Any
 
 import torch
 
+from benchmarks.reference_loop import Rule, reference_decode
 from model.artifact import load_artifact
 from model.batch import collate
 from model.canvas import Canvas, SamplingParams
+from model.errors import UnveilError
 from model.network import Network
-from service.catalog import Source
+from service.catalog import Source, find_sources
 from service.engine_models import load_models
 from service.engine_worker import Runner, Worker
 from service.messages import Command, Event, Failed, Finished, Generate, Stop
-from unveil.reference import Rule, reference_decode
+from service.settings import load_settings
+from unveil.output import print_json
 
 TEMPERATURES: dict[Rule, float] = {"confidence": 0.0, "random": 1.0}  # as the published loop is used
 _ORDERS = {"confidence": "confidence", "random": "uniform"}
 _FIXED_BATCHES = (1, 4, 16, 64)
+_INTERRUPTED = 130  # what a shell gives a command that SIGINT ended
 RATIOS = ("over_reference_one_by_one", "over_reference_best_batch", "over_reference_alone")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("artifacts", nargs="*", metavar="ARTIFACT", help="FOLDER or NAME=FOLDER; none: the bundled")
+    parser.add_argument("--requests", type=int, default=64, help="of mixed lengths and numbers of holes")
+    parser.add_argument("--rounds", type=int, default=5, help="both sides take turns; medians are reported")
+    parser.add_argument("--max-batch", type=int, default=64, help="canvases in one denoising step")
+    parser.add_argument("--threads", type=int, default=1, help="of the processor, for both sides")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    try:
+        settings = load_settings({"artifacts": tuple(given.artifacts) or None})
+        sources = find_sources(settings.artifacts, checkpoints=settings.checkpoints)
+        rows = [row for source in sources for row in _compared(source, given)]
+    except UnveilError as error:
+        raise SystemExit(f"error: {' '.join(str(error).split())}") from None
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    if given.json:
+        print_json(report(rows))
+    else:
+        print(as_text(rows))
+
+
+def _compared(source: Source, given: argparse.Namespace) -> list[dict[str, Any]]:
+    subject = load_subject(source, max_batch=given.max_batch, threads=given.threads)
+    return [compare(subject, rule=rule, rounds=given.rounds, num=given.requests) for rule in TEMPERATURES]
 
 
 @dataclass(frozen=True)
@@ -166,3 +202,7 @@ def _rounds(sides: dict[str, Callable[[], None]], rounds: int) -> Iterator[tuple
             begin = time.thread_time()
             run()
             yield name, time.thread_time() - begin
+
+
+if __name__ == "__main__":
+    main()

@@ -3,17 +3,16 @@
 import gzip
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.problems import network as module
+from benchmarks.problems.bif import parse_bif
+from benchmarks.problems.network import Network, NetworkSource, load_network, read_network
 from model.errors import DataError
-from training.data import network as module
-from training.data.bif import parse_bif
-from training.data.config import NetworkData
-from training.data.load import load_dataset
-from training.data.network import Network, load_network, read_network
 from training.data.wheels import Wheel
 from unveil.training_commands import cache_folder
 
@@ -44,7 +43,7 @@ probability ( Wet | Sprinkler, Rain ) {
   (high, yes) 1.0, 0.0;
 }
 """
-CONFIG = NetworkData(name="weather", rows=50, validation_rows=20, test_rows=30, seed=3)
+CONFIG = NetworkSource(name="weather", rows=50, validation_rows=20, test_rows=30, seed=3)
 
 
 @pytest.fixture
@@ -100,16 +99,16 @@ def test_sample_frequencies_are_the_exact_law_and_the_impossible_is_never_drawn(
 
 @pytest.mark.usefixtures("wheel")
 def test_the_seed_shuffles_the_columns_and_draws_the_rows(tmp_path: Path) -> None:
-    orders = {read_network(CONFIG.model_copy(update={"seed": seed}), cache=tmp_path).names for seed in range(20)}
+    orders = {read_network(replace(CONFIG, seed=seed), cache=tmp_path).names for seed in range(20)}
     assert len(orders) == 6
     one, same = (load_network(CONFIG, cache=tmp_path) for _ in range(2))
-    other = load_network(CONFIG.model_copy(update={"seed": 4}), cache=tmp_path)
+    other = load_network(replace(CONFIG, seed=4), cache=tmp_path)
     assert one.fingerprint == same.fingerprint != other.fingerprint
 
 
 @pytest.mark.usefixtures("wheel")
 def test_the_dataset_has_three_samples_in_the_network_s_own_columns_and_levels(tmp_path: Path) -> None:
-    dataset = load_dataset(CONFIG, cache=tmp_path)
+    dataset = load_network(CONFIG, cache=tmp_path)
     network = read_network(CONFIG, cache=tmp_path)
     assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [50, 20, 30]
     assert dataset.names == network.names
@@ -123,7 +122,7 @@ def test_the_dataset_has_three_samples_in_the_network_s_own_columns_and_levels(t
 @pytest.mark.usefixtures("wheel")
 def test_a_network_that_the_package_does_not_hold_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^pgmpy==1.1.2 holds no file pgmpy/utils/example_models/wether.bif.gz$"):
-        load_network(NetworkData(name="wether"), cache=tmp_path)
+        load_network(NetworkSource(name="wether"), cache=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +164,7 @@ def test_parents_that_go_round_in_a_circle_are_refused() -> None:
 )
 def test_the_real_networks_are_whole_laws(name: str, num_variables: int, num_edges: int) -> None:
     try:
-        network = read_network(NetworkData(name=name), cache=cache_folder())
+        network = read_network(NetworkSource(name=name), cache=cache_folder())
     except DataError as error:
         pytest.skip(f"the networks cannot be had here: {error}")
     assert (len(network.names), len(network.edges)) == (num_variables, num_edges)
@@ -174,7 +173,7 @@ def test_the_real_networks_are_whole_laws(name: str, num_variables: int, num_edg
 
 def test_asia_is_the_network_of_the_textbook() -> None:
     try:
-        network = read_network(NetworkData(name="asia"), cache=cache_folder())
+        network = read_network(NetworkSource(name="asia"), cache=cache_folder())
     except DataError as error:
         pytest.skip(f"the networks cannot be had here: {error}")
     levels = {"asia": 1, "tub": 1, "smoke": 0, "lung": 1, "bronc": 0, "either": 1, "xray": 1, "dysp": 0}

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from model.denoiser import Begun, Denoiser, Prediction, Whole
+from model.fixed_shapes import FixedShapes, agreeing_sizes, batch_sizes, fixed_shapes, length_buckets, random_inputs
 from model.networks import prepare
 from model.tokenizers.base import Tokenizer
-from service.engine_models import fixed_shapes
-from service.engine_shapes import FixedShapes, agreeing_sizes, batch_sizes, length_buckets, random_inputs
 from tests.model.artifacts import random_transformer, table_tokenizer, text_tokenizer
 
 V = 7

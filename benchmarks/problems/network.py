@@ -7,23 +7,34 @@ seed, so that "parents first" is not "left to right"; a position is a column's p
 import gzip
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.problems.bif import Variable, parse_bif
 from model.errors import DataError
 from model.tokenizers.columns import CategoricalColumn
 from model.tokenizers.table import TableTokenizer
-from training.data.bif import Variable, parse_bif
-from training.data.config import NetworkData
 from training.data.dataset import Dataset, Rows
 from training.data.wheels import Wheel, read_member
 
 WHEEL = Wheel("pgmpy", "1.1.2", "e55c78763a4a45dd644a13b250cea86af0c7e08590cf35de489624f34a4d9a0b")
 FOLDER = "pgmpy/utils/example_models"
 _COLUMNS, _ROWS = range(2)  # streams of the seed
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """Which network, and how many rows of it; `seed` shuffles its columns and draws the rows."""
+
+    name: str
+    rows: int = 20_000
+    validation_rows: int = 2_000
+    test_rows: int = 2_000
+    seed: int = 0
 
 
 class Network:
@@ -85,26 +96,26 @@ class Network:
         return np.broadcast_to(rows, (len(x), table.shape[-1]))
 
 
-def read_network(config: NetworkData, *, cache: Path) -> Network:
+def read_network(source: NetworkSource, *, cache: Path) -> Network:
     """The network with its columns shuffled by the seed. Raises DataError."""
-    variables = parse_bif(_read(config.name, cache=cache), file=_file(config.name))
-    shuffle = np.random.default_rng([config.seed, _COLUMNS]).permutation(len(variables))
-    return Network([variables[i] for i in shuffle], file=_file(config.name))
+    variables = parse_bif(_read(source.name, cache=cache), file=_file(source.name))
+    shuffle = np.random.default_rng([source.seed, _COLUMNS]).permutation(len(variables))
+    return Network([variables[i] for i in shuffle], file=_file(source.name))
 
 
-def load_network(config: NetworkData, *, cache: Path) -> Dataset:
+def load_network(source: NetworkSource, *, cache: Path) -> Dataset:
     """Three independent samples. Levels are the network's, whether or not they occur. Raises DataError."""
-    network = read_network(config, cache=cache)
-    sizes = {"train": config.rows, "validation": config.validation_rows, "test": config.test_rows}
-    rows = network.sample(sum(sizes.values()), np.random.default_rng([config.seed, _ROWS]))
+    network = read_network(source, cache=cache)
+    sizes = {"train": source.rows, "validation": source.validation_rows, "test": source.test_rows}
+    rows = network.sample(sum(sizes.values()), np.random.default_rng([source.seed, _ROWS]))
     train, validation, test = np.split(rows, np.cumsum(list(sizes.values()))[:-1])
     return Dataset(
-        name=config.name,
+        name=source.name,
         tokenizer=_tokenizer(network, train),
         train=train,
         validation=validation,
         test=test,
-        summary=_summary(config, network, sizes, cache=cache),
+        summary=_summary(source, network, sizes, cache=cache),
     )
 
 
@@ -115,12 +126,12 @@ def _tokenizer(network: Network, train: Rows) -> TableTokenizer:
     return TableTokenizer(columns, example={columns[0].name: columns[0].levels[commonest]})
 
 
-def _summary(config: NetworkData, network: Network, sizes: Mapping[str, int], *, cache: Path) -> dict[str, object]:
-    raw = read_member(WHEEL, f"{FOLDER}/{_file(config.name)}", cache=cache)
+def _summary(source: NetworkSource, network: Network, sizes: Mapping[str, int], *, cache: Path) -> dict[str, object]:
+    raw = read_member(WHEEL, f"{FOLDER}/{_file(source.name)}", cache=cache)
     return {
-        "source": f"rows drawn from the Bayesian network {config.name} of the {WHEEL.requirement} wheel",
+        "source": f"rows drawn from the Bayesian network {source.name} of the {WHEEL.requirement} wheel",
         "licence": "MIT",
-        "sha256": {_file(config.name): hashlib.sha256(raw).hexdigest()},
+        "sha256": {_file(source.name): hashlib.sha256(raw).hexdigest()},
         **{split: {"rows": size} for split, size in sizes.items()},
         "edges": [f"{network.names[parent]} -> {network.names[child]}" for parent, child in network.edges],
     }
