@@ -95,7 +95,7 @@ def test_sigterm_lets_a_running_stream_finish_behind_an_open_socket_and_the_proc
     artifact: Path, tmp_path: Path
 ) -> None:
     go_on = tmp_path / "go on"
-    environment = {"HELD_UNTIL": str(go_on), "UNVEIL_DRAIN_TIMEOUT_SECONDS": "300"}
+    environment = {"HELD_UNTIL": str(go_on), "UNVEIL_DRAIN_TIMEOUT_SECONDS": str(WAIT_SECONDS)}
     with (
         _serving(artifact, program=HELD, **environment) as (process, url),
         httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client,
@@ -114,14 +114,19 @@ def test_sigterm_lets_a_running_stream_finish_behind_an_open_socket_and_the_proc
         assert process.wait(WAIT_SECONDS) == 0
 
 
-def test_what_is_not_finished_when_the_drain_is_over_is_answered_and_the_exit_code_is_0(artifact: Path) -> None:
-    with _serving(artifact, UNVEIL_DRAIN_TIMEOUT_SECONDS="0") as (process, url):
+def test_what_is_not_finished_when_the_drain_is_over_is_answered_and_the_exit_code_is_0(
+    artifact: Path, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go on"
+    environment = {"HELD_UNTIL": str(go_on), "UNVEIL_DRAIN_TIMEOUT_SECONDS": "0"}
+    with _serving(artifact, program=HELD, **environment) as (process, url):
         body = {"prompt": "", "stream": True, "num_samples": 64}
         with httpx.stream("POST", f"{url}/generate", json=body, timeout=WAIT_SECONDS) as response:
             events = events_of(response.iter_lines())
             assert next(events)[0] == "start"
             process.send_signal(signal.SIGTERM)
             kind, data = list(events)[-1]
+        go_on.touch()
         assert (kind, data["error"]["type"]) == ("error", "draining")
         assert process.wait(WAIT_SECONDS) == 0
 
