@@ -32,6 +32,14 @@ def _memory(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """Whatever draws without a generator of its own draws the same behind any other tests, in any worker."""
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _logs_as_before() -> Iterator[None]:
     """A test that configures logging writes to a stream that pytest closes after it."""
     root = logging.getLogger()
