@@ -1,6 +1,8 @@
-"""How much memory this process has held at most, and whose tests took it there."""
+"""How much memory this process has held at most, whose tests took it there, and how a test takes none of it."""
 
+import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,12 @@ def peak_bytes() -> int:
     with its parent's."""
     lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def run_apart(check: Callable[[], None]) -> None:
+    """Runs a check, a module's function, in a process of its own, whose memory goes with it. Raises what it raises."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(check).result()
 
 
 def watched(name: str, *, limit: int = MAX_BYTES, peak: Callable[[], int] = peak_bytes) -> Iterator[None]:

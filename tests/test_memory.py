@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.memory import watched
+from tests.memory import peak_bytes, run_apart, watched
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,6 +28,22 @@ def test_a_module_that_does_not_pass_the_limit_is_not_blamed(before: int, after:
 def test_the_module_that_passes_the_limit_is_named() -> None:
     with pytest.raises(pytest.fail.Exception, match=r"test_m\.py took this process from 0 to 0 MiB"):
         run_between(100, 101)
+
+
+def _hold_much() -> None:
+    assert len(bytearray(2**29)) > 0
+
+
+def _fail() -> None:
+    raise KeyError("from the child")
+
+
+def test_what_runs_apart_takes_no_memory_here_and_its_failure_is_raised_here() -> None:
+    before = peak_bytes()
+    run_apart(_hold_much)
+    assert peak_bytes() < before + 2**28
+    with pytest.raises(KeyError, match="from the child"):
+        run_apart(_fail)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is Linux's")
