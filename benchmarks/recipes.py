@@ -34,7 +34,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "sudoku": ("sudoku-start", "sudoku-denoiser", "sudoku"),
 }
 LOG_EVERY = 5
-PATIENCE = 600.0  # seconds for a step to come
+PATIENCE = 3600.0  # seconds for a step to come, beside other work
 
 
 def main() -> None:

@@ -30,14 +30,15 @@ class PendingRequest:
         self._buffer_events = buffer_events
         self._events: deque[RequestEvent] = deque()
         self._num_reveals = 0
-        self._is_taking = False
+        self.is_writing = False  # whether the reader waits for its client to take what it has written
         self._error: ServiceError | None = None
         self._wake = asyncio.Event()
 
     @property
     def is_overfull(self) -> bool:
-        """Whether the reader lags too far behind to be given more. One that waits to take is never behind."""
-        return self._buffer_events is not None and not self._is_taking and self._num_reveals > self._buffer_events
+        """Whether the client lags too far behind to be given more. It is never to blame for what this process is slow
+        to take or to write."""
+        return self._buffer_events is not None and self.is_writing and self._num_reveals > self._buffer_events
 
     def put(self, event: RequestEvent) -> None:
         self._events.append(event)
@@ -58,14 +59,11 @@ class PendingRequest:
         timeout. Raises what the request failed of.
         """
         if self._error is None and not self._wake.is_set():
-            self._is_taking = True
             try:
                 async with asyncio.timeout(timeout_seconds):
                     await self._wake.wait()
             except TimeoutError:
                 return []
-            finally:
-                self._is_taking = False
         events = list(self._events)
         self._events.clear()
         self._wake.clear()

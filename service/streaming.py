@@ -86,11 +86,11 @@ async def stream_chunks(
     """The whole stream of a request that has started; `first` are the events taken so far."""
     try:
         start = {**head, **composer.start()}
-        async for chunk in _chunks(_frame_pieces("start", json_pieces(start.items()))):
+        async for chunk in _written(_chunks(_frame_pieces("start", json_pieces(start.items()))), pending):
             yield chunk
         events = first
         while True:
-            async for chunk in _chunks(_event_pieces(events, pending, composer)):
+            async for chunk in _written(_chunks(_event_pieces(events, pending, composer)), pending):
                 yield chunk
             if any(isinstance(event, Finished) for event in events):
                 return
@@ -106,6 +106,14 @@ async def stream_chunks(
         failure = internal_error()
         on_error(failure)
         yield frame("error", failure.body())
+
+
+async def _written(chunks: AsyncGenerator[bytes, None], pending: PendingRequest) -> AsyncGenerator[bytes, None]:
+    """The same chunks. Whoever asks for the next one has written the last."""
+    async for chunk in chunks:
+        pending.is_writing = True
+        yield chunk
+        pending.is_writing = False
 
 
 async def _chunks(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:

@@ -1,6 +1,7 @@
 """Prepares the process as `unveil serve` does, before any test imports torch, and keeps the servers in it quiet.
 
-Property tests have no deadline: a time limit on an example says something of the machine's load, not of the code.
+Property tests have no deadline, nor does drawing their examples: time says something of the machine's load, not of the
+code. No module's tests may take this process over the limit of `tests/memory.py`.
 """
 
 import logging
@@ -8,12 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from service import environment
+from tests.memory import watched
 
 environment.prepare()
-settings.register_profile("no deadline", deadline=None)
+settings.register_profile("no deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no deadline")
 
 
@@ -22,6 +24,19 @@ def _quiet() -> None:
 
 
 _quiet()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield from watched(request.node.nodeid)
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """Whatever draws without a generator of its own draws the same behind any other tests, in any worker."""
+    import torch
+
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -4,15 +4,16 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.module_graph import Tree, functions_of, imports_of, num_lines
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("model", "training", "service", "unveil", "benchmarks")
-SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+TREE = Tree(ROOT, ROOMS)
+SOURCES, MODULES = TREE.files, TREE.modules
 
 # Who may know whom; a room always knows itself.
 MAY_IMPORT = {
@@ -35,72 +36,6 @@ def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def _module(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {_module(path): path for path in SOURCES}
-
-
-def _imports(path: Path, *, late: bool = True) -> Iterator[str]:
-    """What a file imports, names of modules and of what is in them; `late`: inside functions, too."""
-    waiting: list[ast.AST] = [ast.parse(path.read_text())]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            waiting += node.orelse
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{_name(path)}: imports are absolute"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif late or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            waiting += ast.iter_child_nodes(node)
-
-
-@cache
-def _next(module: str, *, late: bool) -> frozenset[str]:
-    """What importing a module imports at once: modules of ours, the packages they are in, and others' top names."""
-    found = set[str]()
-    for name in _imports(MODULES[module], late=late):
-        parents = [name.rsplit(".", n)[0] for n in range(name.count(".") + 1)]
-        ours = {parent for parent in parents if parent in MODULES}
-        found |= ours or {name.split(".")[0]}
-    return frozenset(found)
-
-
-def _reached(module: str, *, late: bool = False) -> dict[str, list[str]]:
-    """Everything that importing a module imports in the end, each with the way there; `late` as above."""
-    ways = {module: [module]}
-    waiting = [module]
-    while waiting:
-        here = waiting.pop(0)
-        for name in _next(here, late=late) - set(ways):
-            ways[name] = [*ways[here], name]
-            if name in MODULES:
-                waiting.append(name)
-    return ways
-
-
-def _ways(modules: Iterable[str], forbidden: Iterable[str], *, late: bool = False) -> list[str]:
-    """How these modules come to import what they must not."""
-    reached = [_reached(module, late=late) for module in modules]
-    return [" > ".join(ways[name]) for ways in reached for name in sorted(set(forbidden) & set(ways))]
-
-
-def _functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
-
-
-def _length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    assert node.end_lineno is not None
-    return node.end_lineno - node.lineno + 1
-
-
 # What must be there where torch is not: all that serves but the engine. Three may import the engine when it is needed.
 TORCH_FREE = (
     *(module for module in MODULES if module.startswith("service") and not module.startswith("service.engine")),
@@ -119,29 +54,28 @@ def test_there_is_something_to_check() -> None:
 
 
 def test_the_way_to_an_import_is_found_through_others_and_through_functions_where_asked() -> None:
-    assert _reached("unveil.cli")["service.environment"] == ["unveil.cli", "service.environment"]
-    assert "torch" not in _reached("unveil.cli")
-    assert _reached("unveil.cli", late=True)["torch"][0] == "unveil.cli"
-    assert len(_reached("service.engine")["torch"]) > 2, "torch comes through others"
-    assert "model" in _reached("service.catalog"), "a module brings the packages that it is in"
+    assert TREE.reached("unveil.cli", when=["module"])["service.environment"] == ["unveil.cli", "service.environment"]
+    assert "torch" not in TREE.reached("unveil.cli", when=["module"])
+    assert TREE.reached("unveil.cli")["torch"][0] == "unveil.cli"
+    assert len(TREE.reached("service.engine", when=["module"])["torch"]) > 2, "torch comes through others"
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_rooms_import_only_what_they_may(room: str) -> None:
     others = [module for module in MODULES if module.split(".")[0] not in {room, *MAY_IMPORT[room]}]
-    assert not _ways((m for m in MODULES if m.split(".")[0] == room), others, late=True)
+    assert not TREE.ways((m for m in MODULES if m.split(".")[0] == room), others)
 
 
 @pytest.mark.parametrize("name", PURE)
 def test_the_mathematics_never_imports_the_network(name: str) -> None:
     networks = [module for module in MODULES if "transformer" in module or "artifact" in module]
-    assert not _ways([f"model.{name}"], networks, late=True)
+    assert not TREE.ways([f"model.{name}"], networks)
 
 
 def test_only_the_engine_knows_torch_in_the_service() -> None:
     assert set(TORCH_FREE) <= set(MODULES)
-    assert not _ways(TORCH_FREE, HEAVY)
-    assert not _ways(set(TORCH_FREE) - set(MAY_LOAD_TORCH_LATE), HEAVY, late=True)
+    assert not TREE.ways(TORCH_FREE, HEAVY, when=["module"])
+    assert not TREE.ways(set(TORCH_FREE) - set(MAY_LOAD_TORCH_LATE), HEAVY, when=["module", "function"])
 
 
 def test_the_http_side_runs_where_there_is_no_torch() -> None:
@@ -153,17 +87,17 @@ def test_the_http_side_runs_where_there_is_no_torch() -> None:
 
 def test_the_scheduler_and_the_messages_know_no_http_and_no_torch() -> None:
     forbidden = {"fastapi", "starlette", "uvicorn", "torch", "prometheus_client"}
-    assert not _ways(["service.scheduler", "service.messages"], forbidden, late=True)
+    assert not TREE.ways(["service.scheduler", "service.messages"], forbidden)
 
 
 def test_the_engine_knows_no_http() -> None:
     engine = [module for module in MODULES if module.startswith("service.engine")]
-    assert not _ways(engine, {"uvicorn", "service.app", "service.routes", "service.dispatcher"}, late=True)
+    assert not TREE.ways(engine, {"uvicorn", "service.app", "service.routes", "service.dispatcher"})
 
 
 def test_the_model_reads_no_clock_and_no_environment_and_prints_nothing() -> None:
     for path in (ROOT / "model").rglob("*.py"):
-        imported = set(_imports(path))
+        imported = {name for name, _ in imports_of(path)}
         assert not imported & {"time", "datetime", "logging", "os.environ"}, _name(path)
         calls = {node.func.id for node in ast.walk(ast.parse(path.read_text())) if _is_named_call(node)}  # type: ignore[attr-defined]
         assert "print" not in calls, _name(path)
@@ -179,8 +113,8 @@ def test_every_module_says_what_it_is_and_stays_within_its_size(path: Path) -> N
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text)), f"{_name(path)} has no docstring"
     assert len(text.splitlines()) <= MAX_FILE_LINES, f"{_name(path)} is too long"
-    for node in _functions(path):
-        assert _length(node) <= MAX_FUNCTION_LINES, f"{_name(path)}:{node.lineno} {node.name} is {_length(node)} lines"
+    lengths = {f"{node.lineno} {node.name}": num_lines(node) for node in functions_of(path)}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_FUNCTION_LINES} == {}, _name(path)
 
 
 def test_there_is_one_error_for_all_that_users_can_cause() -> None:
@@ -193,7 +127,7 @@ def test_there_is_one_error_for_all_that_users_can_cause() -> None:
 
 
 def test_functions_are_short() -> None:
-    lengths = sorted(_length(node) for path in SOURCES for node in _functions(path))
+    lengths = sorted(num_lines(node) for path in SOURCES for node in functions_of(path))
     assert lengths[len(lengths) // 2] <= MEDIAN_FUNCTION_LINES
 
 
@@ -205,7 +139,7 @@ def test_no_pickle_is_read_but_by_the_checkpoints_and_the_import_takes_tensors_a
             assert "weights_only=True" in loads[0]
         else:
             assert not loads, _name(path)
-        assert not set(_imports(path)) & {"pickle", "dill", "joblib"}, _name(path)
+        assert not {name for name, _ in imports_of(path)} & {"pickle", "dill", "joblib"}, _name(path)
 
 
 def test_every_benchmark_named_in_the_results_exists_and_every_benchmark_is_named() -> None:

@@ -10,6 +10,9 @@ joint law. A score that is not defined, as the correlation with a constant, is l
 
 Rows are compared at the resolution of the bins: a number is the middle of its bin. Samples differ from the law that
 they are drawn from, the more the fewer they are, so real rows do not reach 1 either.
+
+Why not sdmetrics itself: it brings a dozen packages and 354 MB (pandas, scipy, plotly), and takes 2.6 s where this
+takes 0.5 s, for the same figures to 2e-11 (two samples of 29,305 rows of Adult, one thread, sdmetrics 0.32.0).
 """
 
 from collections.abc import Collection, Mapping, Sequence

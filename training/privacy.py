@@ -10,6 +10,10 @@ the model never saw. And the share of generated rows that are closer to a traini
 counting half, each time among equally many of both (training rows in parts of that size): 0.5 where the model
 prefers neither. A model that repeats training rows has a median well below the held-out one, and a share well above.
 It is no proof of privacy: single rows may be given away where the median is not.
+
+Why not sdmetrics' DCROverfittingProtection: numbers differ there by their share of the range, where one outlier makes
+all others alike, and its share has no standard error. It takes 10.4 s where this takes 0.2 s (200 generated and twice
+4,000 real rows of Adult, one thread, sdmetrics 0.32.0), and brings 354 MB.
 """
 
 from collections.abc import Sequence

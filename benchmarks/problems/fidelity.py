@@ -3,7 +3,7 @@
 Real rows are the file's own values, not bins; samples are decoded as the service does, a number being drawn within its
 bin. The two scores are those of TabSyn's and TabDiff's evaluation, without the thresholds that later releases of
 sdmetrics leave weak pairs out by. `training/fidelity.py` has the same two for `unveil evaluate`, of bins and without
-sdmetrics; tests/training/test_fidelity.py holds it to this.
+sdmetrics; tests/training/test_fidelity.py holds both to the same figures.
 """
 
 import warnings

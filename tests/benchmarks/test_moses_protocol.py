@@ -45,6 +45,7 @@ from benchmarks.problems.moses_protocol.statistics import (
 )
 from model.errors import DataError
 from tests.benchmarks.quick import call, run
+from tests.memory import run_apart
 from training.chemistry import read
 from training.data.molecules import WHEEL, moses_smiles
 from training.rows import evenly_spaced
@@ -197,6 +198,10 @@ def test_a_sample_is_the_same_in_any_chunk_and_no_two_samples_share_a_seed() -> 
 
 @needs_wheel
 def test_rdkit_gives_what_stands_in_the_wheels_statistics() -> None:
+    run_apart(_compare_rdkit_with_the_wheel)  # statistics of 176,000 molecules take 800 MB
+
+
+def _compare_rdkit_with_the_wheel() -> None:
     smiles, statistics = moses_smiles("test", cache=cache_folder()), statistics_of("test", cache_folder())
     rows = evenly_spaced(len(smiles), 100)
     found = [read(smiles[i]) for i in rows]
@@ -214,6 +219,10 @@ def test_rdkit_gives_what_stands_in_the_wheels_statistics() -> None:
 @needs_chemnet
 @pytest.mark.slow
 def test_rows_spread_over_moses_test_file_are_near_its_statistics_and_its_head_is_not() -> None:
+    run_apart(_compare_spread_rows_with_the_head)
+
+
+def _compare_spread_rows_with_the_head() -> None:
     smiles, statistics = moses_smiles("test", cache=cache_folder()), statistics_of("test", cache_folder())
     net = ChemNet()
     head = frechet(moments(net.activations(smiles[:1_000])), statistics.chemnet)

@@ -1,11 +1,8 @@
 """The bundled models as a stranger meets them: `unveil serve` and nothing else, the README's requests, its refusals."""
 
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +13,8 @@ import pytest
 
 from model.artifact import load_artifact
 from model.tokenizers.grid import is_solution
+from tests.integration.processes import serving
 from tests.service.mocks import WAIT_SECONDS
-from tests.service.servers import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROMPT = {"age": 39, "sex": "Female", "income": ">50K"}
@@ -26,27 +23,11 @@ PROMPT = {"age": 39, "sex": "Female", "income": ">50K"}
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
     """A client of a real `unveil serve` process; the process must end with 0 on SIGTERM."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "unveil.cli", "serve", "--port", str(port)]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("UNVEIL_")}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_SECONDS) as client:
-            wait_until(lambda: _is_ready(client, process))
+    with serving([sys.executable, "-m", "unveil.cli", "serve", "--port", "0"]) as (process, url):
+        with httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client:
             yield client
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=WAIT_SECONDS) == 0
-    finally:
-        process.kill()
-
-
-def _is_ready(client: httpx.Client, process: "subprocess.Popen[bytes]") -> bool:
-    assert process.poll() is None, "the server ended before it was ready"
-    try:
-        return client.get("/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def _events(client: httpx.Client, body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -9,12 +9,8 @@ import pytest
 import torch
 
 from model.artifact import load_artifact, save_artifact
-from service.app import create_app
-from service.catalog import find_sources, load_catalog
-from service.server import build_engine
-from service.settings import Settings
 from tests.model.artifacts import random_transformer, table_tokenizer
-from tests.service.servers import Running, run_app
+from tests.service.servers import Running, run_artifacts
 
 TOKENIZER = table_tokenizer()
 
@@ -31,10 +27,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(artifact: Path) -> Iterator[Running]:
-    settings = Settings(checkpoints=artifact.parent, max_batch=16)
-    sources = find_sources((), checkpoints=artifact.parent)
-    app = create_app(settings, engine=build_engine(sources, settings), catalog=load_catalog(sources))
-    with run_app(app, settings) as running:
+    with run_artifacts(checkpoints=artifact.parent, max_batch=16) as running:
         yield running
 
 

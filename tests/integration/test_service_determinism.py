@@ -13,12 +13,8 @@ from typing import Any
 
 import pytest
 
-from service.app import create_app
-from service.catalog import find_sources, load_catalog
-from service.server import build_engine
-from service.settings import Settings
 from tests.model.artifacts import table_tokenizer, text_tokenizer, write_artifact
-from tests.service.servers import Running, events_of, run_app
+from tests.service.servers import Running, events_of, run_artifacts
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "samples.json"
 
@@ -55,10 +51,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _serve(artifacts: Path) -> Any:
-    settings = Settings(checkpoints=artifacts, max_batch=32)
-    sources = find_sources((), checkpoints=artifacts)
-    app = create_app(settings, engine=build_engine(sources, settings), catalog=load_catalog(sources))
-    return run_app(app, settings)
+    return run_artifacts(checkpoints=artifacts, max_batch=32)
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,8 @@ from typing import Any
 
 import pytest
 
-from service.app import create_app
-from service.catalog import find_sources, load_catalog
-from service.server import build_engine
-from service.settings import Settings
 from tests.model.artifacts import text_tokenizer, write_artifact
-from tests.service.servers import Running, events_of, run_app
+from tests.service.servers import Running, events_of, run_artifacts
 
 NUM_REQUESTS = 500
 ORDERS = ("learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy")
@@ -67,11 +63,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 
 def _serve(artifacts: tuple[str, ...]) -> Any:
-    settings = Settings(artifacts=artifacts, max_batch=32)
-    sources = find_sources(artifacts, checkpoints=settings.checkpoints)
-    return run_app(
-        create_app(settings, engine=build_engine(sources, settings), catalog=load_catalog(sources)), settings
-    )
+    return run_artifacts(artifacts=artifacts, max_batch=32)
 
 
 @pytest.fixture(scope="module")

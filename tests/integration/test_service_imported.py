@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 
 from model.artifact import load_artifact
-from service.app import create_app
-from service.catalog import find_sources, load_catalog
-from service.server import build_engine
-from service.settings import Settings
 from tests.model.foreign import FAMILIES, TOKENS, write_folder
-from tests.service.servers import Running, events_of, run_app
+from tests.service.servers import Running, events_of, run_artifacts
 from unveil import cli
 
 
@@ -42,10 +38,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(artifacts: Path) -> Iterator[Running]:
-    settings = Settings(checkpoints=artifacts, max_batch=4)
-    sources = find_sources((), checkpoints=artifacts)
-    app = create_app(settings, engine=build_engine(sources, settings), catalog=load_catalog(sources))
-    with run_app(app, settings) as running:
+    with run_artifacts(checkpoints=artifacts, max_batch=4) as running:
         yield running
 
 

@@ -22,13 +22,9 @@ from model.network import Network
 from model.orders import next_log_probs
 from model.tokenizers.grid import GridTokenizer
 from model.tokenizers.smiles import SmilesTokenizer
-from service.app import create_app
-from service.catalog import find_sources, load_catalog
-from service.server import build_engine
-from service.settings import Settings
 from tests.model.artifacts import table_tokenizer, text_tokenizer, write_artifact
 from tests.model.test_planes import plane_network
-from tests.service.servers import Running, run_app
+from tests.service.servers import Running, run_artifacts
 
 NATS = 2e-5  # of float32, in fewer operations than the oracle's network takes
 CELLS = {0: "5", 4: "3", 10: "7", 40: "5"}  # of a grid: a row, a box and a column join them; all others are hidden
@@ -80,10 +76,7 @@ def _grids() -> Network:
 
 @pytest.fixture(scope="module")
 def server(artifacts: Path) -> Iterator[Running]:
-    settings = Settings(checkpoints=artifacts, max_batch=32, max_prompts=128)
-    sources = find_sources((), checkpoints=artifacts)
-    app = create_app(settings, engine=build_engine(sources, settings), catalog=load_catalog(sources))
-    with run_app(app, settings) as running:
+    with run_artifacts(checkpoints=artifacts, max_batch=32, max_prompts=128) as running:
         yield running
 
 

@@ -1,20 +1,16 @@
 """The service as a process: it serves an artifact from disk, drains on SIGTERM, and ends with the right exit code."""
 
-import json
-import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from service.engine_worker import MAX_FAILED_STEPS
+from tests.integration.processes import serving, start
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.service.mocks import WAIT_SECONDS
 from tests.service.servers import events_of, wait_until
@@ -61,41 +57,18 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _start(*arguments: str, program: str = PROGRAM, **environment: str) -> "subprocess.Popen[str]":
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), **environment}
-    command = [sys.executable, "-c", program, *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables)
-
-
-@contextmanager
 def _serving(
     artifact: Path, program: str = PROGRAM, **environment: str
-) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    process = _start(str(artifact), program=program, UNVEIL_LOG_LEVEL="info", UNVEIL_MAX_BATCH="4", **environment)
-    assert process.stderr is not None
-    rest = threading.Thread(target=process.stderr.read, daemon=True)
-    try:
-        url = ""
-        for line in process.stderr:
-            entry: dict[str, Any] = json.loads(line)
-            url = entry.get("url", url)
-            if entry["event"] == "ready":
-                break
-        rest.start()
-        yield process, url
-    finally:
-        process.kill()
-        process.wait()
-        if rest.is_alive():
-            rest.join(WAIT_SECONDS)
-        process.stderr.close()
+) -> AbstractContextManager[tuple["subprocess.Popen[str]", str]]:
+    command = [sys.executable, "-c", program, str(artifact)]
+    return serving(command, UNVEIL_LOG_LEVEL="info", UNVEIL_MAX_BATCH="4", **environment)
 
 
 def test_sigterm_lets_a_running_stream_finish_behind_an_open_socket_and_the_process_ends_with_0(
     artifact: Path, tmp_path: Path
 ) -> None:
     go_on = tmp_path / "go on"
-    environment = {"HELD_UNTIL": str(go_on), "UNVEIL_DRAIN_TIMEOUT_SECONDS": "300"}
+    environment = {"HELD_UNTIL": str(go_on), "UNVEIL_DRAIN_TIMEOUT_SECONDS": str(WAIT_SECONDS)}
     with (
         _serving(artifact, program=HELD, **environment) as (process, url),
         httpx.Client(base_url=url, timeout=WAIT_SECONDS) as client,
@@ -114,14 +87,19 @@ def test_sigterm_lets_a_running_stream_finish_behind_an_open_socket_and_the_proc
         assert process.wait(WAIT_SECONDS) == 0
 
 
-def test_what_is_not_finished_when_the_drain_is_over_is_answered_and_the_exit_code_is_0(artifact: Path) -> None:
-    with _serving(artifact, UNVEIL_DRAIN_TIMEOUT_SECONDS="0") as (process, url):
+def test_what_is_not_finished_when_the_drain_is_over_is_answered_and_the_exit_code_is_0(
+    artifact: Path, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go on"
+    environment = {"HELD_UNTIL": str(go_on), "UNVEIL_DRAIN_TIMEOUT_SECONDS": "0"}
+    with _serving(artifact, program=HELD, **environment) as (process, url):
         body = {"prompt": "", "stream": True, "num_samples": 64}
         with httpx.stream("POST", f"{url}/generate", json=body, timeout=WAIT_SECONDS) as response:
             events = events_of(response.iter_lines())
             assert next(events)[0] == "start"
             process.send_signal(signal.SIGTERM)
             kind, data = list(events)[-1]
+        go_on.touch()
         assert (kind, data["error"]["type"]) == ("error", "draining")
         assert process.wait(WAIT_SECONDS) == 0
 
@@ -153,7 +131,7 @@ def test_damaged_weights_are_one_line_on_stderr_and_exit_code_1(artifact: Path, 
     write_artifact(tmp_path / "a")
     weights = tmp_path / "a" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    process = _start(str(tmp_path / "a"), UNVEIL_LOG_LEVEL="error")
+    process = start([sys.executable, "-c", PROGRAM, str(tmp_path / "a")], UNVEIL_LOG_LEVEL="error")
     _, stderr = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 1
     (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]

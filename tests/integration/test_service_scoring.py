@@ -15,12 +15,8 @@ import torch
 from model.artifact import load_artifact
 from model.denoiser import cross_entropy
 from model.exact import exact_nelbo, order_nelbo, subset_table
-from service.app import create_app
-from service.catalog import find_sources, load_catalog
-from service.server import build_engine
-from service.settings import Settings
 from tests.model.artifacts import table_tokenizer, text_tokenizer, write_artifact
-from tests.service.servers import Running, run_app
+from tests.service.servers import Running, run_artifacts
 
 WHOLE = {"age": 39, "workclass": "class 1", "income": ">50K", "hours": 3, "rate": 0.5}
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -50,10 +46,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _serve(artifacts: Path) -> Any:
-    settings = Settings(checkpoints=artifacts, max_batch=32)
-    sources = find_sources((), checkpoints=artifacts)
-    app = create_app(settings, engine=build_engine(sources, settings), catalog=load_catalog(sources))
-    return run_app(app, settings)
+    return run_artifacts(checkpoints=artifacts, max_batch=32)
 
 
 @pytest.fixture(scope="module")

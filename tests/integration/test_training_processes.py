@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
+from tests.service.mocks import WAIT_SECONDS
 from tests.training.ended import see_ended, until
 from tests.training.small import write_csv
 
@@ -42,7 +42,9 @@ def _command(table: Path, out: Path, *overrides: str, processes: int = 1) -> lis
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(
+        command, env=_environment(), capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+    )
 
 
 def _losses(out: Path) -> list[float]:
@@ -60,19 +62,13 @@ def test_killed_with_minus_nine_and_started_again_it_ends_in_the_same_weights(tm
     whole = _run(_command(table, tmp_path / "a" / "small", *overrides))
     assert whole.returncode == 0, whole.stderr
     command = _command(table, tmp_path / "b" / "small", *overrides)
-    checkpoints = tmp_path / "b" / "small.run" / "checkpoints"
-    victim = subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("step-*")):
-        assert victim.poll() is None, "it ended before its first checkpoint"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)  # between looks at the folder; nothing depends on how long
-    victim.send_signal(signal.SIGKILL)
-    assert victim.wait() == -signal.SIGKILL
+    killed = _run([part.replace("unveil.cli", "tests.integration.killed_training") for part in command])
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(_losses(tmp_path / "b" / "small")) == 27, "seven steps more than its checkpoint has"
     assert not (tmp_path / "b" / "small").exists(), "it was killed in the middle, so there is no artifact yet"
     again = _run(command)
     assert again.returncode == 0, again.stderr
-    assert "resuming at step" in again.stderr
+    assert "resuming at step 20 of 160" in again.stderr
     assert _losses(tmp_path / "a" / "small") == _losses(tmp_path / "b" / "small")
     a, b = _weights(tmp_path / "a" / "small"), _weights(tmp_path / "b" / "small")
     assert a.keys() == b.keys()

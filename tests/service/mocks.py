@@ -21,7 +21,7 @@ from service.messages import Event, Loaded
 from tests.model.artifacts import table_tokenizer
 
 VERSION = "f" * 64
-WAIT_SECONDS = 300.0  # only ever reached by a test that fails, however busy the machine is
+WAIT_SECONDS = 1800.0  # only ever reached by a test that hangs, however busy the machine is
 
 
 def mock_denoiser(vocabulary_sizes: Sequence[int]) -> Denoiser:

@@ -13,12 +13,26 @@ import httpx
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.catalog import ServedModel
+from service.catalog import ServedModel, find_sources, load_catalog
 from service.messages import EnginePort
 from service.routes import Service
-from service.server import Server, open_socket
+from service.server import Server, build_engine, open_socket
 from service.settings import Settings
 from tests.service.mocks import WAIT_SECONDS, Gate, MockRunner, toy_catalog, toy_engine, toy_model, toy_runner
+
+# What the service itself gives up on, long enough for a busy machine; what a client leaves behind still ends.
+PATIENT: Mapping[str, Any] = {
+    "default_timeout_seconds": 600.0,
+    "stream_write_timeout_seconds": 600.0,
+    "idle_connection_seconds": 600,
+    "drain_timeout_seconds": 300.0,
+    "worker_timeout_seconds": WAIT_SECONDS,
+}
+
+
+def patient(**settings: Any) -> Settings:
+    """Settings with `PATIENT` for what is not given."""
+    return Settings(**{**PATIENT, **settings})
 
 
 @dataclass(frozen=True)
@@ -64,10 +78,14 @@ class Running:
         dispatcher._loop.call_soon_threadsafe(expire)
 
     def skip(self, seconds: float) -> None:
-        """Sets the clock of the server's event loop ahead."""
+        """Sets the clock of the server's event loop ahead, of what it was set to before."""
         loop = self.service.dispatcher._loop
-        before = loop.time
-        loop.call_soon_threadsafe(setattr, loop, "time", lambda: before() + seconds)
+
+        def skip() -> None:
+            before = loop.time
+            setattr(loop, "time", lambda: before() + seconds)  # noqa: B010
+
+        loop.call_soon_threadsafe(skip)
 
     def wait_for(self, name: str, value: float, labels: Mapping[str, str] | None = None) -> None:
         """Asks until a metric has a value; fails after a while. A reply is counted just after it was sent."""
@@ -122,25 +140,33 @@ def run_toy(
     """A server of one mock model."""
     model = model or toy_model()
     runner = runner or (toy_runner(model) if gate is None else toy_runner(model, gate))
-    chosen = Settings(**settings)
+    chosen = patient(**settings)
     engine = toy_engine({model.name: runner}, max_batch=chosen.max_batch)
     app = create_app(chosen, engine=engine, catalog=toy_catalog(model))
-    try:
-        with run_app(app, chosen) as running:
+    with run_app(app, chosen) as running:
+        try:
             yield running
+        finally:
             if gate is not None:
                 gate.open()
-    finally:
-        if gate is not None:
-            gate.open()
 
 
 @contextmanager
 def run_engine(engine: EnginePort, *models: ServedModel, is_ready: bool = False, **settings: Any) -> Iterator[Running]:
     """A server of any engine, ready or not."""
-    chosen = Settings(**settings)
+    chosen = patient(**settings)
     app = create_app(chosen, engine=engine, catalog=toy_catalog(*models))
     with run_app(app, chosen, is_ready=is_ready) as running:
+        yield running
+
+
+@contextmanager
+def run_artifacts(**settings: Any) -> Iterator[Running]:
+    """A server of the artifacts that its settings name, as `unveil serve` has it, in a thread of this process."""
+    chosen = patient(**settings)
+    sources = find_sources(chosen.artifacts, checkpoints=chosen.checkpoints)
+    app = create_app(chosen, engine=build_engine(sources, chosen), catalog=load_catalog(sources))
+    with run_app(app, chosen) as running:
         yield running
 
 

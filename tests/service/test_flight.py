@@ -79,6 +79,20 @@ def test_a_failure_comes_after_what_was_there_and_stays(buffer_events: int | Non
     assert asyncio.run(failed()) == [REVEALED]
 
 
+def test_only_a_client_that_holds_its_reader_up_is_ever_behind() -> None:
+    async def behind() -> list[bool]:
+        pending = await _request(buffer_events=1)
+        for _ in range(3):
+            pending.put(REVEALED)
+        found = [pending.is_overfull]  # this process has not come to take them
+        pending.is_writing = True
+        found.append(pending.is_overfull)
+        await pending.take()
+        return [*found, pending.is_overfull]
+
+    assert asyncio.run(behind()) == [False, True, False]
+
+
 def test_nothing_is_taken_when_the_time_is_up_and_the_next_take_goes_on() -> None:
     async def slow() -> tuple[list[RequestEvent], list[RequestEvent]]:
         pending = await _request(buffer_events=8)

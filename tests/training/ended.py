@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-WAIT_SECONDS = 300  # only ever reached where a process lives on, however busy the machine is
+
 
 
 def until(condition: Callable[[], bool]) -> None:
