@@ -86,7 +86,7 @@ def import_once(work: Path) -> Path:
     """The artifact of the model, imported where it is not there yet."""
     folder = work / "rxnmapper"
     if not (folder / CONFIG).is_file():
-        import_folder(rxnmapper(cache_folder()), folder, Wishes(length=LENGTH, tokenizer="smiles", licence="MIT"))
+        import_folder(rxnmapper(cache_folder()), folder, Wishes(length=LENGTH, tokenizer="smiles", license="MIT"))
     return folder
 
 

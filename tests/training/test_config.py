@@ -87,7 +87,7 @@ def test_a_recipe_that_is_not_there_or_not_toml_gets_one_line(tmp_path: Path) ->
 
 def test_only_what_decides_the_weights_is_in_the_fingerprint() -> None:
     base = small_recipe().fingerprint()
-    assert small_recipe("run.log_every=9", "description=x", "licence=y").fingerprint() == base
+    assert small_recipe("run.log_every=9", "description=x", "license=y").fingerprint() == base
     assert small_recipe("optimizer.steps=13").fingerprint() != base
     assert small_recipe("seed=1").fingerprint() != base
 

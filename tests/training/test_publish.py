@@ -43,7 +43,7 @@ def test_the_artifact_says_how_it_was_made_and_how_good_it_is(artifact: Path) ->
 
 def test_the_card_has_every_section_and_the_figures_of_the_config(artifact: Path) -> None:
     card = (artifact / "README.md").read_text()
-    for section in ("Data", "Figures", "Learned order", "Recipe", "Limits", "Licence"):
+    for section in ("Data", "Figures", "Learned order", "Recipe", "Limits", "License"):
         assert f"\n## {section}\n" in card
     manifest = load_artifact(artifact).manifest
     assert f"{manifest.figures['nelbo']['learned']['mean']:.3f}" in card
