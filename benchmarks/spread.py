@@ -1,4 +1,4 @@
-"""What does `order.spread` earn on a real table? The learned arm of Adult with and without it, at equal forwards.
+"""What does the order's `spread` earn on a real table? The learned arm of Adult with and without it, at equal forwards.
 
     python -m benchmarks.spread [--quick] [--seeds N] [--json] [--work DIR] [--jobs N]
 
@@ -48,7 +48,7 @@ def measure(task: Fields) -> Fields:
     dataset = load(ADULT)
     spec = arm("global", data=ADULT, seed=task["seed"], budget=task["budget"], share=SHARE)
     fields = arm_recipe(spec, dataset).model_dump(mode="json")
-    fields["order"]["spread"] = task["arm"]
+    fields["advanced"]["order"]["spread"] = task["arm"]
     recipe = Recipe.model_validate(fields)
     trained = train(recipe, dataset, work=Path(task["runs"]) / f"{task['arm']}-{task['seed']}")
     assert trained is not None, "run in one process"

@@ -43,8 +43,8 @@ class _Frozen(BaseModel):
 class ModelConfig(_Frozen):
     """The denoiser's shape, as in `model.manifest.Architecture`; length, vocabulary and trunk follow from the data.
 
-    `attends` left out: "visible" with `optimizer.teacher_forcing`, "all" without. With `loops`, the tokens of every loop
-    are trained, not of the last one alone (deep supervision).
+    `attends` left out is "visible" with `optimizer.teacher_forcing`, "all" without it. With `loops`, the tokens of
+    every loop are trained, not of the last one alone (deep supervision).
     """
 
     width: int = Field(default=64, ge=2)
@@ -94,9 +94,9 @@ class OptimizerConfig(_Frozen):
     trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
     most (`model.loops`), and a sudoku grid that is learned goes through no more of them.
     `teacher_forcing`: one forward trains every step of a row's order, from what it shows at the start on, not the next
-    one alone (`model.objective.teacher_forced`). It takes a network with `model.attends = "visible"`, and orders that
-    are uniform, fixed, or global and moved by a critic, which then learns of alternatives to the law's choices from
-    rows in uniform orders alone; a forward costs about two. `order.spread` has no part in it.
+    one alone (`model.objective.teacher_forced`). It takes a network that attends to "visible", and orders that are
+    uniform, fixed, or global, whose critic then learns of alternatives to the law's choices from rows in uniform orders
+    alone; a forward costs about two. The order's `spread` has no part in it.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -171,6 +171,11 @@ class Recipe(_Frozen):
         """What the positions of a fresh network read."""
         return self.model.attends or ("visible" if self.optimizer.teacher_forcing else "all")
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Of tables that hold all of their keys, for code that makes recipes: none stands under `[advanced]`."""
+        return cls.model_validate(unfold(cls, fields))
+
     @model_validator(mode="before")
     @classmethod
     def _read(cls, fields: Any) -> Any:
@@ -178,7 +183,7 @@ class Recipe(_Frozen):
 
     @model_serializer(mode="wrap")
     def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return unfold(self, handler(self))
+        return unfold(type(self), handler(self))
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
@@ -218,10 +223,7 @@ class Recipe(_Frozen):
 def _with_method(fields: Mapping[str, Any]) -> dict[str, Any]:
     """An `[order]` without a method is global."""
     order = fields.get("order", {})
-    has_keys = "order" in fields or "order" in (fields.get(ADVANCED) or {})
-    if isinstance(order, Mapping) and has_keys and "method" not in order:
-        return {**fields, "order": {"method": "global", **order}}
-    return dict(fields)
+    return {**fields, "order": {"method": "global", **order} if isinstance(order, Mapping) else order}
 
 
 def settle(recipe: Recipe, *, num_rows: int) -> Recipe:

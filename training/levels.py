@@ -70,20 +70,17 @@ def fold(recipe: type[BaseModel], fields: Mapping[str, Any]) -> dict[str, Any]:
     return folded
 
 
-def unfold(recipe: BaseModel, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What `fold` undoes: `fields` is the recipe as nested dictionaries."""
-    plain: dict[str, Any] = {}
+def unfold(recipe: type[BaseModel], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What `fold` undoes: every key of the tables in `fields` to where a file has it."""
+    known, plain = tables(recipe), dict(fields)
     advanced: dict[str, dict[str, Any]] = {}
-    for name, value in fields.items():
-        table = getattr(recipe, name)
-        if not isinstance(table, BaseModel):
-            plain[name] = value
-            continue
-        hidden = {key: part for key, part in value.items() if is_advanced(type(table), key)}
-        plain[name] = {key: part for key, part in value.items() if key not in hidden}
-        if hidden:
-            advanced[name] = hidden
-    return {**plain, ADVANCED: advanced} if advanced else plain
+    for name in known.keys() & fields.keys():
+        model = known[name].model(fields[name])
+        if model is not None:
+            hidden = {key: value for key, value in fields[name].items() if is_advanced(model, key)}
+            plain[name] = {key: value for key, value in fields[name].items() if key not in hidden}
+            advanced |= {name: hidden} if hidden else {}
+    return {**plain, ADVANCED: {name: advanced[name] for name in known if name in advanced}} if advanced else plain
 
 
 def keys(recipe: type[BaseModel], *, advanced: bool) -> Iterator[str]:
@@ -92,8 +89,22 @@ def keys(recipe: type[BaseModel], *, advanced: bool) -> Iterator[str]:
     if not advanced:
         yield from (name for name in recipe.model_fields if name not in found)
     for name, table in found.items():
-        own = dict.fromkeys(key for m in table.models for key in m.model_fields if is_advanced(m, key) == advanced)
+        own = dict.fromkeys(
+            path
+            for m in table.models
+            for key in m.model_fields
+            if is_advanced(m, key) == advanced
+            for path in _paths(m, key)
+        )
         yield from (f"{ADVANCED}.{name}.{key}" if advanced else f"{name}.{key}" for key in own)
+
+
+def _paths(model: type[BaseModel], key: str) -> Iterator[str]:
+    """A key, and those of the tables in it where it names several, as columns do."""
+    yield key
+    for inner in get_args(model.model_fields[key].annotation):
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from (f"{key}.NAME.{name}" for name in inner.model_fields)
 
 
 def _merged(name: str, table: Table, plain: Mapping[str, Any], hidden: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class _Order(BaseModel):
 
     @property
     def even_share(self) -> float:
-        """Of a row's weight, what goes evenly to all hidden positions; nothing changes by it where orders are uniform."""
+        """The share of a row's weight that all hidden positions have evenly; of no effect where orders are uniform."""
         return SPREAD
 
     @property
@@ -43,13 +43,13 @@ class _Order(BaseModel):
         """The learning rates of the order's log-weights and of the critic; 0 where none are learned."""
         return 0.0, 0.0
 
-    def uniform_share(self, progress: float) -> float:
-        """The share of rows that follow uniform orders after a share `progress` of all steps. 1.0: nobody follows the
-        law, so that nothing need be known of it."""
+    def uniform_share(self, _progress: float, /) -> float:
+        """The share of rows that follow uniform orders after this share of all steps. 1.0: no row follows the law, so
+        that nothing need be known of it."""
         return 1.0
 
-    def fixed_order(self, length: int) -> tuple[int, ...] | None:
-        """The order that is given and not learned, as positions of a canvas of `length`."""
+    def fixed_order(self, _length: int, /) -> tuple[int, ...] | None:
+        """The order that is given and not learned, as positions of a canvas of this length."""
         return None
 
 
@@ -84,7 +84,7 @@ class _Scheduled(_Order):
     def even_share(self) -> float:
         return self.spread
 
-    def uniform_share(self, progress: float) -> float:
+    def uniform_share(self, progress: float, /) -> float:
         if progress < self.warmup:
             return 1.0
         annealed = min((progress - self.warmup) / self.anneal, 1.0) if self.anneal else 1.0
@@ -102,7 +102,7 @@ class FixedOrder(_Scheduled):
     method: Literal["fixed"] = "fixed"
     positions: tuple[int, ...] | ReadingOrder
 
-    def fixed_order(self, length: int) -> tuple[int, ...]:
+    def fixed_order(self, length: int, /) -> tuple[int, ...]:
         return self.positions if isinstance(self.positions, tuple) else tuple(reading_order(self.positions, length))
 
 
@@ -155,7 +155,7 @@ class _Walked(_Order):
     exploration: Advanced[Share] = 0.0
     stride: Advanced[int] = Field(default=1, ge=1)
 
-    def uniform_share(self, progress: float) -> float:
+    def uniform_share(self, _progress: float, /) -> float:
         return 1.0 + (self.exploration - 1.0)
 
 

@@ -100,7 +100,9 @@ def given_anew(recipe: Recipe) -> dict[str, Any]:
 
 def _check_loops(recipe: Recipe, loops: int) -> None:
     if recipe.optimizer.backward_loops is not None and recipe.optimizer.backward_loops >= loops:
-        raise RecipeError(f"advanced.optimizer.backward_loops: must be less than the network's loops, {loops} (advanced.model.loops)")
+        raise RecipeError(
+            f"advanced.optimizer.backward_loops: must be less than the network's loops, {loops} (advanced.model.loops)"
+        )
 
 
 def _order(recipe: Recipe, length: int) -> OrderSpec:

@@ -100,7 +100,9 @@ class Run:
 
     def __init__(self, fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> None:
         if recipe.order.is_walked and recipe.run.strategy == "fsdp":  # processes take different numbers of forwards
-            raise TrainingError("advanced.run.strategy: contextual orders are learned in one process or with ddp, not with fsdp")
+            raise TrainingError(
+                "advanced.run.strategy: contextual orders are learned in one process or with ddp, not with fsdp"
+            )
         self.fabric, self.recipe, self.dataset, self.work = fabric, recipe, dataset, work
         self.step = 0
         self.rows = split_rows(dataset, "train", is_packed=True)
@@ -258,7 +260,8 @@ class Run:
             costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in found.nats.items())
             taken = "the law stays" if best == LAW else f"the law becomes {best.replace('_', ' ')}"
             if found.is_close and not is_last:
-                taken += ", too close to tell: a longer advanced.order.warmup, or more advanced.run.validate_rows, may show more"
+                taken += ", too close to tell: a longer warm-up (advanced.order.warmup), or more"
+                taken += " advanced.run.validate_rows, may show more"
             journal.say(f"orders, in nats a validation row: {costs}; {taken}")
 
     def _reconsider(self, journal: Journal | None) -> None:

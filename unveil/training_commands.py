@@ -185,7 +185,11 @@ def _recipe(given: Given) -> Recipe:
         return lines_recipe(given.lines, name=given.name(_as_name(given.lines.stem)), overrides=overrides)
     assert frozen is not None
     fields: dict[str, Any] = _recipe_fields(frozen, load_artifact(frozen))
-    kept = {"seed": fields.get("seed", 0), **_for_an_order(fields), "advanced": _for_an_order(fields.get("advanced", {}))}
+    kept = {
+        "seed": fields.get("seed", 0),
+        **_for_an_order(fields),
+        "advanced": _for_an_order(fields.get("advanced", {})),
+    }
     name = given.name(f"{frozen.resolve().name}-order")
     return build_recipe({"name": name, **kept}, overrides=overrides, columns=given.columns, source="--freeze-denoiser")
 
