@@ -269,7 +269,7 @@ def test_the_averaged_weights_follow_the_trained_ones() -> None:
 
 def test_rows_too_long_for_a_critic_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.trainer, "MAX_LENGTH", 3)
-    with pytest.raises(TrainingError, match=r"order.kind: global orders are learned for at most 3 positions, not 4"):
+    with pytest.raises(TrainingError, match=r"order.method: global orders are learned for at most 3 positions, not 4"):
         train(small_recipe(), DATASET, work=tmp_path)
     assert train(small_recipe("order.method=uniform"), DATASET, work=tmp_path) is not None
 
