@@ -139,7 +139,9 @@ def test_longer_loops_go_on_from_an_artifact_and_are_resumed_bit_for_bit(denoise
 @pytest.mark.parametrize("loops", [1, 3])
 def test_gradients_cannot_go_back_through_more_loops_than_there_are(tmp_path: Path, loops: int) -> None:
     recipe = grid_recipe(f"advanced.model.loops={loops}", "advanced.optimizer.backward_loops=3")
-    with pytest.raises(RecipeError, match=rf"optimizer\.backward_loops: takes fewer than the network's loops, {loops}"):
+    with pytest.raises(
+        RecipeError, match=rf"optimizer\.backward_loops: must be less than the network's loops, {loops}"
+    ):
         train(recipe, DATASET, work=tmp_path)
 
 
