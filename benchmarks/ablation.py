@@ -48,7 +48,7 @@ def measure(task: Fields) -> Fields:
     problem = LatentProblem(seed=task["seed"], scale=1)
     dataset = problem.dataset(train=task["rows"], validation=task["validation_rows"], test=task["test_rows"])
     recipe = make_recipe(
-        f"arm{list(ARMS).index(task['arm'])}-{task['seed']}", task, order={"kind": "global", **task["order"]}
+        f"arm{list(ARMS).index(task['arm'])}-{task['seed']}", task, order={"method": "global", **task["order"]}
     )
     work = Path(task["runs"]) / recipe.name
     trained = train(recipe, dataset, work=work)

@@ -32,7 +32,7 @@ from model.sampler import decode
 from model.seeds import derive_seed
 from model.tokenizers.base import Tokenizer
 from training.chemistry import canonical
-from training.config import build_recipe, settle
+from training.config import Recipe, settle
 from training.data.load import load_dataset
 from training.imports.convert import Wishes, import_folder
 from training.trainer import train
@@ -40,7 +40,7 @@ from unveil.training_commands import cache_folder
 
 LENGTH = 54  # tokens of the longest molecule in MOSES
 HIDDEN_SHARE = 0.5
-ORDER: Fields = {"kind": "contextual", "head": "foresight", "signal": "foresight", "stride": 4}
+ORDER: Fields = {"method": "next_cost", "stride": 4}
 SIZES: Fields = {"train": 2000, "test": 200, "steps": 80, "batch_size": 16}
 QUICK: Fields = {"train": 60, "test": 6, "steps": 2, "batch_size": 4}
 POLICIES: dict[str, OrderPolicy] = {
@@ -86,7 +86,7 @@ def import_once(work: Path) -> Path:
     """The artifact of the model, imported where it is not there yet."""
     folder = work / "rxnmapper"
     if not (folder / CONFIG).is_file():
-        import_folder(rxnmapper(cache_folder()), folder, Wishes(length=LENGTH, tokenizer="smiles", licence="MIT"))
+        import_folder(rxnmapper(cache_folder()), folder, Wishes(length=LENGTH, tokenizer="smiles", license="MIT"))
     return folder
 
 
@@ -133,7 +133,7 @@ def learn_order(folder: Path, task: Fields) -> Network:
             "validate_rows": 8,
         },
     }
-    recipe = build_recipe(fields, source="benchmarks.imported")
+    recipe = Recipe.of(fields)
     dataset = load_dataset(recipe.data, cache=cache_folder(), tokenizer=load_artifact(folder).tokenizer)
     trained = train(settle(recipe, num_rows=len(dataset.train)), dataset, work=folder.parent / "runs" / recipe.name)
     assert trained is not None, "run in one process"

@@ -10,8 +10,8 @@ spread. Every seed is another problem.
 
 On held-out draws, in nats a row: `gap_closed = (L_uniform - L_learned) / (L_uniform - L_best)`, L the NELBO under the
 arm's own law, and Kendall's tau of the learned order over (observation, own parent) pairs. The budget of scale 1 was
-chosen on seed 100's validation rows; so was that of scale 3, and `model.pair_bias`, which all three arms have there.
-The learned arm of scale 3 reconsiders its order twice (`order.reconsider`); `--decide-once` leaves that out. It was
+chosen on seed 100's validation rows; so was that of scale 3, and `pair_bias`, which all three arms have there.
+The learned arm of scale 3 reconsiders its order twice (`reconsider`); `--decide-once` leaves that out. It was
 added after seed 4 had failed without it, and tried on seed 100 with too short a warm-up.
 """
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser = arguments(__doc__, work="runs/known_order", seeds=5)
     parser.add_argument("--scales", default="1,3", help="1, 3 or both")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--decide-once", action="store_true", help="at scale 3, without order.reconsider")
+    parser.add_argument("--decide-once", action="store_true", help="at scale 3, without reconsidering")
     given = parser.parse_args()
     orders = {} if given.decide_once else ORDERS
     scales = [1] if given.quick else [int(scale) for scale in given.scales.split(",")]
@@ -100,7 +100,8 @@ def measure(task: Fields) -> Fields:
 def train_arm(arm: str, problem: LatentProblem, dataset: Dataset, task: Fields) -> Trained:
     """An arm of a problem, found in `task["runs"]` or trained into it."""
     kind = ARMS[arm]
-    order = {"kind": kind, "fixed": problem.best_order if kind == "fixed" else None, **task.get("order", {})}
+    own = {"positions": problem.best_order} if kind == "fixed" else {}
+    order = {"method": kind, **own, **task.get("order", {})}
     recipe = make_recipe(f"{task['problem']}-{arm}-{task['seed']}", task, order=order)
     folder = recipe.name + "-reconsidered" * ("order" in task)  # beside a run that decides once
     trained = train(recipe, dataset, work=Path(task["runs"]) / folder)
@@ -124,7 +125,7 @@ def score(net: Network, problem: LatentProblem, rows: Rows) -> Fields:
 
 def make_recipe(name: str, task: Fields, *, order: Fields) -> Recipe:
     """The recipe of an arm: shipped settings but for the net, the budget and the prompts, of which there are none."""
-    return Recipe.model_validate(
+    return Recipe.of(
         {
             "name": name,
             "seed": task["seed"],

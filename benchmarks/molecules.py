@@ -70,8 +70,9 @@ WAYS: dict[str, tuple[str, OrderPolicy]] = {  # label -> the net and the order a
 ORDERS: tuple[OrderPolicy, ...] = ("learned", "uniform", "confidence", "margin", "left_to_right")
 QUICK = [
     "model={width = 16, layers = 1, heads = 2, mlp_width = 32}",
-    "optimizer={steps = 8, batch_size = 16, warmup_steps = 2}",
-    "run={threads = 1, validate_rows = 8, precision = '32-true'}",
+    "optimizer={steps = 8, batch_size = 16}",
+    "run={threads = 1, precision = '32-true'}",
+    "advanced={optimizer = {warmup_steps = 2}, run = {validate_rows = 8}}",
 ]
 COLUMNS = ("valid", "unique", "novel", "fcd", "fcd_real", "infilled")
 PROTOCOL_SAMPLES, CURVE_SAMPLES = 30_000, 10_000
@@ -197,12 +198,12 @@ def arm_recipe(task: Fields, kind: str) -> Recipe:
     """The recipe with another order and another seed."""
     recipe = load_recipe(RECIPE, overrides=[*task["overrides"], f"seed={task['seed']}"])
     dataset = _dataset(recipe)
-    return arm_of(settle(recipe, num_rows=len(dataset.train)), kind, length=dataset.train.shape[1])
+    return arm_of(settle(recipe, num_rows=len(dataset.train)), kind)
 
 
 @cache
 def _loaded(data: str) -> Dataset:
-    recipe = Recipe.model_validate({"name": "data", "data": json.loads(data)})
+    recipe = Recipe.of({"name": "data", "data": json.loads(data)})
     return load_dataset(recipe.data, cache=cache_folder())
 
 

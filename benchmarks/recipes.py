@@ -22,7 +22,6 @@ import tomllib
 from pathlib import Path
 
 from benchmarks.problems.runs import Fields, timing_arguments
-from training.config import WALKED
 from training.parent import bound
 
 RECIPES = Path("training/recipes")
@@ -33,6 +32,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "moses": ("moses-start", "moses"),
     "sudoku": ("sudoku-start", "sudoku-denoiser", "sudoku"),
 }
+WALKED = ("next_cost", "cost_to_go")
 LOG_EVERY = 5
 PATIENCE = 3600.0  # seconds for a step to come, beside other work
 
@@ -84,7 +84,7 @@ def read(name: str) -> Fields:
 
 def is_walked(name: str) -> bool:
     """Whether its order is learned on whole walks, which run in one process."""
-    return read(name)["order"].get("signal") in WALKED
+    return read(name)["order"]["method"] in WALKED
 
 
 def start_of(name: str) -> str | None:
@@ -113,9 +113,9 @@ def command(name: str, processes: int, *, out: Path) -> list[str]:
     """What begins the recipe, with one thread a process, and neither validation nor a checkpoint on its way."""
     settings = [
         "run.threads=1",
-        f"run.log_every={LOG_EVERY}",
-        "run.validate_every=1000000",
-        "run.checkpoint_every=1000000",
+        f"advanced.run.log_every={LOG_EVERY}",
+        "advanced.run.validate_every=1000000",
+        "advanced.run.checkpoint_every=1000000",
     ]
     if (start := start_of(name)) is not None:
         settings.append(f"start.artifact={start}")

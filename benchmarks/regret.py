@@ -48,6 +48,7 @@ from training.batches import marginal_logprobs
 from training.config import Recipe
 from training.data.dataset import Dataset
 from training.evaluate import log_likelihood
+from training.order_config import GlobalOrder
 from training.rows import Estimate, as_rows
 from training.trainer import train
 
@@ -110,7 +111,7 @@ def make_recipe(name: str, data: Fields, budget: Fields) -> Recipe:
     run |= {"precision": "32-true", "accelerator": "cpu", "threads": 1, "validate_rows": 256}
     if data["kind"] == NETWORK:
         data = {"kind": "table", "path": "drawn-by-the-benchmark"}  # a recipe must name some
-    return Recipe.model_validate({"name": name, "data": data, "model": NET, "optimizer": budget, "run": run})
+    return Recipe.of({"name": name, "data": data, "model": NET, "optimizer": budget, "run": run})
 
 
 def measure(task: Fields) -> Fields:
@@ -150,7 +151,7 @@ def frozen_regret(net: Network, problem: Problem, recipe: Recipe, *, seed: int) 
     marginals = marginal_logprobs(as_rows(problem.dataset.train), net.architecture.vocabulary_sizes)
     seen = Frozen(ce=token_table(net, x), control=-marginals.gather(1, x.T).T.contiguous())
     forwards = recipe.optimizer.num_steps * recipe.optimizer.batch_size
-    log_w = learned_law(seen, forwards=forwards, rate=recipe.order.learning_rate, seed=seed)
+    log_w = learned_law(seen, forwards=forwards, rate=GlobalOrder().learning_rate, seed=seed)
     law, greedy = (regret(order_table(w), **tables) for w in (log_w, law_of(deterministic_order(log_w))))
     found = {
         "law": law.ratio,
@@ -205,9 +206,8 @@ def law_of(order: Tensor) -> Tensor:
 def train_arm(
     recipe: Recipe, dataset: Dataset, name: str, *, kind: str, seed: int, work: Path, fixed: list[int] | None = None
 ) -> Network:
-    fields = recipe.model_dump(mode="json")
-    fields["seed"] = seed
-    fields["order"] |= {"kind": kind, "fixed": fixed}
+    order = {"method": kind} if fixed is None else {"method": kind, "positions": fixed}
+    fields = {**recipe.model_dump(mode="json", exclude={"order"}), "seed": seed, "order": order}
     trained = train(Recipe.model_validate(fields), dataset, work=work / f"{name}.run")
     assert trained is not None, "run in one process"
     return trained.denoiser

@@ -51,8 +51,7 @@ WALKING: Fields = {"batch_size": 64, "warmup_steps": 50, "ema_decay": 0.98, "lea
 STEPS, QUICK_STEPS = 9000, 40
 WALKS, QUICK_WALKS = 6000, 3
 GROUP, QUICK_GROUP = 5, 3
-LEARNING: Fields = {"signal": "cost_to_go", "exploration": 0.3, "branches": 4}
-ORDER: Fields = {"kind": "contextual", "head": "cost_to_go", **LEARNING}
+ORDER: Fields = {"method": "cost_to_go", "exploration": 0.3, "branches": 4}
 STRUCTURE = "selector first, then the best of each half"
 RUN: Fields = {"threads": 1, "precision": "32-true", "validate_rows": 256, "log_every": 100}
 COST_TO_GO = "cost to go, frozen denoiser"
@@ -152,8 +151,8 @@ def deployed(net: Network, ce: Tensor, x: Tensor, *, by_entropy: bool = False) -
 
 def trained(dataset: Dataset, *, name: str, kind: str, seed: int, steps: int, work: Path) -> Network:
     """One arm with a net of its own."""
-    fields = _fields(name, seed, order={"kind": kind}, optimizer={**OPTIMIZER, "steps": steps}) | {"model": MODEL}
-    recipe = settle(Recipe.model_validate(fields), num_rows=len(dataset.train))
+    fields = _fields(name, seed, order={"method": kind}, optimizer={**OPTIMIZER, "steps": steps}) | {"model": MODEL}
+    recipe = settle(Recipe.of(fields), num_rows=len(dataset.train))
     result = train(recipe, dataset, work=work / f"{name}.run")
     assert result is not None, "run in one process"
     return result.denoiser
@@ -163,7 +162,7 @@ def walked(dataset: Dataset, task: Fields, *, work: Path, frozen: Path) -> Netwo
     """The cost to go, learned on branched walks of the frozen reference."""
     fields = _fields("cost_to_go", task["seed"], order=ORDER, optimizer={**WALKING, "steps": task["walks"]})
     fields |= {"start": {"artifact": str(frozen), "freeze_denoiser": True}}
-    recipe = settle(Recipe.model_validate(fields), num_rows=len(dataset.train))
+    recipe = settle(Recipe.of(fields), num_rows=len(dataset.train))
     result = train(recipe, dataset, work=work / "cost_to_go.run")
     assert result is not None, "run in one process"
     return result.denoiser

@@ -38,6 +38,8 @@ from model.errors import ArtifactError, DataError
 from model.sampler import decode
 from model.seeds import derive_seed
 from model.tokenizers.grid import is_solution
+from training.config import data_of
+from training.data.config import SudokuData
 from training.data.sudoku import make_pool
 from training.data.sudoku_puzzles import orbit_marks
 from training.data.sudoku_solver import solve
@@ -227,8 +229,9 @@ def _described(puzzles: Sequence[str]) -> Fields:
 
 def seen_in_training(sets: dict[str, list[str]], artifact: Path) -> int:
     """How many puzzles share an orbit's mark with a training puzzle; about 10 ms each to make those anew."""
-    data = load_artifact(artifact).manifest.training["recipe"]["data"]
-    trained = orbit_marks(make_pool("train", data["puzzles"], data["seed"], cache_folder())[0])
+    data = data_of(load_artifact(artifact).manifest.training["recipe"])
+    assert isinstance(data, SudokuData)
+    trained = orbit_marks(make_pool("train", data.puzzles, data.seed, cache_folder())[0])
     texts = [puzzle.replace(".", "0") for puzzles in sets.values() for puzzle in puzzles]
     found = solve(np.array([list(map(int, text)) for text in texts], dtype=np.int8), limit=1)
     return int(np.isin(orbit_marks(found.grids), trained).sum())

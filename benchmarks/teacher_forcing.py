@@ -5,7 +5,7 @@
 
 Nets of one size learn MOSES molecules, from left to right and in uniform orders, in three ways: `next step`, a
 network whose positions all read each other, each row showing one prefix of its order (`order_form`, with the usual
-`order.spread` of a half, by which every hidden position is trained, and the next one most); the same of a network that
+`spread` of a half, by which every hidden position is trained, and the next one most); the same of a network that
 reads what is visible alone; and `whole order`, that network with teacher forcing, a step of which shows as many rows
 and costs about two, so it takes half as many. All are scored alike, a forward for each position: nats a test row, exact
 from left to right, a bound under uniform orders. CPU seconds are of the whole training on one thread (of the rest of it
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 import training
+from benchmarks.problems.arms import with_order
 from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from model.denoiser import cross_entropy
 from model.network import Network
@@ -41,14 +42,17 @@ WAYS = ("next step", "next step, visible", "whole order")
 ORDERS = ("left to right", "uniform")
 STEPS = 400  # of teacher forcing; twice as many of the next step alone
 REDUCED = [
-    "model={width = 96, layers = 3, heads = 4, mlp_width = 256, dropout = 0.0, relative_bias = true}",
-    "optimizer={batch_size = 128, learning_rate = 3e-3, warmup_steps = 50, ema_decay = 0.99}",
-    "run={threads = 1, validate_every = 100000, validate_rows = 2, checkpoint_every = 100000}",
+    "model={width = 96, layers = 3, heads = 4, mlp_width = 256, dropout = 0.0}",
+    "optimizer={batch_size = 128, learning_rate = 3e-3}",
+    "run={threads = 1}",
+    "advanced.optimizer={warmup_steps = 50, ema_decay = 0.99}",
+    "advanced.run={validate_every = 100000, validate_rows = 2, checkpoint_every = 100000}",
 ]
 QUICK = [
-    "model={width = 16, layers = 1, heads = 2, mlp_width = 32, relative_bias = true}",
-    "optimizer={batch_size = 16, warmup_steps = 2}",
-    "run={threads = 1, validate_rows = 2, precision = '32-true'}",
+    "model={width = 16, layers = 1, heads = 2, mlp_width = 32}",
+    "optimizer={batch_size = 16}",
+    "run={threads = 1, precision = '32-true'}",
+    "advanced={optimizer = {warmup_steps = 2}, run = {validate_rows = 2}}",
 ]
 SEED = 8_731
 
@@ -82,9 +86,7 @@ def measure(task: Fields) -> Fields:
     """One arm of one seed."""
     recipe = arm_recipe(task)
     dataset = load_dataset(recipe.data, cache=cache_folder())
-    fixed = tuple(range(dataset.train.shape[1])) if task["order"] == "left to right" else None
-    order = recipe.order.model_copy(update={"kind": "uniform" if fixed is None else "fixed", "fixed": fixed})
-    recipe = recipe.model_copy(update={"order": order})
+    is_fixed = task["order"] == "left to right"
     work = Path(task["runs"]) / f"{task['way'].replace(' ', '-')}-{recipe.seed}-{recipe.fingerprint()[:8]}"
     before = time.process_time()
     trained = train(recipe, dataset, work=work)
@@ -96,24 +98,29 @@ def measure(task: Fields) -> Fields:
         "steps": recipe.optimizer.num_steps,
         "cpu_seconds": seconds,
         "nats": float(scored(trained.denoiser, rows, task["order"]).mean()),
-        "in_turn": in_turn(trained.denoiser, rows) if task["way"] == "whole order" and fixed is not None else None,
+        "in_turn": in_turn(trained.denoiser, rows) if task["way"] == "whole order" and is_fixed else None,
         "parameters": trained.denoiser.num_parameters,
         "rows": len(rows),
     }
 
 
 def arm_recipe(task: Fields) -> Recipe:
-    """The recipe of one arm, but for its order. Every row follows that from the first step on, none has a prompt."""
+    """The recipe of one arm. Every row follows its order from the first step on, none has a prompt."""
     is_forced, is_visible = task["way"] == "whole order", task["way"] != "next step"
     own = [
         f"seed={task['seed']}",
-        "order={kind = 'uniform', candidates = [], warmup = 0.0, anneal = 0.0, exploration = 0.0}",
         "prompts={share = 0.0}",
-        f"model.attends={'visible' if is_visible else 'all'}",
+        f"advanced.model.attends={'visible' if is_visible else 'all'}",
         f"optimizer.teacher_forcing={'true' if is_forced else 'false'}",
         f"optimizer.steps={task['steps'] * (1 if is_forced else 2)}",
     ]
-    return load_recipe(RECIPE, overrides=[*task["overrides"], *own])
+    recipe = load_recipe(RECIPE, overrides=[*task["overrides"], *own])
+    schedule = {"warmup": 0.0, "anneal": 0.0, "exploration": 0.0}
+    ways: Fields = {
+        "uniform": {"method": "uniform"},
+        "left to right": {"method": "fixed", "positions": "left_to_right", **schedule},
+    }
+    return with_order(recipe, ways[task["order"]])
 
 
 @torch.inference_mode()

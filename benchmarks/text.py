@@ -60,11 +60,12 @@ from model.orders import deterministic_order
 from model.sampler import decode
 from model.seeds import derive_seed
 from training.checkpoint import find_checkpoint
-from training.config import Recipe, load_recipe
+from training.config import Recipe, data_of, load_recipe
 from training.data.config import KjvData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
 from training.evaluate import log_likelihood, nelbo
+from training.order_config import GlobalOrder
 from training.rows import Rows, split_rows
 from training.trainer import row_forwards, train
 from unveil.training_commands import cache_folder
@@ -77,22 +78,25 @@ REDUCED = [
     "model.mlp_width=256",
     "optimizer.steps=700",
     "optimizer.batch_size=64",
-    "run={threads = 1, validate_every = 100000, validate_rows = 64, checkpoint_every = 100}",
+    "run={threads = 1}",
+    "advanced.run={validate_every = 100000, validate_rows = 64, checkpoint_every = 100}",
 ]
 # As many steps of warm-up as the recipe has, after which candidates are compared; fewer, and no order looks any better.
-FORCED = ["optimizer.steps=1400", "optimizer.batch_size=32", "order.warmup=0.14"]
+FORCED = ["optimizer.steps=1400", "optimizer.batch_size=32", "advanced.order.warmup=0.14"]
 # What is best without teacher forcing: long uniform orders, which train every hidden position, and no candidates.
 NEXT_STEP = [
-    "model.attends=all",
     "optimizer.teacher_forcing=false",
-    "order={candidates = [], learning_rate = 0.3, warmup = 0.45, anneal = 0.1, exploration = 0.2}",
-    "prompts={share = 0.3, spans = 0.5}",
+    "order={candidates = [], learning_rate = 0.3}",
+    "prompts={share = 0.3}",
+    "advanced.order={warmup = 0.45, anneal = 0.1, exploration = 0.2}",
+    "advanced.prompts={spans = 0.5}",
 ]
 QUICK = [
-    "data={kind = 'kjv', length = 16, stride = 4}",
-    "model={width = 16, layers = 1, heads = 2, mlp_width = 32, relative_bias = true, attends = 'visible'}",
-    "optimizer={steps = 6, batch_size = 8, warmup_steps = 2, teacher_forcing = true}",
-    "run={threads = 1, validate_rows = 2, precision = '32-true'}",
+    "data={kind = 'kjv', length = 16}",
+    "model={width = 16, layers = 1, heads = 2, mlp_width = 32}",
+    "optimizer={steps = 6, batch_size = 8, teacher_forcing = true}",
+    "run={threads = 1, precision = '32-true'}",
+    "advanced={data = {stride = 4}, optimizer = {warmup_steps = 2}, run = {validate_rows = 2}}",
 ]
 SEED = 20_516
 CHARACTER_ORDERS, TOKEN_ORDERS = (6, 8, 10, 12), (3, 4, 5, 6, 7, 8, 10, 12)
@@ -167,7 +171,9 @@ def _overrides(*, is_quick: bool, is_next_step: bool) -> list[str]:
 def measure(task: Fields) -> Fields:
     """All arms and rivals of one seed."""
     recipes = {kind: arm_recipe(task, kind) for kind in KINDS}
-    recipe, data = recipes["global"], _data(recipes["global"].data.model_dump())
+    recipe, data = recipes["global"], recipes["global"].data
+    assert isinstance(data, KjvData)
+    assert isinstance(recipe.order, GlobalOrder)
     dataset = _loaded(data.model_dump_json())
     runs = {kind: trained(arm, dataset, task) for kind, arm in recipes.items()}
     nets, seconds = {kind: run[0] for kind, run in runs.items()}, {kind: run[1] for kind, run in runs.items()}
@@ -206,7 +212,8 @@ def measure_artifact(task: Fields) -> Fields:
     recipe = artifact.manifest.training.get("recipe", {})
     if recipe.get("data", {}).get("kind") != "kjv":
         raise SystemExit(f"error: {task['artifact']}: not a model of the King James Version")
-    data = _data(recipe["data"])
+    data = data_of(recipe)
+    assert isinstance(data, KjvData)
     dataset = _loaded(data.model_dump_json())
     if dataset.fingerprint != artifact.manifest.training["data_sha256"]:
         raise SystemExit(f"error: {task['artifact']}: trained on other data (other splits, or other tokens)")
@@ -234,10 +241,6 @@ def measure_artifact(task: Fields) -> Fields:
     }
 
 
-def _data(fields: Fields) -> KjvData:
-    return KjvData.model_validate(fields)
-
-
 def _likeliest(net: Network) -> list[int]:
     """The likeliest order of a network's law."""
     return deterministic_order(net.order_head.global_log_w().detach()).tolist()
@@ -253,8 +256,7 @@ def _split(dataset: Dataset, rows: Rows, data: KjvData) -> Fields:
 def arm_recipe(task: Fields, kind: str) -> Recipe:
     """The recipe with another order and another seed."""
     recipe = load_recipe(RECIPE, overrides=[*task["overrides"], f"seed={task['seed']}"])
-    assert isinstance(recipe.data, KjvData)
-    return arm_of(recipe, kind, length=recipe.data.length)
+    return arm_of(recipe, kind)
 
 
 @cache

@@ -22,7 +22,7 @@ from lightning_fabric import Fabric
 from benchmarks.problems.runs import timing_arguments
 from model.denoiser import cross_entropy
 from model.tokenizers.table import TableTokenizer
-from training.config import Recipe, build_recipe
+from training.config import Recipe
 from training.data.dataset import Dataset
 from training.trainer import Run
 
@@ -91,11 +91,11 @@ def _recipe(shape: dict[str, int], kind: str) -> Recipe:
         "name": "timed",
         "data": {"kind": "table", "path": "made-up.csv"},
         "model": {**{key: shape[key] for key in ("width", "layers", "mlp_width")}, "heads": 4, "dropout": 0.1},
-        "order": {"kind": kind, "warmup": 0.0} if kind == "global" else {"kind": kind},
+        "order": {"method": kind, "warmup": 0.0} if kind == "global" else {"method": kind},
         "optimizer": {"steps": 10_000, "batch_size": shape["batch"], "warmup_steps": 3},
         "run": {"precision": "32-true", "accelerator": "cpu", "threads": 1},
     }
-    return build_recipe(fields, overrides=(), source="benchmark")
+    return Recipe.of(fields)
 
 
 def _dataset(shape: dict[str, int]) -> Dataset:

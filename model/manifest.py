@@ -16,7 +16,7 @@ ORDER_PICTURE = "order.svg"
 OrderKind = Literal["uniform", "fixed", "global", "contextual"]
 Family = Literal["bert", "roberta", "albert", "modernbert", "llada", "dream"]
 OWN, IMPORTED = "transformer", "hf_masked_lm"
-OrderHeadKind = Literal["trunk", "foresight", "cost_to_go"]
+OrderHeadKind = Literal["trunk", "next_cost", "cost_to_go"]
 TrunkKind = Literal["attention", "planes"]
 Attends = Literal["all", "visible"]
 GRID_SIDE, GRID_CELLS = 9, 81
@@ -139,7 +139,7 @@ AnyArchitecture = Annotated[
 class OrderSpec(_Frozen):
     """How the model orders its positions; `fixed` lists them, and goes with the kind of that name only.
 
-    `head` is what a contextual order reads: the `trunk` alone; with `foresight` also the token head's confidence; with
+    `head` is what a contextual order reads: the `trunk` alone; with `next_cost` also the token head's confidence; with
     `cost_to_go` these of all positions together.
     """
 

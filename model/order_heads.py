@@ -185,7 +185,7 @@ def _features(token_logits: Tensor) -> Tensor:
     return torch.stack([*logs, doubt], -1).float()
 
 
-_HEAD_TYPES = {"trunk": OrderHead, "foresight": ForesightHead, "cost_to_go": CostToGoHead}
+_HEAD_TYPES = {"trunk": OrderHead, "next_cost": ForesightHead, "cost_to_go": CostToGoHead}
 
 
 def make_order_head(architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> OrderHead:

@@ -14,8 +14,9 @@ from torch import Tensor
 from model.critic import Trials
 from model.orders import gumbel_noise
 from model.prefixes import PrefixDraws, prefix_draws
-from training.config import OptimizerConfig, OrderConfig, Recipe
+from training.config import Recipe
 from training.data.dataset import Symmetries
+from training.order_config import UniformOrder
 from training.rows import Rows, known_sets, known_spans
 
 _STEP_STRIDE = 1_000_003  # keeps the streams of neighbouring seeds and steps apart
@@ -60,20 +61,6 @@ def _shuffle(num_rows: int, epoch: int, seed: int) -> Tensor:
     return torch.randperm(num_rows, generator=step_generator(seed, _EPOCH_STREAM + epoch))
 
 
-def uniform_share(order: OrderConfig, optimizer: OptimizerConfig, step: int) -> float:
-    """The share of rows that follow uniform orders: all of them in the warm-up, then less and less.
-
-    1.0 means that no row follows the law, so that nothing need be known of it.
-    """
-    if order.kind == "uniform":
-        return 1.0
-    progress = step / optimizer.num_steps
-    if progress < order.warmup:
-        return 1.0
-    annealed = min((progress - order.warmup) / order.anneal, 1.0) if order.anneal else 1.0
-    return 1.0 + annealed * (order.exploration - 1.0)
-
-
 def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries | None = None) -> Batch:
     """The global batch of a step, on the CPU."""
     optimizer, order = recipe.optimizer, recipe.order
@@ -84,12 +71,12 @@ def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries 
     generator = step_generator(recipe.seed, step)
     draws = torch.rand((2, len(batch)), generator=generator)
     is_prompted = draws[0] < recipe.prompts.share
-    is_uniform = draws[1] < uniform_share(order, optimizer, step)
+    is_uniform = draws[1] < order.uniform_share(step / optimizer.num_steps)
     seed = int(torch.randint(2**62, (), generator=generator))
     known = _prompts(batch, spans=recipe.prompts.spans, seed=seed) & is_prompted[:, None]
     shown = prefix_draws(known | batch.given, prompted=known.any(-1), uniform_rows=is_uniform, generator=generator)
     shown = replace(shown, shows_little=optimizer.teacher_forcing)
-    return Batch(batch, _bared(shown, recipe.prompts.bare, seed=seed))
+    return Batch(batch, _bared(shown, order.bare, seed=seed) if isinstance(order, UniformOrder) else shown)
 
 
 def _bared(draws: PrefixDraws, share: float, *, seed: int) -> PrefixDraws:

@@ -33,6 +33,7 @@ from training.foresight import (
     view,
     walk_by_law,
 )
+from training.order_config import CostToGoOrder
 from training.stepper import Part
 
 
@@ -42,6 +43,7 @@ class CostToGoStepper(WalkStepper):
     def _part(self, batch: Batch, own: slice, step: int) -> Part:
         """See `Stepper._part`."""
         order, foresee = self._recipe.order, self._module
+        assert isinstance(order, CostToGoOrder)
         canvases, is_uniform, draws = self._begin(batch, own, step)
         start = walk_to_random_states(foresee, canvases, stride=order.stride, draws=draws, is_uniform=is_uniform)
         branched = branch(foresee, start.canvases, num=order.branches, stride=order.stride, draws=draws)

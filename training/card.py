@@ -35,7 +35,7 @@ def write_card(
     num_parameters: int,
     recipe_text: str,
 ) -> str:
-    """Markdown: what it is, data, figures, learned order, recipe, limits, licence."""
+    """Markdown: what it is, data, figures, learned order, recipe, limits, license."""
     parts = [
         f"# {recipe.name}",
         recipe.description or f"Trained by Unveil on `{data.get('source', 'a table')}`.",
@@ -46,7 +46,7 @@ def write_card(
         _section("Recipe", ["```toml", recipe_text.strip(), "```", "", *_training_lines(training)]),
         _section("Limits", _limits(recipe)),
         _section(
-            "Licence", [recipe.licence or "Not stated by the recipe; the data's own licence applies to the data."]
+            "License", [recipe.license or "Not stated by the recipe; the data's own license applies to the data."]
         ),
     ]
     return "\n\n".join(parts) + "\n"

@@ -4,25 +4,31 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from model.errors import UnveilError
-from model.manifest import Attends, OrderHeadKind, OrderKind, TrunkKind
+from model.manifest import Attends
 from training.data.choices import ColumnOptions
 from training.data.config import DataConfig, LinesData, TableData
+from training.levels import ADVANCED, Advanced, fold, is_advanced, tables, unfold
+from training.order_config import SPREAD, GlobalOrder, OrderConfig, Share, UniformOrder
 
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
-CandidateOrder = Literal["left_to_right", "right_to_left"]
-OrderSignal = Literal["critic", "foresight", "cost_to_go"]
-WALKED = ("foresight", "cost_to_go")  # heads, and signals of the same name, that learn on walks
-BRANCHES = 4
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 _MOST_SEED = 10**12  # streams of draws are numbered by its multiples, and have 64 bits
 
@@ -36,9 +42,10 @@ class _Frozen(BaseModel):
 
 
 class ModelConfig(_Frozen):
-    """The denoiser's shape, as in `model.manifest.Architecture`; length and vocabulary follow from the data.
+    """The denoiser's shape, as in `model.manifest.Architecture`; length, vocabulary and trunk follow from the data.
 
-    With `loops`, the tokens of every loop are trained, not of the last one alone (deep supervision).
+    `attends` left out is "visible" with `optimizer.teacher_forcing`, "all" without it. With `loops`, the tokens of
+    every loop are trained, not of the last one alone (deep supervision).
     """
 
     width: int = Field(default=64, ge=2)
@@ -46,11 +53,10 @@ class ModelConfig(_Frozen):
     heads: int = Field(default=4, ge=1)
     mlp_width: int = Field(default=192, ge=2)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
-    trunk: TrunkKind = "attention"
-    loops: int = Field(default=1, ge=1)
-    relative_bias: bool = False
-    pair_bias: bool = False
-    attends: Attends = "all"
+    loops: Advanced[int] = Field(default=1, ge=1)
+    relative_bias: Advanced[bool] = False
+    pair_bias: Advanced[bool] = False
+    attends: Advanced[Attends | None] = None
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -59,124 +65,27 @@ class ModelConfig(_Frozen):
         return self
 
 
-class OrderConfig(_Frozen):
-    """How the order is found. Shares and times are fractions: of the rows of a batch, and of `optimizer.steps`.
-
-    The order's weights rest while all rows follow uniform orders (`warmup`), so that the denoiser has met what makes an
-    order good before one is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`.
-    `spread`: this share of a row's weight goes evenly to all hidden positions, not to the law's next one alone, so that
-    every row of a decided order trains them all (`model.objective.order_form`). All of this holds for a fixed order
-    too, so that it is a fair control; a plain left-to-right model sets all four to 0.
-    `signal`, what moves a learned order: `critic` (global orders, the default for them) learns from every forward which
-    losses to expect where, at `critic_learning_rate`, and moves the order by orders simulated on it
-    (`model/critic.py`; rows of at most 1,024 positions).
-    `signal` and `head` `foresight` go together, with contextual orders for a frozen denoiser: rows are walked along the
-    order's own choices, `stride` positions a forward, and the head learns what each reveal would have cost
-    (`training/foresight.py`). `signal` and `head` `cost_to_go` likewise, and the head learns what the rest of the walk
-    will have cost after each choice, the order for which a reveal pays off later: at a state of each walk the order's
-    own choice and others, `branches` in all, are tried to the end (`training/branches.py`).
-    `candidates`, global orders only: when the warm-up ends these are tried on validation rows. The law begins as the
-    best of them if that is cheaper than the law is then (`training/rivals.py`). The order then also rests while the
-    share of uniform rows shrinks, so that the critic meets the new law before it moves it. When training ends they are
-    tried again, and the cheapest is kept.
-    `reconsider`, global orders only: at these times, after the warm-up, the law's log-weights shrink to a seventh, so
-    that what was decided before the network could read what it was about is decided once more, and all that was right
-    is soon as it was.
-    """
-
-    kind: OrderKind = "global"
-    fixed: tuple[int, ...] | None = None
-    head: OrderHeadKind = "trunk"
-    signal: OrderSignal | None = None
-    learning_rate: float = Field(default=0.1, gt=0.0)
-    critic_learning_rate: float = Field(default=3e-3, gt=0.0)
-    warmup: Share = 0.25
-    anneal: Share = 0.15
-    exploration: Share = 0.1
-    spread: Share = 0.5
-    stride: int = Field(default=1, ge=1)
-    branches: int = Field(default=BRANCHES, ge=2)
-    candidates: tuple[CandidateOrder, ...] = ()
-    reconsider: tuple[Share, ...] | None = None
-
-    @property
-    def is_walked(self) -> bool:
-        """Whether the order is learned on whole walks, for a frozen denoiser (`training/foresight.py`)."""
-        return self.signal in WALKED
-
-    @property
-    def rests_until(self) -> float:
-        """The share of all steps before which the order's weights are not moved."""
-        return self.warmup + (self.anneal if self.candidates else 0.0)
-
-    @property
-    def has_critic(self) -> bool:
-        """Whether the order is moved by a critic."""
-        return self.kind == "global"
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.signal is not None and self.kind not in ("global", "contextual"):
-            raise ValueError("signal: is only valid with learned orders, kind global or contextual")
-        for walked in WALKED:
-            if (self.signal == walked) != (self.head == walked):
-                raise ValueError(f"signal: {walked} is only valid with head {walked}")
-            if self.head == walked and self.kind != "contextual":
-                raise ValueError(f"head: {walked} is only valid with kind contextual")
-        if self.kind == "contextual" and not self.is_walked:
-            raise ValueError(
-                'kind: contextual orders are learned for a frozen denoiser; set head and signal to "foresight" or'
-                ' "cost_to_go", with start.freeze_denoiser'
-            )
-        if self.stride != 1 and not self.is_walked:
-            raise ValueError("stride: is only valid with signal foresight or cost_to_go")
-        if self.candidates and self.kind != "global":
-            raise ValueError("candidates: is only valid with kind global")
-        if self.reconsider and self.kind != "global":
-            raise ValueError("reconsider: is only valid with kind global")
-        if any(not self.rests_until < time < 1.0 for time in self.reconsider or ()):
-            raise ValueError(f"reconsider: times must be after the order's rest, which ends at {self.rests_until:g}")
-        if list(self.reconsider or ()) != sorted(set(self.reconsider or ())):
-            raise ValueError("reconsider: times must rise")
-        if self.branches != BRANCHES and self.signal != "cost_to_go":
-            raise ValueError("branches: is only valid with signal cost_to_go")
-        if self.signal == "critic" and self.kind == "contextual":
-            raise ValueError("signal: critic is only valid with kind global")
-        if (self.kind == "fixed") != (self.fixed is not None):
-            raise ValueError("fixed: lists every position if kind is fixed, and is left out otherwise")
-        return self
-
-
 class PromptConfig(_Frozen):
     """`share` of the training rows carry a random known set, uniform in size and in place.
 
     `spans`: this share of them knows whole stretches instead, as people write prompts: a beginning, an end, a text
     with holes (`training.rows.known_spans`).
-    `bare`: this share of all rows shows its prompt and nothing more (a puzzle's clues, say), so that the network learns
-    to see far; they are left out of the reported NELBO. With order.kind uniform only.
     """
 
     share: Share = 0.25
-    spans: Share = 0.0
-    bare: Share = 0.0
+    spans: Advanced[Share] = 0.0
 
 
 class StartConfig(_Frozen):
     """`artifact`: start from its weights instead of fresh ones; the network is then the artifact's, but for `loops` and
     `dropout` where the recipe's `[model]` gives others and the denoiser is not frozen.
 
-    `freeze_denoiser` keeps them as they are and learns an order for them alone: without a critic no warm-up and no
-    exploration then, unless the recipe asks for them, since only rows of the law teach an order.
+    `freeze_denoiser` keeps them as they are and learns an order for them alone. Left out, it follows from the method of
+    the order: `next_cost` and `cost_to_go` are for a frozen denoiser.
     """
 
     artifact: Path | None = None
-    freeze_denoiser: bool = False
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.freeze_denoiser and self.artifact is None:
-            raise ValueError("freeze_denoiser: needs an artifact to freeze")
-        return self
+    freeze_denoiser: bool | None = None
 
 
 class OptimizerConfig(_Frozen):
@@ -186,22 +95,22 @@ class OptimizerConfig(_Frozen):
     trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
     most (`model.loops`), and a sudoku grid that is learned goes through no more of them.
     `teacher_forcing`: one forward trains every step of a row's order, from what it shows at the start on, not the next
-    one alone (`model.objective.teacher_forced`). It takes a network with `model.attends = "visible"`, and orders that
-    are uniform, fixed, or global and moved by a critic, which then learns of alternatives to the law's choices from
-    rows in uniform orders alone; a forward costs about two. `order.spread` has no part in it.
+    one alone (`model.objective.teacher_forced`). It takes a network that attends to "visible", and orders that are
+    uniform, fixed, or global, whose critic then learns of alternatives to the law's choices from rows in uniform orders
+    alone; a forward costs about two. The order's `spread` has no part in it.
     """
 
     steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=256, ge=1)
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: Advanced[int] = Field(default=1, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0.0)
-    final_rate: Share = 0.02
-    warmup_steps: int = Field(default=200, ge=0)
-    weight_decay: float = Field(default=0.01, ge=0.0)
-    betas: tuple[Beta, Beta] = (0.9, 0.98)
-    clip: float = Field(default=1.0, gt=0.0)
-    ema_decay: float = Field(default=0.998, ge=0.0, lt=1.0)
-    backward_loops: int | None = Field(default=None, ge=1)
+    final_rate: Advanced[Share] = 0.02
+    warmup_steps: Advanced[int] = Field(default=200, ge=0)
+    weight_decay: Advanced[float] = Field(default=0.01, ge=0.0)
+    betas: Advanced[tuple[Beta, Beta]] = (0.9, 0.98)
+    clip: Advanced[float] = Field(default=1.0, gt=0.0)
+    ema_decay: Advanced[float] = Field(default=0.998, ge=0.0, lt=1.0)
+    backward_loops: Advanced[int | None] = Field(default=None, ge=1)
     teacher_forcing: bool = False
 
     @property
@@ -224,81 +133,111 @@ class RunConfig(_Frozen):
     imitates it is many times slower.
     """
 
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    accelerator: Advanced[Literal["auto", "cpu", "cuda"]] = "auto"
+    strategy: Advanced[Literal["auto", "ddp", "fsdp"]] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     threads: int | None = Field(default=None, ge=1, le=1024)
-    compile: bool = False
-    log_every: int = Field(default=20, ge=1)
-    validate_every: int = Field(default=1000, ge=1)
-    validate_rows: int = Field(default=2048, ge=1)
-    checkpoint_every: int = Field(default=500, ge=1)
-    keep_checkpoints: int = Field(default=2, ge=1)
+    compile: Advanced[bool] = False
+    log_every: Advanced[int] = Field(default=20, ge=1)
+    validate_every: Advanced[int] = Field(default=1000, ge=1)
+    validate_rows: Advanced[int] = Field(default=2048, ge=1)
+    checkpoint_every: Advanced[int] = Field(default=500, ge=1)
+    keep_checkpoints: Advanced[int] = Field(default=2, ge=1)
     evaluate_rows: int | None = Field(default=None, ge=2)
 
 
 class Recipe(_Frozen):
-    """Everything a training run is: `unveil train RECIPE.toml`."""
+    """Everything a training run is: `unveil train RECIPE.toml`. It is read and dumped as its file is written, with some
+    keys under `[advanced]` (`training/levels.py`)."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
-    licence: str = ""
+    license: str = ""
     seed: int = Field(default=0, ge=0, le=_MOST_SEED)
     data: DataConfig
     model: ModelConfig = ModelConfig()
-    order: OrderConfig = OrderConfig()
+    order: OrderConfig = GlobalOrder()
     prompts: PromptConfig = PromptConfig()
     start: StartConfig = StartConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunConfig = RunConfig()
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether an order is learned alone, for a denoiser that stays as it is."""
+        return bool(self.start.freeze_denoiser) or self.order.is_walked
+
+    @property
+    def attends(self) -> Attends:
+        """What the positions of a fresh network read."""
+        return self.model.attends or ("visible" if self.optimizer.teacher_forcing else "all")
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """Of tables that hold all of their keys, for code that makes recipes: none stands under `[advanced]`."""
+        return cls.model_validate(unfold(cls, fields))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, fields: Any) -> Any:
+        return fold(cls, _with_method(fields)) if isinstance(fields, Mapping) else fields
+
+    @model_serializer(mode="wrap")
+    def _write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return unfold(type(self), handler(self))
+
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
-        if self.start.freeze_denoiser and self.order.kind not in ("global", "contextual"):
-            raise ValueError("start.freeze_denoiser: is only valid with order.kind global or contextual")
-        if isinstance(self.data, LinesData) and self.start.artifact is None:
+        order, start = self.order, self.start
+        if self.is_frozen and start.artifact is None:
+            raise ValueError("start.artifact: an order alone is learned for the denoiser of an artifact; name one")
+        if self.is_frozen and not (order.is_walked or order.has_critic):
+            raise ValueError(f'start.freeze_denoiser: is not valid with order.method = "{order.method}"')
+        if order.is_walked and start.freeze_denoiser is False:
+            raise ValueError(f'start.freeze_denoiser: must be true with order.method = "{order.method}"')
+        if isinstance(self.data, LinesData) and start.artifact is None:
             raise ValueError("start.artifact: data.kind lines takes its tokenizer, so one is needed")
         if self.optimizer.teacher_forcing:
             self._check_teacher_forcing()
-        if self.prompts.bare and self.order.kind != "uniform":
-            raise ValueError("prompts.bare: is only valid with order.kind uniform")
-        if self.optimizer.backward_loops is not None and self.start.freeze_denoiser:
-            raise ValueError("optimizer.backward_loops: is only valid with a denoiser that trains, not a frozen one")
-        if self.order.is_walked and not self.start.freeze_denoiser:
-            signal = self.order.signal
-            raise ValueError(f"order.signal: {signal} needs a frozen denoiser, start.freeze_denoiser")
+        if self.optimizer.backward_loops is not None and self.is_frozen:
+            raise ValueError("advanced.optimizer.backward_loops: is not valid with a frozen denoiser")
         return self
 
     def _check_teacher_forcing(self) -> None:
-        order = self.order
-        if self.start.artifact is None and self.model.attends != "visible":
-            raise ValueError('optimizer.teacher_forcing: is only valid with model.attends = "visible"')
+        if self.is_frozen:
+            raise ValueError("optimizer.teacher_forcing: is not valid with a frozen denoiser")
+        if self.attends != "visible":
+            raise ValueError('optimizer.teacher_forcing: is only valid with advanced.model.attends = "visible"')
         if self.model.loops > 1:
-            raise ValueError("optimizer.teacher_forcing: is only valid with model.loops 1")
-        if order.kind == "contextual" or self.start.freeze_denoiser:
-            raise ValueError(
-                "optimizer.teacher_forcing: needs a denoiser that trains, and a uniform, fixed or global order"
-            )
-        if self.prompts.bare or order.spread != OrderConfig.model_fields["spread"].default:
-            key = "prompts.bare" if self.prompts.bare else "order.spread"
-            raise ValueError(f"{key}: is not valid with optimizer.teacher_forcing, which trains all that is hidden")
+            raise ValueError("optimizer.teacher_forcing: is only valid with advanced.model.loops = 1")
+        if isinstance(self.order, UniformOrder) and self.order.bare:
+            raise ValueError("advanced.order.bare: is not valid with optimizer.teacher_forcing")
+        if self.order.even_share != SPREAD:
+            raise ValueError("advanced.order.spread: is not valid with optimizer.teacher_forcing")
 
     def fingerprint(self) -> str:
-        """sha256 of all that decides what is learned: everything but `run`, the description and the licence."""
-        fields = self.model_dump(mode="json", exclude={"run", "description", "licence"})
+        """sha256 of all that decides what is learned: everything but `run`, the description and the license."""
+        fields = self.model_dump(mode="json", exclude={"run", "description", "license"})
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
+def _with_method(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """An `[order]` without a method is global."""
+    order = fields.get("order", {})
+    return {**fields, "order": {"method": "global", **order} if isinstance(order, Mapping) else order}
+
+
 def settle(recipe: Recipe, *, num_rows: int) -> Recipe:
-    """The recipe with everything decided that was left to the data or to other keys."""
-    updates: dict[str, Any] = {}
-    if recipe.optimizer.steps is None:
-        steps = min(max(EPOCHS * num_rows // recipe.optimizer.batch_size, FEWEST_STEPS), MOST_STEPS)
-        updates["optimizer"] = recipe.optimizer.model_copy(update={"steps": steps})
-    if recipe.start.freeze_denoiser and not recipe.order.has_critic:
-        rests = {"warmup", "anneal", "exploration"} - recipe.order.model_fields_set
-        updates["order"] = recipe.order.model_copy(update=dict.fromkeys(rests, 0.0))
-    return recipe.model_copy(update=updates)
+    """The recipe with the number of steps decided, if that was left to the data."""
+    if recipe.optimizer.steps is not None:
+        return recipe
+    steps = min(max(EPOCHS * num_rows // recipe.optimizer.batch_size, FEWEST_STEPS), MOST_STEPS)
+    return recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update={"steps": steps})})
+
+
+def data_of(fields: Mapping[str, Any]) -> DataConfig:
+    """The `[data]` of a recipe's fields, whatever the rest of them is. Raises ValueError."""
+    return TypeAdapter[DataConfig](DataConfig).validate_python(fold(Recipe, fields)["data"])
 
 
 def load_recipe(path: Path, *, overrides: Sequence[str] = (), columns: ColumnOptions = NO_OPTIONS) -> Recipe:
@@ -338,13 +277,26 @@ def build_recipe(
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
-        if place[:1] == ["data"]:
-            del place[1:2]  # the kind that pydantic puts between the key and its own keys
-        key = ".".join(place) or "recipe"
-        reason = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{source}: {key}: {reason}") from None
+        raise RecipeError(f"{source}: {_as_line(error)}") from None
+
+
+def _as_line(error: ValidationError) -> str:
+    """The first mistake, by the name that its key has in the file."""
+    first = error.errors()[0]
+    place, reason = [str(part) for part in first["loc"]], first["msg"].removeprefix("Value error, ")
+    if not place:
+        return reason  # a rule between keys, which names them
+    table, chosen = tables(Recipe).get(place[0]), ""
+    if table is not None and len(place) > 1:
+        model: type[BaseModel] | None = table.models[0]
+        if table.discriminator is not None:
+            tag = place.pop(1)  # what pydantic puts between the table and its keys
+            model, chosen = table.model({table.discriminator: tag}), f' with {table.discriminator} = "{tag}"'
+        if model is not None and len(place) > 1 and is_advanced(model, place[1]):
+            place.insert(0, ADVANCED)
+    if first["type"] == "extra_forbidden":
+        reason = f"unknown key{chosen}"
+    return f"{'.'.join(place)}: {reason}"
 
 
 def _apply(fields: dict[str, Any], override: str) -> None:
@@ -361,7 +313,7 @@ def _parsed(key: str, text: str) -> dict[str, Any] | None:
     try:
         return tomllib.loads(f"{key} = {text}")
     except tomllib.TOMLDecodeError:
-        return None  # a bare word is a string, so that --set order.kind=uniform needs no quotes
+        return None  # a bare word is a string, so that --set order.method=uniform needs no quotes
 
 
 def _merge(fields: dict[str, Any], found: dict[str, Any], override: str) -> None:

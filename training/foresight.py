@@ -16,6 +16,7 @@ from model.order_heads import SHARPNESS
 from model.orders import gumbel_noise, next_log_probs
 from training.arm import Foresight
 from training.batches import Batch, step_generator
+from training.order_config import NextCostOrder
 from training.stepper import Part, Stepper
 from training.walks import Step, walk
 
@@ -82,8 +83,9 @@ class ForesightStepper(WalkStepper):
     def _part(self, batch: Batch, own: slice, step: int) -> Part:
         """See `Stepper._part`."""
         canvases, is_uniform, draws = self._begin(batch, own, step)
-        stride = self._recipe.order.stride
-        states = list(walk_to_the_end(self._module, canvases, stride=stride, draws=draws, is_uniform=is_uniform))
+        order = self._recipe.order
+        assert isinstance(order, NextCostOrder)
+        states = list(walk_to_the_end(self._module, canvases, stride=order.stride, draws=draws, is_uniform=is_uniform))
         error, nats, entropy = (torch.cat(values).double().sum() for values in zip(*states, strict=True))
         num_rows = torch.tensor(len(canvases.x), dtype=torch.float64, device=self._device)
         sums = {"nelbo": nats, "policy_entropy": entropy, "num_nelbo": num_rows, "num_policy_entropy": num_rows}

@@ -12,7 +12,7 @@ from model.network import Network
 from model.tokenizers.base import Tokenizer
 from training import grid_report, order_report, policy_report
 from training.card import write_card
-from training.config import Recipe
+from training.config import ModelConfig, Recipe
 from training.data.dataset import Dataset
 from training.evaluate import Advance
 from training.policy_picture import heat_map
@@ -58,13 +58,13 @@ def describe_order(denoiser: Network, tokenizer: Tokenizer, *, name: str) -> Ord
 
 def recipe_as_run(recipe: Recipe, denoiser: Network) -> dict[str, Any]:
     """The recipe as JSON, with the network that was trained: an artifact to start from brought its own along."""
-    fields = recipe.model_dump(mode="json")
     if recipe.start.artifact is None:
-        return fields
+        return recipe.model_dump(mode="json")
     if isinstance(denoiser.architecture, ImportedArchitecture):
-        return {name: part for name, part in fields.items() if name != "model"}
-    own = denoiser.architecture.model_dump(mode="json")
-    return {**fields, "model": {name: own[name] for name in fields["model"]}}
+        return recipe.model_dump(mode="json", exclude={"model"})
+    own = denoiser.architecture.model_dump()
+    network = recipe.model.model_copy(update={name: own[name] for name in ModelConfig.model_fields})
+    return recipe.model_copy(update={"model": network}).model_dump(mode="json")
 
 
 def publish(

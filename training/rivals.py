@@ -16,8 +16,8 @@ from torch import Tensor
 
 from model.denoiser import Denoiser
 from model.orders import deterministic_order
-from training.config import CandidateOrder
 from training.evaluate import log_likelihood, nelbo
+from training.order_config import ReadingOrder, reading_order
 from training.rows import Rows
 
 LAW, OWN = "law", "likeliest order of the law"
@@ -36,12 +36,6 @@ class Comparison(NamedTuple):
     is_close: bool
 
 
-def order_of(candidate: CandidateOrder, length: int) -> list[int]:
-    """All positions, the first one first."""
-    order = list(range(length))
-    return order if candidate == "left_to_right" else order[::-1]
-
-
 def order_log_w(order: Sequence[int], *, gap: float = GAP) -> Tensor:
     """The law around an order, log-weights [L] float32 of mean zero, `gap` apart."""
     log_w = torch.empty(len(order))
@@ -49,10 +43,10 @@ def order_log_w(order: Sequence[int], *, gap: float = GAP) -> Tensor:
     return log_w - log_w.mean()
 
 
-def candidate_orders(log_w: Tensor, names: Sequence[CandidateOrder], *, has_own: bool) -> dict[str, list[int]]:
+def candidate_orders(log_w: Tensor, names: Sequence[ReadingOrder], *, has_own: bool) -> dict[str, list[int]]:
     """The orders to price by name; the law's own first where asked for, so that a tie stays with it."""
     own = {OWN: deterministic_order(log_w).tolist()} if has_own else {}
-    return own | {name: order_of(name, len(log_w)) for name in names}
+    return own | {name: reading_order(name, len(log_w)) for name in names}
 
 
 def compare(

@@ -14,8 +14,9 @@ from model.manifest import TOKENIZER, Architecture, ImportedArchitecture, OrderS
 from model.network import Network
 from model.networks import build_network
 from model.tokenizers.base import Tokenizer
-from training.config import Recipe, RecipeError
+from training.config import ModelConfig, Recipe, RecipeError
 from training.data.dataset import Dataset
+from training.levels import is_advanced
 
 _ORDER_HEAD = "order_head."
 _FREE = ("loops", "dropout")  # what a network may be given anew: no weight's shape depends on it
@@ -38,10 +39,11 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
     if dataset.train.shape[1] != artifact.manifest.length and not is_imported:
         length = artifact.manifest.length
         raise RecipeError(f"data.length: {dataset.train.shape[1]}, but start.artifact takes {length}; leave it out")
-    wanted, own = recipe.model.model_dump(), artifact.manifest.architecture.model_dump()
-    for name in recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
-        if wanted[name] != own[name] and (recipe.start.freeze_denoiser or name not in _FREE):
-            raise RecipeError(f"model.{name}: {wanted[name]}, but start.artifact has {own[name]}; leave it out")
+    wanted, own = recipe.model.model_dump(exclude_none=True), artifact.manifest.architecture.model_dump()
+    for name in wanted.keys() & recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
+        if wanted[name] != own[name] and (recipe.is_frozen or name not in _FREE):
+            key = f"advanced.model.{name}" if is_advanced(ModelConfig, name) else f"model.{name}"
+            raise RecipeError(f"{key}: {wanted[name]}, but start.artifact has {own[name]}; leave it out")
     if recipe.optimizer.teacher_forcing:
         _check_teacher_forcing({**own, **given_anew(recipe)})
     return artifact
@@ -55,7 +57,7 @@ def _check_teacher_forcing(network: dict[str, Any]) -> None:
     if network["loops"] > 1:
         raise RecipeError(
             f"optimizer.teacher_forcing: takes a network of one loop; start.artifact has {network['loops']}"
-            " (model.loops = 1 would change that)"
+            " (advanced.model.loops = 1 would change that)"
         )
 
 
@@ -85,7 +87,7 @@ def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> N
     keeps_order = architecture.length == start.manifest.length and (old.kind, old.head) == (new.kind, new.head)
     weights = start.denoiser.state_dict().items()
     denoiser.load_state_dict({n: w for n, w in weights if keeps_order or not n.startswith(_ORDER_HEAD)}, strict=False)
-    if recipe.start.freeze_denoiser:
+    if recipe.is_frozen:
         _freeze_all_but(denoiser, _ORDER_HEAD)
     return denoiser
 
@@ -98,15 +100,17 @@ def given_anew(recipe: Recipe) -> dict[str, Any]:
 
 def _check_loops(recipe: Recipe, loops: int) -> None:
     if recipe.optimizer.backward_loops is not None and recipe.optimizer.backward_loops >= loops:
-        raise RecipeError(f"optimizer.backward_loops: takes fewer than the network's loops, {loops} (model.loops)")
+        raise RecipeError(
+            f"advanced.optimizer.backward_loops: must be less than the network's loops, {loops} (advanced.model.loops)"
+        )
 
 
 def _order(recipe: Recipe, length: int) -> OrderSpec:
     """Raises RecipeError."""
-    fixed = recipe.order.fixed
+    fixed = recipe.order.fixed_order(length)
     if fixed is not None and sorted(fixed) != list(range(length)):
-        raise RecipeError(f"order.fixed: lists every position once, each of 0 to {length - 1}")
-    return OrderSpec(kind=recipe.order.kind, fixed=recipe.order.fixed, head=recipe.order.head)
+        raise RecipeError(f"order.positions: must list every position once, each of 0 to {length - 1}")
+    return OrderSpec(kind=recipe.order.kind, fixed=fixed, head=recipe.order.head)
 
 
 def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
@@ -115,7 +119,8 @@ def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
         return Architecture(
             length=dataset.train.shape[1],
             vocabulary_sizes=tuple(dataset.tokenizer.vocabulary_sizes),
-            **recipe.model.model_dump(),
+            trunk="planes" if dataset.tokenizer.domain == "grid" else "attention",
+            **{**recipe.model.model_dump(), "attends": recipe.attends},
         )
     except ValidationError as error:
         raise RecipeError(f"model: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None

@@ -124,7 +124,7 @@ class Stepper:
         if is_forced:
             loss = teacher_forced(losses.token, prefixes)
         else:
-            control, spread = self._unwrapped.control(mine.rows.x), self._recipe.order.spread
+            control, spread = self._unwrapped.control(mine.rows.x), self._recipe.order.even_share
             loss = order_form(losses.token, prefixes, log_w=law, control=control, spread=spread)
         if losses.critic is not None:
             loss = _with_critic(loss, losses.critic)

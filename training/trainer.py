@@ -7,7 +7,7 @@ for bit on one CPU thread count, and two processes see the loss that one would s
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from model.manifest import Architecture, ImportedArchitecture
 from model.network import Network
 from model.networks import build_network
 from training.arm import TrainingModule, full_tensor
-from training.batches import marginal_logprobs, uniform_share
+from training.batches import marginal_logprobs
 from training.branches import CostToGoStepper
 from training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from training.config import Recipe
@@ -30,6 +30,7 @@ from training.data.dataset import Dataset
 from training.devices import end_process_group, make_fabric, others_waiting, pick_precision
 from training.foresight import ForesightStepper
 from training.journal import Journal
+from training.order_config import GlobalOrder, ReadingOrder
 from training.rivals import GAP, LAST_GAP, LAW, candidate_orders, compare, order_log_w
 from training.rows import Rows, split_rows
 from training.start import given_anew, load_start, make_denoiser
@@ -38,7 +39,7 @@ from training.watch import gradient_noise, law_figures, validation_figures
 
 VALIDATION_SEED = 20_251_119
 RECONSIDERED = 1 / 7  # of the log-weights: neighbours that were apart by 14 are chosen amiss once in eight draws
-_STEPPERS: Mapping[str | None, type[Stepper]] = {"foresight": ForesightStepper, "cost_to_go": CostToGoStepper}
+_STEPPERS: Mapping[str, type[Stepper]] = {"next_cost": ForesightStepper, "cost_to_go": CostToGoStepper}
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def _critic(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -
     length = architecture.length
     if length > MAX_LENGTH:
         raise UnveilError(
-            f"order.kind: global orders are learned for at most {MAX_LENGTH} positions, not {length}; set"
-            " another kind, or a shorter data.length"
+            f"order.method: global orders are learned for at most {MAX_LENGTH} positions, not {length}; set"
+            " another method, or a shorter data.length"
         )
     return Critic(length)
 
@@ -110,7 +111,9 @@ class Run:
 
     def __init__(self, fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> None:
         if recipe.order.is_walked and recipe.run.strategy == "fsdp":  # processes take different numbers of forwards
-            raise UnveilError("run.strategy: contextual orders are learned in one process or with ddp, not with fsdp")
+            raise UnveilError(
+                "advanced.run.strategy: contextual orders are learned in one process or with ddp, not with fsdp"
+            )
         self.fabric, self.recipe, self.dataset, self.work = fabric, recipe, dataset, work
         self.step = 0
         self.rows = split_rows(dataset, "train", is_packed=True)
@@ -122,22 +125,23 @@ class Run:
             denoiser,
             marginals=marginal_logprobs(self.rows, architecture.vocabulary_sizes),
             critic=_critic(recipe, architecture),
-            is_frozen=recipe.start.freeze_denoiser,
+            is_frozen=recipe.is_frozen,
             backward_loops=recipe.optimizer.backward_loops,
         )
         if recipe.run.compile:  # block by block: quick to compile, and it leaves names and sharding as they are
             for block in denoiser.blocks:
                 block.compile()
         self.module = fabric.setup_module(self.unwrapped)
+        order_rate, critic_rate = recipe.order.rates
         groups = self.unwrapped.parameter_groups(
             learning_rate=recipe.optimizer.learning_rate,
-            order_rate=recipe.order.learning_rate,
-            critic_rate=recipe.order.critic_learning_rate,
+            order_rate=order_rate,
+            critic_rate=critic_rate,
             weight_decay=recipe.optimizer.weight_decay,
         )
         optimizer = torch.optim.AdamW(groups, betas=recipe.optimizer.betas)
         self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
-        self.stepper = _STEPPERS.get(recipe.order.signal, Stepper)(
+        self.stepper = _STEPPERS.get(recipe.order.method, Stepper)(
             fabric,
             recipe=recipe,
             unwrapped=self.unwrapped,
@@ -174,11 +178,15 @@ class Run:
     def steps(self, journal: Journal | None) -> None:
         """Trains on to the last step."""
         total, run = self.recipe.optimizer.num_steps, self.recipe.run
+        learned = self.recipe.order if isinstance(self.recipe.order, GlobalOrder) else GlobalOrder()
+        candidates = learned.candidates
+        compares_at = math.ceil(learned.warmup * total)
+        reconsiders_at = {min(math.ceil(time * total), total - 1) for time in learned.reconsider}
         self._last_log = (self.step, time.monotonic())
         while self.step < total:
-            if self.recipe.order.candidates and self.step == math.ceil(self.recipe.order.warmup * total):
-                self._compare_orders(journal, is_last=False)
-            if self.step in (min(math.ceil(time * total), total - 1) for time in self.recipe.order.reconsider or ()):
+            if candidates and self.step == compares_at:
+                self._compare_orders(journal, candidates, is_last=False)
+            if self.step in reconsiders_at:
                 self._reconsider(journal)
             taken = self.stepper.take(self.step)
             self.step += 1
@@ -189,8 +197,8 @@ class Run:
                 shown = self._train_figures(taken)  # on every process: sharded weights are gathered for it
                 if journal is not None:
                     journal.log("train", self.step, shown)
-            if self.recipe.order.candidates and is_last:
-                self._compare_orders(journal, is_last=True)
+            if candidates and is_last:
+                self._compare_orders(journal, candidates, is_last=True)
             if self.step % run.validate_every == 0 or is_last:
                 self._validate(journal)
             if self.step % run.checkpoint_every == 0 or is_last:
@@ -226,7 +234,7 @@ class Run:
         return {
             **figures,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "uniform_share": uniform_share(self.recipe.order, self.recipe.optimizer, self.step),
+            "uniform_share": self.recipe.order.uniform_share(self.step / self.recipe.optimizer.num_steps),
             **law_figures(self.unwrapped.log_w().cpu(), policy_nats=figures.get("policy_entropy")),
             **({} if noise is None else {"order_gradient_noise": noise}),
             "steps_per_second": (self.step - step) / max(now - then, 1e-9),
@@ -249,11 +257,11 @@ class Run:
         limit = self.recipe.run.validate_rows
         return split_rows(self.dataset, "validation", limit=limit).to(self.fabric.device)
 
-    def _compare_orders(self, journal: Journal | None, *, is_last: bool) -> None:
+    def _compare_orders(self, journal: Journal | None, candidates: Sequence[ReadingOrder], *, is_last: bool) -> None:
         """The law becomes the cheapest order there is for the averaged weights as they are, if it is cheaper itself."""
         self.unwrapped.eval()
         log_w = self.unwrapped.log_w(average=True)
-        orders = candidate_orders(log_w.cpu(), self.recipe.order.candidates, has_own=is_last)
+        orders = candidate_orders(log_w.cpu(), candidates, has_own=is_last)
         found = compare(self.module, self._validation_rows(), log_w=log_w, orders=orders, seed=VALIDATION_SEED)
         best = self.fabric.broadcast(found.best)  # a tie that rounding breaks must not part the processes
         if best != LAW:
@@ -263,7 +271,8 @@ class Run:
             costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in found.nats.items())
             taken = "the law stays" if best == LAW else f"the law becomes {best.replace('_', ' ')}"
             if found.is_close and not is_last:
-                taken += ", too close to tell: a longer order.warmup, or more run.validate_rows, may show more"
+                taken += ", too close to tell: a longer warm-up (advanced.order.warmup), or more"
+                taken += " advanced.run.validate_rows, may show more"
             journal.say(f"orders, in nats a validation row: {costs}; {taken}")
 
     def _reconsider(self, journal: Journal | None) -> None:

@@ -106,7 +106,7 @@ def import_(
     tokenizer: Annotated[
         str, typer.Option(help="auto, or smiles where vocab.txt lists tokens of SMILES and there is no tokenizer.json.")
     ] = "auto",
-    licence: Annotated[str | None, typer.Option(help="For the model card; default what the folder's own says.")] = None,
+    license: Annotated[str | None, typer.Option(help="For the model card; default what the folder's own says.")] = None,
     hub: Annotated[bool, typer.Option("--hub", help="FOLDER is a model's name on the Hugging Face hub.")] = False,
 ) -> None:
     """Turn a masked language model trained elsewhere into an artifact: BERT, RoBERTa, ALBERT, ModernBERT, LLaDA, Dream.
@@ -125,7 +125,7 @@ def import_(
             length=length,
             default_length=default_length,
             tokenizer="smiles" if tokenizer == "smiles" else "auto",
-            licence=licence,
+            license=license,
         ),
     )
 

@@ -26,8 +26,8 @@ def run(folder: str, out: Path, *, is_hub: bool, wishes: Wishes) -> None:
         lines.append("note: the weights were read out of a pickle, tensors alone; the artifact holds safetensors")
     if provenance["tensors_left_out"]:
         lines.append(f"note: of no use here and left out: {', '.join(provenance['tensors_left_out'])}")
-    if provenance["licence"] is None:
-        lines.append("note: the folder states no licence; --licence puts one on the card")
+    if provenance["license"] is None:
+        lines.append("note: the folder states no license; --license puts one on the card")
     _stderr.print("\n".join([*lines, f"wrote {out}; serve it with: unveil serve {out}"]), soft_wrap=True)
 
 

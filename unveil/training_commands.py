@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -21,13 +20,14 @@ from training.config import (
     Recipe,
     RecipeError,
     build_recipe,
+    data_of,
     lines_recipe,
     load_recipe,
     settle,
     table_recipe,
 )
 from training.data.choices import ColumnOptions
-from training.data.config import DataConfig, TableData
+from training.data.config import TableData
 from training.data.dataset import Dataset
 from training.data.load import load_dataset
 from training.figures import (
@@ -51,6 +51,7 @@ from training.figures import (
     privacy_rows,
     solved_rows,
 )
+from training.levels import ADVANCED
 from training.publish import publish, recipe_as_run, update_card
 from training.report import evaluate_model, num_row_forwards
 from training.schema import describe_data
@@ -156,7 +157,8 @@ def _recipe_to_renew(folder: Path, artifact: Artifact) -> Recipe:
     return build_recipe(dict(_recipe_fields(folder, artifact)), source=str(folder))
 
 
-_OF_A_DENOISER_THAT_TRAINS = (("optimizer", "teacher_forcing"), ("optimizer", "backward_loops"), ("prompts", "bare"))
+_KEPT = ("data", "prompts", "optimizer")  # of an artifact's recipe, where an order alone is learned for it
+_OF_A_DENOISER_THAT_TRAINS = ("teacher_forcing", "backward_loops")
 
 
 def order(artifact: Path, *, plot: Path | None, as_json: bool) -> None:
@@ -184,11 +186,22 @@ def _recipe(given: Given) -> Recipe:
         return lines_recipe(given.lines, name=given.name(_as_name(given.lines.stem)), overrides=overrides)
     assert frozen is not None
     fields: dict[str, Any] = _recipe_fields(frozen, load_artifact(frozen))
-    kept: dict[str, Any] = {part: fields[part] for part in ("data", "prompts", "optimizer", "seed") if part in fields}
-    for part, key in _OF_A_DENOISER_THAT_TRAINS:
-        kept[part] = {name: value for name, value in kept.get(part, {}).items() if name != key}
+    kept = {
+        "seed": fields.get("seed", 0),
+        **_for_an_order(fields),
+        "advanced": _for_an_order(fields.get("advanced", {})),
+    }
     name = given.name(f"{frozen.resolve().name}-order")
     return build_recipe({"name": name, **kept}, overrides=overrides, columns=given.columns, source="--freeze-denoiser")
+
+
+def _for_an_order(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a recipe that hold as well where an order alone is learned, without the keys that do not."""
+    kept = {name: fields[name] for name in _KEPT if isinstance(fields.get(name), dict)}
+    return {
+        name: {key: value for key, value in part.items() if key not in _OF_A_DENOISER_THAT_TRAINS}
+        for name, part in kept.items()
+    }
 
 
 def _as_name(stem: str) -> str:
@@ -208,10 +221,11 @@ def _recipe_fields(folder: Path, artifact: Artifact) -> dict[str, Any]:
 
 def _recipe_text(fields: Mapping[str, Any]) -> str:
     """The recipe as it was run, defaults and overrides included, in TOML."""
-    fields = _without_none(fields)
+    fields = dict(_without_none(fields))
+    advanced = {f"{ADVANCED}.{name}": part for name, part in fields.pop(ADVANCED, {}).items()}
     tables = {name: part for name, part in fields.items() if isinstance(part, dict)}
     lines = [f"{name} = {_toml(value)}" for name, value in fields.items() if name not in tables]
-    for name, part in tables.items():
+    for name, part in {**tables, **advanced}.items():
         lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in part.items())]
     return "\n".join(lines)
 
@@ -233,8 +247,8 @@ def _toml(value: Any) -> str:
 def _dataset_of(folder: Path, artifact: Artifact, table: Path | None) -> Dataset:
     """The data the artifact was trained on, read anew and recognised by its fingerprint."""
     try:
-        config = TypeAdapter[Any](DataConfig).validate_python(_recipe_fields(folder, artifact)["data"])
-    except ValidationError:
+        config = data_of(_recipe_fields(folder, artifact))
+    except ValueError:
         raise ArtifactError(f"{folder}: does not say what data it was trained on") from None
     if table is not None:
         if not isinstance(config, TableData):

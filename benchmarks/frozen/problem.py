@@ -124,13 +124,13 @@ _DATASETS = {"latents": _latents, "adult": _adult}
 
 def _recipe(name: str, seed: int, budget: Fields) -> Recipe:
     run = dict.fromkeys(("log_every", "validate_every", "checkpoint_every"), budget["steps"])
-    return Recipe.model_validate(
+    return Recipe.of(
         {
             "name": name,
             "seed": seed,
             "data": {"kind": "adult", "max_bins": 16, "seed": seed},  # of made-up rows too: the recipe must name one
             "model": NETS[name],
-            "order": {"kind": "uniform"},
+            "order": {"method": "uniform"},
             "prompts": {"share": 0.0},
             "optimizer": budget,
             "run": {"precision": "32-true", "accelerator": "cpu", "threads": 1, "validate_rows": 256} | run,

@@ -130,7 +130,7 @@ def _summary(source: NetworkSource, network: Network, sizes: Mapping[str, int], 
     raw = read_member(WHEEL, f"{FOLDER}/{_file(source.name)}", cache=cache)
     return {
         "source": f"rows drawn from the Bayesian network {source.name} of the {WHEEL.requirement} wheel",
-        "licence": "MIT",
+        "license": "MIT",
         "sha256": {_file(source.name): hashlib.sha256(raw).hexdigest()},
         **{split: {"rows": size} for split, size in sizes.items()},
         "edges": [f"{network.names[parent]} -> {network.names[child]}" for parent, child in network.edges],

@@ -156,7 +156,7 @@ def arm_recipe(spec: Fields, dataset: Dataset) -> Recipe:
         "seed": spec["seed"],
         "data": spec["data"],
         "model": network(spec["size"], dataset),
-        "order": {"kind": spec["kind"], "fixed": spec.get("fixed")},
+        "order": {"method": spec["kind"], **({"positions": spec["fixed"]} if "fixed" in spec else {})},
         "prompts": {"share": spec["share"]},
         "optimizer": {"steps": steps, "batch_size": spec["batch_size"], "warmup_steps": min(200, steps // 10)},
         "run": {
@@ -168,7 +168,7 @@ def arm_recipe(spec: Fields, dataset: Dataset) -> Recipe:
             "keep_checkpoints": 1,
         },
     }
-    return build_recipe(fields, source=f"arm {spec['kind']}")
+    return Recipe.of(fields)
 
 
 def network(size: int, dataset: Dataset) -> Fields:

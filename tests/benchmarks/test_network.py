@@ -114,7 +114,7 @@ def test_the_dataset_has_three_samples_in_the_network_s_own_columns_and_levels(t
     assert dataset.names == network.names
     assert dataset.tokenizer.vocabulary_sizes == tuple(len(variable.levels) for variable in network.variables)
     assert np.isfinite(network.log_prob(dataset.test)).all()
-    assert dataset.summary["licence"] == "MIT"
+    assert dataset.summary["license"] == "MIT"
     assert set(dataset.summary["edges"]) == {"Rain -> Wet", "Sprinkler -> Wet", "Rain -> Sprinkler"}
     dataset.tokenizer.encode(dataset.tokenizer.example_prompt())
 

@@ -157,15 +157,22 @@ def test_an_arm_is_named_by_all_that_it_is_and_by_the_rows_not_by_where_they_lie
     assert len(names | {arm_name(spec, load(data)) for spec in changed}) == 5
 
 
+def without_order(recipe: dict[str, Any]) -> dict[str, Any]:
+    advanced = {name: table for name, table in recipe["advanced"].items() if name != "order"}
+    return {name: part for name, part in recipe.items() if name != "order"} | {"advanced": advanced}
+
+
 def test_fixed_arms_differ_from_the_learned_one_by_their_order_alone() -> None:
     task = {"data": {"kind": "table", "path": "small.csv"}, "seed": 3, "share": 0.25, "budget": BUDGET}
     specs = arms_of(task, 4)
     recipes = {name: arm_recipe(spec, small_dataset()).model_dump(exclude={"name"}) for name, spec in specs.items()}
     for name in ("left to right", *RANDOM):
-        order = recipes[name].pop("order")
-        assert sorted(order["fixed"]) == [0, 1, 2, 3]
-        assert order | {"kind": "global", "fixed": None} == recipes["global"]["order"]
-        assert recipes[name] == {key: value for key, value in recipes["global"].items() if key != "order"}
+        order = recipes[name]["order"]
+        assert order["method"] == "fixed"
+        assert sorted(order["positions"]) == [0, 1, 2, 3]
+        assert without_order(recipes[name]) == without_order(recipes["global"])
+        schedule, learned = (recipes[each]["advanced"]["order"] for each in (name, "global"))
+        assert schedule == {key: learned[key] for key in ("warmup", "anneal", "exploration", "spread")}
     drawn = [specs[name]["fixed"] for name in RANDOM]
     again, other = (arms_of({**task, "seed": seed}, 4) for seed in (3, 4))
     assert drawn == [again[name]["fixed"] for name in RANDOM]

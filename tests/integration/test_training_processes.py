@@ -22,8 +22,8 @@ FAST = [
     "model.mlp_width=32",
     "optimizer.batch_size=32",
     "run.precision=32-true",
-    "run.accelerator=cpu",
-    "run.log_every=1",
+    "advanced.run.accelerator=cpu",
+    "advanced.run.log_every=1",
     "run.threads=1",
 ]
 
@@ -58,7 +58,7 @@ def _weights(out: Path) -> dict[str, torch.Tensor]:
 
 def test_killed_with_minus_nine_and_started_again_it_ends_in_the_same_weights(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "small.csv")
-    overrides = ("optimizer.steps=160", "run.checkpoint_every=20", "run.validate_every=160")
+    overrides = ("optimizer.steps=160", "advanced.run.checkpoint_every=20", "advanced.run.validate_every=160")
     whole = _run(_command(table, tmp_path / "a" / "small", *overrides))
     assert whole.returncode == 0, whole.stderr
     command = _command(table, tmp_path / "b" / "small", *overrides)
@@ -76,7 +76,7 @@ def test_killed_with_minus_nine_and_started_again_it_ends_in_the_same_weights(tm
         assert torch.equal(tensor, b[name]), name
 
 
-FORCED = ("model.attends=visible", "optimizer.teacher_forcing=true")
+FORCED = ("optimizer.teacher_forcing=true",)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,19 @@ def test_two_processes_see_the_loss_that_one_sees_on_the_same_global_batch(
     tmp_path: Path, strategy: str, kind: str, forced: tuple[str, ...]
 ) -> None:
     table = write_csv(tmp_path / "small.csv")
-    schedule = ("optimizer.steps=8", "order.warmup=0.25", "order.anneal=0.25", "run.checkpoint_every=4")
-    network = ("model.dropout=0.0", "model.relative_bias=true")  # dropout's masks are drawn a process
+    schedule = (
+        "optimizer.steps=8",
+        "advanced.order.warmup=0.25",
+        "advanced.order.anneal=0.25",
+        "advanced.run.checkpoint_every=4",
+    )
+    network = ("model.dropout=0.0", "advanced.model.relative_bias=true")  # dropout's masks are drawn a process
     candidates = ('order.candidates=["left_to_right", "right_to_left"]',) if kind == "global" else ()
-    later = ("order.reconsider=[0.75]",) if kind == "global" else ()
-    overrides = (*schedule, f"order.kind={kind}", *network, *candidates, *later, *forced)
+    later = ("advanced.order.reconsider=[0.75]",) if kind == "global" else ()
+    overrides = (*schedule, f"order.method={kind}", *network, *candidates, *later, *forced)
     one = _run(_command(table, tmp_path / "one", *overrides))
     assert one.returncode == 0, one.stderr
-    two = _run(_command(table, tmp_path / "two", *overrides, f"run.strategy={strategy}", processes=2))
+    two = _run(_command(table, tmp_path / "two", *overrides, f"advanced.run.strategy={strategy}", processes=2))
     assert two.returncode == 0, two.stderr
     assert len(_losses(tmp_path / "two")) == 8
     assert all(("the law becomes" in run.stderr) == bool(candidates) for run in (one, two))
@@ -109,23 +114,23 @@ def test_two_processes_see_the_loss_that_one_sees_on_the_same_global_batch(
         torch.testing.assert_close(_weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("head", ["foresight", "cost_to_go"])
-def test_two_processes_learn_an_order_for_a_frozen_denoiser_as_one_does(tmp_path: Path, head: str) -> None:
+@pytest.mark.parametrize("method", ["next_cost", "cost_to_go"])
+def test_two_processes_learn_an_order_for_a_frozen_denoiser_as_one_does(tmp_path: Path, method: str) -> None:
     table = write_csv(tmp_path / "small.csv")
-    start = _run(_command(table, tmp_path / "start", "optimizer.steps=4", "order.kind=uniform"))
+    start = _run(_command(table, tmp_path / "start", "optimizer.steps=4", "order.method=uniform"))
     assert start.returncode == 0, start.stderr
-    order = ("order.kind=contextual", f"order.head={head}", f"order.signal={head}", "order.exploration=0.2")
-    frozen = (f"start.artifact={tmp_path / 'start'}", "start.freeze_denoiser=true")
+    order = (f"order.method={method}", "advanced.order.exploration=0.2")
+    frozen = (f"start.artifact={tmp_path / 'start'}",)
     overrides = ("optimizer.steps=6", *order, *frozen, "prompts.share=0.5")
     one = _run(_command(table, tmp_path / "one", *overrides))
     assert one.returncode == 0, one.stderr
-    two = _run(_command(table, tmp_path / "two", *overrides, "optimizer.accumulate=2", processes=2))
+    two = _run(_command(table, tmp_path / "two", *overrides, "advanced.optimizer.accumulate=2", processes=2))
     assert two.returncode == 0, two.stderr
     assert len(_losses(tmp_path / "two")) == 6
     assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-5)
     for name, tensor in _weights(tmp_path / "one").items():
         torch.testing.assert_close(_weights(tmp_path / "two")[name], tensor, rtol=1e-3, atol=1e-5)
-    refused = _run(_command(table, tmp_path / "shards", *overrides, "run.strategy=fsdp", processes=2))
+    refused = _run(_command(table, tmp_path / "shards", *overrides, "advanced.run.strategy=fsdp", processes=2))
     assert refused.returncode != 0
     assert "contextual orders are learned in one process or with ddp, not with fsdp" in refused.stderr
 
@@ -154,7 +159,12 @@ def test_the_processes_of_torchrun_end_when_it_is_killed(tmp_path: Path) -> None
 
 def test_a_sharded_run_resumes_from_its_shards(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "small.csv")
-    overrides = ("optimizer.steps=8", "run.strategy=fsdp", "run.checkpoint_every=4", "run.keep_checkpoints=9")
+    overrides = (
+        "optimizer.steps=8",
+        "advanced.run.strategy=fsdp",
+        "advanced.run.checkpoint_every=4",
+        "advanced.run.keep_checkpoints=9",
+    )
     whole = _run(_command(table, tmp_path / "small", *overrides, processes=2))
     assert whole.returncode == 0, whole.stderr
     first = _weights(tmp_path / "small")
@@ -170,10 +180,10 @@ def test_a_sharded_run_resumes_from_its_shards(tmp_path: Path) -> None:
 
 def test_an_order_is_learned_for_a_denoiser_that_was_taught_whole_orders_without_a_recipe(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "small.csv")
-    taught = _run(_command(table, tmp_path / "taught", "optimizer.steps=4", "order.kind=uniform", *FORCED))
+    taught = _run(_command(table, tmp_path / "taught", "optimizer.steps=4", "order.method=uniform", *FORCED))
     assert taught.returncode == 0, taught.stderr
     arguments = ["train", "--freeze-denoiser", str(tmp_path / "taught"), "--out", str(tmp_path / "ordered")]
-    settings = ["--set", "order.signal=cost_to_go", "--set", "order.head=cost_to_go", "--set", "order.kind=contextual"]
+    settings = ["--set", "order.method=cost_to_go"]
     ordered = _run([sys.executable, "-m", "unveil.cli", *arguments, *settings])
     assert ordered.returncode == 0, ordered.stderr
     before, after = _weights(tmp_path / "taught"), _weights(tmp_path / "ordered")

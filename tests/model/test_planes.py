@@ -13,10 +13,10 @@ from model.planes import PlaneBlock, PlaneNetwork
 from tests.training.data.puzzles import pool
 from training.data.sudoku_puzzles import draw_symmetries
 
-FORESIGHT = OrderSpec(kind="contextual", head="foresight")
+NEXT_COST = OrderSpec(kind="contextual", head="next_cost")
 
 
-def plane_network(*, loops: int = 3, order: OrderSpec = FORESIGHT, width: int = 8) -> Network:
+def plane_network(*, loops: int = 3, order: OrderSpec = NEXT_COST, width: int = 8) -> Network:
     torch.manual_seed(0)
     architecture = Architecture(
         length=81, vocabulary_sizes=(9,), width=width, layers=1, mlp_width=12, loops=loops, trunk="planes"
@@ -195,7 +195,7 @@ def test_it_is_small() -> None:
     architecture = Architecture(
         length=81, vocabulary_sizes=(9,), width=32, layers=1, mlp_width=96, loops=12, trunk="planes"
     )
-    assert build_network(architecture, FORESIGHT).num_parameters < 30_000
+    assert build_network(architecture, NEXT_COST).num_parameters < 30_000
 
 
 @pytest.mark.parametrize(("length", "sizes"), [(16, (4,)), (81, (10,)), (81, (9,) * 81)])

@@ -32,11 +32,11 @@ def _network(*, sizes: tuple[int, ...], width: int = 32, attends: str = "all", *
     return network
 
 
-WALKED = [{"kind": "contextual", "head": head} for head in ("foresight", "cost_to_go")]
+WALKED = [{"kind": "contextual", "head": head} for head in ("next_cost", "cost_to_go")]
 ORDERS = [{"kind": "global"}, {"kind": "contextual"}, *WALKED]
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=["global", "contextual", "foresight", "cost to go"])
+@pytest.mark.parametrize("order", ORDERS, ids=["global", "contextual", "next cost", "cost to go"])
 @pytest.mark.parametrize("sizes", [(11,), (3, 5, 2, 7), (3000, 5, 2000, 7)], ids=["text", "table", "many ids"])
 @pytest.mark.parametrize("width", [32, 256], ids=["narrow", "wide"])
 @pytest.mark.parametrize("attends", ["all", "visible"])

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-
+from tests.service.mocks import WAIT_SECONDS
 
 
 def until(condition: Callable[[], bool]) -> None:

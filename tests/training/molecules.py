@@ -24,16 +24,17 @@ def molecules_recipe(*overrides: str) -> Recipe:
         "name": "textbook",
         "data": {"kind": "smiles", "path": str(MOLECULES)},
         "model": {"width": 16, "layers": 1, "heads": 2, "mlp_width": 32},
-        "optimizer": {"steps": 6, "batch_size": 16, "warmup_steps": 2},
-        "run": {
-            "precision": "32-true",
-            "accelerator": "cpu",
-            "log_every": 1,
-            "validate_every": 6,
-            "validate_rows": 8,
-            "checkpoint_every": 3,
-            "threads": 1,
-            "evaluate_rows": 8,
+        "optimizer": {"steps": 6, "batch_size": 16},
+        "run": {"precision": "32-true", "threads": 1, "evaluate_rows": 8},
+        "advanced": {
+            "optimizer": {"warmup_steps": 2},
+            "run": {
+                "accelerator": "cpu",
+                "log_every": 1,
+                "validate_every": 6,
+                "validate_rows": 8,
+                "checkpoint_every": 3,
+            },
         },
     }
     return build_recipe(fields, overrides=overrides, source="textbook")

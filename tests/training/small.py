@@ -42,14 +42,11 @@ def small_recipe(*overrides: str) -> Recipe:
         "name": "small",
         "data": {"kind": "table", "path": "small.csv"},
         "model": {"width": 16, "layers": 1, "heads": 2, "mlp_width": 32, "dropout": 0.1},
-        "optimizer": {"steps": 12, "batch_size": 32, "warmup_steps": 3},
-        "run": {
-            "precision": "32-true",
-            "accelerator": "cpu",
-            "log_every": 1,
-            "validate_every": 6,
-            "checkpoint_every": 4,
-            "threads": 1,
+        "optimizer": {"steps": 12, "batch_size": 32},
+        "run": {"precision": "32-true", "threads": 1},
+        "advanced": {
+            "optimizer": {"warmup_steps": 3},
+            "run": {"accelerator": "cpu", "log_every": 1, "validate_every": 6, "checkpoint_every": 4},
         },
     }
     return build_recipe(fields, overrides=overrides, source="small")

@@ -3,7 +3,7 @@
 import torch
 
 from tests.training.small import small_recipe
-from training.batches import draw_batch, marginal_logprobs, row_indices, trials_over, uniform_share
+from training.batches import draw_batch, marginal_logprobs, row_indices, trials_over
 from training.evaluate import Rows, known_sets
 from training.rows import MOST_BORDERS, known_spans
 
@@ -37,20 +37,25 @@ def test_a_step_is_a_function_of_seed_and_step() -> None:
 
 
 def test_the_share_of_uniform_rows_rests_at_one_and_then_shrinks_to_the_exploration() -> None:
-    recipe = small_recipe("optimizer.steps=100", "order.warmup=0.4", "order.anneal=0.2", "order.exploration=0.1")
-    shares = [uniform_share(recipe.order, recipe.optimizer, step) for step in range(100)]
+    recipe = small_recipe(
+        "optimizer.steps=100",
+        "advanced.order.warmup=0.4",
+        "advanced.order.anneal=0.2",
+        "advanced.order.exploration=0.1",
+    )
+    shares = [recipe.order.uniform_share(step / 100) for step in range(100)]
     assert shares[0] == shares[39] == 1.0
     assert abs(shares[50] - 0.55) < 1e-9
     assert abs(shares[60] - 0.1) < 1e-9
     assert abs(shares[99] - 0.1) < 1e-9
     assert shares == sorted(shares, reverse=True)
-    assert uniform_share(small_recipe("order.kind=uniform").order, recipe.optimizer, 99) == 1.0
+    assert small_recipe("order.method=uniform").order.uniform_share(0.99) == 1.0
 
 
 def test_bare_rows_show_their_prompt_alone_and_all_other_chance_is_as_it_was() -> None:
-    common = ("optimizer.batch_size=4000", "order.kind=uniform")
+    common = ("optimizer.batch_size=4000", "order.method=uniform")
     bare, plain = (
-        draw_batch(_rows(), small_recipe(*common, f"prompts.bare={share}"), step=0).draws for share in (0.4, 0.0)
+        draw_batch(_rows(), small_recipe(*common, f"advanced.order.bare={share}"), step=0).draws for share in (0.4, 0.0)
     )
     is_bare = bare.fraction == 0.0
     assert abs(float(is_bare.float().mean()) - 0.4) < 0.03
@@ -66,9 +71,9 @@ def test_prompted_and_uniform_rows_have_the_shares_of_the_recipe() -> None:
     recipe = small_recipe(
         "optimizer.batch_size=4000",
         "prompts.share=0.3",
-        "order.warmup=0.0",
-        "order.anneal=0.0",
-        "order.exploration=0.2",
+        "advanced.order.warmup=0.0",
+        "advanced.order.anneal=0.0",
+        "advanced.order.exploration=0.2",
     )
     prefixes = draw_batch(_rows(), recipe, step=0).draws.under(torch.zeros(5))
     # An empty known set is drawn with probability 1/5, and is then no prompt.
@@ -105,7 +110,8 @@ def test_known_spans_are_stretches_as_people_write_prompts_and_never_whole() -> 
 def test_a_share_of_the_prompts_is_in_stretches_and_none_of_them_changes_what_other_recipes_draw() -> None:
     rows = Rows(torch.zeros(400, 24, dtype=torch.int64), torch.full((400,), 24))
     recipes = [
-        small_recipe("prompts.share=1", f"prompts.spans={share}", "optimizer.batch_size=400") for share in (0, 0.5)
+        small_recipe("prompts.share=1", f"advanced.prompts.spans={share}", "optimizer.batch_size=400")
+        for share in (0, 0.5)
     ]
     without, half = (draw_batch(rows, recipe, step=3).draws for recipe in recipes)
     is_same = (without.known == half.known).all(-1)
@@ -142,4 +148,4 @@ def test_a_critic_tries_the_law_on_rows_as_they_are_without_their_prompts() -> N
     for m in range(len(trials.noise)):
         assert trials.absent[m].tolist() == [i >= lengths[m % 3] for i in range(5)]
         assert trials.known[m].tolist() == clues[m % 3].tolist()
-    assert trials_over(rows, small_recipe("order.kind=uniform"), step=4) is None
+    assert trials_over(rows, small_recipe("order.method=uniform"), step=4) is None

@@ -1,7 +1,10 @@
 """Learning what reveals cost, at once and by the end: walks and branches against the exact oracle, the recipe."""
 
+import re
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,13 +25,13 @@ from training.config import RecipeError, build_recipe
 from training.foresight import Canvases, Draws, Foresee, foresight_error, walk_to_the_end
 
 L, V, COPIES = 4, 2, 400
-FORESIGHT = OrderSpec(kind="contextual", head="foresight")
+NEXT_COST = OrderSpec(kind="contextual", head="next_cost")
 
 
 def small_network(*, seed: int = 0, loops: int = 1) -> Network:
     torch.manual_seed(seed)
     architecture = Architecture(length=L, vocabulary_sizes=(V,), width=8, layers=1, heads=2, mlp_width=16, loops=loops)
-    network = build_network(architecture, FORESIGHT).eval()
+    network = build_network(architecture, NEXT_COST).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return network
@@ -119,7 +122,7 @@ def test_the_error_is_least_where_the_expectation_is_the_mean() -> None:
 
 
 def test_only_the_head_learns_and_a_sure_position_goes_before_an_unsure_one() -> None:
-    head = ForesightHead(Architecture(length=2, vocabulary_sizes=(3,), width=8, heads=2), FORESIGHT)
+    head = ForesightHead(Architecture(length=2, vocabulary_sizes=(3,), width=8, heads=2), NEXT_COST)
     states = torch.zeros(1, 2, 8, requires_grad=True)
     logits = torch.tensor([[[4.0, 0.0, 0.0], [1.0, 0.9, 0.0]]], requires_grad=True)
     for parameter in head.head[2].parameters():
@@ -189,7 +192,7 @@ def test_the_cost_to_go_walks_round_a_trap_that_foresight_falls_into() -> None:
     _, best = best_order(table)
     assert best.tolist() == [1, 2, 0]
     assert order_learned("cost_to_go") == best.tolist()
-    assert order_learned("foresight")[0] == 0
+    assert order_learned("next_cost")[0] == 0
 
 
 @torch.inference_mode()
@@ -312,7 +315,7 @@ def test_the_forwards_of_a_step_are_counted() -> None:
 
 def test_what_lies_beyond_a_canvas_does_not_change_what_it_is_expected_to_cost() -> None:
     torch.manual_seed(0)
-    head = CostToGoHead(Architecture(length=5, vocabulary_sizes=(3,), width=8, heads=2), FORESIGHT)
+    head = CostToGoHead(Architecture(length=5, vocabulary_sizes=(3,), width=8, heads=2), NEXT_COST)
     states, logits, tokens = torch.randn(1, 5, 8), torch.randn(1, 5, 3), torch.tensor([[0, 1, 2, 0, 0]])
     hidden = torch.tensor([[True, False, True, True, True]])
     reading = Reading(states, logits, tokens, hidden, torch.tensor([3]))
@@ -329,7 +332,7 @@ def test_what_lies_beyond_a_canvas_does_not_change_what_it_is_expected_to_cost()
 @torch.inference_mode()
 def test_the_cost_to_go_sees_what_is_shown_and_not_what_stands_under_a_mask() -> None:
     torch.manual_seed(0)
-    head = CostToGoHead(Architecture(length=3, vocabulary_sizes=(4, 2, 3), width=8, heads=2), FORESIGHT)
+    head = CostToGoHead(Architecture(length=3, vocabulary_sizes=(4, 2, 3), width=8, heads=2), NEXT_COST)
     states, logits, tokens = torch.zeros(1, 3, 8), torch.zeros(1, 3, 4), torch.tensor([[1, 1, 2]])
     hidden = torch.tensor([[True, False, True]])
 
@@ -340,34 +343,31 @@ def test_the_cost_to_go_sees_what_is_shown_and_not_what_stands_under_a_mask() ->
     assert not torch.allclose(cost(tokens), cost(torch.tensor([[1, 0, 2]])))
 
 
-FIELDS = {
+FIELDS: dict[str, Any] = {
     "name": "puzzles",
     "data": {"kind": "sudoku"},
-    "order": {"kind": "contextual", "head": "foresight", "signal": "foresight"},
-    "start": {"artifact": "runs/x", "freeze_denoiser": True},
+    "order": {"method": "next_cost"},
+    "start": {"artifact": "runs/x"},
 }
 WRONG = [
-    ("order.kind=global", "foresight is only valid with kind contextual"),
-    ("order.head=trunk", "signal: foresight is only valid with head foresight"),
-    ("order.head=cost_to_go", "signal: foresight is only valid with head foresight"),
-    ("order.signal=cost_to_go", "signal: foresight is only valid with head foresight"),
-    ("order.branches=3", "branches: is only valid with signal cost_to_go"),
-    (
-        "optimizer.backward_loops=1",
-        "optimizer.backward_loops: is only valid with a denoiser that trains",
-    ),
-    ("start.freeze_denoiser=false", "foresight needs a frozen denoiser"),
+    ("order.candidates=[]", 'order.candidates: unknown key with method = "next_cost"'),
+    ("advanced.order.branches=3", 'advanced.order.branches: unknown key with method = "next_cost"'),
+    ("advanced.order.warmup=0.1", 'advanced.order.warmup: unknown key with method = "next_cost"'),
+    ("advanced.optimizer.backward_loops=1", "advanced.optimizer.backward_loops: is not valid with a frozen denoiser"),
+    ("optimizer.teacher_forcing=true", "optimizer.teacher_forcing: is not valid with a frozen denoiser"),
+    ("start.freeze_denoiser=false", 'start.freeze_denoiser: must be true with order.method = "next_cost"'),
+    ("start={artifact = []}", "start.artifact: Input is not a valid path"),
 ]
 
 
 @pytest.mark.parametrize(("override", "said"), WRONG, ids=[override for override, _ in WRONG])
-def test_a_recipe_that_cannot_foresee_is_refused(override: str, said: str) -> None:
-    fields = {key: dict(value) if isinstance(value, dict) else value for key, value in FIELDS.items()}
-    with pytest.raises(RecipeError, match=said):
-        build_recipe(fields, overrides=[override], source="test")
-    assert (
-        Path("runs/x")
-        == build_recipe(
-            {key: dict(value) if isinstance(value, dict) else value for key, value in FIELDS.items()}, source="test"
-        ).start.artifact
-    )
+def test_a_recipe_that_cannot_learn_the_next_cost_is_refused(override: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(f"test: {said}")):
+        build_recipe(deepcopy(FIELDS), overrides=[override], source="test")
+    assert build_recipe(deepcopy(FIELDS), source="test").start.artifact == Path("runs/x")
+
+
+def test_an_order_learned_on_walks_needs_an_artifact() -> None:
+    fields = {key: value for key, value in FIELDS.items() if key != "start"}
+    with pytest.raises(RecipeError, match=r"^test: start\.artifact: an order alone is learned for the denoiser of an"):
+        build_recipe(fields, source="test")

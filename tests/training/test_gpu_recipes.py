@@ -20,20 +20,20 @@ pytestmark = pytest.mark.filterwarnings("default")  # of the library's own
 RECIPES = sorted(Path(__file__).parents[2].glob("training/recipes/gpu/*.toml"))
 SMALL = (
     "data.length=12",
-    "data.validation_documents=3",
-    "data.test_documents=3",
+    "advanced.data.validation_documents=3",
+    "advanced.data.test_documents=3",
     "model.width=16",
     "model.layers=1",
     "model.heads=2",
     "model.mlp_width=32",
     "optimizer.steps=4",
     "optimizer.batch_size=8",
-    "optimizer.accumulate=1",
+    "advanced.optimizer.accumulate=1",
     "run.precision=32-true",
-    "run.accelerator=cpu",
-    "run.compile=false",
+    "advanced.run.accelerator=cpu",
+    "advanced.run.compile=false",
     "run.threads=1",
-    "run.validate_rows=2",
+    "advanced.run.validate_rows=2",
     "run.evaluate_rows=2",
 )
 

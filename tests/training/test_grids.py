@@ -49,16 +49,21 @@ def grid_recipe(*overrides: str) -> Recipe:
     fields: dict[str, Any] = {
         "name": "grids",
         "data": {"kind": "sudoku"},
-        "model": {"trunk": "planes", "width": 8, "layers": 1, "mlp_width": 12, "loops": 2, "dropout": 0.0},
-        "order": {"kind": "uniform"},
+        "model": {"width": 8, "layers": 1, "mlp_width": 12, "dropout": 0.0},
+        "order": {"method": "uniform"},
         "prompts": {"share": 0.0},
-        "optimizer": {"steps": 4, "batch_size": 8, "warmup_steps": 1},
-        "run": {"precision": "32-true", "threads": 1, "validate_every": 4, "validate_rows": 2, "checkpoint_every": 2},
+        "optimizer": {"steps": 4, "batch_size": 8},
+        "run": {"precision": "32-true", "threads": 1},
+        "advanced": {
+            "model": {"loops": 2},
+            "optimizer": {"warmup_steps": 1},
+            "run": {"validate_every": 4, "validate_rows": 2, "checkpoint_every": 2},
+        },
     }
     return build_recipe(fields, overrides=overrides, source="grids")
 
 
-FORESIGHT = ("order.kind=contextual", "order.head=foresight", "order.signal=foresight", "order.stride=9")
+NEXT_COST = ("order.method=next_cost", "advanced.order.stride=9")
 
 
 def _train(recipe: Recipe, work: Path) -> Trained:
@@ -112,7 +117,12 @@ def test_steps_are_resumed_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_longer_loops_go_on_from_an_artifact_and_are_resumed_bit_for_bit(denoiser: Path, tmp_path: Path) -> None:
-    longer = (f"start.artifact={denoiser}", "model.loops=7", "optimizer.backward_loops=2", "prompts.bare=0.5")
+    longer = (
+        f"start.artifact={denoiser}",
+        "advanced.model.loops=7",
+        "advanced.optimizer.backward_loops=2",
+        "advanced.order.bare=0.5",
+    )
     assert load_artifact(denoiser).denoiser.architecture.loops == 2
     whole = _train(grid_recipe(*longer), tmp_path / "whole")
     assert whole.denoiser.architecture.loops == 7
@@ -128,8 +138,10 @@ def test_longer_loops_go_on_from_an_artifact_and_are_resumed_bit_for_bit(denoise
 
 @pytest.mark.parametrize("loops", [1, 3])
 def test_gradients_cannot_go_back_through_more_loops_than_there_are(tmp_path: Path, loops: int) -> None:
-    recipe = grid_recipe(f"model.loops={loops}", "optimizer.backward_loops=3")
-    with pytest.raises(RecipeError, match=rf"optimizer\.backward_loops: takes fewer than the network's loops, {loops}"):
+    recipe = grid_recipe(f"advanced.model.loops={loops}", "advanced.optimizer.backward_loops=3")
+    with pytest.raises(
+        RecipeError, match=rf"optimizer\.backward_loops: must be less than the network's loops, {loops}"
+    ):
         train(recipe, DATASET, work=tmp_path)
 
 
@@ -147,13 +159,14 @@ def test_other_loops_are_another_run(denoiser: Path, tmp_path: Path) -> None:
     """One loop is what a recipe without a [model] has too; but here it is given."""
     start = f"start.artifact={denoiser}"
     fields = grid_recipe(start).model_dump(mode="json", exclude_unset=True)
-    del fields["model"]
-    given, not_given = (build_recipe({**fields, **model}, source="grids") for model in ({"model": {"loops": 1}}, {}))
+    del fields["model"], fields["advanced"]["model"]
+    one_loop = {**fields, "advanced": {**fields["advanced"], "model": {"loops": 1}}}
+    given, not_given = (build_recipe(each, source="grids") for each in (one_loop, fields))
     assert given.fingerprint() == not_given.fingerprint()
     assert _train(given, tmp_path).denoiser.architecture.loops == 1
     with pytest.raises(UnveilError, match="holds checkpoints of another model"):
         train(not_given, DATASET, work=tmp_path)
-    frozen = grid_recipe(start, "start.freeze_denoiser=true", "order.kind=global", "model.loops=3")
+    frozen = grid_recipe(start, "start.freeze_denoiser=true", "order.method=global", "advanced.model.loops=3")
     with pytest.raises(RecipeError, match=r"model\.loops: 3, but start.artifact has 2; leave it out"):
         train(frozen, DATASET, work=tmp_path / "frozen")
 
@@ -174,8 +187,8 @@ def test_every_loop_is_trained_and_the_loss_reads_as_the_last_ones() -> None:
     assert (early.grad[~prefixes.hidden] == 0).all()
 
 
-def test_foresight_is_learned_for_a_frozen_denoiser_and_resumed_bit_for_bit(denoiser: Path, tmp_path: Path) -> None:
-    recipe = grid_recipe(*FORESIGHT, f"start.artifact={denoiser}", "start.freeze_denoiser=true")
+def test_the_next_cost_is_learned_for_a_frozen_denoiser_and_resumed_bit_for_bit(denoiser: Path, tmp_path: Path) -> None:
+    recipe = grid_recipe(*NEXT_COST, f"start.artifact={denoiser}")
     whole = _train(recipe, tmp_path / "whole")
     _train(recipe, tmp_path / "parts")
     newest = sorted((tmp_path / "parts" / "checkpoints").glob("step-*"))[-1]
@@ -208,7 +221,7 @@ def test_figures_card_and_order_of_a_grid(denoiser: Path, tmp_path: Path, kind: 
     recipe = grid_recipe()
     network = load_artifact(denoiser).denoiser
     if kind == "contextual":
-        recipe = grid_recipe(*FORESIGHT, f"start.artifact={denoiser}", "start.freeze_denoiser=true")
+        recipe = grid_recipe(*NEXT_COST, f"start.artifact={denoiser}")
         network = _train(recipe, tmp_path).denoiser
     told: list[int] = []
     figures = evaluate_model(network, DATASET, limit=2, advance=told.append)

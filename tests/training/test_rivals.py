@@ -12,7 +12,8 @@ from model.denoiser import Prediction
 from model.orders import deterministic_order, next_log_probs
 from tests.training.small import small_dataset, small_recipe
 from training.config import RecipeError
-from training.rivals import GAP, LAST_GAP, LAW, OWN, Comparison, candidate_orders, compare, order_log_w, order_of
+from training.order_config import reading_order
+from training.rivals import GAP, LAST_GAP, LAW, OWN, Comparison, candidate_orders, compare, order_log_w
 from training.rows import Rows
 from training.trainer import Trained, train
 
@@ -59,13 +60,15 @@ def test_the_order_in_which_every_position_is_known_from_its_neighbour_wins(step
 
 
 def test_a_law_that_is_as_good_goes_on() -> None:
-    law = order_log_w(order_of("left_to_right", L)) * 20
-    verdict = compare(follows(-1)(), rows(), log_w=law, orders={"right_to_left": order_of("right_to_left", L)}, seed=0)
+    law = order_log_w(reading_order("left_to_right", L)) * 20
+    verdict = compare(
+        follows(-1)(), rows(), log_w=law, orders={"right_to_left": reading_order("right_to_left", L)}, seed=0
+    )
     assert verdict.best == LAW
 
 
 def test_a_law_that_is_a_candidates_order_is_that_candidate_before_training_goes_on() -> None:
-    law = order_log_w(order_of("left_to_right", L), gap=LAST_GAP) * 20
+    law = order_log_w(reading_order("left_to_right", L), gap=LAST_GAP) * 20
     orders = candidate_orders(law, ("left_to_right", "right_to_left"), has_own=False)
     verdict = compare(follows(-1)(), rows(), log_w=law, orders=orders, seed=0)
     assert verdict.best == "left_to_right"
@@ -104,15 +107,17 @@ def test_after_the_warm_up_it_is_said_that_orders_are_too_close_to_tell(
 ) -> None:
     verdict = Comparison({LAW: 1.0, "left_to_right": 1.0, "right_to_left": 1.1}, LAW, is_close)
     monkeypatch.setattr("training.trainer.compare", lambda *_, **__: verdict)
-    _train(tmp_path, CANDIDATES, "order.warmup=0.3", "order.anneal=0.3")
+    _train(tmp_path, CANDIDATES, "advanced.order.warmup=0.3", "advanced.order.anneal=0.3")
     said = capsys.readouterr()
-    assert (said.out + said.err).count("the law stays, too close to tell: a longer order.warmup") == is_close
+    assert (said.out + said.err).count(
+        "the law stays, too close to tell: a longer warm-up (advanced.order.warmup)"
+    ) == is_close
     assert (said.out + said.err).count("the law stays") == 2
 
 
 def test_a_law_does_not_lose_to_a_candidate_only_because_it_is_drawn() -> None:
     """On a net that knows left to right, the law is left to right but for chance: its own order wins, and ties."""
-    law = order_log_w(order_of("left_to_right", L), gap=GAP)
+    law = order_log_w(reading_order("left_to_right", L), gap=GAP)
     orders = candidate_orders(law, ("left_to_right", "right_to_left"), has_own=True)
     verdict = compare(follows(-1)(), rows(), log_w=law, orders=orders, seed=0)
     assert verdict.best == OWN
@@ -129,10 +134,16 @@ def test_the_law_begins_as_the_candidate_rests_through_the_anneal_and_resumes_bi
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.trainer.compare", _right_to_left_wins)
-    order = (CANDIDATES, "order.warmup=0.3", "order.anneal=0.3", "optimizer.ema_decay=0.0", "run.keep_checkpoints=3")
+    order = (
+        CANDIDATES,
+        "advanced.order.warmup=0.3",
+        "advanced.order.anneal=0.3",
+        "advanced.optimizer.ema_decay=0.0",
+        "advanced.run.keep_checkpoints=3",
+    )
     whole = _train(tmp_path / "whole", *order)
     spans = [line["log_w_span"] for line in _log(tmp_path / "whole")]
-    start = order_log_w(order_of("right_to_left", L))
+    start = order_log_w(reading_order("right_to_left", L))
     span = float(start.max() - start.min())
     assert spans[:4] == [0.0] * 4  # the warm-up: 0.3 of 12 steps, rounded up
     assert spans[4:8] == pytest.approx([span] * 4)
@@ -152,9 +163,9 @@ def test_at_the_end_the_candidate_is_kept_decided_if_it_is_cheaper_than_what_was
     last = Comparison({LAW: 2.0, "left_to_right": 1.0}, "left_to_right", is_close=False)
     verdicts = iter([Comparison({LAW: 1.0}, LAW, is_close=True), last])
     monkeypatch.setattr("training.trainer.compare", lambda *_, **__: next(verdicts))
-    order = (CANDIDATES, "order.warmup=0.3", "order.anneal=0.3")
+    order = (CANDIDATES, "advanced.order.warmup=0.3", "advanced.order.anneal=0.3")
     kept = _train(tmp_path, *order).denoiser.order_head.global_log_w().detach()
-    torch.testing.assert_close(kept, order_log_w(order_of("left_to_right", L), gap=LAST_GAP))
+    torch.testing.assert_close(kept, order_log_w(reading_order("left_to_right", L), gap=LAST_GAP))
     assert next(verdicts, None) is None
     assert float(next_log_probs(kept, torch.ones(1, L, dtype=torch.bool))[0, 0].exp()) > 0.99
     again = _train(tmp_path, *order).denoiser.order_head.global_log_w().detach()  # nothing left to do, nothing tried
@@ -171,7 +182,7 @@ def _log(work: Path) -> list[dict[str, float]]:
 
 
 def test_candidate_orders_are_for_global_orders() -> None:
-    with pytest.raises(RecipeError, match="candidates: is only valid with kind global"):
-        small_recipe(CANDIDATES, "order.kind=uniform")
+    with pytest.raises(RecipeError, match=r'order\.candidates: unknown key with method = "uniform"'):
+        small_recipe(CANDIDATES, "order.method=uniform")
     with pytest.raises(RecipeError, match=r"order\.candidates"):
         small_recipe('order.candidates=["inside_out"]')

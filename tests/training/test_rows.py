@@ -55,7 +55,7 @@ def test_a_sorted_file_gives_the_same_figures_as_a_shuffled_one_within_noise(tmp
         path = tmp_path / f"{name}.csv"
         path.write_text("a,b\n" + "\n".join(lines[places]) + "\n")
         dataset = load_table(TableData(path=path))
-        recipe = small_recipe("optimizer.steps=60", "optimizer.learning_rate=0.02", "order.kind=uniform")
+        recipe = small_recipe("optimizer.steps=60", "optimizer.learning_rate=0.02", "order.method=uniform")
         trained = train(recipe, dataset, work=tmp_path / name)
         assert trained is not None
         figures[name] = evaluate_model(trained.denoiser, dataset, limit=100)

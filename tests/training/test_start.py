@@ -8,7 +8,7 @@ import torch
 from model.artifact import load_artifact, save_artifact
 from model.errors import ArtifactError
 from tests.training.small import small_dataset, small_recipe
-from training.config import RecipeError, build_recipe, settle
+from training.config import RecipeError, build_recipe
 from training.start import load_start
 from training.trainer import row_forwards, train
 
@@ -18,30 +18,27 @@ DATASET = small_dataset()
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("start")
-    trained = train(small_recipe("order.kind=uniform"), DATASET, work=folder / "run")
+    trained = train(small_recipe("order.method=uniform"), DATASET, work=folder / "run")
     assert trained is not None
     out = folder / "uniform"
     save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, figures={}, card="")
     return out
 
 
-FORESIGHT = ("order.kind=contextual", "order.head=foresight", "order.signal=foresight")
+NEXT_COST = ("order.method=next_cost",)
 
 
-@pytest.mark.parametrize("order", [("order.kind=global",), FORESIGHT], ids=["global", "foresight"])
-def test_a_frozen_denoiser_stays_as_it_is_and_gets_an_order(
-    artifact: Path, tmp_path: Path, order: tuple[str, ...]
-) -> None:
-    fields = small_recipe(*order, f"start.artifact={artifact}", "start.freeze_denoiser=true")
-    recipe = settle(fields, num_rows=len(DATASET.train))
-    rests = (0.0, 0.0, 0.0) if order == FORESIGHT else (0.25, 0.15, 0.1)  # a critic learns from uniform orders too
-    assert (recipe.order.warmup, recipe.order.anneal, recipe.order.exploration) == rests
+@pytest.mark.parametrize("method", ["global", "next_cost"])
+def test_a_frozen_denoiser_stays_as_it_is_and_gets_an_order(artifact: Path, tmp_path: Path, method: str) -> None:
+    recipe = small_recipe(f"order.method={method}", f"start.artifact={artifact}", "start.freeze_denoiser=true")
+    shares = [recipe.order.uniform_share(progress) for progress in (0.0, 1.0)]
+    assert shares == pytest.approx([1.0, 0.1] if method == "global" else [0.0, 0.0])  # a critic needs uniform orders
     trained = train(recipe, DATASET, work=tmp_path)
     assert trained is not None
     before, after = load_artifact(artifact).denoiser.state_dict(), trained.denoiser.state_dict()
     for name, tensor in before.items():
         assert torch.equal(after[name], tensor), name
-    assert order == FORESIGHT or trained.denoiser.order_head.log_w.abs().sum() > 0
+    assert method == "next_cost" or trained.denoiser.order_head.log_w.abs().sum() > 0
 
 
 def test_all_of_it_trains_on_unless_it_is_frozen(artifact: Path, tmp_path: Path) -> None:
@@ -51,10 +48,10 @@ def test_all_of_it_trains_on_unless_it_is_frozen(artifact: Path, tmp_path: Path)
     assert any(not torch.equal(trained.denoiser.state_dict()[name], tensor) for name, tensor in before.items())
 
 
-def test_what_the_recipe_says_of_rest_and_exploration_holds_for_a_frozen_denoiser_too(artifact: Path) -> None:
-    start = (f"start.artifact={artifact}", "start.freeze_denoiser=true")
-    recipe = settle(small_recipe(*start, *FORESIGHT, "order.exploration=0.2"), num_rows=400)
-    assert (recipe.order.warmup, recipe.order.exploration) == (0.0, 0.2)
+def test_an_order_that_is_walked_freezes_the_denoiser_and_explores_as_the_recipe_says(artifact: Path) -> None:
+    recipe = small_recipe(f"start.artifact={artifact}", *NEXT_COST, "advanced.order.exploration=0.2")
+    assert recipe.is_frozen
+    assert recipe.order.uniform_share(0.0) == pytest.approx(0.2)
 
 
 def test_another_network_or_another_table_is_refused_by_name(artifact: Path) -> None:
@@ -73,7 +70,7 @@ def test_whole_orders_are_taught_to_a_network_that_attends_to_what_is_visible(ar
 
 
 def test_what_attends_to_the_visible_but_loops_is_refused_for_that(tmp_path: Path) -> None:
-    recipe = small_recipe("order.kind=uniform", "model.attends=visible", "model.loops=2")
+    recipe = small_recipe("order.method=uniform", "advanced.model.attends=visible", "advanced.model.loops=2")
     trained = train(recipe, DATASET, work=tmp_path)
     assert trained is not None
     out = tmp_path / "loops"
@@ -86,24 +83,26 @@ def test_what_attends_to_the_visible_but_loops_is_refused_for_that(tmp_path: Pat
     }
     with pytest.raises(RecipeError, match=r"takes a network of one loop; start\.artifact has 2"):
         load_start(build_recipe(dict(fields), source="on"), DATASET)
-    assert load_start(build_recipe({**fields, "model": {"loops": 1}}, source="on"), DATASET) is not None
+    assert load_start(build_recipe({**fields, "advanced": {"model": {"loops": 1}}}, source="on"), DATASET) is not None
 
 
 def test_two_streams_count_as_two_forwards() -> None:
     assert row_forwards(small_recipe(), 3) == 3 * 32
-    assert row_forwards(small_recipe("optimizer.teacher_forcing=true", "model.attends=visible"), 3) == 6 * 32
+    assert row_forwards(small_recipe("optimizer.teacher_forcing=true"), 3) == 6 * 32
 
 
 def test_a_frozen_denoiser_needs_an_artifact_and_an_order_to_learn(artifact: Path) -> None:
-    with pytest.raises(RecipeError, match="freeze_denoiser: needs an artifact"):
+    with pytest.raises(
+        RecipeError, match=r"start\.artifact: an order alone is learned for the denoiser of an artifact"
+    ):
         small_recipe("start.freeze_denoiser=true")
-    with pytest.raises(RecipeError, match=r"is only valid with order\.kind global or contextual"):
-        small_recipe(f"start.artifact={artifact}", "start.freeze_denoiser=true", "order.kind=uniform")
+    with pytest.raises(RecipeError, match=r'start\.freeze_denoiser: is not valid with order\.method = "uniform"'):
+        small_recipe(f"start.artifact={artifact}", "start.freeze_denoiser=true", "order.method=uniform")
 
 
 @pytest.mark.parametrize("fixed", ["[1,2,3,4]", "[0]", "[0,0,1,2]"])
 def test_an_order_that_is_none_of_the_positions_is_refused(fixed: str, tmp_path: Path) -> None:
     length = DATASET.train.shape[1]
-    recipe = small_recipe("order.kind=fixed", f"order.fixed={fixed}")
-    with pytest.raises(RecipeError, match=f"order.fixed: lists every position once, each of 0 to {length - 1}"):
+    recipe = small_recipe("order.method=fixed", f"order.positions={fixed}")
+    with pytest.raises(RecipeError, match=f"order.positions: must list every position once, each of 0 to {length - 1}"):
         train(recipe, DATASET, work=tmp_path)

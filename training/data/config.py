@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.tokenizers.dates import FORMATS
 from model.tokenizers.table import DEFAULT_MAX_BINS
+from training.levels import Advanced
 
 EXAMPLE_FORMATS = "YYYY-MM-DD, DD.MM.YYYY, MM/DD/YYYY, YYYY-MM-DD hh:mm, YYYY-MM-DDThh:mm:ssZ or hh:mm"
 Share = Annotated[float, Field(gt=0, le=0.4)]
@@ -22,8 +23,8 @@ class AdultData(_Part):
 
     kind: Literal["adult"] = "adult"
     max_bins: MaxBins = DEFAULT_MAX_BINS
-    validation_share: Share = 0.1
-    seed: int = Field(default=0, ge=0)
+    validation_share: Advanced[Share] = 0.1
+    seed: Advanced[int] = Field(default=0, ge=0)
 
 
 class ColumnChoice(_Part):
@@ -59,9 +60,9 @@ class TableData(_Part):
     missing: tuple[str, ...] = ("?", "NA", "N/A", "NaN", "nan", "null", "NULL")
     delimiter: Literal[",", ";", "\t", "|"] = ","
     max_bins: MaxBins = DEFAULT_MAX_BINS
-    validation_share: Share = 0.1
-    test_share: Share = 0.1
-    seed: int = Field(default=0, ge=0)
+    validation_share: Advanced[Share] = 0.1
+    test_share: Advanced[Share] = 0.1
+    seed: Advanced[int] = Field(default=0, ge=0)
 
 
 class _Canvases(_Part):
@@ -70,7 +71,7 @@ class _Canvases(_Part):
     tokenizer: Literal["characters", "bpe"] = "characters"
     vocab_size: Annotated[int, Field(ge=2, le=100_000)] | None = None
     length: Annotated[int, Field(ge=2, le=8192)] = 128
-    default_length: Annotated[int, Field(ge=1)] | None = None
+    default_length: Advanced[Annotated[int, Field(ge=1)] | None] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -86,8 +87,8 @@ class TextData(_Canvases):
 
     kind: Literal["text"] = "text"
     files: Annotated[tuple[Path, ...], Field(min_length=1)]
-    validation_share: Share = 0.05
-    test_share: Share = 0.05
+    validation_share: Advanced[Share] = 0.05
+    test_share: Advanced[Share] = 0.05
 
 
 class KjvData(_Canvases):
@@ -99,10 +100,10 @@ class KjvData(_Canvases):
     """
 
     kind: Literal["kjv"] = "kjv"
-    stride: Annotated[int, Field(ge=1)] | None = None
-    validation_share: Share = 0.05
-    test_share: Share = 0.05
-    seed: int = Field(default=0, ge=0)
+    stride: Advanced[Annotated[int, Field(ge=1)] | None] = None
+    validation_share: Advanced[Share] = 0.05
+    test_share: Advanced[Share] = 0.05
+    seed: Advanced[int] = Field(default=0, ge=0)
 
 
 class HubData(_Canvases):
@@ -115,17 +116,17 @@ class HubData(_Canvases):
 
     kind: Literal["datasets"] = "datasets"
     path: Annotated[str, Field(min_length=1)]
-    subset: str | None = None
-    revision: str | None = None
+    subset: Advanced[str | None] = None
+    revision: Advanced[str | None] = None
     column: str = "text"
-    train: str = "train"
-    validation: str | None = None
-    test: str | None = None
-    validation_documents: Annotated[int, Field(ge=1)] = 1_000
-    test_documents: Annotated[int, Field(ge=1)] = 1_000
-    documents: Annotated[int, Field(ge=1)] | None = None
-    tokenizer_documents: Annotated[int, Field(ge=1)] = 20_000
-    separator: str = "\n"
+    train: Advanced[str] = "train"
+    validation: Advanced[str | None] = None
+    test: Advanced[str | None] = None
+    validation_documents: Advanced[Annotated[int, Field(ge=1)]] = 1_000
+    test_documents: Advanced[Annotated[int, Field(ge=1)]] = 1_000
+    documents: Advanced[Annotated[int, Field(ge=1)] | None] = None
+    tokenizer_documents: Advanced[Annotated[int, Field(ge=1)]] = 20_000
+    separator: Advanced[str] = "\n"
 
 
 class LinesData(_Part):
@@ -137,9 +138,9 @@ class LinesData(_Part):
     kind: Literal["lines"] = "lines"
     files: Annotated[tuple[Path, ...], Field(min_length=1)]
     length: Annotated[int, Field(ge=2, le=8192)] | None = None
-    validation_share: Share = 0.05
-    test_share: Share = 0.05
-    seed: int = Field(default=0, ge=0)
+    validation_share: Advanced[Share] = 0.05
+    test_share: Advanced[Share] = 0.05
+    seed: Advanced[int] = Field(default=0, ge=0)
 
 
 MoleculeLength = Annotated[int, Field(ge=2, le=1024)] | None
@@ -153,9 +154,9 @@ class MosesData(_Part):
 
     kind: Literal["moses"] = "moses"
     length: MoleculeLength = None
-    test: Literal["test", "test_scaffolds"] = "test"
-    validation_rows: Annotated[int, Field(ge=1, le=100_000)] = 10_000
-    seed: int = Field(default=0, ge=0)
+    test: Advanced[Literal["test", "test_scaffolds"]] = "test"
+    validation_rows: Advanced[Annotated[int, Field(ge=1, le=100_000)]] = 10_000
+    seed: Advanced[int] = Field(default=0, ge=0)
 
 
 class SmilesData(_Part):
@@ -166,9 +167,9 @@ class SmilesData(_Part):
     column: str | None = None
     delimiter: Literal[",", ";", "\t", "|"] = ","
     length: MoleculeLength = None
-    validation_share: Share = 0.1
-    test_share: Share = 0.1
-    seed: int = Field(default=0, ge=0)
+    validation_share: Advanced[Share] = 0.1
+    test_share: Advanced[Share] = 0.1
+    seed: Advanced[int] = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _is_read(self) -> Self:
@@ -185,12 +186,12 @@ class SudokuData(_Part):
     """
 
     kind: Literal["sudoku"] = "sudoku"
-    puzzles: Annotated[int, Field(ge=1, le=10_000_000)] = 12_288
-    validation_puzzles: Annotated[int, Field(ge=1, le=1_000_000)] = 1_024
-    test_puzzles: Annotated[int, Field(ge=1, le=1_000_000)] = 2_048
-    versions: Annotated[int, Field(ge=1, le=64)] = 4
-    extra_clues: Annotated[int, Field(ge=0, le=40)] = 16
-    seed: int = Field(default=0, ge=0)
+    puzzles: Advanced[Annotated[int, Field(ge=1, le=10_000_000)]] = 12_288
+    validation_puzzles: Advanced[Annotated[int, Field(ge=1, le=1_000_000)]] = 1_024
+    test_puzzles: Advanced[Annotated[int, Field(ge=1, le=1_000_000)]] = 2_048
+    versions: Advanced[Annotated[int, Field(ge=1, le=64)]] = 4
+    extra_clues: Advanced[Annotated[int, Field(ge=0, le=40)]] = 16
+    seed: Advanced[int] = Field(default=0, ge=0)
 
 
 DataConfig = Annotated[

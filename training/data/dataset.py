@@ -30,7 +30,7 @@ class Dataset:
     the data (a sudoku's clues), what each row of a split always shows: [N, L] each. `symmetries`, if there are any, are
     applied to training rows afresh in every step.
 
-    `summary` is JSON for the model card: source, licence, sha256, rows, dropped columns, rows left out, notices.
+    `summary` is JSON for the model card: source, license, sha256, rows, dropped columns, rows left out, notices.
     """
 
     name: str

@@ -108,7 +108,7 @@ def _encode(config: HubData, folder: Path) -> None:
     }
     subset = f", {config.subset}" if config.subset else ""
     revision = f" at {config.revision}" if config.revision else ""
-    summary = {"source": f"{config.path}{subset}{revision}, through datasets", "licence": "not stated", **fates}
+    summary = {"source": f"{config.path}{subset}{revision}, through datasets", "license": "not stated", **fates}
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
 
 

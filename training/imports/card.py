@@ -7,7 +7,7 @@ from model.manifest import ImportedArchitecture
 
 
 def write_card(name: str, provenance: Mapping[str, Any], architecture: ImportedArchitecture) -> str:
-    """Markdown: what it is, where it comes from, how canvases are shown to it, limits, licence."""
+    """Markdown: what it is, where it comes from, how canvases are shown to it, limits, license."""
     files = [f"- `{file}`, sha256 `{digest}`" for file, digest in provenance["files"].items()]
     left_out = provenance["tensors_left_out"]
     lines = [
@@ -37,8 +37,8 @@ def write_card(name: str, provenance: Mapping[str, Any], architecture: ImportedA
         "- Trained to fill in few holes at a time; with many the text may fall apart. What it was trained on, and the "
         "biases that come with it, are its makers' to say.",
         "",
-        "## Licence",
+        "## License",
         "",
-        provenance["licence"] or "Not stated in the folder. The licence of the original weights applies.",
+        provenance["license"] or "Not stated in the folder. The license of the original weights applies.",
     ]
     return "\n".join(lines) + "\n"

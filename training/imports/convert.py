@@ -25,12 +25,12 @@ MOST_BY_DEFAULT, NEW_BY_DEFAULT = 512, 32
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a user may choose: the longest canvas, new tokens after a prompt without holes, the tokenizer, a licence."""
+    """What a user may choose: the longest canvas, new tokens after a prompt without holes, the tokenizer, a license."""
 
     length: int | None = None
     default_length: int | None = None
     tokenizer: TokenizerKind = "auto"
-    licence: str | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _provenance(source: Source, left_out: list[str], wishes: Wishes) -> dict[str
         "files": dict(source.files),
         "was_pickle": source.is_legacy,
         "tensors_left_out": left_out,
-        "licence": wishes.licence or source.licence,
+        "license": wishes.license or source.license,
         "transformers": library().__version__,
         "torch": torch.__version__,
     }

@@ -1,4 +1,4 @@
-"""A Hugging Face folder as it stands: its configuration, family, weights and licence. Runs no code out of it.
+"""A Hugging Face folder as it stands: its configuration, family, weights and license. Runs no code out of it.
 
 Weights are read from safetensors. An old folder may hold a pickle instead: it is read with `weights_only=True`, which
 takes tensors and plain containers and nothing that could run, here alone in the project; no artifact ever holds one.
@@ -26,7 +26,7 @@ CONFIG, SAFE, INDEX, LEGACY = "config.json", "model.safetensors", "model.safeten
 FAMILIES: dict[str, Family] = {name: name for name in get_args(Family)}
 _OLD_MAGIC, _OLD_PICKLES = bytes.fromhex("80028a0a6cfc9c46f9206aa85019"), 5  # torch's before 1.6
 _CAUSAL = re.compile(r"(ForCausalLM|LMHeadModel)$")
-_LICENCE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*(\S[^\n]*)\n(?:.*\n)*?---", re.MULTILINE)
+_LICENSE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*(\S[^\n]*)\n(?:.*\n)*?---", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Source:
     weights: dict[str, Tensor]
     files: Mapping[str, str]
     is_legacy: bool
-    licence: str | None
+    license: str | None
 
 
 def read_source(folder: Path) -> Source:
@@ -48,7 +48,7 @@ def read_source(folder: Path) -> Source:
     family = family_of(config, folder)
     weights, names, is_legacy = _weights(folder)
     files = {name: _sha256(folder / name) for name in names}
-    return Source(folder, config, family, weights, files, is_legacy, _licence(folder))
+    return Source(folder, config, family, weights, files, is_legacy, _license(folder))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -155,10 +155,10 @@ def _pickles(file: IO[bytes]) -> Iterator[IO[bytes]]:
     yield from [file] * (_OLD_PICKLES if is_old else 1)
 
 
-def _licence(folder: Path) -> str | None:
+def _license(folder: Path) -> str | None:
     """What the folder's model card says, if it does."""
     card = folder / "README.md"
-    found = _LICENCE.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
+    found = _LICENSE.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
     return found[1].strip() if found else None
 
 

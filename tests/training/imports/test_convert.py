@@ -181,7 +181,7 @@ def test_an_old_pickle_of_tensors_is_read_and_the_artifact_and_its_card_say_wher
     came_from = manifest.training["imported"]
     assert came_from["was_pickle"]
     assert came_from["tensors_left_out"] == ["bert.pooler.dense.bias"]
-    assert came_from["licence"] == "apache-2.0"
+    assert came_from["license"] == "apache-2.0"
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md",
         "config.json",
@@ -191,7 +191,7 @@ def test_an_old_pickle_of_tensors_is_read_and_the_artifact_and_its_card_say_wher
     card = (out / "README.md").read_text()
     assert came_from["files"]["pytorch_model.bin"] in card
     assert "apache-2.0" in card
-    assert convert(folder, Wishes(licence="MIT")).provenance["licence"] == "MIT"
+    assert convert(folder, Wishes(license="MIT")).provenance["license"] == "MIT"
 
 
 def test_weights_in_parts_are_put_together(tmp_path: Path) -> None:

@@ -1,0 +1,187 @@
+"""The `[order]` part of a recipe: how the order is found, a model for each method. Knows no data and no torch."""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model.manifest import OrderHeadKind, OrderKind
+from training.levels import Advanced
+
+ReadingOrder = Literal["left_to_right", "right_to_left"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+SPREAD = 0.5
+
+
+def reading_order(name: ReadingOrder, length: int) -> list[int]:
+    """All positions, the first one first."""
+    order = list(range(length))
+    return order if name == "left_to_right" else order[::-1]
+
+
+class _Order(BaseModel):
+    """What the trainer asks of any order. `kind` and `head` are the artifact's (`model.manifest.OrderSpec`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[OrderKind]
+    head: ClassVar[OrderHeadKind] = "trunk"
+    is_walked: ClassVar[bool] = False  # learned on whole walks, for a frozen denoiser
+    has_critic: ClassVar[bool] = False
+
+    @property
+    def rests_until(self) -> float:
+        """The share of all steps before which the order's weights are not moved."""
+        return 0.0
+
+    @property
+    def even_share(self) -> float:
+        """The share of a row's weight that all hidden positions have evenly; of no effect where orders are uniform."""
+        return SPREAD
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """The learning rates of the order's log-weights and of the critic; 0 where none are learned."""
+        return 0.0, 0.0
+
+    def uniform_share(self, _progress: float, /) -> float:
+        """The share of rows that follow uniform orders after this share of all steps. 1.0: no row follows the law, so
+        that nothing need be known of it."""
+        return 1.0
+
+    def fixed_order(self, _length: int, /) -> tuple[int, ...] | None:
+        """The order that is given and not learned, as positions of a canvas of this length."""
+        return None
+
+
+class UniformOrder(_Order):
+    """Every row follows an order drawn uniformly; nothing is learned.
+
+    `bare`: this share of all rows shows its prompt and nothing more (a puzzle's clues, say), so that the network learns
+    to see far; they are left out of the reported NELBO.
+    """
+
+    kind: ClassVar[OrderKind] = "uniform"
+    method: Literal["uniform"] = "uniform"
+    bare: Advanced[Share] = 0.0
+
+
+class _Scheduled(_Order):
+    """An order for a denoiser that trains with it. Shares and times are fractions: of the rows of a batch, and of
+    `optimizer.steps`.
+
+    All rows follow uniform orders at first (`warmup`), so that the denoiser has met what makes an order good before one
+    is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`. `spread`: this share of
+    a row's weight goes evenly to all hidden positions, not to the law's next one alone, so that every row of a decided
+    order trains them all (`model.objective.order_form`).
+    """
+
+    warmup: Advanced[Share] = 0.25
+    anneal: Advanced[Share] = 0.15
+    exploration: Advanced[Share] = 0.1
+    spread: Advanced[Share] = SPREAD
+
+    @property
+    def even_share(self) -> float:
+        return self.spread
+
+    def uniform_share(self, progress: float, /) -> float:
+        if progress < self.warmup:
+            return 1.0
+        annealed = min((progress - self.warmup) / self.anneal, 1.0) if self.anneal else 1.0
+        return 1.0 + annealed * (self.exploration - 1.0)
+
+
+class FixedOrder(_Scheduled):
+    """An order that is given: every position once, or a reading order by its name.
+
+    It has the schedule of a learned order, so that it is a fair control; a plain left-to-right model sets all four of
+    `warmup`, `anneal`, `exploration` and `spread` to 0.
+    """
+
+    kind: ClassVar[OrderKind] = "fixed"
+    method: Literal["fixed"] = "fixed"
+    positions: tuple[int, ...] | ReadingOrder
+
+    def fixed_order(self, length: int, /) -> tuple[int, ...]:
+        return self.positions if isinstance(self.positions, tuple) else tuple(reading_order(self.positions, length))
+
+
+class GlobalOrder(_Scheduled):
+    """One learned order for all rows, moved by a critic (`model/critic.py`; rows of at most 1,024 positions).
+
+    The critic learns from every forward which losses to expect where, at `critic_learning_rate`, and the order's
+    log-weights follow it at `learning_rate` by orders simulated on it. They rest in the warm-up.
+    `candidates`: when the warm-up ends these are tried on validation rows. The law begins as the best of them if that
+    is cheaper than the law is then (`training/rivals.py`). The order then also rests while the share of uniform rows
+    shrinks, so that the critic meets the new law before it moves it. When training ends they are tried again, and the
+    cheapest is kept.
+    `reconsider`: at these times, after the warm-up, the law's log-weights shrink to a seventh, so that what was decided
+    before the network could read what it was about is decided once more, and all that was right is soon as it was.
+    """
+
+    kind: ClassVar[OrderKind] = "global"
+    has_critic: ClassVar[bool] = True
+    method: Literal["global"] = "global"
+    candidates: tuple[ReadingOrder, ...] = ()
+    learning_rate: float = Field(default=0.1, gt=0.0)
+    critic_learning_rate: Advanced[float] = Field(default=3e-3, gt=0.0)
+    reconsider: Advanced[tuple[Share, ...]] = ()
+
+    @property
+    def rests_until(self) -> float:
+        return self.warmup + (self.anneal if self.candidates else 0.0)
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        return self.learning_rate, self.critic_learning_rate
+
+    @model_validator(mode="after")
+    def _reconsiders_in_time(self) -> Self:
+        if any(not self.rests_until < time < 1.0 for time in self.reconsider):
+            raise ValueError(f"reconsider: times must be after the order's rest, which ends at {self.rests_until:g}")
+        if not _rises(self.reconsider):
+            raise ValueError("reconsider: times must rise")
+        return self
+
+
+class _Walked(_Order):
+    """An order that depends on what is revealed, learned for a frozen denoiser on rows that are walked along it.
+
+    `exploration`: this share of the rows is walked along uniform orders. `stride`: so many positions a forward.
+    """
+
+    kind: ClassVar[OrderKind] = "contextual"
+    is_walked: ClassVar[bool] = True
+    exploration: Advanced[Share] = 0.0
+    stride: Advanced[int] = Field(default=1, ge=1)
+
+    def uniform_share(self, _progress: float, /) -> float:
+        return 1.0 + (self.exploration - 1.0)
+
+
+class NextCostOrder(_Walked):
+    """A head learns what each reveal would cost, and the cheapest comes next (`training/foresight.py`)."""
+
+    head: ClassVar[OrderHeadKind] = "next_cost"
+    method: Literal["next_cost"] = "next_cost"
+
+
+class CostToGoOrder(_Walked):
+    """A head learns what the rest of the walk will cost after each choice, for orders in which a reveal pays off later.
+
+    At a state of each walk the order's own choice and others, `branches` in all, are tried to the end
+    (`training/branches.py`).
+    """
+
+    head: ClassVar[OrderHeadKind] = "cost_to_go"
+    method: Literal["cost_to_go"] = "cost_to_go"
+    branches: Advanced[int] = Field(default=4, ge=2)
+
+
+OrderConfig = Annotated[
+    UniformOrder | FixedOrder | GlobalOrder | NextCostOrder | CostToGoOrder, Field(discriminator="method")
+]
+
+
+def _rises(times: Sequence[float]) -> bool:
+    return list(times) == sorted(set(times))
