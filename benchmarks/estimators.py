@@ -35,7 +35,7 @@ from benchmarks.frozen.arms import ARMS, BETAS, CHUNK, CRITIC_RATE, FORWARDS, SI
 from benchmarks.frozen.problem import Frozen, frozen, settings
 from benchmarks.frozen.report import as_text, picture
 from benchmarks.problems.runs import Fields, arguments, interval, run_all
-from model.errors import DataError
+from model.errors import UnveilError
 from model.exact import exact_nelbo
 from model.orders import fix_gauge, order_entropy
 
@@ -78,7 +78,7 @@ def main() -> None:
         results = run_all(
             measure, [{**task, "settings": depends_on} for task in tasks], folder=given.work, jobs=given.jobs
         )
-    except DataError as error:
+    except UnveilError as error:
         raise SystemExit(f"error: {error}") from None
     report = summary(results)
     if given.plot is not None:

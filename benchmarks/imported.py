@@ -25,7 +25,7 @@ from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_
 from benchmarks.problems.rxnmapper import moses, rxnmapper
 from model.artifact import load_artifact
 from model.canvas import Canvas, OrderPolicy, SamplingParams
-from model.errors import ArtifactError, DataError
+from model.errors import ArtifactError, UnveilError
 from model.manifest import CONFIG
 from model.network import Network
 from model.sampler import decode
@@ -77,7 +77,7 @@ def main() -> None:
         report = summary(
             run_all(measure, [{**common, "seed": seed} for seed in seeds], folder=given.work, jobs=given.jobs)
         )
-    except (ArtifactError, DataError) as error:
+    except (ArtifactError, UnveilError) as error:
         raise SystemExit(f"error: {error}") from None
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 

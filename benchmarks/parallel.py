@@ -35,7 +35,7 @@ from benchmarks.problems.runs import Fields, arguments, interval, run_all
 from benchmarks.problems.tables import ADULT, SHARE, budget, load, pair
 from model.canvas import Canvas, OrderPolicy, SamplingParams
 from model.denoiser import Denoiser
-from model.errors import DataError
+from model.errors import UnveilError
 from model.network import Network
 from model.sampler import decode
 from model.seeds import derive_seed
@@ -81,7 +81,7 @@ def main() -> None:
     tasks = [{"problem": name, "seed": seed, **fields} for name, fields in own.items() for seed in range(given.seeds)]
     try:
         report = summary(run_all(measure, tasks, folder=given.work, jobs=given.jobs))
-    except DataError as error:
+    except UnveilError as error:
         raise SystemExit(f"error: {error}") from None
     if given.plot is not None:
         given.plot.write_bytes(picture(report))

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.problems.grids import RATINGS, Verdict, count_clues, qqwing_verdicts, qqwing_version
 from benchmarks.problems.runs import Fields
-from model.errors import DataError
+from model.errors import UnveilError
 from training.config import load_recipe
 from training.data.config import SudokuData
 from training.data.sudoku import in_versions, make_pool, shuffle_puzzles
@@ -52,7 +52,7 @@ def main() -> None:
             "seeds": given.seeds,
             "judge": version,
         }
-    except DataError as error:
+    except UnveilError as error:
         sys.exit(f"error: {error}")
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 

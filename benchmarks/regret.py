@@ -38,7 +38,7 @@ from benchmarks.problems.decided import LEARNED, decided_orders, percentile
 from benchmarks.problems.enumeration import token_table
 from benchmarks.problems.runs import Fields, arguments, interval, run_all, with_interval
 from benchmarks.problems.short_rows import NETWORK, Problem, content_of, network_data, read_problem, table_data
-from model.errors import DataError
+from model.errors import UnveilError
 from model.exact import exact_nelbo, order_table
 from model.exact import log_likelihood as exact_log_likelihood
 from model.network import Network
@@ -78,7 +78,7 @@ def main() -> None:
             task for seed in range(given.seeds) for task in list_tasks(scale, given.table, seed=seed, work=given.work)
         ]
         results = run_all(measure, tasks, folder=given.work, jobs=given.jobs)
-    except (DataError, OSError) as error:
+    except (UnveilError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
     report = summary(results, scale)
     print(json.dumps(report, indent=2) if given.json else as_text(report))

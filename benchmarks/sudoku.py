@@ -34,7 +34,7 @@ from benchmarks.problems.proportions import paired_difference, share
 from benchmarks.problems.runs import Fields, arguments, run_all
 from model.artifact import load_artifact
 from model.canvas import Canvas, SamplingParams
-from model.errors import ArtifactError, DataError
+from model.errors import ArtifactError, UnveilError
 from model.sampler import decode
 from model.seeds import derive_seed
 from model.tokenizers.grid import is_solution
@@ -91,7 +91,7 @@ def main() -> None:
         report = summary(tasks, results, sets, given.artifact)
         if not given.quick:
             report["seen"] = seen_in_training(sets, given.artifact)
-    except (ArtifactError, DataError) as error:
+    except (ArtifactError, UnveilError) as error:
         sys.exit(f"error: {error}")
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 
@@ -101,7 +101,7 @@ def made_sets(count: int, seeds: int, *, is_quick: bool) -> dict[str, list[str]]
     wanted = count * seeds
     sets = {f"qqwing {rating}": rated_puzzles(rating)[:wanted] for rating in RATINGS}
     if short := next((name for name, puzzles in sets.items() if len(puzzles) < wanted), None):
-        raise DataError(f"{short}: {len(sets[short])} puzzles are kept, {wanted} asked for")
+        raise UnveilError(f"{short}: {len(sets[short])} puzzles are kept, {wanted} asked for")
     if not is_quick:  # they take a minute to make
         solutions, clues = make_pool("test", wanted, 0, cache_folder())
         digits = np.where(clues, solutions, 0)

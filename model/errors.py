@@ -21,7 +21,3 @@ class PromptError(UnveilError):
 
 class ArtifactError(UnveilError):
     """A folder that is not a whole artifact of a format this version reads."""
-
-
-class DataError(UnveilError):
-    """Training data that cannot be used. The message names the file, and the row and column where there is one."""

@@ -33,10 +33,6 @@ Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 _MOST_SEED = 10**12  # streams of draws are numbered by its multiples, and have 64 bits
 
 
-class RecipeError(UnveilError):
-    """A recipe that cannot be trained; one line that names the key."""
-
-
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -241,13 +237,13 @@ def data_of(fields: Mapping[str, Any]) -> DataConfig:
 
 
 def load_recipe(path: Path, *, overrides: Sequence[str] = (), columns: ColumnOptions = NO_OPTIONS) -> Recipe:
-    """Reads a TOML recipe and applies `key.sub=value` overrides (TOML values). Raises RecipeError, DataError."""
+    """Reads a TOML recipe and applies `key.sub=value` overrides (TOML values). Raises UnveilError."""
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe") from None
+        raise UnveilError(f"{path}: no such recipe") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: not readable as TOML ({error})") from None
+        raise UnveilError(f"{path}: not readable as TOML ({error})") from None
     return build_recipe(fields, overrides=overrides, columns=columns, source=str(path))
 
 
@@ -269,7 +265,7 @@ def lines_recipe(lines: Path, *, name: str, overrides: Sequence[str] = ()) -> Re
 def build_recipe(
     fields: dict[str, Any], *, overrides: Sequence[str] = (), columns: ColumnOptions = NO_OPTIONS, source: str
 ) -> Recipe:
-    """Validates a recipe's fields. Raises RecipeError naming the first key that is wrong."""
+    """Validates a recipe's fields. Raises UnveilError naming the first key that is wrong."""
     for override in overrides:
         _apply(fields, override)
     if isinstance(fields.get("data"), dict):
@@ -277,7 +273,7 @@ def build_recipe(
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError(f"{source}: {_as_line(error)}") from None
+        raise UnveilError(f"{source}: {_as_line(error)}") from None
 
 
 def _as_line(error: ValidationError) -> str:
@@ -305,7 +301,7 @@ def _apply(fields: dict[str, Any], override: str) -> None:
     key, text = (match[1], match[2]) if match is not None else (override, "")
     found = None if match is None else _parsed(key, text) or _parsed(key, json.dumps(text.strip()))
     if found is None:
-        raise RecipeError(f"--set {override}: takes key=value, as in --set optimizer.steps=2000")
+        raise UnveilError(f"--set {override}: takes key=value, as in --set optimizer.steps=2000")
     _merge(fields, found, override)
 
 
@@ -321,6 +317,6 @@ def _merge(fields: dict[str, Any], found: dict[str, Any], override: str) -> None
         if not isinstance(value, dict):
             fields[key] = value
         elif not isinstance(fields.setdefault(key, {}), dict):
-            raise RecipeError(f"--set {override}: {key} has no keys of its own")
+            raise UnveilError(f"--set {override}: {key} has no keys of its own")
         else:
             _merge(fields[key], value, override)

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from torch import nn
 
 from model.artifact import Artifact, load_artifact
-from model.errors import ArtifactError
+from model.errors import ArtifactError, UnveilError
 from model.manifest import TOKENIZER, Architecture, ImportedArchitecture, OrderSpec
 from model.network import Network
 from model.networks import build_network
 from model.tokenizers.base import Tokenizer
-from training.config import ModelConfig, Recipe, RecipeError
+from training.config import ModelConfig, Recipe
 from training.data.dataset import Dataset
 from training.levels import is_advanced
 
@@ -25,7 +25,7 @@ _FREE = ("loops", "dropout")  # what a network may be given anew: no weight's sh
 def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
     """The artifact that the recipe starts from, None for fresh weights.
 
-    Raises ArtifactError for a damaged artifact or one with another tokenizer, RecipeError for a recipe that wants
+    Raises ArtifactError for a damaged artifact or one with another tokenizer, UnveilError for a recipe that wants
     another network.
     """
     if recipe.start.artifact is None:
@@ -35,15 +35,15 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
         raise ArtifactError(f"{recipe.start.artifact}: its tokenizer is not that of {dataset.name}, so it cannot start")
     is_imported = isinstance(artifact.manifest.architecture, ImportedArchitecture)
     if is_imported and "model" in recipe.model_fields_set:
-        raise RecipeError("model: start.artifact is an imported model, whose network is what it is; leave it out")
+        raise UnveilError("model: start.artifact is an imported model, whose network is what it is; leave it out")
     if dataset.train.shape[1] != artifact.manifest.length and not is_imported:
         length = artifact.manifest.length
-        raise RecipeError(f"data.length: {dataset.train.shape[1]}, but start.artifact takes {length}; leave it out")
+        raise UnveilError(f"data.length: {dataset.train.shape[1]}, but start.artifact takes {length}; leave it out")
     wanted, own = recipe.model.model_dump(exclude_none=True), artifact.manifest.architecture.model_dump()
     for name in wanted.keys() & recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
         if wanted[name] != own[name] and (recipe.is_frozen or name not in _FREE):
             key = f"advanced.model.{name}" if is_advanced(ModelConfig, name) else f"model.{name}"
-            raise RecipeError(f"{key}: {wanted[name]}, but start.artifact has {own[name]}; leave it out")
+            raise UnveilError(f"{key}: {wanted[name]}, but start.artifact has {own[name]}; leave it out")
     if recipe.optimizer.teacher_forcing:
         _check_teacher_forcing({**own, **given_anew(recipe)})
     return artifact
@@ -51,11 +51,11 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
 
 def _check_teacher_forcing(network: dict[str, Any]) -> None:
     if network.get("attends") != "visible":
-        raise RecipeError(
+        raise UnveilError(
             'optimizer.teacher_forcing: takes a network that attends to "visible"; start.artifact does not'
         )
     if network["loops"] > 1:
-        raise RecipeError(
+        raise UnveilError(
             f"optimizer.teacher_forcing: takes a network of one loop; start.artifact has {network['loops']}"
             " (advanced.model.loops = 1 would change that)"
         )
@@ -100,21 +100,21 @@ def given_anew(recipe: Recipe) -> dict[str, Any]:
 
 def _check_loops(recipe: Recipe, loops: int) -> None:
     if recipe.optimizer.backward_loops is not None and recipe.optimizer.backward_loops >= loops:
-        raise RecipeError(
+        raise UnveilError(
             f"advanced.optimizer.backward_loops: must be less than the network's loops, {loops} (advanced.model.loops)"
         )
 
 
 def _order(recipe: Recipe, length: int) -> OrderSpec:
-    """Raises RecipeError."""
+    """Raises UnveilError."""
     fixed = recipe.order.fixed_order(length)
     if fixed is not None and sorted(fixed) != list(range(length)):
-        raise RecipeError(f"order.positions: must list every position once, each of 0 to {length - 1}")
+        raise UnveilError(f"order.positions: must list every position once, each of 0 to {length - 1}")
     return OrderSpec(kind=recipe.order.kind, fixed=fixed, head=recipe.order.head)
 
 
 def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
-    """The recipe's network at the data's length and vocabulary. Raises RecipeError for one that cannot be."""
+    """The recipe's network at the data's length and vocabulary. Raises UnveilError for one that cannot be."""
     try:
         return Architecture(
             length=dataset.train.shape[1],
@@ -123,7 +123,7 @@ def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
             **{**recipe.model.model_dump(), "attends": recipe.attends},
         )
     except ValidationError as error:
-        raise RecipeError(f"model: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        raise UnveilError(f"model: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
 def _freeze_all_but(module: nn.Module, prefix: str) -> None:

@@ -66,7 +66,7 @@ class _Row:
 def impute(folder: Path, source: Path, out: Path, *, options: Options, force: bool) -> None:
     """Writes OUT, or OUT.1.csv, OUT.2.csv, ... where several samples are wanted.
 
-    Raises UsageError, ArtifactError, DataError and PromptError in one line naming option, or line and column.
+    Raises UsageError, ArtifactError, UnveilError and PromptError in one line naming option, or line and column.
     """
     model = load(folder)
     if not isinstance(model.tokenizer, TableTokenizer):

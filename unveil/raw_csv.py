@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data.files import check_delimiter, check_names, column_names
 
 _LONGEST_RECORD = 2**24  # characters; a quote that is never closed should not take all memory
@@ -48,25 +48,25 @@ class RawCsv:
 
     @classmethod
     def open(cls, path: Path, *, delimiter: str) -> "RawCsv":
-        """Raises DataError in one line naming file and line."""
+        """Raises UnveilError in one line naming file and line."""
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise DataError(f"{path} is a pipe or a device: takes a file, which is read twice")
+            raise UnveilError(f"{path} is a pipe or a device: takes a file, which is read twice")
         first = next(_records(path, delimiter), None)
         if first is None or not first.cells:
-            raise DataError(f"{path} {'is empty' if first is None else 'line 1 is blank: the header is needed'}")
+            raise UnveilError(f"{path} {'is empty' if first is None else 'line 1 is blank: the header is needed'}")
         names = column_names([first.text(i) for i in range(len(first.cells))])
         check_delimiter(names, path, delimiter=delimiter)
         check_names(names, f"{path} line 1")
         return cls(path, delimiter, delimiter.join(first.cells) + first.ending, names)
 
     def records(self) -> Iterator[RawRecord]:
-        """Every record after the header. Raises DataError naming the line."""
+        """Every record after the header. Raises UnveilError naming the line."""
         records = _records(self.path, self.delimiter)
         next(records, None)
         for record in records:
             if record.cells and len(record.cells) != len(self.names):
                 cells = f"{len(record.cells)} cell{'s' * (len(record.cells) != 1)}"
-                raise DataError(f"{self.path} line {record.line} has {cells}, the header {len(self.names)}")
+                raise UnveilError(f"{self.path} line {record.line} has {cells}, the header {len(self.names)}")
             yield record
 
     def written(self, cell: object) -> str:
@@ -107,18 +107,18 @@ def _records(path: Path, delimiter: str) -> Iterator[RawRecord]:
                 elif len(pending) > _LONGEST_RECORD:
                     break
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        raise UnveilError(f"{path} cannot be read: {error.strerror}") from None
     if pending:
-        raise DataError(f"{path} line {begun}: a quote is not closed")
+        raise UnveilError(f"{path} line {begun}: a quote is not closed")
 
 
 def _decode(raw: bytes, path: Path, line: int) -> str:
     if line == 1 and raw.startswith(b"PAR1"):
-        raise DataError(f"{path}: takes a CSV file, and this is Parquet; {_conversion(path)} makes one of it")
+        raise UnveilError(f"{path}: takes a CSV file, and this is Parquet; {_conversion(path)} makes one of it")
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise DataError(f"{path} line {line} is not UTF-8 text") from None
+        raise UnveilError(f"{path} line {line} is not UTF-8 text") from None
 
 
 def _conversion(path: Path) -> str:
@@ -135,7 +135,7 @@ def _cell_pattern(delimiter: str) -> re.Pattern[str]:
 
 
 def _split(text: str, pattern: re.Pattern[str], place: str) -> tuple[list[str], str] | None:
-    """Cells and line ending of one whole record, None where a quote is still open. Raises DataError."""
+    """Cells and line ending of one whole record, None where a quote is still open. Raises UnveilError."""
     cells: list[str] = []
     at = 0
     while True:
@@ -143,11 +143,11 @@ def _split(text: str, pattern: re.Pattern[str], place: str) -> tuple[list[str], 
         if match is None:
             if _OPEN_QUOTE.fullmatch(text, at):
                 return None
-            raise DataError(f"{place}: something follows a closing quote in cell {len(cells) + 1}")
+            raise UnveilError(f"{place}: something follows a closing quote in cell {len(cells) + 1}")
         cells.append(match[1])
         at = match.end()
         if match[2] in ("\r\n", "\r", "\n", ""):
             break
     if at != len(text):
-        raise DataError(f"{place}: a carriage return stands inside the line")
+        raise UnveilError(f"{place}: a carriage return stands inside the line")
     return ([] if cells == [""] else cells), match[2]

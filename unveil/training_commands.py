@@ -12,20 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from model.artifact import Artifact, check_replaceable, load_artifact
-from model.errors import ArtifactError, DataError
+from model.errors import ArtifactError, UnveilError
 from model.manifest import CARD, CONFIG
 from service.engine_models import pick_device
-from training.config import (
-    NO_OPTIONS,
-    Recipe,
-    RecipeError,
-    build_recipe,
-    data_of,
-    lines_recipe,
-    load_recipe,
-    settle,
-    table_recipe,
-)
+from training.config import NO_OPTIONS, Recipe, build_recipe, data_of, lines_recipe, load_recipe, settle, table_recipe
 from training.data.choices import ColumnOptions
 from training.data.config import TableData
 from training.data.dataset import Dataset
@@ -124,13 +114,13 @@ def evaluate(
 ) -> None:
     """Evaluates an artifact on a split of the data it was trained on, beside a uniform model of the same data if given.
 
-    Raises ArtifactError, DataError, RecipeError.
+    Raises ArtifactError, UnveilError.
     """
     loaded = load_artifact(artifact)
     recipe = _recipe_to_renew(artifact, loaded) if renews_card else None
     other = None if reference is None else _reference(reference, loaded, artifact).denoiser
     if reference is not None and loaded.manifest.domain == "grid":
-        raise RecipeError("--reference: not for grids; benchmarks/sudoku.py compares orders and nets on puzzles")
+        raise UnveilError("--reference: not for grids; benchmarks/sudoku.py compares orders and nets on puzzles")
     dataset = _dataset_of(artifact, loaded, table)
     device = pick_device("auto")
     for network in (loaded.denoiser, *([] if other is None else [other])):
@@ -252,13 +242,13 @@ def _dataset_of(folder: Path, artifact: Artifact, table: Path | None) -> Dataset
         raise ArtifactError(f"{folder}: does not say what data it was trained on") from None
     if table is not None:
         if not isinstance(config, TableData):
-            raise RecipeError(f"--table: this artifact was trained on {config.kind}, not on a table of yours")
+            raise UnveilError(f"--table: this artifact was trained on {config.kind}, not on a table of yours")
         config = config.model_copy(update={"path": table})
     elif isinstance(config, TableData) and not config.path.is_file():
-        raise DataError(f"{config.path}: the table that {folder} was trained on is not there; give --table FILE")
+        raise UnveilError(f"{config.path}: the table that {folder} was trained on is not there; give --table FILE")
     dataset = load_dataset(config, cache=cache_folder(), tokenizer=artifact.tokenizer)
     if dataset.fingerprint != artifact.manifest.training.get("data_sha256"):
-        raise DataError(f"{dataset.name}: not the data that {folder} was trained on (its fingerprint differs)")
+        raise UnveilError(f"{dataset.name}: not the data that {folder} was trained on (its fingerprint differs)")
     return dataset
 
 
@@ -267,7 +257,7 @@ def _reference(folder: Path, artifact: Artifact, of: Path) -> Artifact:
     reference = load_artifact(folder)
     fingerprints = [a.manifest.training.get("data_sha256") for a in (artifact, reference)]
     if fingerprints[0] is None or fingerprints[0] != fingerprints[1]:
-        raise DataError(f"--reference {folder}: not trained on the data of {of} (the fingerprints differ)")
+        raise UnveilError(f"--reference {folder}: not trained on the data of {of} (the fingerprints differ)")
     if (kind := reference.manifest.order.kind) != "uniform":
         raise ArtifactError(f"--reference {folder}: takes a model of uniform orders, and this one's are {kind}")
     return reference

@@ -93,7 +93,7 @@ class Frozen:
 
 
 def frozen(name: str, *, seed: int, work: Path, quick: bool = False) -> Frozen:
-    """The problem of this name, another one for each seed; from `work` if it is there. Raises DataError."""
+    """The problem of this name, another one for each seed; from `work` if it is there. Raises UnveilError."""
     budget = {**BUDGETS[name], "steps": 40, "warmup_steps": 5} if quick else BUDGETS[name]
     key = json.dumps([settings(), budget, quick])
     path = work / f"{name}-{seed}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"

@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import DataError
+from model.errors import UnveilError
 
 SUM_TOLERANCE = 1e-6  # tables are printed with seven digits or so
 _TOKEN = re.compile(r"[{}()\[\]|,;]|[^\s{}()\[\]|,;]+")
@@ -30,7 +30,7 @@ class Variable:
 
 
 def parse_bif(text: str, *, file: str) -> tuple[Variable, ...]:
-    """The variables in the order of their declaration; tables are normalised. Raises DataError in one line."""
+    """The variables in the order of their declaration; tables are normalised. Raises UnveilError in one line."""
     tokens = _Tokens(text, file)
     levels: dict[str, tuple[str, ...]] = {}
     tables: dict[str, tuple[tuple[str, ...], NDArray[np.float64]]] = {}
@@ -71,7 +71,7 @@ class _Tokens:
         token = self.peek()
         self._place += 1
         if not token:
-            raise DataError(f"{self._file} ends in the middle of a block")
+            raise UnveilError(f"{self._file} ends in the middle of a block")
         return token
 
     def word(self, what: str) -> str:
@@ -95,8 +95,8 @@ class _Tokens:
         self.signs(end)
         return tuple(words)
 
-    def error(self, what: str) -> DataError:
-        return DataError(f"{self._file} line {self._tokens[self._place - 1][0]}: {what}")
+    def error(self, what: str) -> UnveilError:
+        return UnveilError(f"{self._file} line {self._tokens[self._place - 1][0]}: {what}")
 
 
 def _variable(tokens: _Tokens) -> tuple[str, tuple[str, ...]]:
@@ -184,5 +184,5 @@ def _with_table(
     file: str,
 ) -> Variable:
     if name not in tables:
-        raise DataError(f"{file}: variable {name} has no probabilities")
+        raise UnveilError(f"{file}: variable {name} has no probabilities")
     return Variable(name, levels, *tables[name])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.errors import DataError, PromptError
+from model.errors import PromptError, UnveilError
 from model.tokenizers.grid import GridTokenizer
 from training.parent import bound
 
@@ -29,7 +29,7 @@ def rated_puzzles(rating: str) -> list[str]:
 
 
 def read_puzzles(path: Path, *, most: int | None = None) -> list[str]:
-    """One puzzle a line; empty lines and those that begin with # are passed over. Raises DataError.
+    """One puzzle a line; empty lines and those that begin with # are passed over. Raises UnveilError.
 
     With `most` at most so many, drawn at random, always the same, and fewer are the first of more: lists are sorted,
     so their heads are like each other. Lines that are not drawn are not checked: that takes milliseconds each.
@@ -37,10 +37,10 @@ def read_puzzles(path: Path, *, most: int | None = None) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
+        raise UnveilError(f"{path}: cannot be read ({error})") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if not numbered:
-        raise DataError(f"{path}: holds no puzzle")
+        raise UnveilError(f"{path}: holds no puzzle")
     if most is not None:
         numbered = [numbered[i] for i in np.random.default_rng(0).permutation(len(numbered))[:most]]
     tokenizer = GridTokenizer()
@@ -48,7 +48,7 @@ def read_puzzles(path: Path, *, most: int | None = None) -> list[str]:
         try:
             tokenizer.encode(line)
         except PromptError as error:
-            raise DataError(f"{path}: line {number}: {error}") from None
+            raise UnveilError(f"{path}: line {number}: {error}") from None
     return ["".join(line.split()) for _, line in numbered]
 
 
@@ -65,24 +65,24 @@ class Verdict(NamedTuple):
 
 
 def qqwing_solutions(puzzles: Sequence[str]) -> list[str] | None:
-    """What qqwing says the solutions are; None where it is not installed. Raises DataError if it does not answer."""
+    """What qqwing says the solutions are; None where it is not installed. Raises UnveilError if it does not answer."""
     lines = _solve(puzzles, "--one-line")
     if lines is None:
         return None
     solutions = [word for line in lines for word in line.split()]
     if len(solutions) != len(puzzles):
-        raise DataError(f"qqwing gave {len(solutions)} solutions of {len(puzzles)} puzzles")
+        raise UnveilError(f"qqwing gave {len(solutions)} solutions of {len(puzzles)} puzzles")
     return solutions
 
 
 def qqwing_verdicts(puzzles: Sequence[str]) -> list[Verdict] | None:
-    """How many solutions each puzzle has, and how hard it is; None and DataError as for `qqwing_solutions`."""
+    """How many solutions each puzzle has, and how hard it is; None and UnveilError as for `qqwing_solutions`."""
     lines = _solve(puzzles, "--csv", "--count-solutions", "--stats")
     if lines is None:
         return None
     verdicts = [_verdict(row) for row in csv.DictReader(lines)]
     if len(verdicts) != len(puzzles):
-        raise DataError(f"qqwing judged {len(verdicts)} of {len(puzzles)} puzzles")
+        raise UnveilError(f"qqwing judged {len(verdicts)} of {len(puzzles)} puzzles")
     return verdicts
 
 
@@ -111,5 +111,5 @@ def _solve(puzzles: Sequence[str], *options: str) -> list[str] | None:
     command = bound([program, "--solve", *options])
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_SECONDS, check=False)
     if done.returncode:
-        raise DataError(f"qqwing ended with code {done.returncode}")
+        raise UnveilError(f"qqwing ended with code {done.returncode}")
     return done.stdout.splitlines()

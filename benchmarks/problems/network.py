@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.problems.bif import Variable, parse_bif
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.columns import CategoricalColumn
 from model.tokenizers.table import TableTokenizer
 from training.data.dataset import Dataset, Rows
@@ -41,7 +41,7 @@ class Network:
     """A law over rows [N, L] of level ids: `p(x) = prod_i p(x_i | x_parents(i))`."""
 
     def __init__(self, variables: Sequence[Variable], *, file: str) -> None:
-        """`variables` in the order of the columns. Raises DataError if parents go round in a circle."""
+        """`variables` in the order of the columns. Raises UnveilError if parents go round in a circle."""
         self.variables = tuple(variables)
         self._file = file
         self.topological_order  # noqa: B018  (a circle is refused here, not at the first sample)
@@ -68,7 +68,7 @@ class Network:
         while len(order) < len(self.variables):
             ready = [i for i, parents in enumerate(self.parents) if i not in order and set(parents) <= set(order)]
             if not ready:
-                raise DataError(f"{self._file}: the parents of some variables go round in a circle")
+                raise UnveilError(f"{self._file}: the parents of some variables go round in a circle")
             order.append(ready[0])
         return tuple(order)
 
@@ -97,14 +97,14 @@ class Network:
 
 
 def read_network(source: NetworkSource, *, cache: Path) -> Network:
-    """The network with its columns shuffled by the seed. Raises DataError."""
+    """The network with its columns shuffled by the seed. Raises UnveilError."""
     variables = parse_bif(_read(source.name, cache=cache), file=_file(source.name))
     shuffle = np.random.default_rng([source.seed, _COLUMNS]).permutation(len(variables))
     return Network([variables[i] for i in shuffle], file=_file(source.name))
 
 
 def load_network(source: NetworkSource, *, cache: Path) -> Dataset:
-    """Three independent samples. Levels are the network's, whether or not they occur. Raises DataError."""
+    """Three independent samples. Levels are the network's, whether or not they occur. Raises UnveilError."""
     network = read_network(source, cache=cache)
     sizes = {"train": source.rows, "validation": source.validation_rows, "test": source.test_rows}
     rows = network.sample(sum(sizes.values()), np.random.default_rng([source.seed, _ROWS]))
@@ -142,7 +142,7 @@ def _read(name: str, *, cache: Path) -> str:
     try:
         return gzip.decompress(raw).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError):
-        raise DataError(f"{WHEEL.requirement}: {_file(name)} is not gzipped UTF-8 text") from None
+        raise UnveilError(f"{WHEEL.requirement}: {_file(name)} is not gzipped UTF-8 text") from None
 
 
 def _file(name: str) -> str:

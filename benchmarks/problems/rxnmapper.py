@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data.molecules import FOLDER as MOSES_FOLDER
 from training.data.molecules import WHEEL as MOSES
 from training.data.wheels import Wheel, fetch_wheel, read_member
@@ -23,7 +23,7 @@ RXNMAPPER_FOLDER = "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k
 
 
 def rxnmapper(cache: Path) -> Path:
-    """The model's folder as its makers ship it, in `cache`. Raises DataError where the package cannot be had."""
+    """The model's folder as its makers ship it, in `cache`. Raises UnveilError where the package cannot be had."""
     wheel = fetch_wheel(RXNMAPPER, cache=cache)
     folder = cache / f"{RXNMAPPER.name}-{RXNMAPPER.version}"
     if folder.is_dir():
@@ -31,7 +31,7 @@ def rxnmapper(cache: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=cache, prefix=".unpack-") as place, zipfile.ZipFile(wheel) as archive:
         members = [name for name in archive.namelist() if name.startswith(f"{RXNMAPPER_FOLDER}/")]
         if not members:
-            raise DataError(f"{RXNMAPPER.requirement} holds no folder {RXNMAPPER_FOLDER}")
+            raise UnveilError(f"{RXNMAPPER.requirement} holds no folder {RXNMAPPER_FOLDER}")
         for member in members:
             archive.extract(member, place)
         try:
@@ -42,7 +42,7 @@ def rxnmapper(cache: Path) -> Path:
 
 
 def moses(name: str, count: int, *, seed: int, cache: Path) -> list[str]:
-    """So many molecules as SMILES, drawn without repeats from the file train or test. Raises DataError."""
+    """So many molecules as SMILES, drawn without repeats from the file train or test. Raises UnveilError."""
     raw = read_member(MOSES, f"{MOSES_FOLDER}/{name}.csv.gz", cache=cache)
     header, *lines = gzip.decompress(raw).decode("ascii").splitlines()
     assert header.startswith("SMILES")

@@ -55,7 +55,7 @@ def content_of(path: Path | None) -> str:
 
 
 def read_problem(data: Fields, *, rows: int) -> Problem:
-    """At most `rows` rows of a split, and no more than fit a table of MAX_CELLS. Raises DataError."""
+    """At most `rows` rows of a split, and no more than fit a table of MAX_CELLS. Raises UnveilError."""
     if data["kind"] == NETWORK:
         source = NetworkSource(**{name: value for name, value in data.items() if name != "kind"})
         dataset = load_network(source, cache=cache_folder())

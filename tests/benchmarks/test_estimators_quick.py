@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.frozen.arms import ARMS, FORWARDS
 from benchmarks.frozen.problem import FewLatents, Frozen
-from model.errors import DataError
+from model.errors import UnveilError
 from model.exact import exact_nelbo
 from model.orders import fix_gauge
 from tests.benchmarks.quick import run_one_seed
@@ -65,7 +65,7 @@ def test_an_arm_estimates_the_exact_gradient_and_takes_its_forwards(arm: str) ->
 def test_every_arm_is_measured_on_both_problems_and_found_again(tmp_path: Path) -> None:
     try:
         load_dataset(AdultData(), cache=cache_folder())
-    except DataError as error:
+    except UnveilError as error:
         pytest.skip(f"the Adult data cannot be had here: {error}")
     plot = tmp_path / "plot.png"
     report = run_one_seed("estimators", tmp_path, "--plot", str(plot))

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.imported import POLICIES, QUICK, as_text, summary, with_holes
 from benchmarks.problems.rxnmapper import moses, rxnmapper
-from model.errors import DataError
+from model.errors import UnveilError
 from tests.benchmarks.quick import run_one_seed
 from tests.model.artifacts import text_tokenizer
 from unveil.training_commands import cache_folder
@@ -43,7 +43,7 @@ def test_the_quick_variant_learns_an_order_and_fills_in_molecules(tmp_path: Path
     try:
         rxnmapper(cache_folder())
         moses("test", 1, seed=0, cache=cache_folder())
-    except DataError as error:
+    except UnveilError as error:
         pytest.skip(f"the model or the molecules cannot be had here: {error}")
     report = run_one_seed("imported", tmp_path)
     assert report["molecules_a_seed"] == QUICK["test"]

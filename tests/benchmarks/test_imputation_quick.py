@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.imputation import ARMS, Guesses, _filled_figures, _hide, _paired, by_mode, expected_calibration_error
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.table import TableTokenizer
 from tests.benchmarks.quick import call, run_one_seed
 from training.data.config import AdultData
@@ -33,7 +33,7 @@ def test_all_arms_are_scored_on_the_same_cells_of_adult(tmp_path: Path) -> None:
         pytest.skip("scikit-learn is not here; it comes with unveil[bench]")
     try:
         load_dataset(AdultData(), cache=cache_folder())
-    except DataError as error:
+    except UnveilError as error:
         pytest.skip(f"the data cannot be had here: {error}")
     report = run_one_seed("imputation", tmp_path)
     (table,) = report["tables"]

@@ -43,7 +43,7 @@ from benchmarks.problems.moses_protocol.statistics import (
     read_statistics,
     statistics_of,
 )
-from model.errors import DataError
+from model.errors import UnveilError
 from tests.benchmarks.quick import call, run
 from tests.memory import run_apart
 from training.chemistry import read
@@ -181,7 +181,7 @@ def test_statistics_that_are_not_the_expected_bytes_are_never_unpickled() -> Non
     content = file.getvalue()
     found = hashlib.sha256(content).hexdigest()
     assert read_statistics(content, sha256=found) == {"frag": {"a": 2}}
-    with pytest.raises(DataError, match=f"MOSES's statistics have sha256 {found}, expected 00: not read"):
+    with pytest.raises(UnveilError, match=f"MOSES's statistics have sha256 {found}, expected 00: not read"):
         read_statistics(content, sha256="00")
 
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.problems import network as module
 from benchmarks.problems.bif import parse_bif
 from benchmarks.problems.network import Network, NetworkSource, load_network, read_network
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data.wheels import Wheel
 from unveil.training_commands import cache_folder
 
@@ -53,7 +53,7 @@ def wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def read(found: Wheel, member: str, *, cache: Path) -> bytes:
         assert (found.requirement, cache) == ("pgmpy==1.1.2", tmp_path)
         if member != "pgmpy/utils/example_models/weather.bif.gz":
-            raise DataError(f"{found.requirement} holds no file {member}")
+            raise UnveilError(f"{found.requirement} holds no file {member}")
         return gzip.compress(RAIN.encode())
 
     monkeypatch.setattr(module, "read_member", read)
@@ -121,7 +121,7 @@ def test_the_dataset_has_three_samples_in_the_network_s_own_columns_and_levels(t
 
 @pytest.mark.usefixtures("wheel")
 def test_a_network_that_the_package_does_not_hold_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^pgmpy==1.1.2 holds no file pgmpy/utils/example_models/wether.bif.gz$"):
+    with pytest.raises(UnveilError, match=r"^pgmpy==1.1.2 holds no file pgmpy/utils/example_models/wether.bif.gz$"):
         load_network(NetworkSource(name="wether"), cache=tmp_path)
 
 
@@ -147,7 +147,7 @@ def test_a_network_that_the_package_does_not_hold_is_named(tmp_path: Path) -> No
 )
 def test_a_file_that_is_not_what_it_should_be_is_refused_in_one_line(old: str, new: str, message: str) -> None:
     assert RAIN.count(old) == 1
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UnveilError) as caught:
         parse_bif(RAIN.replace(old, new), file="weather.bif")
     separator = "" if message[0] in " :" else " "
     assert str(caught.value) == f"weather.bif{separator}{message}"
@@ -155,7 +155,7 @@ def test_a_file_that_is_not_what_it_should_be_is_refused_in_one_line(old: str, n
 
 def test_parents_that_go_round_in_a_circle_are_refused() -> None:
     circular = RAIN.replace("( Rain ) {\n  table 0.2, 0.8;", "( Rain | Wet ) {\n  (yes) 0.2, 0.8;\n  (no) 0.2, 0.8;")
-    with pytest.raises(DataError, match=r"^weather.bif: the parents of some variables go round in a circle$"):
+    with pytest.raises(UnveilError, match=r"^weather.bif: the parents of some variables go round in a circle$"):
         Network(parse_bif(circular, file="weather.bif"), file="weather.bif")
 
 
@@ -165,7 +165,7 @@ def test_parents_that_go_round_in_a_circle_are_refused() -> None:
 def test_the_real_networks_are_whole_laws(name: str, num_variables: int, num_edges: int) -> None:
     try:
         network = read_network(NetworkSource(name=name), cache=cache_folder())
-    except DataError as error:
+    except UnveilError as error:
         pytest.skip(f"the networks cannot be had here: {error}")
     assert (len(network.names), len(network.edges)) == (num_variables, num_edges)
     assert np.exp(network.log_prob(every_row(network))).sum() == pytest.approx(1.0, abs=1e-9)
@@ -174,7 +174,7 @@ def test_the_real_networks_are_whole_laws(name: str, num_variables: int, num_edg
 def test_asia_is_the_network_of_the_textbook() -> None:
     try:
         network = read_network(NetworkSource(name="asia"), cache=cache_folder())
-    except DataError as error:
+    except UnveilError as error:
         pytest.skip(f"the networks cannot be had here: {error}")
     levels = {"asia": 1, "tub": 1, "smoke": 0, "lung": 1, "bronc": 0, "either": 1, "xray": 1, "dysp": 0}
     row = np.array([[levels[name] for name in network.names]])

@@ -12,7 +12,7 @@ from benchmarks.problems.latent import LatentProblem, V
 from benchmarks.problems.tables import ADULT, load
 from model.canvas import SamplingParams
 from model.denoiser import Prediction
-from model.errors import DataError
+from model.errors import UnveilError
 from tests.benchmarks.quick import run_one_seed
 from tests.training.small import small_dataset
 
@@ -62,7 +62,7 @@ def test_rows_are_generated_with_as_many_forwards_as_their_pace_says() -> None:
 def test_every_side_is_measured_at_every_pace_and_found_again(tmp_path: Path) -> None:
     try:
         load(ADULT)
-    except DataError as error:
+    except UnveilError as error:
         pytest.skip(f"the Adult data cannot be had here: {error}")
     plot = tmp_path / "plot.png"
     report = run_one_seed("parallel", tmp_path, "--plot", str(plot))

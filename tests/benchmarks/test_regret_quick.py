@@ -12,7 +12,7 @@ from benchmarks.problems.decided import LEARNED, decided_orders, percentile
 from benchmarks.problems.network import NetworkSource, load_network
 from benchmarks.problems.short_rows import ADULT_COLUMNS, Problem, cut
 from benchmarks.regret import FULL, compared, problem_summary
-from model.errors import DataError
+from model.errors import UnveilError
 from model.exact import best_order, exact_nelbo
 from tests.benchmarks.quick import call, run_watched
 from tests.training.small import small_dataset, write_csv
@@ -50,7 +50,7 @@ def _data() -> None:
     try:
         load_network(NetworkSource("asia"), cache=cache_folder())
         load_dataset(AdultData(), cache=cache_folder())
-    except DataError as error:
+    except UnveilError as error:
         pytest.skip(f"the data cannot be had here: {error}")
 
 

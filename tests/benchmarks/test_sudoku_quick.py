@@ -8,7 +8,7 @@ from benchmarks.problems.grids import RATINGS, count_clues, qqwing_solutions, ra
 from benchmarks.problems.proportions import paired_difference, share, wilson
 from benchmarks.sudoku import AT_ONCE, FEWEST_SET, MORE_SET, Solved, differences, list_tasks
 from model.artifact import save_artifact
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.grid import GridTokenizer, is_solution
 from tests.benchmarks.quick import call, run
 from tests.model.test_planes import plane_network
@@ -38,7 +38,7 @@ def test_it_sets_every_order_beside_the_others_on_the_same_puzzles(tmp_path: Pat
 def test_a_file_that_holds_no_puzzle_is_one_line_and_no_result(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.txt"
     wrong.write_text(PUZZLE[1:])
-    with pytest.raises(DataError, match="line 1: a grid must have 81 cells"):
+    with pytest.raises(UnveilError, match="line 1: a grid must have 81 cells"):
         read_puzzles(wrong)
     result = call("sudoku", "--quick", "--hard", str(wrong))
     assert result.returncode == 1

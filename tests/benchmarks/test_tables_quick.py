@@ -17,7 +17,7 @@ from benchmarks.problems.order_search import Costs, greedy_order, search_order
 from benchmarks.problems.tables import arm, arm_name, arm_recipe, as_architecture, load, table_data
 from benchmarks.tables import DECIDED, LEARNED, MIXTURE, RANDOM, RIVALS, UNIFORM_BOUND, UNIFORM_MIXTURE, arms_of
 from model.denoiser import Denoiser, Prediction
-from model.errors import DataError
+from model.errors import UnveilError
 from model.exact import log_likelihood as exact_log_likelihood
 from model.exact import order_table
 from model.manifest import OrderSpec
@@ -39,7 +39,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all benchmarks, so that arms are found again."""
     try:
         load_dataset(AdultData(), cache=cache_folder())
-    except DataError as error:
+    except UnveilError as error:
         pytest.skip(f"the data cannot be had here: {error}")
     return tmp_path_factory.mktemp("tables")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from model.errors import UnveilError
 from tests.training.small import small_recipe
-from training.config import Recipe, RecipeError, build_recipe, data_of, load_recipe, settle, table_recipe
+from training.config import Recipe, build_recipe, data_of, load_recipe, settle, table_recipe
 from training.data.config import TableData
 from training.levels import Table, is_advanced, keys, tables
 from training.order_config import GlobalOrder
@@ -58,7 +59,7 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
     ],
 )
 def test_a_wrong_key_gets_one_line_that_names_it(override: str, line: str) -> None:
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(UnveilError) as caught:
         small_recipe(override)
     assert str(caught.value).startswith(f"small: {line}")
     assert "\n" not in str(caught.value)
@@ -72,7 +73,7 @@ def test_a_wrong_key_gets_one_line_that_names_it(override: str, line: str) -> No
     ],
 )
 def test_an_override_that_cannot_be_read_is_quoted(override: str, line: str) -> None:
-    with pytest.raises(RecipeError, match=line):
+    with pytest.raises(UnveilError, match=line):
         small_recipe(override)
 
 
@@ -91,7 +92,7 @@ FORCED = "optimizer.teacher_forcing=true"
     ],
 )
 def test_what_teacher_forcing_would_ignore_is_refused(overrides: list[str], line: str) -> None:
-    with pytest.raises(RecipeError, match=re.escape(line)):
+    with pytest.raises(UnveilError, match=re.escape(line)):
         small_recipe(FORCED, *overrides)
 
 
@@ -131,7 +132,6 @@ def test_code_may_leave_it_to_the_models_which_keys_are_advanced() -> None:
 
 
 # Keys of Bayesian networks, which are on their way out of recipes.
-LEAVING = {f"data.{key}" for key in ("name", "rows", "validation_rows", "test_rows", "seed")}
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 
 
@@ -162,7 +162,7 @@ def as_toml(value: object) -> str:
 
 @pytest.mark.parametrize(("section", "advanced"), [("Keys", False), ("Advanced keys", True)])
 def test_the_page_lists_every_key_with_its_default(section: str, advanced: bool) -> None:
-    listed, there = documented(section), set(keys(Recipe, advanced=advanced)) - LEAVING
+    listed, there = documented(section), set(keys(Recipe, advanced=advanced))
     assert set(listed) == there
     for key, known in defaults(advanced).items():
         if key in there and key not in ("data.kind", "order.method"):
@@ -171,7 +171,7 @@ def test_the_page_lists_every_key_with_its_default(section: str, advanced: bool)
 
 
 def test_people_see_fewer_than_forty_keys_and_the_page_says_how_many() -> None:
-    seen = set(keys(Recipe, advanced=False)) - LEAVING
+    seen = set(keys(Recipe, advanced=False))
     assert len(seen) < 40
     assert f"**{len(seen)} keys**" in PAGE.read_text(encoding="utf-8")
 
@@ -185,10 +185,10 @@ def test_overrides_are_toml_values_and_bare_words_are_strings() -> None:
 
 
 def test_a_recipe_that_is_not_there_or_not_toml_gets_one_line(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no such recipe"):
+    with pytest.raises(UnveilError, match="no such recipe"):
         load_recipe(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("name = [")
-    with pytest.raises(RecipeError, match="not readable as TOML"):
+    with pytest.raises(UnveilError, match="not readable as TOML"):
         load_recipe(tmp_path / "bad.toml")
 
 
@@ -203,12 +203,12 @@ def test_a_table_needs_no_recipe(tmp_path: Path) -> None:
     recipe = table_recipe(tmp_path / "mine.csv", name="mine", overrides=["data.drop=['id']"])
     assert isinstance(recipe.data, TableData)
     assert (recipe.data.path, recipe.data.drop) == (tmp_path / "mine.csv", ("id",))
-    with pytest.raises(RecipeError, match=r"data\.dropp: unknown key"):
+    with pytest.raises(UnveilError, match=r"data\.dropp: unknown key"):
         table_recipe(tmp_path / "mine.csv", name="mine", overrides=["data.dropp=1"])
 
 
 def test_errors_inside_a_union_name_the_key_without_the_tag() -> None:
-    with pytest.raises(RecipeError, match=r"^r: data.path: Field required$"):
+    with pytest.raises(UnveilError, match=r"^r: data.path: Field required$"):
         build_recipe({"name": "x", "data": {"kind": "table"}}, source="r")
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.denoiser import cross_entropy
+from model.errors import UnveilError
 from model.exact import best_order, policy_cost, subset_table, table_nelbo
 from model.manifest import Architecture, OrderSpec
 from model.network import Network
@@ -21,7 +22,7 @@ from model.policies import confidence_of
 from tests.model.enumerable import random_world
 from training.arm import foresee
 from training.branches import branch, branch_error, forwards_a_row, rollout_costs, walk_to_random_states
-from training.config import RecipeError, build_recipe
+from training.config import build_recipe
 from training.foresight import Canvases, Draws, Foresee, foresight_error, walk_to_the_end
 
 L, V, COPIES = 4, 2, 400
@@ -362,12 +363,12 @@ WRONG = [
 
 @pytest.mark.parametrize(("override", "said"), WRONG, ids=[override for override, _ in WRONG])
 def test_a_recipe_that_cannot_learn_the_next_cost_is_refused(override: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=re.escape(f"test: {said}")):
+    with pytest.raises(UnveilError, match=re.escape(f"test: {said}")):
         build_recipe(deepcopy(FIELDS), overrides=[override], source="test")
     assert build_recipe(deepcopy(FIELDS), source="test").start.artifact == Path("runs/x")
 
 
 def test_an_order_learned_on_walks_needs_an_artifact() -> None:
     fields = {key: value for key, value in FIELDS.items() if key != "start"}
-    with pytest.raises(RecipeError, match=r"^test: start\.artifact: an order alone is learned for the denoiser of an"):
+    with pytest.raises(UnveilError, match=r"^test: start\.artifact: an order alone is learned for the denoiser of an"):
         build_recipe(fields, source="test")

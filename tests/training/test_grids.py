@@ -15,7 +15,7 @@ from tests.training.data.puzzles import pool
 from training.arm import TrainingModule
 from training.batches import draw_batch
 from training.card import write_card
-from training.config import Recipe, RecipeError, build_recipe
+from training.config import Recipe, build_recipe
 from training.data.dataset import Dataset
 from training.data.sudoku import shuffle_puzzles
 from training.evaluate import known_sets, law_walk, policy_walk
@@ -140,7 +140,7 @@ def test_longer_loops_go_on_from_an_artifact_and_are_resumed_bit_for_bit(denoise
 def test_gradients_cannot_go_back_through_more_loops_than_there_are(tmp_path: Path, loops: int) -> None:
     recipe = grid_recipe(f"advanced.model.loops={loops}", "advanced.optimizer.backward_loops=3")
     with pytest.raises(
-        RecipeError, match=rf"optimizer\.backward_loops: must be less than the network's loops, {loops}"
+        UnveilError, match=rf"optimizer\.backward_loops: must be less than the network's loops, {loops}"
     ):
         train(recipe, DATASET, work=tmp_path)
 
@@ -167,7 +167,7 @@ def test_other_loops_are_another_run(denoiser: Path, tmp_path: Path) -> None:
     with pytest.raises(UnveilError, match="holds checkpoints of another model"):
         train(not_given, DATASET, work=tmp_path)
     frozen = grid_recipe(start, "start.freeze_denoiser=true", "order.method=global", "advanced.model.loops=3")
-    with pytest.raises(RecipeError, match=r"model\.loops: 3, but start.artifact has 2; leave it out"):
+    with pytest.raises(UnveilError, match=r"model\.loops: 3, but start.artifact has 2; leave it out"):
         train(frozen, DATASET, work=tmp_path / "frozen")
 
 

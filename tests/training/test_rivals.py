@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from model.denoiser import Prediction
+from model.errors import UnveilError
 from model.orders import deterministic_order, next_log_probs
 from tests.training.small import small_dataset, small_recipe
-from training.config import RecipeError
 from training.order_config import reading_order
 from training.rivals import GAP, LAST_GAP, LAW, OWN, Comparison, candidate_orders, compare, order_log_w
 from training.rows import Rows
@@ -182,7 +182,7 @@ def _log(work: Path) -> list[dict[str, float]]:
 
 
 def test_candidate_orders_are_for_global_orders() -> None:
-    with pytest.raises(RecipeError, match=r'order\.candidates: unknown key with method = "uniform"'):
+    with pytest.raises(UnveilError, match=r'order\.candidates: unknown key with method = "uniform"'):
         small_recipe(CANDIDATES, "order.method=uniform")
-    with pytest.raises(RecipeError, match=r"order\.candidates"):
+    with pytest.raises(UnveilError, match=r"order\.candidates"):
         small_recipe('order.candidates=["inside_out"]')

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from model.artifact import load_artifact, save_artifact
-from model.errors import ArtifactError
+from model.errors import ArtifactError, UnveilError
 from tests.training.small import small_dataset, small_recipe
-from training.config import RecipeError, build_recipe
+from training.config import build_recipe
 from training.start import load_start
 from training.trainer import row_forwards, train
 
@@ -55,7 +55,7 @@ def test_an_order_that_is_walked_freezes_the_denoiser_and_explores_as_the_recipe
 
 
 def test_another_network_or_another_table_is_refused_by_name(artifact: Path) -> None:
-    with pytest.raises(RecipeError, match=r"model.width: 32, but start.artifact has 16; leave it out"):
+    with pytest.raises(UnveilError, match=r"model.width: 32, but start.artifact has 16; leave it out"):
         load_start(small_recipe(f"start.artifact={artifact}", "model.width=32"), DATASET)
     with pytest.raises(ArtifactError, match="its tokenizer is not that of small"):
         load_start(small_recipe(f"start.artifact={artifact}"), small_dataset(60))
@@ -65,7 +65,7 @@ def test_another_network_or_another_table_is_refused_by_name(artifact: Path) -> 
 
 def test_whole_orders_are_taught_to_a_network_that_attends_to_what_is_visible(artifact: Path) -> None:
     recipe = small_recipe(f"start.artifact={artifact}", "optimizer.teacher_forcing=true")
-    with pytest.raises(RecipeError, match=r'takes a network that attends to "visible"; start\.artifact does not'):
+    with pytest.raises(UnveilError, match=r'takes a network that attends to "visible"; start\.artifact does not'):
         load_start(recipe, DATASET)
 
 
@@ -81,7 +81,7 @@ def test_what_attends_to_the_visible_but_loops_is_refused_for_that(tmp_path: Pat
         "start": {"artifact": str(out)},
         "optimizer": {"teacher_forcing": True},
     }
-    with pytest.raises(RecipeError, match=r"takes a network of one loop; start\.artifact has 2"):
+    with pytest.raises(UnveilError, match=r"takes a network of one loop; start\.artifact has 2"):
         load_start(build_recipe(dict(fields), source="on"), DATASET)
     assert load_start(build_recipe({**fields, "advanced": {"model": {"loops": 1}}}, source="on"), DATASET) is not None
 
@@ -93,10 +93,10 @@ def test_two_streams_count_as_two_forwards() -> None:
 
 def test_a_frozen_denoiser_needs_an_artifact_and_an_order_to_learn(artifact: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"start\.artifact: an order alone is learned for the denoiser of an artifact"
+        UnveilError, match=r"start\.artifact: an order alone is learned for the denoiser of an artifact"
     ):
         small_recipe("start.freeze_denoiser=true")
-    with pytest.raises(RecipeError, match=r'start\.freeze_denoiser: is not valid with order\.method = "uniform"'):
+    with pytest.raises(UnveilError, match=r'start\.freeze_denoiser: is not valid with order\.method = "uniform"'):
         small_recipe(f"start.artifact={artifact}", "start.freeze_denoiser=true", "order.method=uniform")
 
 
@@ -104,5 +104,5 @@ def test_a_frozen_denoiser_needs_an_artifact_and_an_order_to_learn(artifact: Pat
 def test_an_order_that_is_none_of_the_positions_is_refused(fixed: str, tmp_path: Path) -> None:
     length = DATASET.train.shape[1]
     recipe = small_recipe("order.method=fixed", f"order.positions={fixed}")
-    with pytest.raises(RecipeError, match=f"order.positions: must list every position once, each of 0 to {length - 1}"):
+    with pytest.raises(UnveilError, match=f"order.positions: must list every position once, each of 0 to {length - 1}"):
         train(recipe, DATASET, work=tmp_path)

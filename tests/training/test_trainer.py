@@ -16,7 +16,7 @@ from model.transformer import Transformer
 from tests.training.small import small_dataset, small_recipe
 from training.arm import TrainingModule
 from training.checkpoint import find_checkpoint
-from training.config import Recipe, RecipeError
+from training.config import Recipe
 from training.devices import make_fabric
 from training.evaluate import as_rows, log_likelihood
 from training.trainer import Trained, train
@@ -213,15 +213,15 @@ def test_an_order_that_is_reconsidered_stands_apart_a_seventh_as_far_and_goes_on
     ["advanced.order.reconsider=[0.2]", "advanced.order.reconsider=[1.0]", "advanced.order.reconsider=[0.6, 0.1]"],
 )
 def test_an_order_is_reconsidered_after_its_rest(override: str) -> None:
-    with pytest.raises(RecipeError, match=r"reconsider: times must be after the order's rest, which ends at 0\.25"):
+    with pytest.raises(UnveilError, match=r"reconsider: times must be after the order's rest, which ends at 0\.25"):
         small_recipe("advanced.order.warmup=0.25", override)
-    with pytest.raises(RecipeError, match=r'advanced\.order\.reconsider: unknown key with method = "uniform"'):
+    with pytest.raises(UnveilError, match=r'advanced\.order\.reconsider: unknown key with method = "uniform"'):
         small_recipe("order.method=uniform", override)
 
 
 @pytest.mark.parametrize("times", ["[0.6, 0.5]", "[0.5, 0.5]"])
 def test_times_to_reconsider_an_order_rise(times: str) -> None:
-    with pytest.raises(RecipeError, match="reconsider: times must rise"):
+    with pytest.raises(UnveilError, match="reconsider: times must rise"):
         small_recipe("advanced.order.warmup=0.25", f"advanced.order.reconsider={times}")
 
 

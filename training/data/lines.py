@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import DataError, PromptError
+from model.errors import PromptError, UnveilError
 from model.tokenizers.pieces import PieceTokenizer
 from model.tokenizers.text import TextTokenizer
 from training.data.config import LinesData
@@ -33,11 +33,11 @@ class Line:
 
 
 def load_lines(config: LinesData, tokenizer: LineTokenizer) -> Dataset:
-    """Raises DataError naming the file and the line."""
+    """Raises UnveilError naming the file and the line."""
     raw = {path: read_bytes(path) for path in config.files}
     lines = [line for path, content in raw.items() for line in _lines(path, content)]
     if len(lines) < len(SPLITS):
-        raise DataError(f"{config.files[0]}: {len(lines)} lines; one for each of {', '.join(SPLITS)} is needed")
+        raise UnveilError(f"{config.files[0]}: {len(lines)} lines; one for each of {', '.join(SPLITS)} is needed")
     tokenizer = _resized(tokenizer, config.length)
     parts = draw_out(len(lines), shares=(config.validation_share, config.test_share), seed=config.seed)
     ids = [_encode([lines[i] for i in part], tokenizer) for part in parts]
@@ -59,9 +59,9 @@ def load_lines(config: LinesData, tokenizer: LineTokenizer) -> Dataset:
 
 
 def _resized(tokenizer: LineTokenizer, length: int | None) -> LineTokenizer:
-    """The tokenizer for canvases of `length`, None for its own. Raises DataError for more than that."""
+    """The tokenizer for canvases of `length`, None for its own. Raises UnveilError for more than that."""
     if length is not None and length > tokenizer.length:
-        raise DataError(f"data.length: {length}, but the model of start.artifact takes at most {tokenizer.length}")
+        raise UnveilError(f"data.length: {length}, but the model of start.artifact takes at most {tokenizer.length}")
     return tokenizer if length is None else tokenizer.resized(length)
 
 
@@ -76,9 +76,9 @@ def _encode(lines: Sequence[Line], tokenizer: LineTokenizer) -> list[NDArray[np.
         try:
             ids = tokenizer.line_ids(line.text)
         except PromptError as error:
-            raise DataError(f"{line.place}: {error}") from None
+            raise UnveilError(f"{line.place}: {error}") from None
         if not 1 <= len(ids) <= tokenizer.length:
-            raise DataError(f"{line.place}: {len(ids)} tokens, a canvas takes 1 to {tokenizer.length}")
+            raise UnveilError(f"{line.place}: {len(ids)} tokens, a canvas takes 1 to {tokenizer.length}")
         found.append(np.array(ids, dtype=np.int64))
     return found
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.base import Tokenizer
 from model.tokenizers.pieces import PieceTokenizer
 from model.tokenizers.text import TextTokenizer
@@ -31,11 +31,11 @@ from training.data.text import load_text
 def load_dataset(config: DataConfig, *, cache: Path, tokenizer: Tokenizer | None = None) -> Dataset:
     """`cache` keeps fetched packages; `tokenizer` is that of the artifact to start from, for kinds that borrow it.
 
-    Raises DataError.
+    Raises UnveilError.
     """
     if isinstance(config, LinesData):
         if not isinstance(tokenizer, TextTokenizer | PieceTokenizer):
-            raise DataError("data.kind lines: takes the tokenizer of a text model; name one in start.artifact")
+            raise UnveilError("data.kind lines: takes the tokenizer of a text model; name one in start.artifact")
         return load_lines(config, tokenizer)
     if isinstance(config, AdultData):
         return load_adult(config, cache=cache)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.columns import listed, quoted
 from model.tokenizers.smiles import SmilesTokenizer, first_foreign, split_smiles
 from training.data.config import MosesData, SmilesData
@@ -48,7 +48,7 @@ class Encoded:
 
 
 def load_moses(config: MosesData, *, cache: Path) -> Dataset:
-    """The package's own test file is the test split; validation is drawn from its train file. Raises DataError."""
+    """The package's own test file is the test split; validation is drawn from its train file. Raises UnveilError."""
     encoded, counts = _moses(cache)
     starts = np.cumsum([0, *counts])
     train, validation = draw_out(counts[0], shares=(config.validation_rows / counts[0],), seed=config.seed)
@@ -68,10 +68,10 @@ def load_moses(config: MosesData, *, cache: Path) -> Dataset:
 
 
 def load_smiles(config: SmilesData) -> Dataset:
-    """A user's file. Raises DataError, in one line, naming the file, the row and the character."""
+    """A user's file. Raises UnveilError, in one line, naming the file, the row and the character."""
     smiles, places, sha256 = _read(config)
     if len(smiles) < MIN_ROWS:
-        raise DataError(f"{config.path}: {len(smiles)} molecules, at least {MIN_ROWS} are needed")
+        raise UnveilError(f"{config.path}: {len(smiles)} molecules, at least {MIN_ROWS} are needed")
     for text, place in zip(smiles, places, strict=True):
         _check(text, place, has_column=config.column is not None)
     shares = (config.validation_share, config.test_share)
@@ -87,7 +87,7 @@ def load_smiles(config: SmilesData) -> Dataset:
 
 
 def encode(smiles: Sequence[str]) -> Encoded:
-    """Raises DataError for more different tokens than a byte tells apart."""
+    """Raises UnveilError for more different tokens than a byte tells apart."""
     ids: defaultdict[str, int] = defaultdict(count().__next__)
     blocks = []
     for start in range(0, len(smiles), _BLOCK_ROWS):
@@ -96,7 +96,7 @@ def encode(smiles: Sequence[str]) -> Encoded:
     ends = ids.pop("\n")
     tokens = tuple(sorted(ids))
     if len(tokens) > _MOST_TOKENS:
-        raise DataError(f"{len(tokens)} different tokens, at most {_MOST_TOKENS} are taken")
+        raise UnveilError(f"{len(tokens)} different tokens, at most {_MOST_TOKENS} are taken")
     new = np.zeros(len(ids) + 1, dtype=np.uint8)
     new[[ids[token] for token in tokens]] = np.arange(1, len(tokens) + 1)
     matrices = [_matrix(new[block], np.flatnonzero(block == ends)) for block in blocks]
@@ -135,11 +135,11 @@ def _moses(cache: Path) -> tuple[Encoded, list[int]]:
 
 
 def moses_smiles(name: str, *, cache: Path) -> list[str]:
-    """The first column of one of the package's `FILES`, in its order, which is not a random one. Raises DataError."""
+    """The first column of one of the package's `FILES`, in its order, which is not a random one. Raises UnveilError."""
     content = gzip.decompress(read_member(WHEEL, f"{FOLDER}/{name}.csv.gz", cache=cache)).decode("ascii")
     header, *lines = content.splitlines()
     if header.split(",")[0] != "SMILES":
-        raise DataError(f"{WHEEL.requirement}: {name}.csv.gz has no column SMILES first")
+        raise UnveilError(f"{WHEEL.requirement}: {name}.csv.gz has no column SMILES first")
     return [line.partition(",")[0] for line in lines]
 
 
@@ -153,21 +153,21 @@ def _read(config: SmilesData) -> tuple[list[str], list[str], str]:
     table = read_table(config.path, delimiter=config.delimiter)
     if config.column not in table.frame.columns:
         names = listed(table.frame.columns)
-        raise DataError(f'{config.path} has no column "{config.column}" (data.column); the columns are {names}')
+        raise UnveilError(f'{config.path} has no column "{config.column}" (data.column); the columns are {names}')
     cells = ["" if cell is None else str(cell).strip() for cell in table.frame[config.column].to_list()]
     return cells, [table.place(row) for row in range(len(cells))], table.sha256
 
 
 def _check(text: str, place: str, *, has_column: bool) -> None:
     if not text:
-        raise DataError(f"{place}: no SMILES")
+        raise UnveilError(f"{place}: no SMILES")
     foreign = first_foreign(text)
     if foreign is not None and foreign[0] not in ("[", "]"):
         hint = "" if has_column else "; a table takes data.column"
-        raise DataError(f"{place}: {quoted(foreign[0])} is no part of a SMILES (character {foreign[1]}){hint}")
+        raise UnveilError(f"{place}: {quoted(foreign[0])} is no part of a SMILES (character {foreign[1]}){hint}")
     unpaired = first_unpaired(text)
     if unpaired is not None:
-        raise DataError(f"{place}: {unpaired[0]} (character {unpaired[1]})")
+        raise UnveilError(f"{place}: {unpaired[0]} (character {unpaired[1]})")
 
 
 def _dataset(
@@ -198,7 +198,7 @@ def _dataset(
                 said = f"{is_out.sum()} of {len(index)} {part} rows {reason}"
                 notices.append(left_out(said, place(index[is_out.argmax()])))
         if not len(kept):
-            raise DataError(f"{name}: none of the {part} rows fits a model of {L} tokens")
+            raise UnveilError(f"{name}: none of the {part} rows fits a model of {L} tokens")
     tokens = [token for token, used in zip(encoded.tokens, is_used[1:], strict=True) if used]
     return Dataset(
         name=name,

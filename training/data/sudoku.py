@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.grid import GridTokenizer
 from training.data.config import SudokuData
 from training.data.dataset import Dataset, Known, Rows
@@ -24,12 +24,12 @@ _SPLITS = ("train", "validation", "test")
 
 
 def load_sudoku(config: SudokuData, *, cache: Path) -> Dataset:
-    """Makes what the cache does not hold, about 10 ms a puzzle. Raises DataError."""
+    """Makes what the cache does not hold, about 10 ms a puzzle. Raises UnveilError."""
     counts = (config.puzzles, config.validation_puzzles, config.test_puzzles)
     made = {name: make_pool(name, count, config.seed, cache) for name, count in zip(_SPLITS, counts, strict=True)}
     kept, left_out = _apart({name: pool[0] for name, pool in made.items()})
     if gone := next((name for name in _SPLITS if not kept[name].any()), None):
-        raise DataError(f"sudoku: no {gone} puzzle is left that is no symmetric copy of another split's")
+        raise UnveilError(f"sudoku: no {gone} puzzle is left that is no symmetric copy of another split's")
     rows: dict[str, Rows] = {}
     known: dict[str, Known] = {}
     for stream, (name, (solutions, clues)) in enumerate(made.items()):
@@ -87,9 +87,9 @@ def _block(stream: int, number: int, seed: int, cache: Path) -> tuple[Grids, Fla
         _keep(path, np.where(clues, solutions, -solutions).astype(np.int8))
         return solutions, clues
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read; remove it to have it made anew ({error})") from None
+        raise UnveilError(f"{path}: cannot be read; remove it to have it made anew ({error})") from None
     if packed.shape != (BLOCK, 81) or packed.dtype != np.int8:
-        raise DataError(f"{path}: holds no puzzles; remove it to have it made anew")
+        raise UnveilError(f"{path}: holds no puzzles; remove it to have it made anew")
     return np.abs(packed), packed > 0
 
 

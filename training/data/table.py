@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.columns import listed, quoted
 from model.tokenizers.table import Cells
 from training.data.config import TableData
@@ -26,7 +26,7 @@ _MANY_COLUMNS = 200
 
 
 def load_table(config: TableData) -> Dataset:
-    """Raises DataError, in one line, naming the file and where possible row and column."""
+    """Raises UnveilError, in one line, naming the file and where possible row and column."""
     raw = read_table(config.path, delimiter=config.delimiter, check=partial(_check_columns, drop=config.drop))
     _check(raw, config)
     choice = _choose(raw, config)
@@ -37,7 +37,7 @@ def load_table(config: TableData) -> Dataset:
     _check_bins(columns, choice, config)
     if not columns:
         reasons = "; ".join(f"{name} {reason}" for name, reason in list(choice.dropped.items())[:5])
-        raise DataError(f"{raw.path}: no column is left; {reasons}")
+        raise UnveilError(f"{raw.path}: no column is left; {reasons}")
     encoded = fit_and_encode(
         take(columns, train),
         validation=take(columns, validation),
@@ -131,7 +131,7 @@ def _check_columns(names: list[str], place: str, *, drop: Sequence[str]) -> None
     if num_left > MAX_COLUMNS:
         dropped = f", {num_left} without those that are dropped" if num_left < len(names) else ""
         way = f"leave {num_left - MAX_COLUMNS} {'more ' if dropped else ''}out, with --drop or data.drop"
-        raise DataError(f"{place}: {len(names)} columns{dropped}, at most {MAX_COLUMNS} are taken; {way}")
+        raise UnveilError(f"{place}: {len(names)} columns{dropped}, at most {MAX_COLUMNS} are taken; {way}")
 
 
 def _check(raw: RawTable, config: TableData) -> None:
@@ -140,27 +140,27 @@ def _check(raw: RawTable, config: TableData) -> None:
             if name not in raw.frame.columns:
                 close = get_close_matches(name, raw.frame.columns, n=1)
                 hint = f'; did you mean "{close[0]}"?' if close else ""
-                raise DataError(f'{raw.path} has no column "{name}" (data.{part}){hint}')
+                raise UnveilError(f'{raw.path} has no column "{name}" (data.{part}){hint}')
     both = sorted(set(config.drop) & set(config.columns))
     if both:
-        raise DataError(f'column "{both[0]}" is in data.drop and in data.columns')
+        raise UnveilError(f'column "{both[0]}" is in data.drop and in data.columns')
     num_rows = raw.frame.height
     if num_rows < MIN_ROWS:
-        raise DataError(f"{raw.path}: {num_rows} row{'s' * (num_rows > 1)}, at least {MIN_ROWS} are needed")
+        raise UnveilError(f"{raw.path}: {num_rows} row{'s' * (num_rows > 1)}, at least {MIN_ROWS} are needed")
 
 
 def _check_bins(columns: dict[str, Cells], choice: _Choice, config: TableData) -> None:
     texts = {name for name, cells in columns.items() if cells.dtype == object and name not in choice.date_formats}
     for name, chosen in config.columns.items():
         if chosen.max_bins is not None and name in texts:
-            raise DataError(f'{config.path}: column "{name}" holds text, and bins are of numbers and dates (--bins)')
+            raise UnveilError(f'{config.path}: column "{name}" holds text, and bins are of numbers and dates (--bins)')
 
 
 def _check_not_empty(encoded: EncodedSplits, raw: RawTable) -> None:
     for name, fate in encoded.fates.items():
         if fate["rows"] == 0:
             unseen = listed(fate["unseen_levels"])
-            raise DataError(f"{raw.path}: every {name} row has a level that no training row has ({unseen}); drop it")
+            raise UnveilError(f"{raw.path}: every {name} row has a level that no training row has ({unseen}); drop it")
 
 
 def _max_bins(config: TableData, names: Iterable[str]) -> dict[str, int]:

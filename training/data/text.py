@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.columns import quoted
 from model.tokenizers.text import TextTokenizer
 from training.data.config import HubData, KjvData, TextData
@@ -22,7 +22,7 @@ _DEFAULT_VOCAB_SIZE = 1024
 
 
 def load_text(config: TextData) -> Dataset:
-    """Raises DataError."""
+    """Raises UnveilError."""
     raw = {path: read_bytes(path) for path in config.files}
     texts = [decode(content, path) for path, content in raw.items()]
     ranges = [_ranges(len(text), config) for text in texts]
@@ -31,13 +31,13 @@ def load_text(config: TextData) -> Dataset:
         for split in ("train", "validation", "test")
     )
     if sum(map(len, train)) < config.length:
-        raise DataError(f"{config.files[0]}: the train part gives no canvas of {config.length} tokens")
+        raise UnveilError(f"{config.files[0]}: the train part gives no canvas of {config.length} tokens")
     tokenizer = fit_tokenizer(train, config, name=str(config.files[0]))
     rows, fates = {}, {}
     for name, split in (("train", train), ("validation", validation), ("test", test)):
         rows[name], fates[name] = cut(split, tokenizer)
         if not len(rows[name]):
-            raise DataError(f"{config.files[0]}: the {name} part gives no canvas of {config.length} tokens")
+            raise UnveilError(f"{config.files[0]}: the {name} part gives no canvas of {config.length} tokens")
     return Dataset(
         name=config.files[0].stem,
         tokenizer=tokenizer,
@@ -83,14 +83,14 @@ def _ranges(length: int, config: TextData) -> dict[str, tuple[int, int]]:
 
 
 def fit_tokenizer(texts: Sequence[str], config: TextData | KjvData | HubData, *, name: str) -> TextTokenizer:
-    """The vocabulary of the training texts; `name` says whose they are where it cannot be had. Raises DataError."""
+    """The vocabulary of the training texts; `name` says whose they are where it cannot be had. Raises UnveilError."""
     default_length = config.default_length or max(config.length // 2, 1)
     if config.tokenizer == "characters":
         return TextTokenizer.train_characters(texts, length=config.length, default_length=default_length)
     size = config.vocab_size or _DEFAULT_VOCAB_SIZE
     num_characters = len(set().union(*texts))
     if num_characters > size:
-        raise DataError(f"{name}: {num_characters} different characters, data.vocab_size is {size}")
+        raise UnveilError(f"{name}: {num_characters} different characters, data.vocab_size is {size}")
     return TextTokenizer.train_bpe(texts, vocab_size=size, length=config.length, default_length=default_length)
 
 

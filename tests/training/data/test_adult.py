@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data import adult
 from training.data.adult import COLUMNS, load_adult, parse
 from training.data.config import AdultData
@@ -70,10 +70,10 @@ def test_bins_and_levels_are_fitted_on_training_rows_alone(small: Dataset) -> No
 
 
 def test_a_torn_line_is_named() -> None:
-    with pytest.raises(DataError, match=r"^adult.data line 3: 2 cells, 15 expected$"):
+    with pytest.raises(UnveilError, match=r"^adult.data line 3: 2 cells, 15 expected$"):
         parse(row(20) + "\n1, 2\n", file="adult.data")
 
 
 def test_a_number_that_is_none_is_named() -> None:
-    with pytest.raises(DataError, match=r'^adult.data, column "age": could not convert string to float: \'old\'$'):
+    with pytest.raises(UnveilError, match=r'^adult.data, column "age": could not convert string to float: \'old\'$'):
         parse(row(20).replace("20", "old", 1), file="adult.data")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from training.config import table_recipe
 from training.data.choices import ColumnOptions
 from training.data.config import ColumnChoice, TableData
@@ -47,13 +47,13 @@ def _numeric() -> dict[str, Any]:
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: ColumnOptions, message: str) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UnveilError) as caught:
         options.put_into(dict(TABLE))
     assert str(caught.value) == message
 
 
 def test_only_a_table_of_the_users_own_takes_them() -> None:
-    with pytest.raises(DataError, match=r"^--drop: goes with a table of yours; the recipe's data is adult$"):
+    with pytest.raises(UnveilError, match=r"^--drop: goes with a table of yours; the recipe's data is adult$"):
         ColumnOptions(drop=["age"]).put_into({"kind": "adult"})
     assert ColumnOptions().put_into({"kind": "adult"}) == {"kind": "adult"}
 

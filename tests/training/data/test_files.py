@@ -5,13 +5,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data.files import read_table
 
 
 def refusal(path: Path, content: bytes | str) -> str:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UnveilError) as caught:
         read_table(path, delimiter=",")
     return str(caught.value).replace(str(path), path.name)
 
@@ -43,9 +43,9 @@ def test_a_file_that_cannot_be_a_table_is_refused_in_one_line(
 
 
 def test_a_file_that_is_not_there_or_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent.csv cannot be read: No such file or directory"):
+    with pytest.raises(UnveilError, match=r"absent.csv cannot be read: No such file or directory"):
         read_table(tmp_path / "absent.csv", delimiter=",")
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+    with pytest.raises(UnveilError, match="cannot be read: Is a directory"):
         read_table(tmp_path, delimiter=",")
 
 
@@ -80,17 +80,17 @@ def test_parquet_is_known_by_its_content_and_keeps_its_types(tmp_path: Path) -> 
     raw = read_table(path, delimiter=",")
     assert raw.frame.schema == {"a": pl.Int64, "b": pl.Boolean}
     assert raw.place(1) == f"{path} row 2"
-    with pytest.raises(DataError, match=r"a delimiter is given, and this is Parquet, which has none"):
+    with pytest.raises(UnveilError, match=r"a delimiter is given, and this is Parquet, which has none"):
         read_table(path, delimiter=";")
 
 
 def test_a_parquet_without_rows_or_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pl.DataFrame({"a": []}).write_parquet(path)
-    with pytest.raises(DataError, match=r"t.parquet has no rows"):
+    with pytest.raises(UnveilError, match=r"t.parquet has no rows"):
         read_table(path, delimiter=",")
     pl.DataFrame().write_parquet(path)
-    with pytest.raises(DataError, match=r"t.parquet: no columns"):
+    with pytest.raises(UnveilError, match=r"t.parquet: no columns"):
         read_table(path, delimiter=",")
 
 
@@ -98,5 +98,5 @@ def test_a_parquet_with_two_columns_of_a_name_is_refused_for_that(tmp_path: Path
     path = tmp_path / "t.parquet"
     pl.DataFrame({"one": [1], "two": [2]}).write_parquet(path)
     path.write_bytes(path.read_bytes().replace(b"two", b"one"))
-    with pytest.raises(DataError, match=r"t.parquet: column with name 'one' has more than one occurrence"):
+    with pytest.raises(UnveilError, match=r"t.parquet: column with name 'one' has more than one occurrence"):
         read_table(path, delimiter=",")

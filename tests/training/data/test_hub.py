@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from tests.training.small import documents
 from training.data import hub
 from training.data.config import HubData
@@ -94,7 +94,7 @@ def test_refusals_name_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     folder = documents(tmp_path / "docs")
 
     def refusal(**fields: Any) -> str:
-        with pytest.raises(DataError) as caught:
+        with pytest.raises(UnveilError) as caught:
             load(folder, tmp_path / "cache", **fields)
         assert not list((tmp_path / "cache").glob("datasets-*/")), "nothing is kept of what failed"
         return str(caught.value).replace(f"{tmp_path}/", "")
@@ -108,5 +108,5 @@ def test_refusals_name_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert refusal() == NEEDED
     monkeypatch.undo()
-    with pytest.raises(DataError, match=r"the validation documents give no canvas of 512 tokens \(data.length\)$"):
+    with pytest.raises(UnveilError, match=r"the validation documents give no canvas of 512 tokens \(data.length\)$"):
         load(folder, tmp_path / "cache", length=512)

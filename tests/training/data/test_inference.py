@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data.config import ColumnChoice, TableData
 from training.data.inference import ColumnReader, Dropped, Kept
 
@@ -80,7 +80,7 @@ def test_a_column_of_nothing_an_index_and_texts_without_end_are_dropped() -> Non
 def test_a_column_that_the_recipe_names_is_not_dropped() -> None:
     assert len(kept([f"name {i}" for i in range(300)], ColumnChoice())) == 300
     assert kept([str(i) for i in range(50)], ColumnChoice(max_bins=4)) == list(range(50))
-    with pytest.raises(DataError, match=r'^t.csv line 2, column "x": has no values$'):
+    with pytest.raises(UnveilError, match=r'^t.csv line 2, column "x": has no values$'):
         infer(["", ""], ColumnChoice())
 
 
@@ -90,7 +90,7 @@ def test_the_recipe_decides_the_kind() -> None:
 
 
 def refusal(values: Any, choice: ColumnChoice | None = None) -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UnveilError) as caught:
         infer(values, choice)
     return str(caught.value)
 
@@ -201,7 +201,7 @@ def test_typed_times_of_a_zone_are_given_in_utc() -> None:
 
 
 def test_days_that_two_formats_read_differently_are_refused_until_the_user_says_which() -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UnveilError) as caught:
         infer(["", "01/02/2024", "03/04/2024"])
     assert str(caught.value) == (
         't.csv line 3, column "x": "01/02/2024" may be DD/MM/YYYY, MM/DD/YYYY; say which one: --date "x=DD/MM/YYYY"'
@@ -211,18 +211,18 @@ def test_days_that_two_formats_read_differently_are_refused_until_the_user_says_
 
 def test_something_else_among_many_dates_is_refused_with_its_line() -> None:
     days = [str(date(2024, 1, 1) + timedelta(days=i)) for i in range(100)]
-    with pytest.raises(DataError, match=r'^t.csv line 102, column "x": "soon" is not a date as YYYY-MM-DD; add it'):
+    with pytest.raises(UnveilError, match=r'^t.csv line 102, column "x": "soon" is not a date as YYYY-MM-DD; add it'):
         infer([*days, "soon"])
-    with pytest.raises(DataError, match=r'^t.csv line 22, column "x": "0" is not a date as YYYY-MM-DD; add it to'):
+    with pytest.raises(UnveilError, match=r'^t.csv line 22, column "x": "0" is not a date as YYYY-MM-DD; add it to'):
         infer([*days[:20], "0"])
-    with pytest.raises(DataError, match=r'^t.csv line 2, column "x": "2024-01-01" is not a date as DD.MM.YYYY'):
+    with pytest.raises(UnveilError, match=r'^t.csv line 2, column "x": "2024-01-01" is not a date as DD.MM.YYYY'):
         infer(days, ColumnChoice(kind="date", format="DD.MM.YYYY"))
-    with pytest.raises(DataError, match=r'^t.csv line 2, column "x": "a" is a date in no format that is known'):
+    with pytest.raises(UnveilError, match=r'^t.csv line 2, column "x": "a" is a date in no format that is known'):
         infer(["a", "b"], ColumnChoice(kind="date"))
 
 
 def test_a_number_without_end_among_numbers_is_refused_as_such() -> None:
-    with pytest.raises(DataError, match=r'^t.csv line 102, column "x": "inf" is not a finite number, as 100 of 101'):
+    with pytest.raises(UnveilError, match=r'^t.csv line 102, column "x": "inf" is not a finite number, as 100 of 101'):
         infer([*[str(i) for i in range(100)], "inf"])
 
 

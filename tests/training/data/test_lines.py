@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.pieces import PieceTokenizer
 from tests.model.artifacts import table_tokenizer, text_tokenizer
 from tests.model.foreign import TOKENS, word_tokenizer
-from training.config import RecipeError, build_recipe
+from training.config import build_recipe
 from training.data.config import LinesData
 from training.data.lines import load_lines
 from training.data.load import load_dataset
@@ -50,7 +50,7 @@ def test_lines_become_rows_filled_up_with_what_is_on_offer(tmp_path: Path) -> No
 )
 def test_a_bad_line_is_named(line: str, message: str, tmp_path: Path) -> None:
     path = _file(tmp_path / "a.txt", "the cat", line, "the mat", "the")
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UnveilError, match=message):
         load_lines(LinesData(files=(path,)), _words())
 
 
@@ -58,9 +58,9 @@ def test_canvases_may_be_shorter_than_the_models_and_no_longer(tmp_path: Path) -
     path = _file(tmp_path / "a.txt", *["the cat"] * 5)
     dataset = load_lines(LinesData(files=(path,), length=3), _words())
     assert dataset.train.shape[1] == dataset.tokenizer.length == 3
-    with pytest.raises(DataError, match=r"data\.length: 9, but the model of start\.artifact takes at most 8"):
+    with pytest.raises(UnveilError, match=r"data\.length: 9, but the model of start\.artifact takes at most 8"):
         load_lines(LinesData(files=(path,), length=9), _words())
-    with pytest.raises(DataError, match="2 lines; one for each of train, validation, test is needed"):
+    with pytest.raises(UnveilError, match="2 lines; one for each of train, validation, test is needed"):
         load_lines(LinesData(files=(_file(tmp_path / "b.txt", "a", "b"),)), _words())
 
 
@@ -69,10 +69,10 @@ def test_our_own_text_models_take_lines_too_and_tables_do_not(tmp_path: Path) ->
     dataset = load_dataset(LinesData(files=(path,)), cache=tmp_path, tokenizer=text_tokenizer())
     assert np.concatenate(list(dataset.lengths.values())).sum() == 15
     for tokenizer in (None, table_tokenizer()):
-        with pytest.raises(DataError, match=r"takes the tokenizer of a text model; name one in start\.artifact"):
+        with pytest.raises(UnveilError, match=r"takes the tokenizer of a text model; name one in start\.artifact"):
             load_dataset(LinesData(files=(path,)), cache=tmp_path, tokenizer=tokenizer)
 
 
 def test_a_recipe_of_lines_needs_an_artifact() -> None:
-    with pytest.raises(RecipeError, match=r"start\.artifact: data\.kind lines takes its tokenizer"):
+    with pytest.raises(UnveilError, match=r"start\.artifact: data\.kind lines takes its tokenizer"):
         build_recipe({"name": "x", "data": {"kind": "lines", "files": ["a.txt"]}}, source="x")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.smiles import SmilesTokenizer
 from tests.training.molecules import MOLECULES, molecules_dataset, textbook
 from training.data import molecules
@@ -138,7 +138,7 @@ def test_refusals_word_by_word(tmp_path: Path) -> None:
 
     def refusal(text: str, **fields: object) -> str:
         path.write_text(text)
-        with pytest.raises(DataError) as caught:
+        with pytest.raises(UnveilError) as caught:
             load_smiles(SmilesData.model_validate({"path": path, **fields}))
         return str(caught.value).replace(f"{tmp_path}/", "")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from model.tokenizers.grid import is_solution, units
 from tests.training.data.puzzles import grid, pool
 from training.data import sudoku
@@ -135,7 +135,7 @@ def test_another_splits_orbit_is_left_out_of_training(tmp_path: Path, monkeypatc
         return shuffled(first, generator)[:count]
 
     monkeypatch.setattr(sudoku, "make_solutions", makes_the_same)
-    with pytest.raises(DataError, match="no validation puzzle is left"):
+    with pytest.raises(UnveilError, match="no validation puzzle is left"):
         load_sudoku(CONFIG, cache=tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_a_damaged_cache_is_one_clear_error(tmp_path: Path, kept: int) -> None:
     load_sudoku(CONFIG, cache=tmp_path)
     path = next(tmp_path.glob("*test-0.npy"))
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataError, match=r"test-0\.npy: cannot be read; remove it"):
+    with pytest.raises(UnveilError, match=r"test-0\.npy: cannot be read; remove it"):
         load_sudoku(CONFIG, cache=tmp_path)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data.config import TableData
 from training.data.table import load_table
 
@@ -32,7 +32,7 @@ def people(tmp_path: Path) -> Path:
 
 
 def refusal(path: Path, **settings: Any) -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UnveilError) as caught:
         load_table(TableData(path=path, **settings))
     return str(caught.value).replace(str(path), path.name)
 

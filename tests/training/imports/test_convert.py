@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.problems.rxnmapper import rxnmapper
 from model.artifact import load_artifact
-from model.errors import ArtifactError, DataError
+from model.errors import ArtifactError, UnveilError
 from tests.model.foreign import POSITIONS, SPECIAL, logits_of, make_network, smiles_vocabulary, write_folder
 from training.imports.convert import Wishes, convert, import_folder
 from training.imports.layouts import library_names
@@ -253,7 +253,7 @@ def test_lladas_names_all_have_a_place_in_llama() -> None:
 def test_rxnmappers_albert_says_what_the_library_says_of_it(tmp_path: Path) -> None:
     try:
         folder = rxnmapper(cache_folder())
-    except DataError as error:
+    except UnveilError as error:
         pytest.skip(f"rxnmapper cannot be had here: {error}")
     import transformers
 
