@@ -26,7 +26,7 @@ from training.evaluate import Estimate, as_rows, nelbo
 SEED = 1994
 SIZES = (4_000, 10_000, 28_000, PARAMETERS)
 TEST_ROWS, QUICK_ROWS = 1536, 128
-BOUND, DEPLOYED = "learned law (NELBO)", "deployed order (exact)"
+BOUND, GREEDY = "learned law (NELBO)", "greedy order (exact)"
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def measure(task: Fields) -> Fields:
     nets = pair(task, dataset)
     rows, law = as_rows(dataset.test, limit=task["rows"]), Law(nets["global"])
     uniform = nelbo(nets["uniform"], rows, torch.zeros(rows.x.shape[1]), seed=SEED)
-    learned = {BOUND: law.nelbo(nets["global"], rows, seed=SEED), DEPLOYED: law.deployed(nets["global"], rows)}
+    learned = {BOUND: law.nelbo(nets["global"], rows, seed=SEED), GREEDY: law.greedy(nets["global"], rows)}
     return {
         "size": task["size"],
         "seed": task["seed"],
@@ -70,10 +70,10 @@ def summary(results: Sequence[Fields]) -> Fields:
             {
                 "parameters": own[0]["parameters"],
                 "uniform": interval([result["uniform"]["mean"] for result in own]),
-                "gain": {name: interval([r["gain"][name]["mean"] for r in own]) for name in (BOUND, DEPLOYED)},
+                "gain": {name: interval([r["gain"][name]["mean"] for r in own]) for name in (BOUND, GREEDY)},
             }
         )
-    slopes = {name: interval(_slopes(results, name)) for name in (BOUND, DEPLOYED)}
+    slopes = {name: interval(_slopes(results, name)) for name in (BOUND, GREEDY)}
     return {
         "sizes": sizes,
         "slope": slopes,
@@ -101,7 +101,7 @@ def plot(report: Fields, path: Path) -> None:
     figure = Figure(figsize=(5, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for number, name in enumerate((BOUND, DEPLOYED)):
+    for number, name in enumerate((BOUND, GREEDY)):
         for points, marker, label in ((report["results"], ".", None), (report["sizes"], "_-", name)):
             x = [point["parameters"] for point in points]
             y = [point["gain"][name]["mean"] for point in points]
@@ -120,11 +120,11 @@ def plot(report: Fields, path: Path) -> None:
 
 def as_text(report: Fields) -> str:
     """A Markdown table."""
-    lines = [f"| parameters | uniform, nats a row | gain, {BOUND} | gain, {DEPLOYED} |", "|---|---|---|---|"]
+    lines = [f"| parameters | uniform, nats a row | gain, {BOUND} | gain, {GREEDY} |", "|---|---|---|---|"]
     for size in report["sizes"]:
-        gains = " | ".join(with_interval(size["gain"][name], "+.4f") for name in (BOUND, DEPLOYED))
+        gains = " | ".join(with_interval(size["gain"][name], "+.4f") for name in (BOUND, GREEDY))
         lines.append(f"| {size['parameters']:,} | {size['uniform']['mean']:.4f} | {gains} |")
-    slopes = " | ".join(with_interval(report["slope"][name], "+.4f") for name in (BOUND, DEPLOYED))
+    slopes = " | ".join(with_interval(report["slope"][name], "+.4f") for name in (BOUND, GREEDY))
     return "\n".join([*lines, f"| slope a tenfold size | | {slopes} |"])
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.fidelity [--quick] [--json] [--seeds N] [--jobs N] [--work DIR] [--artifact DIR]...
 
 For each artifact (the bundled `adult` where none is named; runs/adult-large comes from `unveil train
-training/recipes/adult-large.toml`): as many rows as were trained on are drawn along its deployed order, by N seeds of
+training/recipes/adult-large.toml`): as many rows as were trained on are drawn along its greedy order, by N seeds of
 sampling, and compared with the training rows by sdmetrics' Column Shapes and Column Pair Trends, as TabDiff's figures
 are. A model that repeats its training rows would win that comparison, so its exact nats on test rows and the share of
 its samples that are closer to a training row than to a held-out one (.5: it prefers neither) stand beside them.
@@ -88,7 +88,7 @@ def measure(task: Fields) -> Fields:
         "model": task["arm"],
         "seed": task["seed"],
         "parameters": artifact.denoiser.num_parameters,
-        "test_nats": asdict(Estimate.of(law.deployed(artifact.denoiser, test))),
+        "test_nats": asdict(Estimate.of(law.greedy(artifact.denoiser, test))),
         "privacy": compare(torch.from_numpy(ids[:PRIVATE_ROWS].copy()), dataset, seed=task["seed"]),
         **_likeness(decoded(ids, artifact.tokenizer, seed=SEED + task["seed"]), artifact, limit),  # type: ignore[arg-type]
     }

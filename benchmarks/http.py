@@ -98,7 +98,7 @@ def large(*, seconds: float, is_quick: bool) -> dict[str, Any]:
             denoiser=Transformer(architecture, OrderSpec(kind="uniform")),
             tokenizer=TextTokenizer.train_characters([characters], length=L, default_length=L),
             training={},
-            figures={},
+            metrics={},
             card="Random weights, to measure with.",
         )
         num = QUICK_CONNECTIONS if is_quick else LARGE_CONNECTIONS

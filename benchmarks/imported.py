@@ -207,12 +207,12 @@ def summary(results: Sequence[Fields]) -> Fields:
 def as_text(report: Fields) -> str:
     """The same for a reader: a Markdown table a temperature."""
     parts = []
-    for temperature, figures in report["temperatures"].items():
+    for temperature, metrics in report["temperatures"].items():
         lines = [f"| temperature {temperature} | valid | learned gains | recovered | learned gains |", "|---" * 5 + "|"]
         for name in POLICIES:
             cells = [
                 shown
-                for figure in figures.values()
+                for figure in metrics.values()
                 for shown in (_shown(figure["orders"][name]), _gain(figure["gained"], name))
             ]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")

@@ -116,7 +116,7 @@ def score(net: Network, problem: LatentProblem, rows: Rows) -> Fields:
     latents, observations = problem.places[: problem.num_latents], problem.places[problem.num_latents :]
     return {
         "nelbo": asdict(Estimate.of(nelbo(net, rows, log_w, seed=EVALUATION_SEED))),
-        "deployed": asdict(Estimate.of(-log_likelihood(net, rows, order))),
+        "greedy": asdict(Estimate.of(-log_likelihood(net, rows, order))),
         "kendall_tau": kendall_tau(order, problem.pairs),
         "order_entropy": float(order_entropy(log_w)),
         "mean_log_w": {"latents": float(log_w[latents].mean()), "observations": float(log_w[observations].mean())},
@@ -152,7 +152,7 @@ def report(results: Sequence[Fields]) -> Fields:
                 "gap_closed": (loss["uniform"] - loss["learned"]) / (loss["uniform"] - loss["best"]),
                 "kendall_tau": learned["kendall_tau"],
                 "nelbo": {arm: arms[arm]["nelbo"] for arm in ARMS},
-                "deployed": learned["deployed"],
+                "greedy": learned["greedy"],
                 "order_entropy": learned["order_entropy"],
                 "mean_log_w": learned["mean_log_w"],
             }

@@ -21,7 +21,7 @@ from training.trainer import train
 
 SCALE, STEPS, TEST_ROWS = 3, 700, 400
 SIDES = {"with pair_bias": True, "without": False}
-DEPLOYED = "deployed"
+GREEDY = "greedy"
 
 
 def main() -> None:
@@ -64,14 +64,14 @@ def measure(task: Fields) -> Fields:
         "optimizer": task["optimizer"],
         "parameters": trained.denoiser.num_parameters,
         "test_rows": len(dataset.test),
-        DEPLOYED: found[DEPLOYED],
+        GREEDY: found[GREEDY],
     }
 
 
 def report(results: Sequence[Fields]) -> Fields:
     """Both sides, and their paired differences over seeds."""
     sides = {side: [result for result in results if result["side"] == side] for side in SIDES}
-    means = {side: [result[DEPLOYED]["mean"] for result in found] for side, found in sides.items()}
+    means = {side: [result[GREEDY]["mean"] for result in found] for side, found in sides.items()}
     return {
         "entropy": results[0]["entropy"],
         "nats": {side: interval(values) for side, values in means.items()},

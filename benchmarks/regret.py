@@ -251,8 +251,8 @@ def as_text(report: Fields) -> str:
     ]
     ranks.append("|---" * (len(shown) + 3) + "|")
     for name, found in rows.items():
-        figures = [*(found["learned_minus"][rival] for rival in shown), found["random_minus_uniform"]]
-        cells = [with_interval(found["percentile"], ".2f"), *(with_interval(figure, "+.3f") for figure in figures)]
+        metrics = [*(found["learned_minus"][rival] for rival in shown), found["random_minus_uniform"]]
+        cells = [with_interval(found["percentile"], ".2f"), *(with_interval(figure, "+.3f") for figure in metrics)]
         ranks.append(" | ".join([f"| {name}", *cells]) + " |")
     return "\n".join([*frozen, "", *ranks])
 

@@ -85,15 +85,15 @@ def measure(task: Fields) -> Fields:
 
     reference = arm("reference", kind="uniform", seed=task["seed"] + REFERENCE)
     frozen = work / "reference"
-    save_artifact(frozen, denoiser=reference, tokenizer=dataset.tokenizer, training={}, figures={}, card="")
+    save_artifact(frozen, denoiser=reference, tokenizer=dataset.tokenizer, training={}, metrics={}, card="")
     x = as_rows(problem.support).x
     ce = tables(reference, x)[0]
     exact = optima(ce, x, selector=int(problem.places[0]), halves=problem.halves)
     single = arm("global", kind="global", seed=task["seed"])
     policy = walked(dataset, task, work=work, frozen=frozen)
     order = deterministic_order(single.order_head.global_log_w().detach())
-    surest = deployed(reference, ce, x, by_entropy=True)
-    taken = {"least entropy first": surest, COST_TO_GO: deployed(policy, ce, x)}
+    surest = greedy(reference, ce, x, by_entropy=True)
+    taken = {"least entropy first": surest, COST_TO_GO: greedy(policy, ce, x)}
     nats = {
         **exact,
         "global, learned": float(order_nelbo(ce.mean(0), order)),
@@ -132,7 +132,7 @@ def _best_from(mean: Tensor, first: int) -> float:
 
 
 @torch.inference_mode()
-def deployed(net: Network, ce: Tensor, x: Tensor, *, by_entropy: bool = False) -> tuple[float, int]:
+def greedy(net: Network, ce: Tensor, x: Tensor, *, by_entropy: bool = False) -> tuple[float, int]:
     """The mean nats that the reference pays for rows along a net's own argmax order, and the first position of it.
 
     Or along the order of the least entropy of that net's token head."""
@@ -205,7 +205,7 @@ def tables(net: Network, x: Tensor) -> tuple[Tensor, Tensor]:
 def own_nats(net: Network, x: Tensor) -> Fields:
     """What the net itself gives the law's rows: under its policy's law, and along its argmax order."""
     ce, law = tables(net, x)
-    return {"nelbo": float(table_nelbo(law, ce).mean()), "deployed": float(policy_cost(ce, law.argmax(-1)).mean())}
+    return {"nelbo": float(table_nelbo(law, ce).mean()), "greedy": float(policy_cost(ce, law.argmax(-1)).mean())}
 
 
 def summary(results: Sequence[Fields]) -> Fields:

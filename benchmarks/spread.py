@@ -24,7 +24,7 @@ from training.evaluate import Estimate, as_rows, nelbo
 from training.trainer import train
 
 SPREADS = (0.5, 0.0)
-DEPLOYED, UNIFORM = "deployed order (exact)", "uniform orders (NELBO)"
+GREEDY, UNIFORM = "greedy order (exact)", "uniform orders (NELBO)"
 SEED = 1994  # of the evaluation's orders
 
 
@@ -54,7 +54,7 @@ def measure(task: Fields) -> Fields:
     assert trained is not None, "run in one process"
     net, rows = trained.denoiser, as_rows(dataset.test, limit=task["rows"])
     law = Law(net)
-    values = {DEPLOYED: law.deployed(net, rows), UNIFORM: nelbo(net, rows, torch.zeros_like(law.log_w), seed=SEED)}
+    values = {GREEDY: law.greedy(net, rows), UNIFORM: nelbo(net, rows, torch.zeros_like(law.log_w), seed=SEED)}
     return {
         "spread": task["arm"],
         "seed": task["seed"],
@@ -75,11 +75,11 @@ def report(results: Sequence[Fields]) -> Fields:
     with_it, without = SPREADS
     return {
         "nats": {
-            name: {str(spread): interval(means(spread, name)) for spread in SPREADS} for name in (DEPLOYED, UNIFORM)
+            name: {str(spread): interval(means(spread, name)) for spread in SPREADS} for name in (GREEDY, UNIFORM)
         },
         "spread minus none": {
             name: interval([a - b for a, b in zip(means(with_it, name), means(without, name), strict=True)])
-            for name in (DEPLOYED, UNIFORM)
+            for name in (GREEDY, UNIFORM)
         },
         "arms": list(results),
         "torch": torch.__version__,

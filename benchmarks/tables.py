@@ -24,7 +24,7 @@ uniform and the global net are also scored as mixtures of 16 orders drawn from t
 exact costs of models that draw one of the 16. For a mixture over all orders they are still upper bounds on average.
 
 Shape and Trend (sdmetrics, as TabDiff computes them) are of as many samples as there are training rows, drawn along the
-deployed order of seed 0's global arm, and of the test rows, which are the ceiling. Results are kept in DIR, and found
+greedy order of seed 0's global arm, and of the test rows, which are the ceiling. Results are kept in DIR, and found
 again: remove DIR after a change to the method.
 
 Bins and splits against the published: Adult's test file is the test split, as theirs; a tenth of the train file is
@@ -72,7 +72,7 @@ SEARCH_ROWS, SEARCH_SETS = 512, 100  # validation rows and prefix sets of the se
 MIXTURE = 16  # orders of a mixture
 RANDOM = tuple(f"random {number}" for number in (1, 2, 3))  # arms along fixed random orders
 LEFT_TO_RIGHT, UNPROMPTED = "left to right", "left to right, no prompted rows"
-LEARNED = "global, its deployed order (exact)"
+LEARNED = "global, its greedy order (exact)"
 BOUND = "global, its law (NELBO)"
 LEARNED_MIXTURE = f"global, mixture of {MIXTURE} orders of its law (exact)"
 UNIFORM_BOUND = "uniform, random orders (NELBO)"
@@ -189,7 +189,7 @@ def measure(task: Fields) -> Fields:
 
 
 def _compared(names: Sequence[str]) -> dict[str, list[str]]:
-    """Minus what each figure is reported: the deployed order minus all others, laws and mixtures minus uniform ones,
+    """Minus what each figure is reported: the greedy order minus all others, laws and mixtures minus uniform ones,
     and orders that are decided but not learned minus those that are not decided."""
     return {
         LEARNED: [name for name in names if name not in (LEARNED, BOUND, LEARNED_MIXTURE)],
@@ -225,13 +225,13 @@ def score(
         return -mixture_log_likelihood(net, rows, drawn_orders(log_w, mixture, seed=SEED))
 
     return {
-        LEARNED: law.deployed(learned, rows),
+        LEARNED: law.greedy(learned, rows),
         BOUND: law.nelbo(learned, rows, seed=SEED),
         LEARNED_MIXTURE: mixed(learned, law.log_w),
-        "global, that order reversed (exact)": law.reversed_deployed(learned, rows),
+        "global, that order reversed (exact)": law.reversed_greedy(learned, rows),
         UNIFORM_BOUND: nelbo(uniform, rows, nothing, seed=SEED),
         UNIFORM_MIXTURE: mixed(uniform, nothing),
-        RIVALS[2]: law.deployed(uniform, rows),
+        RIVALS[2]: law.greedy(uniform, rows),
         RIVALS[3]: -log_likelihood(uniform, rows, chosen),
         RIVALS[4]: -log_likelihood(uniform, rows, list(range(len(order)))),
         RIVALS[5]: -policy_log_likelihood(uniform, rows, "margin"),

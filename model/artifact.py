@@ -41,7 +41,7 @@ def save_artifact(
     denoiser: Network,
     tokenizer: Tokenizer,
     training: dict[str, Any],
-    figures: dict[str, Any],
+    metrics: dict[str, Any],
     card: str,
     extra_files: dict[str, bytes] | None = None,
 ) -> Manifest:
@@ -55,7 +55,7 @@ def save_artifact(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        manifest = _write(staging, denoiser, tokenizer, training, figures, {CARD: card.encode(), **(extra_files or {})})
+        manifest = _write(staging, denoiser, tokenizer, training, metrics, {CARD: card.encode(), **(extra_files or {})})
         staging.chmod(0o755)
         _replace(staging, folder)
     finally:
@@ -113,7 +113,7 @@ def _write(
     denoiser: Network,
     tokenizer: Tokenizer,
     training: dict[str, Any],
-    figures: dict[str, Any],
+    metrics: dict[str, Any],
     files: dict[str, bytes],
 ) -> Manifest:
     weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in _once(denoiser).items()}
@@ -127,7 +127,7 @@ def _write(
         num_parameters=denoiser.num_parameters,
         files={name: hashlib.sha256((staging / name).read_bytes()).hexdigest() for name in (WEIGHTS, TOKENIZER)},
         training=training,
-        figures=figures,
+        metrics=metrics,
     )
     for name, content in files.items():
         (staging / name).write_bytes(content)

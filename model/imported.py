@@ -22,7 +22,7 @@ from model.denoiser import Begun, Prediction
 from model.errors import ArtifactError
 from model.manifest import Family, ImportedArchitecture, OrderSpec
 from model.network import Network
-from model.order_heads import ForesightHead, Reading, make_order_head
+from model.order_heads import NextCostHead, Reading, make_order_head
 
 INSTALL = "pip install 'unveil[transformers]'"
 
@@ -112,14 +112,14 @@ class Imported(Network):
     def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
         """See `model.denoiser.Stages`: the token head is left for later, unless the order reads it."""
         x = self._read(tokens, hidden, lengths)
-        if isinstance(self.order_head, ForesightHead):
+        if isinstance(self.order_head, NextCostHead):
             logits = self._logits(x)
             return Begun(self.order_head(Reading(x, logits, tokens, hidden, lengths)), logits)
         return Begun(self.order_head(Reading(x, None, tokens, hidden, lengths)), x)
 
     def finish(self, states: Tensor, positions: Tensor) -> Tensor:  # noqa: ARG002
         """See `model.denoiser.Stages`."""
-        return states if isinstance(self.order_head, ForesightHead) else self._logits(states)
+        return states if isinstance(self.order_head, NextCostHead) else self._logits(states)
 
     def rounded(self, num: int) -> int:
         """See `model.denoiser.Stages`."""

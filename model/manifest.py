@@ -29,10 +29,10 @@ class _Frozen(BaseModel):
 class Architecture(_Frozen):
     """The denoiser's shape. `vocabulary_sizes`: one entry a position (tables), or a single one shared by all.
 
-    `loops`: how many times a canvas goes through the blocks, each time with the same weights. `trunk`: `attention`, or
-    `planes` (`model/planes.py`), for sudoku grids, which has no heads. `relative_bias`: each head learns what distance
-    and direction are worth to it, beside the positions that every network learns; for rows whose neighbours matter.
-    `pair_bias`: each head learns what every single pair of positions is worth to it, for rows whose places have
+    `num_loops`: how many times a canvas goes through the blocks, each time with the same weights. `trunk`: `attention`,
+    or `planes` (`model/planes.py`), for sudoku grids, which has no heads. `relative_bias`: each head learns what
+    distance and direction are worth to it, beside the positions that every network learns; for rows whose neighbours
+    matter. `pair_bias`: each head learns what every single pair of positions is worth to it, for rows whose places have
     meanings of their own. `attends`: what a position reads, `all` others, hidden ones too, or those that are `visible`
     alone (and itself): what is hidden then says nothing of how much there is of it, and a row's whole order can be
     trained in one forward (`Network.in_turn`).
@@ -46,7 +46,7 @@ class Architecture(_Frozen):
     mlp_width: int = Field(default=256, ge=2)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     trunk: TrunkKind = "attention"
-    loops: int = Field(default=1, ge=1)
+    num_loops: int = Field(default=1, ge=1)
     relative_bias: bool = False
     pair_bias: bool = False
     attends: Attends = "all"
@@ -110,7 +110,7 @@ class ImportedArchitecture(_Frozen):
         return True
 
     @property
-    def loops(self) -> Literal[1]:
+    def num_loops(self) -> Literal[1]:
         return 1
 
     @property
@@ -169,7 +169,7 @@ class Manifest(_Frozen):
     num_parameters: int = Field(ge=0)
     files: dict[str, str]
     training: dict[str, Any] = Field(default_factory=dict)
-    figures: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def length(self) -> int:

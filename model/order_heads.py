@@ -85,7 +85,7 @@ class Foreseen(NamedTuple):
     cost: Tensor
 
 
-class ForesightHead(OrderHead):
+class NextCostHead(OrderHead):
     """A contextual head that foresees what each reveal will cost, and takes the cheapest first.
 
     It reads the trunk's state and what the token head says of the position (likeliest id, its lead, entropy), and
@@ -121,7 +121,7 @@ class ForesightHead(OrderHead):
         return sure[..., 0] + read_one(self.head, seen).float(), seen
 
 
-class CostToGoHead(ForesightHead):
+class CostToGoHead(NextCostHead):
     """A contextual head that foresees the whole rest of the decoding: what a reveal costs, and what will be left to pay
     once it is made, `Q(x_S, l) = E[CE(l | x_S) + min_j Q(x_{S + l}, j)]`, up to a constant of the canvas.
 
@@ -143,7 +143,7 @@ class CostToGoHead(ForesightHead):
         self.left = nn.Sequential(nn.RMSNorm(width, eps=1e-5), nn.Linear(width, 1))
 
     def foresee(self, reading: Reading) -> Foreseen:
-        """See `ForesightHead.foresee`."""
+        """See `NextCostHead.foresee`."""
         log_loss, seen = self._look(reading)
         mixed = self.seen(torch.cat([seen, self._shown(reading).to(seen.dtype)], -1))
         bias = padding_bias(reading.lengths, seen.shape[1], seen.dtype)
@@ -185,7 +185,7 @@ def _features(token_logits: Tensor) -> Tensor:
     return torch.stack([*logs, doubt], -1).float()
 
 
-_HEAD_TYPES = {"trunk": OrderHead, "next_cost": ForesightHead, "cost_to_go": CostToGoHead}
+_HEAD_TYPES = {"trunk": OrderHead, "next_cost": NextCostHead, "cost_to_go": CostToGoHead}
 
 
 def make_order_head(architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> OrderHead:

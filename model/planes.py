@@ -3,7 +3,8 @@
 Cells talk along rows, columns and boxes, and a cell's nine digits among themselves, through sums: each sends a value,
 and each receives the mean of its row, its column, its box (in its own plane) and of its cell's digits. So renaming
 digits, or permuting rows, columns, bands and stacks, moves the answer with it (transposing does not: rows and columns
-have weights of their own). The blocks are gone through `loops` times, or until all hidden cells of a grid are certain.
+have weights of their own). The blocks are gone through `num_loops` times, or until all hidden cells of a grid are
+certain.
 """
 
 import torch
@@ -95,9 +96,9 @@ class PlaneNetwork(Network):
         are, so that no grid's last bits hang on another."""
         state = x = self._told(tokens, hidden)
         logits, is_on = None, torch.ones_like(hidden[:, 0])
-        for number in range(1, self.architecture.loops + 1):
+        for number in range(1, self.architecture.num_loops + 1):
             x = self._loop(x)
-            if number % _STRETCH and number < self.architecture.loops:
+            if number % _STRETCH and number < self.architecture.num_loops:
                 continue
             said = self._logits(x)
             logits = said if logits is None else torch.where(is_on[:, None, None], said, logits)
@@ -112,23 +113,23 @@ class PlaneNetwork(Network):
     def depths(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, backward_loops: int | None = None) -> Depths:
         """See `Network.depths`. After every `backward_loops` grids whose hidden digits are learned go no further: what
         they have stands, without a gradient, for the loops that they are spared."""
-        loops, rows = self.architecture.loops, torch.arange(len(tokens), device=tokens.device)
+        num_loops, rows = self.architecture.num_loops, torch.arange(len(tokens), device=tokens.device)
         state = x = self._told(tokens, hidden)
         said: list[Tensor] = []
-        for number in range(1, loops + 1):
+        for number in range(1, num_loops + 1):
             x = self._loop(x)
             logits = self._logits(x)
             said.append(said[-1].detach().index_copy(0, rows, logits) if said else logits)
-            if number < loops and (backward_loops is None or number % backward_loops):
+            if number < num_loops and (backward_loops is None or number % backward_loops):
                 continue
             state = state.detach().to(x.dtype).index_copy(0, rows, x.detach())
-            if number == loops:
+            if number == num_loops:
                 break
             losses = cross_entropy(logits.detach(), tokens[rows]).masked_fill(~hidden[rows], 0.0)
             is_on = losses.sum(-1) > _LEARNED * hidden[rows].sum(-1)
             x, rows = x[is_on].detach(), rows[is_on]
             if not len(rows):
-                said += [said[-1].detach()] * (loops - number)
+                said += [said[-1].detach()] * (num_loops - number)
                 break
         prediction = self._predict(Reading(_of_cells(state, said[-1]), said[-1], tokens, hidden, lengths))
         return Depths(prediction, tuple(said[:-1]))

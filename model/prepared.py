@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from model.attention import attend
 from model.denoiser import Begun
-from model.order_heads import ForesightHead, Reading
+from model.order_heads import NextCostHead, Reading
 from model.policies import LANES
 from model.transformer import Block, Transformer, reading_bias
 
@@ -45,8 +45,8 @@ class Prepared:
     def __init__(self, network: Transformer) -> None:
         self._architecture, self._order_head = network.architecture, network.order_head
         self._looks = network.order_head.kind == "contextual"  # the order looks at the last states
-        self._is_foresight = isinstance(network.order_head, ForesightHead)
-        blocks = [cast(Block, block) for block in network.blocks] * network.architecture.loops
+        self._is_next_cost = isinstance(network.order_head, NextCostHead)
+        blocks = [cast(Block, block) for block in network.blocks] * network.architecture.num_loops
         with torch.no_grad():
             self._log_w = network.order_head.global_log_w()
             self._eps = torch.tensor((network.architecture.width * 1e-5) ** 0.5, device=network.mask.device)
@@ -96,7 +96,7 @@ class Prepared:
             order_logits = self._log_w[: tokens.shape[1]].expand(tokens.shape)
             return Begun(order_logits, torch.cat([x, attended], -1))
         x = self._finished(last, x, attended)
-        if not self._is_foresight:
+        if not self._is_next_cost:
             return Begun(self._order_head(Reading(x, None, tokens, hidden, lengths)), x)
         B, L, _ = x.shape
         logits = self._logits(x.flatten(0, 1), torch.arange(L, device=x.device).repeat(B)).view(B, L, -1)
@@ -104,7 +104,7 @@ class Prepared:
 
     def finish(self, states: Tensor, positions: Tensor) -> Tensor:
         """See `model.denoiser.Stages`."""
-        if self._is_foresight:
+        if self._is_next_cost:
             return states
         if not self._looks:
             x, attended = states.chunk(2, -1)

@@ -102,7 +102,7 @@ class Transformer(Network):
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read`. Padding is never attended to, so its content cannot matter."""
         x, bias = self._begin(tokens, hidden, lengths)
-        for _ in range(self.architecture.loops):
+        for _ in range(self.architecture.num_loops):
             x = self._loop(x, bias)
         return Reading(x, self._logits(x), tokens, hidden, lengths)
 
@@ -110,7 +110,7 @@ class Transformer(Network):
         """See `Network.depths`."""
         x, bias = self._begin(tokens, hidden, lengths)
         states: list[Tensor] = []
-        for number in range(self.architecture.loops):
+        for number in range(self.architecture.num_loops):
             is_cut = backward_loops is not None and number > 0 and number % backward_loops == 0
             x = self._loop(x.detach() if is_cut else x, bias)
             states.append(x)
@@ -120,7 +120,7 @@ class Transformer(Network):
     def in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Tensor:
         """See `Network.in_turn`. Two streams: contents, and masks that ask for them."""
         assert self.architecture.attends == "visible"
-        assert self.architecture.loops == 1
+        assert self.architecture.num_loops == 1
         contents = self.embed(tokens, torch.zeros_like(tokens, dtype=torch.bool))
         x = torch.cat([contents, self.mask.expand_as(contents)]) + self.position[: tokens.shape[1]]
         bias = stream_bias(ranks, lengths, x.dtype)

@@ -45,7 +45,7 @@ class ServedModel:
             "weights": self.weights_version,
             "deterministic": is_deterministic,
             "example_prompt": self.tokenizer.example_prompt(),
-            "figures": self.manifest.figures,
+            "metrics": self.manifest.metrics,
             **self.tokenizer.describe(),
         }
 

@@ -268,7 +268,7 @@ class ModelReply(BaseModel):
     weights: str
     deterministic: bool
     example_prompt: Any
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 class ModelsReply(_Reply):

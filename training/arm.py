@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from model.critic import Critic, CriticLoss, Trials, critic_loss
 from model.denoiser import Prediction, cross_entropy
 from model.network import Network
-from model.order_heads import ForesightHead
+from model.order_heads import NextCostHead
 from model.prefixes import Turns
 
 
@@ -28,7 +28,7 @@ class StepLosses(NamedTuple):
     critic: CriticLoss | None
 
 
-class Foresight(NamedTuple):
+class NextCost(NamedTuple):
     """What there is to see of canvases, [B, L] each: what every position costs in nats, the logarithm of what the order
     head expects it to cost, and the whole cost by which it decides (`model.order_heads.Foreseen`)."""
 
@@ -73,7 +73,7 @@ class TrainingModule(nn.Module):
         ranks: Tensor | None = None,
         turns: Turns | None = None,
         trials: Trials | None = None,
-    ) -> Prediction | StepLosses | Foresight:
+    ) -> Prediction | StepLosses | NextCost:
         """Tokens, hidden [B, L], lengths [B]. In evaluation mode, what the averaged weights predict.
 
         In training mode tokens are clean, and the answer is their losses; for an order head that foresees, what it and
@@ -82,7 +82,7 @@ class TrainingModule(nn.Module):
         """
         if not self.training:
             return self.average(tokens, hidden, lengths)  # type: ignore[no-any-return]
-        if isinstance(self.denoiser.order_head, ForesightHead):
+        if isinstance(self.denoiser.order_head, NextCostHead):
             return foresee(self.denoiser, tokens, hidden, lengths)
         losses, earlier = self._losses(tokens, hidden, lengths, ranks)
         if self.critic is None or trials is None:
@@ -105,7 +105,7 @@ class TrainingModule(nn.Module):
         """Of the last loop [B, L] and of those before it. A frozen denoiser is asked as it is served."""
         if ranks is not None:
             return cross_entropy(self.denoiser.in_turn(tokens, ranks, lengths), tokens), ()
-        if self.is_frozen or self.denoiser.architecture.loops == 1:
+        if self.is_frozen or self.denoiser.architecture.num_loops == 1:
             return cross_entropy(self.denoiser(tokens, hidden, lengths).token_logits, tokens), ()
         prediction, earlier = self.denoiser.depths(tokens, hidden, lengths, backward_loops=self._backward_loops)
         losses = [cross_entropy(logits, tokens) for logits in earlier]
@@ -159,17 +159,17 @@ class TrainingModule(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
 
-def foresee(network: Network, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Foresight:
+def foresee(network: Network, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> NextCost:
     """One forward of clean `tokens` [B, L]; only the order head's part of it keeps gradients. In float32 whatever the
     precision: choices differ by little."""
     head = network.order_head
-    assert isinstance(head, ForesightHead)
+    assert isinstance(head, NextCostHead)
     with torch.autocast(tokens.device.type, enabled=False):
         with torch.no_grad():
             reading = network.read(tokens.masked_fill(hidden, 0), hidden, lengths)
             assert reading.token_logits is not None
             losses = cross_entropy(reading.token_logits, tokens)
-        return Foresight(losses, *head.foresee(reading))
+        return NextCost(losses, *head.foresee(reading))
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

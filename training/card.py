@@ -29,7 +29,7 @@ def write_card(
     recipe: Recipe,
     *,
     data: Mapping[str, Any],
-    figures: Mapping[str, Any],
+    metrics: Mapping[str, Any],
     training: Mapping[str, Any],
     order_words: str,
     num_parameters: int,
@@ -41,7 +41,7 @@ def write_card(
         recipe.description or f"Trained by Unveil on `{data.get('source', 'a table')}`.",
         f"A masked diffusion model of {num_parameters:,} parameters whose decoding order is *{recipe.order.kind}*.",
         _section("Data", _data_lines(data)),
-        _section("Figures", _figure_lines(figures)),
+        _section("Figures", _figure_lines(metrics)),
         _section("Learned order", [f"![The learned order]({ORDER_PICTURE})", "", "```", order_words, "```"]),
         _section("Recipe", ["```toml", recipe_text.strip(), "```", "", *_training_lines(training)]),
         _section("Limits", _limits(recipe)),
@@ -70,36 +70,36 @@ def _readable(value: Any) -> str:
     return str(value)
 
 
-def _figure_lines(figures: Mapping[str, Any]) -> list[str]:
+def _figure_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Both sides of every comparison, with standard errors."""
     lines = [
-        f"On {figures['rows']:,} rows of the {figures['split']} split, in nats a row (± one standard error).",
+        f"On {metrics['rows']:,} rows of the {metrics['split']} split, in nats a row (± one standard error).",
         "",
-        *_table(ORDER_HEADER, order_rows(figures, digits=3)),
+        *_table(ORDER_HEADER, order_rows(metrics, digits=3)),
         "",
-        *notes(figures, digits=3),
+        *notes(metrics, digits=3),
     ]
-    if "characters" in figures:
-        lines += ["", *_table(BITS_HEADER, bits_rows(figures, digits=3))]
-    if "molecules" in figures:
-        lines += ["", *molecule_lines(figures, digits=3)]
-    if "solved" in figures:
-        lines += ["", f"{SOLVED_NOTE} On average {figures['clues']:.1f} clues a puzzle.", ""]
-        lines += _table(SOLVED_HEADER, solved_rows(figures, digits=3))
-    if "imputation" in figures:
+    if "characters" in metrics:
+        lines += ["", *_table(BITS_HEADER, bits_rows(metrics, digits=3))]
+    if "molecules" in metrics:
+        lines += ["", *molecule_lines(metrics, digits=3)]
+    if "solved" in metrics:
+        lines += ["", f"{SOLVED_NOTE} On average {metrics['clues']:.1f} clues a puzzle.", ""]
+        lines += _table(SOLVED_HEADER, solved_rows(metrics, digits=3))
+    if "imputation" in metrics:
         lines += ["", "Share of cells guessed right when one column is hidden:", ""]
         found = [
             (name, f"{row['accuracy']:.3f}", f"{row['commonest_level']:.3f}")
-            for name, row in figures["imputation"].items()
+            for name, row in metrics["imputation"].items()
         ]
         lines += _table(("column", "likeliest value", "commonest value"), found)
-    if "fidelity" in figures:
-        lines += ["", f"How like the {figures['fidelity']['test_rows']:,} test rows are the generated ones?", ""]
-        lines += [*_table(FIDELITY_HEADER, fidelity_rows(figures)), "", FIDELITY_NOTE]
-    lines += ["", "How far do its probabilities depend on the order?", "", *consistency_lines(figures)]
-    if "privacy" in figures:
-        lines += ["", "Does it repeat its training rows?", "", *_table(PRIVACY_HEADER, privacy_rows(figures))]
-        lines += ["", *privacy_notes(figures)]
+    if "fidelity" in metrics:
+        lines += ["", f"How like the {metrics['fidelity']['test_rows']:,} test rows are the generated ones?", ""]
+        lines += [*_table(FIDELITY_HEADER, fidelity_rows(metrics)), "", FIDELITY_NOTE]
+    lines += ["", "How far do its probabilities depend on the order?", "", *consistency_lines(metrics)]
+    if "privacy" in metrics:
+        lines += ["", "Does it repeat its training rows?", "", *_table(PRIVACY_HEADER, privacy_rows(metrics))]
+        lines += ["", *privacy_notes(metrics)]
     return lines
 
 

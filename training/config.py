@@ -40,7 +40,7 @@ class _Frozen(BaseModel):
 class ModelConfig(_Frozen):
     """The denoiser's shape, as in `model.manifest.Architecture`; length, vocabulary and trunk follow from the data.
 
-    `attends` left out is "visible" with `optimizer.teacher_forcing`, "all" without it. With `loops`, the tokens of
+    `attends` left out is "visible" with `optimizer.teacher_forcing`, "all" without it. With `num_loops`, the tokens of
     every loop are trained, not of the last one alone (deep supervision).
     """
 
@@ -49,7 +49,7 @@ class ModelConfig(_Frozen):
     heads: int = Field(default=4, ge=1)
     mlp_width: int = Field(default=192, ge=2)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
-    loops: Advanced[int] = Field(default=1, ge=1)
+    num_loops: Advanced[int] = Field(default=1, ge=1)
     relative_bias: Advanced[bool] = False
     pair_bias: Advanced[bool] = False
     attends: Advanced[Attends | None] = None
@@ -73,8 +73,8 @@ class PromptConfig(_Frozen):
 
 
 class StartConfig(_Frozen):
-    """`artifact`: start from its weights instead of fresh ones; the network is then the artifact's, but for `loops` and
-    `dropout` where the recipe's `[model]` gives others and the denoiser is not frozen.
+    """`artifact`: start from its weights instead of fresh ones; the network is then the artifact's, but for `num_loops`
+    and `dropout` where the recipe's `[model]` gives others and the denoiser is not frozen.
 
     `freeze_denoiser` keeps them as they are and learns an order for them alone. Left out, it follows from the method of
     the order: `next_cost` and `cost_to_go` are for a frozen denoiser.
@@ -89,7 +89,7 @@ class OptimizerConfig(_Frozen):
 
     `steps` left out: as many as show every training row 60 times, but 500 at least and 8000 at most. A small table
     trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
-    most (`model.loops`), and a sudoku grid that is learned goes through no more of them.
+    most (`model.num_loops`), and a sudoku grid that is learned goes through no more of them.
     `teacher_forcing`: one forward trains every step of a row's order, from what it shows at the start on, not the next
     one alone (`model.objective.teacher_forced`). It takes a network that attends to "visible", and orders that are
     uniform, fixed, or global, whose critic then learns of alternatives to the law's choices from rows in uniform orders
@@ -204,8 +204,8 @@ class Recipe(_Frozen):
             raise ValueError("optimizer.teacher_forcing: is not valid with a frozen denoiser")
         if self.attends != "visible":
             raise ValueError('optimizer.teacher_forcing: is only valid with advanced.model.attends = "visible"')
-        if self.model.loops > 1:
-            raise ValueError("optimizer.teacher_forcing: is only valid with advanced.model.loops = 1")
+        if self.model.num_loops > 1:
+            raise ValueError("optimizer.teacher_forcing: is only valid with advanced.model.num_loops = 1")
         if isinstance(self.order, UniformOrder) and self.order.bare:
             raise ValueError("advanced.order.bare: is not valid with optimizer.teacher_forcing")
         if self.order.even_share != SPREAD:

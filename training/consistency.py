@@ -22,7 +22,7 @@ MOST_ROWS = 64
 GENERATED_ROWS = 4_000
 _DRAWS = 200  # of the noise floor
 
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 
 def num_consistency_forwards(rows: Rows) -> int:
@@ -41,7 +41,7 @@ def scored_sets(rows: Rows, *, seed: int) -> Tensor:
     return scores.argsort(-1).argsort(-1) < sizes[:, None]
 
 
-def order_spread(denoise: Denoiser, rows: Rows, *, seed: int, advance: Advance | None = None) -> Figures:
+def order_spread(denoise: Denoiser, rows: Rows, *, seed: int, advance: Advance | None = None) -> Metrics:
     """Standard deviation of `log p(x_C)` over NUM_ORDERS random orders of C, in nats; its mean over rows, as JSON.
 
     0 for a denoiser whose conditionals agree. `nats` is the mean of `-log p(x_C)`, to compare it with.
@@ -62,7 +62,7 @@ def order_spread(denoise: Denoiser, rows: Rows, *, seed: int, advance: Advance |
 
 
 @torch.inference_mode()
-def marginal_gaps(denoise: Denoiser, generated: Tensor, dataset: Dataset, *, seed: int) -> Figures:
+def marginal_gaps(denoise: Denoiser, generated: Tensor, dataset: Dataset, *, seed: int) -> Metrics:
     """Each column's marginal as scored with nothing known beside its frequencies in rows `generated` [N, L], as JSON.
 
     `total_variation` is the mean over columns of `0.5 sum_v |p_v - f_v|`; `expected` the same of N rows drawn from the

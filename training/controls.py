@@ -48,7 +48,7 @@ class Law:
             return policy_nelbo(self._guide(denoise), rows, seed=seed, advance=advance)
         return nelbo(denoise, rows, self.log_w, seed=seed, advance=advance)
 
-    def deployed(self, denoise: Denoiser, rows: Rows, *, advance: Advance | None = None) -> Tensor:
+    def greedy(self, denoise: Denoiser, rows: Rows, *, advance: Advance | None = None) -> Tensor:
         """The exact cost along the likeliest order."""
         if self.is_contextual:
             return -policy_log_likelihood(self._guide(denoise), rows, "learned", advance=advance)
@@ -60,7 +60,7 @@ class Law:
             return policy_nelbo(self._guide(denoise, sign=-1.0), rows, seed=seed, advance=advance)
         return nelbo(denoise, rows, -self.log_w, seed=seed, advance=advance)
 
-    def reversed_deployed(self, denoise: Denoiser, rows: Rows, *, advance: Advance | None = None) -> Tensor:
+    def reversed_greedy(self, denoise: Denoiser, rows: Rows, *, advance: Advance | None = None) -> Tensor:
         """As `deployed`, always taking the unlikeliest position."""
         if self.is_contextual:
             return -policy_log_likelihood(self._guide(denoise, sign=-1.0), rows, "learned", advance=advance)

@@ -33,7 +33,7 @@ MAX_PAIRS = 300_000_000  # pairs of cells that are counted: bounds the time to s
 _FEWEST = 500  # test rows, however many columns there are
 
 Cells = NDArray[Any]
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 
 class _Coded(NamedTuple):
@@ -44,7 +44,7 @@ class _Coded(NamedTuple):
     size: int
 
 
-def fidelity(generated: Tensor, dataset: Dataset, *, seed: int) -> Figures:
+def fidelity(generated: Tensor, dataset: Dataset, *, seed: int) -> Metrics:
     """Of generated rows [N, L] and, beside them, of as many random training rows: Shape and Trend to the test rows.
 
     Of too many test rows a random part is taken.
@@ -77,7 +77,7 @@ def number_of(column: Column, value: object) -> float:
     return float(FORMATS[column.format].parse(str(value)) if column.kind == "date" else value)  # type: ignore[arg-type]
 
 
-def shape_and_trend(real: Mapping[str, Cells], other: Mapping[str, Cells], *, levels: Collection[str]) -> Figures:
+def shape_and_trend(real: Mapping[str, Cells], other: Mapping[str, Cells], *, levels: Collection[str]) -> Metrics:
     """Both scores in [0, 1], None where no column or pair has one: cells [N] and [M] by column, `levels` those that are
     no numbers; a missing number is NaN."""
     is_number = {name: name not in levels for name in real}

@@ -45,38 +45,38 @@ PAIR_NOTE = (
 )
 
 
-def order_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str, str]]:
+def order_rows(metrics: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str, str]]:
     """Label, NELBO and exact log-likelihood of each order that the figures have; "" where there is none."""
     for name, label in ORDERS.items():
-        cells = [figures[kind].get(name) for kind in ("nelbo", "log_likelihood")]
+        cells = [metrics[kind].get(name) for kind in ("nelbo", "log_likelihood")]
         if any(cell is not None for cell in cells):
             bound, exact = (estimate(cell, digits=digits) for cell in cells)
             yield label, bound, exact
 
 
-def bits_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str, str]]:
+def bits_rows(metrics: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str, str]]:
     """Label and cost of each order in bits a character, its drawn law's and its one order's; nothing but for texts."""
-    if "characters" not in figures:
+    if "characters" not in metrics:
         return
-    unit = figures["characters"] * math.log(2)
+    unit = metrics["characters"] * math.log(2)
     for name, label in ORDERS.items():
-        bound, exact = figures["nelbo"].get(name), figures["log_likelihood"].get(name)
+        bound, exact = metrics["nelbo"].get(name), metrics["log_likelihood"].get(name)
         if bound is not None or exact is not None:
             yield label, _in_units(bound, unit, digits=digits), _in_units(exact, -unit, digits=digits)
 
 
-def pair_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str, str, str]]:
+def pair_rows(metrics: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str, str, str]]:
     """Label, the model's cost, the reference's and their paired difference: what `--reference` adds."""
-    pairs = figures["reference"]["pairs"]
+    pairs = metrics["reference"]["pairs"]
     for name, label in PAIRS.items():
         if name in pairs:
             model, other = (estimate(pairs[name][side], digits=digits) for side in ("model", "reference"))
             yield label, model, other, estimate(pairs[name]["difference"], digits=digits, is_signed=True)
 
 
-def molecule_lines(figures: Mapping[str, Any], *, digits: int) -> list[str]:
+def molecule_lines(metrics: Mapping[str, Any], *, digits: int) -> list[str]:
     """What the judge says of generated molecules, or that there is none."""
-    found = figures["molecules"]
+    found = metrics["molecules"]
     if "left_out" in found:
         return [f"Validity, uniqueness and novelty of molecules are left out: {found['left_out']}."]
     unique, novel = ("none" if found[k] is None else f"{found[k]:.{digits}f}" for k in ("unique", "novel"))
@@ -88,31 +88,31 @@ def molecule_lines(figures: Mapping[str, Any], *, digits: int) -> list[str]:
     ]
 
 
-def solved_rows(figures: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str]]:
+def solved_rows(metrics: Mapping[str, Any], *, digits: int) -> Iterator[tuple[str, str]]:
     """Label and share of puzzles solved along each order that was tried."""
     for name, label in ORDERS.items():
-        if name in figures["solved"]:
-            yield label, estimate(figures["solved"][name], digits=digits)
+        if name in metrics["solved"]:
+            yield label, estimate(metrics["solved"][name], digits=digits)
 
 
-def fidelity_rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+def fidelity_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Generated rows and training rows, each beside the test rows; nothing for figures that have none."""
     for name, label in (("generated", "generated rows"), ("training", "training rows")):
-        if (found := figures.get("fidelity", {}).get(name)) is not None:
+        if (found := metrics.get("fidelity", {}).get(name)) is not None:
             shape, trend = ("none" if found[k] is None else f"{found[k]:.4f}" for k in ("shape", "trend"))
             yield label, f"{found['rows']:,}", shape, trend
 
 
-def privacy_rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+def privacy_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Generated rows beside held-out real ones; nothing for figures that have none."""
-    for name, found in figures.get("privacy", {}).get("closest_training_row", {}).items():
+    for name, found in metrics.get("privacy", {}).get("closest_training_row", {}).items():
         label = {"generated": "generated rows", "held_out": "held-out real rows"}[name]
         yield label, f"{found['median']:.4f}", f"{found['fifth_percentile']:.4f}", f"{found['same']:.1%}"
 
 
-def privacy_notes(figures: Mapping[str, Any]) -> list[str]:
+def privacy_notes(metrics: Mapping[str, Any]) -> list[str]:
     """What stands under the table: the share, with what it should be, and the definition."""
-    found = figures["privacy"]
+    found = metrics["privacy"]
     share = found["closer_to_training"]
     rows = f"{found['generated_rows']:,} generated rows, {found['training_rows']:,} training rows"
     return [
@@ -122,15 +122,15 @@ def privacy_notes(figures: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def consistency_lines(figures: Mapping[str, Any]) -> Iterator[str]:
+def consistency_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     """How far probabilities depend on the order; of tables their marginals, too."""
-    found = figures["consistency"]
+    found = metrics["consistency"]
     yield (
         f"log p of a random part of a row ({found['positions']:.1f} positions on average, the rest hidden) has a "
         f"standard deviation of {estimate(found['spread'], digits=3)} nats over {found['orders']} random orders, "
         f"beside {found['nats']:.2f} nats of cost ({found['rows']:,} rows). Conditionals that agree have 0."
     )
-    if (found := figures.get("marginals")) is not None:
+    if (found := metrics.get("marginals")) is not None:
         worst = found["largest"]
         yield (
             f"Each column alone, as scored with nothing known and as generated ({found['rows']:,} rows): total"
@@ -140,26 +140,26 @@ def consistency_lines(figures: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def notes(figures: Mapping[str, Any], *, digits: int) -> list[str]:
+def notes(metrics: Mapping[str, Any], *, digits: int) -> list[str]:
     """Sentences that go with the table: what is exact, what was chosen where, what is left out, random prompts."""
     said = ["The exact log-likelihood is that of the one order named; of the learned law, its likeliest order."]
-    if figures["order_kind"] == "contextual":
+    if metrics["order_kind"] == "contextual":
         said.append(
             "The learned order may depend on what is revealed: each row has its own, and the mean order is one for all."
-            if "solved" not in figures
+            if "solved" not in metrics
             else "The learned order depends on what is revealed: each puzzle has its own."
         )
-    if "best" in figures.get("orders", {}) and figures["split"] == "validation":
+    if "best" in metrics.get("orders", {}) and metrics["split"] == "validation":
         said.append("Best and worst order were chosen on these very rows.")
-    if "characters" in figures:
-        said.append(f"A row has {figures['characters']:.1f} characters on average.")
-    if (reason := figures.get("left_out", {}).get("best_and_worst")) is not None:
+    if "characters" in metrics:
+        said.append(f"A row has {metrics['characters']:.1f} characters on average.")
+    if (reason := metrics.get("left_out", {}).get("best_and_worst")) is not None:
         said.append(f"Best and worst order are left out: {reason}.")
-    if (conditional := figures.get("conditional")) is not None:  # grids have clues instead
+    if (conditional := metrics.get("conditional")) is not None:  # grids have clues instead
         said.append(
             f"With a random part of the row known: {estimate(conditional, digits=digits)} nats a hidden position."
         )
-    if (reason := figures.get("left_out", {}).get("global_orders")) is not None:
+    if (reason := metrics.get("left_out", {}).get("global_orders")) is not None:
         said.append(f"Left out: {reason}.")
     return said
 

@@ -1,7 +1,7 @@
 """Learns to foresee what reveals cost, on the order's own prefixes, for a denoiser that stays as it is. No file.
 
 Rows are walked from their clues to the end as the sampler would, by the law of the order itself, but along their true
-values. At every state of a walk the head (`model.order_heads.ForesightHead`) says what it expects each hidden position
+values. At every state of a walk the head (`model.order_heads.NextCostHead`) says what it expects each hidden position
 to cost, and learns what it does cost: all hidden positions teach, not the chosen one alone. With m the expected nats
 and y the true ones the loss is `m - y log m`, least where m is the mean of y; its gradient for `log m` is `m - y`.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.order_heads import SHARPNESS
 from model.orders import gumbel_noise, next_log_probs
-from training.arm import Foresight
+from training.arm import NextCost
 from training.batches import Batch, step_generator
 from training.order_config import NextCostOrder
 from training.stepper import Part, Stepper
@@ -22,7 +22,7 @@ from training.walks import Step, walk
 
 _WALK_STREAM = 2**42
 
-Foresee = Callable[[Tensor, Tensor, Tensor], Foresight]
+Foresee = Callable[[Tensor, Tensor, Tensor], NextCost]
 """Clean tokens and what is hidden of them [A, L], lengths [A] -> what there is to see: a `TrainingModule`."""
 
 
@@ -77,7 +77,7 @@ class WalkStepper(Stepper):
         return Canvases(mine.rows.x, ~mine.draws.known, mine.rows.lengths), mine.draws.uniform_rows, draws
 
 
-class ForesightStepper(WalkStepper):
+class NextCostStepper(WalkStepper):
     """Takes steps of whole walks. `optimizer.batch_size` counts rows, each of which is walked to its end."""
 
     def _part(self, batch: Batch, own: slice, step: int) -> Part:
@@ -173,10 +173,10 @@ def walk_to_the_end(
 
 def mean_error(seen: View, hidden: Tensor) -> Tensor:
     """The head's error about single positions, its mean over what is hidden: [A]."""
-    return (foresight_error(seen.log_m, seen.losses) * hidden).sum(-1) / hidden.sum(-1).clamp(min=1)
+    return (next_cost_error(seen.log_m, seen.losses) * hidden).sum(-1) / hidden.sum(-1).clamp(min=1)
 
 
-def foresight_error(log_m: Tensor, nats: Tensor) -> Tensor:
+def next_cost_error(log_m: Tensor, nats: Tensor) -> Tensor:
     """`m - y log m`: least, in the mean over y, where m is the mean of y."""
     return log_m.exp() - nats * log_m
 

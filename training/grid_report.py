@@ -25,7 +25,7 @@ GRID_POLICIES: tuple[Policy, ...] = ("confidence", "margin")
 LEFT_OUT = "a grid's orders go by what is known, so orders that are one for all puzzles are not compared"
 
 
-def grid_figures(network: Network, rows: Rows, *, advance: Advance | None = None) -> dict[str, Any]:
+def grid_metrics(network: Network, rows: Rows, *, advance: Advance | None = None) -> dict[str, Any]:
     """The part of `training.report.evaluate_model` that is for grids, of these rows: JSON."""
     zero = torch.zeros(rows.x.shape[1], device=rows.x.device)
     drawn = {"uniform": law_walk(network, rows, zero, seed=GRID_SEED, advance=advance)}

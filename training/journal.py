@@ -42,7 +42,7 @@ class Journal:
             console=self._console,
             disable=not sys.stderr.isatty(),
         )
-        self._task = self._bar.add_task(title, total=total_steps, completed=start_step, figures="")
+        self._task = self._bar.add_task(title, total=total_steps, completed=start_step, metrics="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -63,25 +63,25 @@ class Journal:
         """The bar after `step` steps."""
         self._bar.update(self._task, completed=step)
 
-    def log(self, kind: str, step: int, figures: Mapping[str, float]) -> None:
+    def log(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
         """Writes figures of a step to the log and to TensorBoard, and shows them."""
         line: dict[str, Any] = {
             "kind": kind,
             "step": step,
             "seconds": round(time.monotonic() - self._started, 3),
-            **figures,
+            **metrics,
         }
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)
         if kind == "train":
             shown = "loss {loss:.3f}  order entropy {order_entropy:.3f}  {steps_per_second:.1f} steps/s".format(
-                **figures
+                **metrics
             )
-            self._bar.update(self._task, figures=shown)
+            self._bar.update(self._task, metrics=shown)
         if not sys.stderr.isatty() and kind == "validation":
-            self.say(f"step {step}: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+            self.say(f"step {step}: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -23,7 +23,7 @@ def num_samples(dataset: Dataset, limit: int | None) -> int:
     return min(MOST_SAMPLES, limit or MOST_SAMPLES)
 
 
-def molecule_figures(
+def molecule_metrics(
     denoise: Denoiser, dataset: Dataset, *, limit: int | None, advance: Advance | None = None
 ) -> dict[str, Any]:
     """Validity, uniqueness and novelty of molecules along the learned law, or why they are left out."""

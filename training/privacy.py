@@ -32,7 +32,7 @@ MAX_COMPARED = 300_000_000  # cells of pairs in one pass: bounds the time to som
 _FEWEST = 500  # training rows, however many columns there are
 _COMPARED_AT_ONCE = 2_000
 
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Nearest:
         return self.distances.min(-1).values
 
 
-def compare(generated: Tensor, dataset: Dataset, *, seed: int) -> Figures:
+def compare(generated: Tensor, dataset: Dataset, *, seed: int) -> Metrics:
     """Generated rows [N, L] beside held-out ones; of too many training rows a random part is compared with."""
     L = dataset.train.shape[1]
     generator = np.random.default_rng(seed)
@@ -71,7 +71,7 @@ def compare(generated: Tensor, dataset: Dataset, *, seed: int) -> Figures:
     }
 
 
-def _summary(distances: Tensor) -> Figures:
+def _summary(distances: Tensor) -> Metrics:
     return {
         "median": float(distances.median()),
         "fifth_percentile": float(distances.double().quantile(0.05)),

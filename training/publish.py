@@ -16,7 +16,7 @@ from training.config import ModelConfig, Recipe
 from training.data.dataset import Dataset
 from training.evaluate import Advance
 from training.policy_picture import heat_map
-from training.report import Figures, evaluate_model
+from training.report import Metrics, evaluate_model
 from training.trainer import Trained
 
 
@@ -75,7 +75,7 @@ def publish(
     Raises ArtifactError if it cannot stand there.
     """
     denoiser = trained.denoiser.to(trained.device)
-    figures = evaluate_model(denoiser, dataset, limit=recipe.run.evaluate_rows, advance=advance)
+    metrics = evaluate_model(denoiser, dataset, limit=recipe.run.evaluate_rows, advance=advance)
     training = {
         **trained.summary,
         "seed": recipe.seed,
@@ -83,16 +83,16 @@ def publish(
         "data": pydantic_core.to_jsonable_python(dict(dataset.summary)),
         "data_sha256": dataset.fingerprint,
     }
-    return _write(out, denoiser, dataset.tokenizer, recipe, recipe_text, training, figures)
+    return _write(out, denoiser, dataset.tokenizer, recipe, recipe_text, training, metrics)
 
 
-def update_card(folder: Path, artifact: Artifact, *, recipe: Recipe, recipe_text: str, figures: Figures) -> Manifest:
+def update_card(folder: Path, artifact: Artifact, *, recipe: Recipe, recipe_text: str, metrics: Metrics) -> Manifest:
     """Puts new figures of the test split on an artifact's card and into its configuration; the weights stay.
 
     Raises ArtifactError as `save_artifact` does.
     """
     training = artifact.manifest.training
-    return _write(folder, artifact.denoiser, artifact.tokenizer, recipe, recipe_text, training, figures)
+    return _write(folder, artifact.denoiser, artifact.tokenizer, recipe, recipe_text, training, metrics)
 
 
 def _write(
@@ -102,13 +102,13 @@ def _write(
     recipe: Recipe,
     recipe_text: str,
     training: dict[str, Any],
-    figures: Figures,
+    metrics: Metrics,
 ) -> Manifest:
     order = describe_order(denoiser, tokenizer, name=recipe.name)
     card = write_card(
         recipe,
         data=training["data"],
-        figures=figures,
+        metrics=metrics,
         training=training,
         order_words=order.words,
         num_parameters=denoiser.num_parameters,
@@ -119,7 +119,7 @@ def _write(
         denoiser=denoiser,
         tokenizer=tokenizer,
         training=training,
-        figures=figures,
+        metrics=metrics,
         card=card,
         extra_files={ORDER_PICTURE: order.picture},
     )

@@ -27,14 +27,14 @@ from training.controls import (
 )
 from training.data.dataset import Dataset
 from training.evaluate import Advance, Policy, imputation_accuracy, log_likelihood, nelbo, policy_log_likelihood
-from training.grid_report import grid_figures, num_grid_walks
-from training.molecule_report import molecule_figures, num_samples
+from training.grid_report import grid_metrics, num_grid_walks
+from training.molecule_report import molecule_metrics, num_samples
 from training.rows import Estimate, Rows, known_sets, split_rows
-from training.table_report import generated_figures, num_generated
+from training.table_report import generated_metrics, num_generated
 
 EVALUATION_SEED = 2_511
 HEURISTICS: tuple[Policy, ...] = ("confidence", "margin")
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def evaluate_model(
     limit: int | None = None,
     reference: Network | None = None,
     advance: Advance | None = None,
-) -> Figures:
+) -> Metrics:
     """All figures of `limit` evenly spaced rows of a split, as JSON: nats a row, each with its standard error.
 
     Computed on the device of the denoiser, on which `reference` must be, too.
@@ -97,15 +97,15 @@ def evaluate_model(
     reversed_law = law.reversed_nelbo(denoiser, rows, seed=EVALUATION_SEED, advance=advance)
     bounds = {"learned": learned, "uniform": scorer.uniform(), "reversed": reversed_law}
     orders = _explicit_orders(scorer, law)
-    deployed = law.deployed(denoiser, rows, advance=advance)
+    greedy = law.greedy(denoiser, rows, advance=advance)
     exact: dict[str, Tensor] = {
-        "learned": deployed,
-        "reversed": law.reversed_deployed(denoiser, rows, advance=advance),
+        "learned": greedy,
+        "reversed": law.reversed_greedy(denoiser, rows, advance=advance),
         **{name: scorer.along(order) for name, order in orders.items()},
         **{policy: scorer.by(policy) for policy in HEURISTICS},
     }
     conditional = scorer.conditional()
-    figures: Figures = {
+    metrics: Metrics = {
         "split": split,
         "rows": len(rows),
         "seed": EVALUATION_SEED,
@@ -119,18 +119,18 @@ def evaluate_model(
         **_of_domain(denoiser, dataset, rows, limit, advance),
     }
     if reference is not None:
-        own = {"bound": learned, "deployed": deployed, "conditional": conditional}
-        figures["reference"] = _against(_scorer(reference, dataset, split, limit, advance), law, own)
-    return figures
+        own = {"bound": learned, "greedy": greedy, "conditional": conditional}
+        metrics["reference"] = _against(_scorer(reference, dataset, split, limit, advance), law, own)
+    return metrics
 
 
-def _evaluate_grids(denoiser: Network, rows: Rows, split: str, advance: Advance | None) -> Figures:
+def _evaluate_grids(denoiser: Network, rows: Rows, split: str, advance: Advance | None) -> Metrics:
     return {
         "split": split,
         "rows": len(rows),
         "seed": EVALUATION_SEED,
         "order_kind": denoiser.order.kind,
-        **grid_figures(denoiser, rows, advance=advance),
+        **grid_metrics(denoiser, rows, advance=advance),
         "consistency": order_spread(denoiser, rows, seed=EVALUATION_SEED, advance=advance),
     }
 
@@ -172,19 +172,19 @@ def _explicit_orders(scorer: _Scorer, law: Law) -> dict[str, list[int]]:
     return orders
 
 
-def _against(reference: _Scorer, law: Law, own: dict[str, Tensor]) -> Figures:
+def _against(reference: _Scorer, law: Law, own: dict[str, Tensor]) -> Metrics:
     """The model's costs `own` beside those of the reference, paired: a negative difference is for the model."""
     denoise, rows, advance = reference.denoise, reference.rows, reference.advance
     pairs = {
         "learned_law": (own["bound"], law.nelbo(denoise, rows, seed=EVALUATION_SEED, advance=advance)),
-        "random_orders": (own["deployed"], reference.uniform()),
-        "learned_order": (own["deployed"], law.deployed(denoise, rows, advance=advance)),
-        "margin": (own["deployed"], reference.by("margin")),
+        "random_orders": (own["greedy"], reference.uniform()),
+        "learned_order": (own["greedy"], law.greedy(denoise, rows, advance=advance)),
+        "margin": (own["greedy"], reference.by("margin")),
         "conditional": (own["conditional"], reference.conditional()),
     }
     orders = reference.extremes()
     if orders:
-        pairs["own_best_order"] = (own["deployed"], reference.along(orders["best"]))
+        pairs["own_best_order"] = (own["greedy"], reference.along(orders["best"]))
     return {
         "pairs": {
             name: {"model": _estimate(a), "reference": _estimate(b), "difference": _estimate(a - b)}
@@ -214,13 +214,13 @@ def _estimate(values: Tensor) -> dict[str, float]:
     return asdict(Estimate.of(values))
 
 
-def _of_domain(denoise: Denoiser, dataset: Dataset, rows: Rows, limit: int | None, advance: Advance | None) -> Figures:
+def _of_domain(denoise: Denoiser, dataset: Dataset, rows: Rows, limit: int | None, advance: Advance | None) -> Metrics:
     """What goes with tables alone, with molecules or with texts."""
     if dataset.tokenizer.domain == "table":
-        generated = generated_figures(denoise, dataset, limit=limit, seed=EVALUATION_SEED, advance=advance)
+        generated = generated_metrics(denoise, dataset, limit=limit, seed=EVALUATION_SEED, advance=advance)
         return {**_imputation(denoise, dataset, rows), **generated}
     if dataset.tokenizer.domain == "smiles":
-        return {"molecules": molecule_figures(denoise, dataset, limit=limit, advance=advance)}
+        return {"molecules": molecule_metrics(denoise, dataset, limit=limit, advance=advance)}
     if isinstance(dataset.tokenizer, TextTokenizer):
         return {"characters": mean_characters(dataset.tokenizer, rows)}
     return {}
@@ -232,7 +232,7 @@ def mean_characters(tokenizer: TextTokenizer, rows: Rows) -> float:
     return float(sizes.to(rows.x.device)[rows.x].masked_fill(rows.padding, 0).sum(1).double().mean())
 
 
-def _imputation(denoise: Denoiser, dataset: Dataset, rows: Rows) -> Figures:
+def _imputation(denoise: Denoiser, dataset: Dataset, rows: Rows) -> Metrics:
     accuracy = imputation_accuracy(denoise, rows).tolist()
     commonest = [int(np.bincount(column).argmax()) for column in dataset.train.T]
     by_mode = (rows.x == torch.tensor(commonest, device=rows.x.device)).double().mean(0).tolist()

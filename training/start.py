@@ -19,7 +19,7 @@ from training.data.dataset import Dataset
 from training.levels import is_advanced
 
 _ORDER_HEAD = "order_head."
-_FREE = ("loops", "dropout")  # what a network may be given anew: no weight's shape depends on it
+_FREE = ("num_loops", "dropout")  # what a network may be given anew: no weight's shape depends on it
 
 
 def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
@@ -54,10 +54,10 @@ def _check_teacher_forcing(network: dict[str, Any]) -> None:
         raise UnveilError(
             'optimizer.teacher_forcing: takes a network that attends to "visible"; start.artifact does not'
         )
-    if network["loops"] > 1:
+    if network["num_loops"] > 1:
         raise UnveilError(
-            f"optimizer.teacher_forcing: takes a network of one loop; start.artifact has {network['loops']}"
-            " (advanced.model.loops = 1 would change that)"
+            f"optimizer.teacher_forcing: takes a network of one loop; start.artifact has {network['num_loops']}"
+            " (advanced.model.num_loops = 1 would change that)"
         )
 
 
@@ -77,11 +77,11 @@ def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> N
     """
     if start is None:
         fresh = fresh_architecture(recipe, dataset)
-        _check_loops(recipe, fresh.loops)
+        _check_loops(recipe, fresh.num_loops)
         return build_network(fresh, _order(recipe, fresh.length))
     anew = {"length": dataset.train.shape[1], **given_anew(recipe)}
     architecture = start.manifest.architecture.model_copy(update=anew)
-    _check_loops(recipe, architecture.loops)
+    _check_loops(recipe, architecture.num_loops)
     denoiser = build_network(architecture, _order(recipe, architecture.length))
     old, new = start.manifest.order, denoiser.order
     keeps_order = architecture.length == start.manifest.length and (old.kind, old.head) == (new.kind, new.head)
@@ -98,10 +98,11 @@ def given_anew(recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(recipe.model, name) for name in _FREE if name in given}
 
 
-def _check_loops(recipe: Recipe, loops: int) -> None:
-    if recipe.optimizer.backward_loops is not None and recipe.optimizer.backward_loops >= loops:
+def _check_loops(recipe: Recipe, num_loops: int) -> None:
+    if recipe.optimizer.backward_loops is not None and recipe.optimizer.backward_loops >= num_loops:
         raise UnveilError(
-            f"advanced.optimizer.backward_loops: must be less than the network's loops, {loops} (advanced.model.loops)"
+            "advanced.optimizer.backward_loops: must be less than advanced.model.num_loops,"
+            f" the network's loops, which are {num_loops}"
         )
 
 

@@ -91,16 +91,16 @@ class Stepper:
                 for moment in self._optimizer.state.get(parameter, {}).values():
                     moment.zero_()
 
-    def figures(self, taken: Mapping[str, Tensor]) -> dict[str, float]:
+    def metrics(self, taken: Mapping[str, Tensor]) -> dict[str, float]:
         """Means over the global batch of what `take` gave. A collective. NELBOs are of the rows of their kind alone."""
-        figures = {"loss": float(self._sum(taken["loss"])) / self._fabric.world_size}
+        metrics = {"loss": float(self._sum(taken["loss"])) / self._fabric.world_size}
         for name in REPORTED:
             if name not in taken:
                 continue
             total, count = self._sum(torch.stack([taken[name], taken[f"num_{name}"]])).tolist()
             if count:
-                figures[name] = total / count
-        return {**figures, "gradient_norm": float(taken["gradient_norm"])}
+                metrics[name] = total / count
+        return {**metrics, "gradient_norm": float(taken["gradient_norm"])}
 
     @property
     def _device(self) -> torch.device:

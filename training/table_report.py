@@ -19,7 +19,7 @@ MAX_ROWS = 1000  # real ones, and as many generated ones beside them
 _DECODED_AT_ONCE = 250
 
 Advance = Callable[[int], None]
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 
 def num_generated(dataset: Dataset, *, limit: int | None) -> int:
@@ -35,9 +35,9 @@ def num_compared(dataset: Dataset, *, limit: int | None) -> int:
     return min(len(dataset.test), MAX_ROWS, limit or MAX_ROWS)
 
 
-def generated_figures(
+def generated_metrics(
     denoise: Denoiser, dataset: Dataset, *, limit: int | None, seed: int, advance: Advance | None = None
-) -> Figures:
+) -> Metrics:
     """All figures of the same rows, as JSON; nothing where there is no held-out row to compare with. Rows are drawn one
     like the other, so the first of them are as good as any."""
     number = num_generated(dataset, limit=limit)

@@ -28,18 +28,18 @@ from training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoin
 from training.config import Recipe
 from training.data.dataset import Dataset
 from training.devices import end_process_group, make_fabric, others_waiting, pick_precision
-from training.foresight import ForesightStepper
+from training.foresight import NextCostStepper
 from training.journal import Journal
 from training.order_config import GlobalOrder, ReadingOrder
 from training.rivals import GAP, LAST_GAP, LAW, candidate_orders, compare, order_log_w
 from training.rows import Rows, split_rows
 from training.start import given_anew, load_start, make_denoiser
 from training.stepper import Stepper
-from training.watch import gradient_noise, law_figures, validation_figures
+from training.watch import gradient_noise, law_metrics, validation_metrics
 
 VALIDATION_SEED = 20_251_119
 RECONSIDERED = 1 / 7  # of the log-weights: neighbours that were apart by 14 are chosen amiss once in eight draws
-_STEPPERS: Mapping[str, type[Stepper]] = {"next_cost": ForesightStepper, "cost_to_go": CostToGoStepper}
+_STEPPERS: Mapping[str, type[Stepper]] = {"next_cost": NextCostStepper, "cost_to_go": CostToGoStepper}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Run:
             if journal is not None:
                 journal.advance(self.step)
             if self.step % run.log_every == 0 or is_last:
-                shown = self._train_figures(taken)  # on every process: sharded weights are gathered for it
+                shown = self._train_metrics(taken)  # on every process: sharded weights are gathered for it
                 if journal is not None:
                     journal.log("train", self.step, shown)
             if candidates and is_last:
@@ -225,17 +225,17 @@ class Run:
             summary["start"] = {"weights_sha256": before.weights_sha256, "training": before.training}
         return Trained(denoiser.eval(), summary, self.fabric.device)
 
-    def _train_figures(self, taken: Mapping[str, Tensor]) -> dict[str, float]:
+    def _train_metrics(self, taken: Mapping[str, Tensor]) -> dict[str, float]:
         step, then = self._last_log
         now = time.monotonic()
         self._last_log = (self.step, now)
-        figures = self.stepper.figures(taken)
+        metrics = self.stepper.metrics(taken)
         noise = gradient_noise(self.optimizer, group="order")
         return {
-            **figures,
+            **metrics,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "uniform_share": self.recipe.order.uniform_share(self.step / self.recipe.optimizer.num_steps),
-            **law_figures(self.unwrapped.log_w().cpu(), policy_nats=figures.get("policy_entropy")),
+            **law_metrics(self.unwrapped.log_w().cpu(), policy_nats=metrics.get("policy_entropy")),
             **({} if noise is None else {"order_gradient_noise": noise}),
             "steps_per_second": (self.step - step) / max(now - then, 1e-9),
         }
@@ -243,7 +243,7 @@ class Run:
     def _validate(self, journal: Journal | None) -> None:
         """Figures of the averaged weights on validation rows."""
         self.unwrapped.eval()
-        figures = validation_figures(
+        metrics = validation_metrics(
             self.module,
             self._validation_rows(),
             log_w=self.unwrapped.log_w(average=True),
@@ -251,7 +251,7 @@ class Run:
             seed=VALIDATION_SEED,
         )
         if journal is not None:
-            journal.log("validation", self.step, figures)
+            journal.log("validation", self.step, metrics)
 
     def _validation_rows(self) -> Rows:
         limit = self.recipe.run.validate_rows

@@ -22,7 +22,7 @@ MAX_REGRET_LENGTH, REGRET_ROWS = 8, 256
 _ENTROPY_DRAWS = 16
 
 
-def law_figures(log_w: Tensor, *, policy_nats: float | None = None) -> dict[str, float]:
+def law_metrics(log_w: Tensor, *, policy_nats: float | None = None) -> dict[str, float]:
     """Of a law without context, log_w [L]; or of a policy, where the entropy of its orders is known in nats.
 
     `order_entropy` is 1 for uniform orders and 0 for a single one; `effective_orders_log10` the logarithm of the number
@@ -63,7 +63,7 @@ def gradient_noise(optimizer: torch.optim.Optimizer, *, group: str) -> float | N
     return variance / signal if signal > 0 else None
 
 
-def validation_figures(
+def validation_metrics(
     denoise: Denoiser, rows: Rows, *, log_w: Tensor, is_contextual: bool, seed: int
 ) -> Mapping[str, float]:
     """NELBO under the law and exact loss along its likeliest order; for short rows also the regret on this very net.
@@ -85,9 +85,9 @@ def validation_figures(
         solved = {} if rows.clues is None else {"solved": float(walk.is_solved.double().mean())}
     else:
         exact = Estimate.of(-log_likelihood(denoise, rows, deterministic_order(log_w).tolist()))
-    figures = {"nelbo": bound.mean, "nelbo_se": bound.standard_error, "negative_log_likelihood": exact.mean, **solved}
+    metrics = {"nelbo": bound.mean, "nelbo_se": bound.standard_error, "negative_log_likelihood": exact.mean, **solved}
     own = own_regret(denoise, rows, log_w=log_w, is_contextual=is_contextual)
-    return figures if own is None else {**figures, "own_regret": own}
+    return metrics if own is None else {**metrics, "own_regret": own}
 
 
 @torch.inference_mode()

@@ -128,14 +128,14 @@ def evaluate(
     kind = loaded.manifest.order.kind
     total = num_row_forwards(dataset, split=split, limit=rows, kind=kind, has_reference=other is not None)
     with Bar(f"evaluating on the {split} split", total) as advance:
-        figures = evaluate_model(loaded.denoiser, dataset, split=split, limit=rows, reference=other, advance=advance)
+        metrics = evaluate_model(loaded.denoiser, dataset, split=split, limit=rows, reference=other, advance=advance)
     if as_json:
-        print_json(figures)
+        print_json(metrics)
     else:
-        _show_figures(figures)
+        _show_metrics(metrics)
     if recipe is not None:  # last: what was printed is not lost where a folder cannot be written
         text = _recipe_text(_recipe_fields(artifact, loaded))
-        update_card(artifact, loaded, recipe=recipe, recipe_text=text, figures=figures)
+        update_card(artifact, loaded, recipe=recipe, recipe_text=text, metrics=metrics)
         stderr.print(f"wrote {artifact / CARD}, and the figures into {artifact / CONFIG}", soft_wrap=True)
 
 
@@ -263,36 +263,36 @@ def _reference(folder: Path, artifact: Artifact, of: Path) -> Artifact:
     return reference
 
 
-def _show_figures(figures: dict[str, Any]) -> None:
-    print(f"{figures['rows']:,} rows of the {figures['split']} split, nats a row ± one standard error")
+def _show_metrics(metrics: dict[str, Any]) -> None:
+    print(f"{metrics['rows']:,} rows of the {metrics['split']} split, nats a row ± one standard error")
     console = Console(markup=False)  # names of columns may have brackets
-    console.print(_table(ORDER_HEADER, order_rows(figures, digits=4)))
-    for note in notes(figures, digits=4):
+    console.print(_table(ORDER_HEADER, order_rows(metrics, digits=4)))
+    for note in notes(metrics, digits=4):
         print(note)
-    if "characters" in figures:
-        console.print(_table(BITS_HEADER, bits_rows(figures, digits=4)))
-    if "reference" in figures:
+    if "characters" in metrics:
+        console.print(_table(BITS_HEADER, bits_rows(metrics, digits=4)))
+    if "reference" in metrics:
         print(f"\nBeside the uniform model. {PAIR_NOTE}")
-        console.print(_table(PAIR_HEADER, pair_rows(figures, digits=4)))
-    for line in molecule_lines(figures, digits=4) if "molecules" in figures else []:
+        console.print(_table(PAIR_HEADER, pair_rows(metrics, digits=4)))
+    for line in molecule_lines(metrics, digits=4) if "molecules" in metrics else []:
         print(line)
-    if "solved" in figures:
+    if "solved" in metrics:
         print(f"\n{SOLVED_NOTE}")
-        console.print(_table(SOLVED_HEADER, solved_rows(figures, digits=4)))
-    if "imputation" in figures:
+        console.print(_table(SOLVED_HEADER, solved_rows(metrics, digits=4)))
+    if "imputation" in metrics:
         rows = [
             (name, f"{row['accuracy']:.3f}", f"{row['commonest_level']:.3f}")
-            for name, row in figures["imputation"].items()
+            for name, row in metrics["imputation"].items()
         ]
         console.print(_table(("one column hidden", "likeliest value right", "commonest value right"), rows))
-    if "fidelity" in figures:
-        console.print(_table(FIDELITY_HEADER, fidelity_rows(figures)))
+    if "fidelity" in metrics:
+        console.print(_table(FIDELITY_HEADER, fidelity_rows(metrics)))
         print(FIDELITY_NOTE)
-    for line in consistency_lines(figures):
+    for line in consistency_lines(metrics):
         print(line)
-    if "privacy" in figures:
-        console.print(_table(PRIVACY_HEADER, privacy_rows(figures)))
-        for note in privacy_notes(figures):
+    if "privacy" in metrics:
+        console.print(_table(PRIVACY_HEADER, privacy_rows(metrics)))
+        for note in privacy_notes(metrics):
             print(note)
 
 

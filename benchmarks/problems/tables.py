@@ -132,7 +132,7 @@ def trained(spec: Fields, dataset: Dataset, *, work: Path) -> Network:
             denoiser=result.denoiser,
             tokenizer=dataset.tokenizer,
             training=dict(result.summary),
-            figures={},
+            metrics={},
             card="An arm of a benchmark.\n",
         )
     return load_artifact(folder / "artifact").denoiser

@@ -75,8 +75,8 @@ def test_every_arm_is_measured_on_both_problems_and_found_again(tmp_path: Path) 
         for arms in problem["laws"].values():
             assert set(arms) == set(ARMS)
             assert arms["eq. 8, finite gauge"]["variance_share"]["mean"] == 1.0
-            for figures in arms.values():
-                assert figures["gradient_variance"] > 0
+            for metrics in arms.values():
+                assert metrics["gradient_variance"] > 0
         for arms in problem["learning"].values():
             for arm in arms.values():
                 assert arm["closed_at_end"]["mean"] <= 1.0

@@ -47,8 +47,8 @@ def test_the_quick_variant_learns_an_order_and_fills_in_molecules(tmp_path: Path
         pytest.skip(f"the model or the molecules cannot be had here: {error}")
     report = run_one_seed("imported", tmp_path)
     assert report["molecules_a_seed"] == QUICK["test"]
-    for figures in report["temperatures"].values():
-        for figure in figures.values():
+    for metrics in report["temperatures"].values():
+        for figure in metrics.values():
             assert set(figure["orders"]) == set(POLICIES)
             assert all(0.0 <= found["mean"] <= 1.0 for found in figure["orders"].values())
     assert (tmp_path / "rxnmapper" / "README.md").is_file()

@@ -19,7 +19,7 @@ PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419.
 def test_it_sets_every_order_beside_the_others_on_the_same_puzzles(tmp_path: Path) -> None:
     artifact, hard = tmp_path / "grids", tmp_path / "hard.txt"
     save_artifact(
-        artifact, denoiser=plane_network(loops=1), tokenizer=GridTokenizer(), training={}, figures={}, card=""
+        artifact, denoiser=plane_network(num_loops=1), tokenizer=GridTokenizer(), training={}, metrics={}, card=""
     )
     hard.write_text(f"# one easy puzzle\n\n{PUZZLE}\n")
     arguments = ("--artifact", str(artifact), "--work", str(tmp_path / "work"), "--hard", str(hard))
@@ -79,7 +79,7 @@ def test_what_says_how_many_is_only_valid_with_what_it_counts() -> None:
 
 def test_orders_that_are_not_learned_decode_the_first_of_the_drawn_puzzles(tmp_path: Path) -> None:
     save_artifact(
-        tmp_path, denoiser=plane_network(loops=1), tokenizer=GridTokenizer(), training={}, figures={}, card=""
+        tmp_path, denoiser=plane_network(num_loops=1), tokenizer=GridTokenizer(), training={}, metrics={}, card=""
     )
     puzzles = [f"puzzle {n}" for n in range(10)]
     tasks = list_tasks({FEWEST_SET: puzzles}, tmp_path, count=4, most_rivals=5, is_quick=False)

@@ -14,8 +14,8 @@ LAST_STEP = 27  # where there is a checkpoint every 20 steps
 def run() -> None:
     log = Journal.log
 
-    def killing(journal: Journal, kind: str, step: int, figures: Mapping[str, float]) -> None:
-        log(journal, kind, step, figures)
+    def killing(journal: Journal, kind: str, step: int, metrics: Mapping[str, float]) -> None:
+        log(journal, kind, step, metrics)
         if step == LAST_STEP:
             os.kill(os.getpid(), signal.SIGKILL)
 

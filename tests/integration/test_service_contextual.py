@@ -21,7 +21,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = random_transformer(TOKENIZER, kind="contextual", seed=7)
     for parameter in network.order_head.parameters():
         parameter.data.mul_(3.0)  # decided, and decided otherwise for other values
-    save_artifact(folder, denoiser=network, tokenizer=TOKENIZER, training={}, figures={}, card="# People\n")
+    save_artifact(folder, denoiser=network, tokenizer=TOKENIZER, training={}, metrics={}, card="# People\n")
     return folder
 
 

@@ -61,13 +61,13 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_artifact(folder / "atoms", tokenizer=SmilesTokenizer(["C", "O", "="], length=4), kind="contextual")
     write_artifact(folder / "rows", tokenizer=table_tokenizer(), kind="global")
     write_artifact(folder / "words", tokenizer=text_tokenizer(), kind="contextual")
-    save_artifact(folder / "cells", denoiser=_grids(), tokenizer=GridTokenizer(), training={}, figures={}, card="")
+    save_artifact(folder / "cells", denoiser=_grids(), tokenizer=GridTokenizer(), training={}, metrics={}, card="")
     return folder
 
 
 def _grids() -> Network:
     """Weights large enough that four clues of a grid say something of each other."""
-    network = plane_network(loops=4, width=16)
+    network = plane_network(num_loops=4, width=16)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=1.0)
     torch.nn.init.normal_(network.get_parameter("score.weight"), std=30.0)

@@ -62,6 +62,6 @@ def write_artifact(
         denoiser=random_transformer(tokenizer, kind=kind, seed=seed),
         tokenizer=tokenizer,
         training={"steps": 0},
-        figures={"nelbo": {"learned": {"mean": 1.5, "standard_error": 0.1}}},
+        metrics={"nelbo": {"learned": {"mean": 1.5, "standard_error": 0.1}}},
         card="# A test model\n",
     )

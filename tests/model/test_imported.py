@@ -120,7 +120,7 @@ def test_weights_of_another_network_are_refused_in_one_line(tmp_path: Path) -> N
         update={"config": {**other.architecture.config, "num_hidden_layers": 3}}
     )
     save_artifact(
-        tmp_path / "wrong", denoiser=other, tokenizer=converted.tokenizer, training={}, figures={}, card="# x\n"
+        tmp_path / "wrong", denoiser=other, tokenizer=converted.tokenizer, training={}, metrics={}, card="# x\n"
     )
     with pytest.raises(ArtifactError, match=r"does not hold the network of config\.json"):
         load_artifact(tmp_path / "wrong")

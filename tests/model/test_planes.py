@@ -16,10 +16,10 @@ from training.data.sudoku_puzzles import draw_symmetries
 NEXT_COST = OrderSpec(kind="contextual", head="next_cost")
 
 
-def plane_network(*, loops: int = 3, order: OrderSpec = NEXT_COST, width: int = 8) -> Network:
+def plane_network(*, num_loops: int = 3, order: OrderSpec = NEXT_COST, width: int = 8) -> Network:
     torch.manual_seed(0)
     architecture = Architecture(
-        length=81, vocabulary_sizes=(9,), width=width, layers=1, mlp_width=12, loops=loops, trunk="planes"
+        length=81, vocabulary_sizes=(9,), width=width, layers=1, mlp_width=12, num_loops=num_loops, trunk="planes"
     )
     network = build_network(architecture, order).eval()
     for parameter in network.parameters():
@@ -70,10 +70,10 @@ def _make_rows_like_columns(network: Network) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("loops", "reaches"), [(1, False), (2, True)])
-def test_a_loop_is_one_round_of_messages(loops: int, reaches: bool) -> None:
+@pytest.mark.parametrize(("num_loops", "reaches"), [(1, False), (2, True)])
+def test_a_loop_is_one_round_of_messages(num_loops: int, reaches: bool) -> None:
     """A far cell is two units away: what stands there arrives in the second loop."""
-    network = plane_network(loops=loops)
+    network = plane_network(num_loops=num_loops)
     hidden = torch.ones(1, 81, dtype=torch.bool)
     base = _ask(network, torch.zeros(1, 81, dtype=torch.long), hidden).token_logits
     hidden[0, 80] = False
@@ -90,7 +90,7 @@ def test_the_last_of_all_loops_is_what_is_served() -> None:
     prediction, earlier = network.depths(x, hidden, lengths)
     assert len(earlier) == 2
     assert torch.equal(prediction.token_logits, _ask(network, x, hidden).token_logits)
-    shallow = plane_network(loops=1)
+    shallow = plane_network(num_loops=1)
     shallow.load_state_dict(network.state_dict())
     torch.testing.assert_close(earlier[0], _ask(shallow, x, hidden).token_logits)
     states, logits, *_ = network.read(x, hidden, lengths)
@@ -102,7 +102,7 @@ def test_the_last_of_all_loops_is_what_is_served() -> None:
 @torch.inference_mode()
 def test_a_grid_goes_no_further_once_it_is_certain_whatever_stands_beside_it() -> None:
     """One hidden cell: its digit is told by a sharp score in the first stretch, and 40 loops are as good as 4."""
-    network, shallow = plane_network(loops=40), plane_network(loops=4)
+    network, shallow = plane_network(num_loops=40), plane_network(num_loops=4)
     assert isinstance(network, PlaneNetwork)
     network.score.weight.mul_(1e4)
     shallow.load_state_dict(network.state_dict())
@@ -120,7 +120,7 @@ def test_a_grid_goes_no_further_once_it_is_certain_whatever_stands_beside_it() -
 
 def test_rows_computed_one_by_one_or_together_say_the_same() -> None:
     """Together is how an accelerator takes them, and what computes gradients."""
-    network, (x, hidden) = plane_network(loops=24), _puzzles()
+    network, (x, hidden) = plane_network(num_loops=24), _puzzles()
     assert isinstance(network, PlaneNetwork)
     hidden[0] = False
     hidden[0, 40] = True
@@ -135,7 +135,7 @@ def test_rows_computed_one_by_one_or_together_say_the_same() -> None:
 
 def test_gradients_end_where_a_stretch_begins_and_a_grid_that_is_learned_goes_no_further() -> None:
     """The first grid's only hidden digit is told by a sharp score: wrong, and it goes on; right, and it stops."""
-    network, (x, hidden) = plane_network(loops=6), _puzzles()
+    network, (x, hidden) = plane_network(num_loops=6), _puzzles()
     assert isinstance(network, PlaneNetwork)
     (block,) = network.blocks
     hidden[0] = torch.arange(81) == 40
@@ -170,7 +170,7 @@ def _reaches(logits: Tensor, parameter: Tensor) -> bool:
 
 
 def test_nothing_is_computed_once_all_grids_are_learned() -> None:
-    network, (x, _) = plane_network(loops=6), _puzzles()
+    network, (x, _) = plane_network(num_loops=6), _puzzles()
     assert isinstance(network, PlaneNetwork)
     hidden = (torch.arange(81) == 40).expand(4, -1)
     lengths = torch.full((len(x),), 81)
@@ -193,7 +193,7 @@ def test_the_order_head_teaches_the_trunk_nothing() -> None:
 
 def test_it_is_small() -> None:
     architecture = Architecture(
-        length=81, vocabulary_sizes=(9,), width=32, layers=1, mlp_width=96, loops=12, trunk="planes"
+        length=81, vocabulary_sizes=(9,), width=32, layers=1, mlp_width=96, num_loops=12, trunk="planes"
     )
     assert build_network(architecture, NEXT_COST).num_parameters < 30_000
 

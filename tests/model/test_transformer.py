@@ -163,12 +163,12 @@ def test_a_fixed_order_is_what_it_lists() -> None:
 
 
 def test_gradients_go_back_through_so_many_loops_and_every_loop_says_what_it_did() -> None:
-    architecture = Architecture(length=6, vocabulary_sizes=(5,), width=16, layers=1, heads=2, mlp_width=32, loops=4)
+    architecture = Architecture(length=6, vocabulary_sizes=(5,), width=16, layers=1, heads=2, mlp_width=32, num_loops=4)
     torch.manual_seed(0)
     network = Transformer(architecture, OrderSpec(kind="uniform"))
     x, lengths = torch.randint(5, (3, 6)), torch.tensor([6, 4, 2])
     hidden = torch.ones(3, 6, dtype=torch.bool)
-    plain, cut = (network.depths(x, hidden, lengths, backward_loops=loops) for loops in (None, 2))
+    plain, cut = (network.depths(x, hidden, lengths, backward_loops=num_loops) for num_loops in (None, 2))
     torch.testing.assert_close(plain.prediction.token_logits, network(x, hidden, lengths).token_logits)
     said, wanted = ([*depths.earlier, depths.prediction.token_logits] for depths in (cut, plain))
     for ours, theirs in zip(said, wanted, strict=True):

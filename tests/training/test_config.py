@@ -84,7 +84,7 @@ FORCED = "optimizer.teacher_forcing=true"
     ("overrides", "line"),
     [
         (["advanced.model.attends=all"], 'is only valid with advanced.model.attends = "visible"'),
-        (["advanced.model.loops=2"], "is only valid with advanced.model.loops = 1"),
+        (["advanced.model.num_loops=2"], "is only valid with advanced.model.num_loops = 1"),
         (["start={artifact = 'x', freeze_denoiser = true}"], "is not valid with a frozen denoiser"),
         (["order.method=cost_to_go", "start.artifact=x"], "is not valid with a frozen denoiser"),
         (["advanced.order.spread=0.2"], "advanced.order.spread: is not valid with optimizer.teacher_forcing"),

@@ -101,11 +101,11 @@ def test_what_score_says_of_one_column_is_the_marginal_that_is_compared() -> Non
     assert -sum(term.nats for term in terms) == pytest.approx(torch.tensor(worst["scored"]).log().item(), abs=1e-5)
 
 
-def test_the_card_has_both_figures_in_words() -> None:
+def test_the_card_has_both_metrics_in_words() -> None:
     network = random_transformer(DATASET.tokenizer, kind="global", seed=4)
-    figures = evaluate_model(network, DATASET, limit=30)
+    metrics = evaluate_model(network, DATASET, limit=30)
     again = order_spread(network, as_rows(DATASET.test, limit=30), seed=EVALUATION_SEED)
-    assert figures["consistency"] == again
-    spread, gaps = consistency_lines(figures)
+    assert metrics["consistency"] == again
+    spread, gaps = consistency_lines(metrics)
     assert "over 8 random orders" in spread
-    assert figures["marginals"]["largest"]["column"] in gaps
+    assert metrics["marginals"]["largest"]["column"] in gaps

@@ -105,4 +105,4 @@ def test_publishing_evaluates_on_the_device_that_trained(tmp_path: Path, monkeyp
 
     assert train(recipe, TABLE, work=tmp_path / "run", then=then) is not None
     assert seen == [ELSEWHERE]
-    assert load_artifact(tmp_path / "out").manifest.figures["rows"] == 4
+    assert load_artifact(tmp_path / "out").manifest.metrics["rows"] == 4

@@ -119,28 +119,28 @@ def test_training_rows_stand_beside_generated_ones_and_rows_of_noise_are_less_al
 
 def test_the_evaluation_and_the_card_have_them_of_the_rows_that_privacy_has() -> None:
     network = random_transformer(DATASET.tokenizer)
-    figures = evaluate_model(network, DATASET, limit=40)
+    metrics = evaluate_model(network, DATASET, limit=40)
     generated = generate_rows(network, 4, number=40, seed=EVALUATION_SEED)
-    assert figures["fidelity"] == {"seed": EVALUATION_SEED, **fidelity(generated, DATASET, seed=EVALUATION_SEED)}
-    assert figures["fidelity"]["generated"]["rows"] == figures["privacy"]["generated_rows"] == 40
-    json.dumps(figures, allow_nan=False)
-    rows = list(fidelity_rows(figures))
+    assert metrics["fidelity"] == {"seed": EVALUATION_SEED, **fidelity(generated, DATASET, seed=EVALUATION_SEED)}
+    assert metrics["fidelity"]["generated"]["rows"] == metrics["privacy"]["generated_rows"] == 40
+    json.dumps(metrics, allow_nan=False)
+    rows = list(fidelity_rows(metrics))
     assert [row[0] for row in rows] == ["generated rows", "training rows"]
     training = {"steps": 1, "row_forwards": 1, "seed": 0, "torch": "0"}
     card = write_card(
-        small_recipe(), data={}, figures=figures, training=training, order_words="", num_parameters=1, recipe_text=""
+        small_recipe(), data={}, metrics=metrics, training=training, order_words="", num_parameters=1, recipe_text=""
     )
     assert "How like the 100 test rows are the generated ones?" in card
     assert all(f"| {' | '.join(row)} |" in card for row in rows)
 
 
-def test_older_figures_have_none_and_one_column_has_no_trend() -> None:
+def test_older_metrics_have_none_and_one_column_has_no_trend() -> None:
     assert list(fidelity_rows({})) == []
     column = {"x": np.array(["a", "b"] * 10, dtype=object)}
     tokenizer = TableTokenizer.fit(column)
     ids = tokenizer.encode_rows(column).tokens
     dataset = Dataset(name="one", tokenizer=tokenizer, train=ids, validation=ids, test=ids)
-    figures = {"fidelity": fidelity(torch.from_numpy(ids), dataset, seed=0)}
-    assert list(fidelity_rows(figures)) == [
+    metrics = {"fidelity": fidelity(torch.from_numpy(ids), dataset, seed=0)}
+    assert list(fidelity_rows(metrics)) == [
         (label, "20", "1.0000", "none") for label in ("generated rows", "training rows")
     ]

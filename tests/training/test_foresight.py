@@ -16,22 +16,24 @@ from model.exact import best_order, policy_cost, subset_table, table_nelbo
 from model.manifest import Architecture, OrderSpec
 from model.network import Network
 from model.networks import build_network
-from model.order_heads import SHARPNESS, CostToGoHead, ForesightHead, Reading, make_order_head
+from model.order_heads import SHARPNESS, CostToGoHead, NextCostHead, Reading, make_order_head
 from model.orders import next_log_probs
 from model.policies import confidence_of
 from tests.model.enumerable import random_world
 from training.arm import foresee
 from training.branches import branch, branch_error, forwards_a_row, rollout_costs, walk_to_random_states
 from training.config import build_recipe
-from training.foresight import Canvases, Draws, Foresee, foresight_error, walk_to_the_end
+from training.foresight import Canvases, Draws, Foresee, next_cost_error, walk_to_the_end
 
 L, V, COPIES = 4, 2, 400
 NEXT_COST = OrderSpec(kind="contextual", head="next_cost")
 
 
-def small_network(*, seed: int = 0, loops: int = 1) -> Network:
+def small_network(*, seed: int = 0, num_loops: int = 1) -> Network:
     torch.manual_seed(seed)
-    architecture = Architecture(length=L, vocabulary_sizes=(V,), width=8, layers=1, heads=2, mlp_width=16, loops=loops)
+    architecture = Architecture(
+        length=L, vocabulary_sizes=(V,), width=8, layers=1, heads=2, mlp_width=16, num_loops=num_loops
+    )
     network = build_network(architecture, NEXT_COST).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
@@ -116,14 +118,14 @@ def test_what_is_known_is_never_walked_and_a_stride_takes_several() -> None:
 def test_the_error_is_least_where_the_expectation_is_the_mean() -> None:
     nats = torch.tensor([0.0, 0.1, 3.0])
     log_m = nats.mean().log().requires_grad_()
-    foresight_error(log_m, nats).mean().backward()  # type: ignore[no-untyped-call]
+    next_cost_error(log_m, nats).mean().backward()  # type: ignore[no-untyped-call]
     assert log_m.grad is not None
     assert abs(float(log_m.grad)) < 1e-6
-    assert all(foresight_error(log_m + d, nats).mean() > foresight_error(log_m, nats).mean() for d in (-0.1, 0.1))
+    assert all(next_cost_error(log_m + d, nats).mean() > next_cost_error(log_m, nats).mean() for d in (-0.1, 0.1))
 
 
 def test_only_the_head_learns_and_a_sure_position_goes_before_an_unsure_one() -> None:
-    head = ForesightHead(Architecture(length=2, vocabulary_sizes=(3,), width=8, heads=2), NEXT_COST)
+    head = NextCostHead(Architecture(length=2, vocabulary_sizes=(3,), width=8, heads=2), NEXT_COST)
     states = torch.zeros(1, 2, 8, requires_grad=True)
     logits = torch.tensor([[[4.0, 0.0, 0.0], [1.0, 0.9, 0.0]]], requires_grad=True)
     for parameter in head.head[2].parameters():
@@ -188,7 +190,7 @@ def order_learned(head: str, *, steps: int = 200) -> list[int]:
     return sigma
 
 
-def test_the_cost_to_go_walks_round_a_trap_that_foresight_falls_into() -> None:
+def test_the_cost_to_go_walks_round_a_trap_that_next_cost_falls_into() -> None:
     table = Trap.COSTS.double()
     _, best = best_order(table)
     assert best.tolist() == [1, 2, 0]
@@ -218,7 +220,7 @@ def _foreseen(network: Network, x: Tensor) -> Tensor:
 
     def expected(x: Tensor, hidden: Tensor) -> Tensor:
         head = network.order_head
-        assert isinstance(head, ForesightHead)
+        assert isinstance(head, NextCostHead)
         return head.foresee(network.read(x.masked_fill(hidden, 0), hidden, torch.full((len(x),), L))).log_loss.exp()
 
     return subset_table(expected, x)
@@ -230,10 +232,10 @@ def _expected_error(network: Network, x: Tensor, choices: Tensor, losses: Tensor
     forced = [choices.index_fill(1, torch.tensor(0), first) for first in range(L)]
     paid = torch.stack([policy_cost(charged, choice) for choice in forced], -1)  # [N, L]
     head = network.order_head
-    assert isinstance(head, ForesightHead)
+    assert isinstance(head, NextCostHead)
     hidden, lengths = torch.ones_like(x, dtype=torch.bool), torch.full((len(x),), L)
     log_m, cost = head.foresee(network.read(torch.zeros_like(x), hidden, lengths))
-    single = foresight_error(log_m, losses[:, 0].float()).mean(-1)
+    single = next_cost_error(log_m, losses[:, 0].float()).mean(-1)
     excess = paid - paid.mean(-1, keepdim=True)
     return single + (cost.double() - paid).var(-1) + ((-SHARPNESS * cost.double()).softmax(-1) * excess).sum(-1)
 

@@ -55,7 +55,7 @@ def grid_recipe(*overrides: str) -> Recipe:
         "optimizer": {"steps": 4, "batch_size": 8},
         "run": {"precision": "32-true", "threads": 1},
         "advanced": {
-            "model": {"loops": 2},
+            "model": {"num_loops": 2},
             "optimizer": {"warmup_steps": 1},
             "run": {"validate_every": 4, "validate_rows": 2, "checkpoint_every": 2},
         },
@@ -82,7 +82,7 @@ def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("grids")
     trained = _train(grid_recipe(), folder / "run")
     out = folder / "denoiser"
-    save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, figures={}, card="")
+    save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, metrics={}, card="")
     return out
 
 
@@ -119,13 +119,13 @@ def test_steps_are_resumed_bit_for_bit(tmp_path: Path) -> None:
 def test_longer_loops_go_on_from_an_artifact_and_are_resumed_bit_for_bit(denoiser: Path, tmp_path: Path) -> None:
     longer = (
         f"start.artifact={denoiser}",
-        "advanced.model.loops=7",
+        "advanced.model.num_loops=7",
         "advanced.optimizer.backward_loops=2",
         "advanced.order.bare=0.5",
     )
-    assert load_artifact(denoiser).denoiser.architecture.loops == 2
+    assert load_artifact(denoiser).denoiser.architecture.num_loops == 2
     whole = _train(grid_recipe(*longer), tmp_path / "whole")
-    assert whole.denoiser.architecture.loops == 7
+    assert whole.denoiser.architecture.num_loops == 7
     _train(grid_recipe(*longer), tmp_path / "parts")
     newest = sorted((tmp_path / "parts" / "checkpoints").glob("step-*"))[-1]
     for file in newest.rglob("*"):
@@ -136,11 +136,12 @@ def test_longer_loops_go_on_from_an_artifact_and_are_resumed_bit_for_bit(denoise
     assert any(not torch.equal(a, b) for a, b in zip(uncut.parameters(), whole.denoiser.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("loops", [1, 3])
-def test_gradients_cannot_go_back_through_more_loops_than_there_are(tmp_path: Path, loops: int) -> None:
-    recipe = grid_recipe(f"advanced.model.loops={loops}", "advanced.optimizer.backward_loops=3")
+@pytest.mark.parametrize("num_loops", [1, 3])
+def test_gradients_cannot_go_back_through_more_loops_than_there_are(tmp_path: Path, num_loops: int) -> None:
+    recipe = grid_recipe(f"advanced.model.num_loops={num_loops}", "advanced.optimizer.backward_loops=3")
     with pytest.raises(
-        UnveilError, match=rf"optimizer\.backward_loops: must be less than the network's loops, {loops}"
+        UnveilError,
+        match=rf"backward_loops: must be less than advanced.model.num_loops, the network's loops, which are {num_loops}",
     ):
         train(recipe, DATASET, work=tmp_path)
 
@@ -160,13 +161,13 @@ def test_other_loops_are_another_run(denoiser: Path, tmp_path: Path) -> None:
     start = f"start.artifact={denoiser}"
     fields = grid_recipe(start).model_dump(mode="json", exclude_unset=True)
     del fields["model"], fields["advanced"]["model"]
-    one_loop = {**fields, "advanced": {**fields["advanced"], "model": {"loops": 1}}}
+    one_loop = {**fields, "advanced": {**fields["advanced"], "model": {"num_loops": 1}}}
     given, not_given = (build_recipe(each, source="grids") for each in (one_loop, fields))
     assert given.fingerprint() == not_given.fingerprint()
-    assert _train(given, tmp_path).denoiser.architecture.loops == 1
+    assert _train(given, tmp_path).denoiser.architecture.num_loops == 1
     with pytest.raises(UnveilError, match="holds checkpoints of another model"):
         train(not_given, DATASET, work=tmp_path)
-    frozen = grid_recipe(start, "start.freeze_denoiser=true", "order.method=global", "advanced.model.loops=3")
+    frozen = grid_recipe(start, "start.freeze_denoiser=true", "order.method=global", "advanced.model.num_loops=3")
     with pytest.raises(UnveilError, match=r"model\.loops: 3, but start.artifact has 2; leave it out"):
         train(frozen, DATASET, work=tmp_path / "frozen")
 
@@ -217,17 +218,17 @@ def test_a_walk_is_solved_if_and_only_if_every_likeliest_digit_is_right(denoiser
 
 
 @pytest.mark.parametrize("kind", ["uniform", "contextual"])
-def test_figures_card_and_order_of_a_grid(denoiser: Path, tmp_path: Path, kind: str) -> None:
+def test_metrics_card_and_order_of_a_grid(denoiser: Path, tmp_path: Path, kind: str) -> None:
     recipe = grid_recipe()
     network = load_artifact(denoiser).denoiser
     if kind == "contextual":
         recipe = grid_recipe(*NEXT_COST, f"start.artifact={denoiser}")
         network = _train(recipe, tmp_path).denoiser
     told: list[int] = []
-    figures = evaluate_model(network, DATASET, limit=2, advance=told.append)
+    metrics = evaluate_model(network, DATASET, limit=2, advance=told.append)
     assert sum(told) == num_row_forwards(DATASET, split="test", limit=2, kind=network.order.kind)
     names = {"learned"} if kind == "contextual" else set()
-    assert set(figures["solved"]) == {"confidence", "margin", "uniform"} | names
+    assert set(metrics["solved"]) == {"confidence", "margin", "uniform"} | names
     account = describe_order(network, DATASET.tokenizer, name="grids")
     assert account.picture.startswith(b"<?xml")
     if kind == "contextual":
@@ -236,7 +237,7 @@ def test_figures_card_and_order_of_a_grid(denoiser: Path, tmp_path: Path, kind: 
     card = write_card(
         recipe,
         data=DATASET.summary,
-        figures=figures,
+        metrics=metrics,
         training={"steps": 4, "row_forwards": 32, "seed": 0, "torch": "2"},
         order_words=account.words,
         num_parameters=network.num_parameters,

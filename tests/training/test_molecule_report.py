@@ -13,7 +13,7 @@ from tests.training.molecules import molecules_dataset, molecules_recipe
 from training import molecule_report
 from training.chemistry import NEEDED
 from training.figures import molecule_lines
-from training.molecule_report import make, molecule_figures, num_samples
+from training.molecule_report import make, molecule_metrics, num_samples
 from training.publish import publish
 from training.report import evaluate_model, num_row_forwards
 from training.trainer import Trained, train
@@ -57,28 +57,28 @@ def test_the_artifact_of_molecules_loads_and_its_card_says_what_the_judge_says(
     artifact = load_artifact(tmp_path / "a")
     assert artifact.manifest.domain == artifact.tokenizer.domain == "smiles"
     assert artifact.tokenizer.describe() == DATASET.tokenizer.describe()
-    figures = artifact.manifest.figures["molecules"]
-    assert figures["samples"] == 8
-    (line,) = molecule_lines(artifact.manifest.figures, digits=3)
+    metrics = artifact.manifest.metrics["molecules"]
+    assert metrics["samples"] == 8
+    (line,) = molecule_lines(artifact.manifest.metrics, digits=3)
     assert line in (tmp_path / "a" / "README.md").read_text()
     assert sum(told) == num_row_forwards(DATASET, split="test", limit=8, kind="global")
 
 
-def test_figures_are_the_same_every_time_and_cost_what_was_said(trained: Trained) -> None:
+def test_metrics_are_the_same_every_time_and_cost_what_was_said(trained: Trained) -> None:
     told: list[int] = []
-    figures = molecule_figures(trained.denoiser, DATASET, limit=8, advance=told.append)
-    assert figures == molecule_figures(trained.denoiser, DATASET, limit=8)
+    metrics = molecule_metrics(trained.denoiser, DATASET, limit=8, advance=told.append)
+    assert metrics == molecule_metrics(trained.denoiser, DATASET, limit=8)
     assert sum(told) == num_samples(DATASET, 8) * DATASET.train.shape[1]
-    assert figures["training_molecules"] == len(DATASET.train) + len(DATASET.validation)
-    assert figures["training_molecules_in_canonical_form"] == 1.0
+    assert metrics["training_molecules"] == len(DATASET.train) + len(DATASET.validation)
+    assert metrics["training_molecules_in_canonical_form"] == 1.0
 
 
-def test_without_rdkit_it_is_said_in_figures_and_words(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rdkit_it_is_said_in_metrics_and_words(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(molecule_report, "has_rdkit", lambda: False)
     assert num_samples(DATASET, 8) == 0
-    figures = evaluate_model(trained.denoiser, DATASET, limit=4)
-    assert figures["molecules"] == {"left_out": NEEDED}
-    (line,) = molecule_lines(figures, digits=3)
+    metrics = evaluate_model(trained.denoiser, DATASET, limit=4)
+    assert metrics["molecules"] == {"left_out": NEEDED}
+    (line,) = molecule_lines(metrics, digits=3)
     assert line == f"Validity, uniqueness and novelty of molecules are left out: {NEEDED}."
 
 

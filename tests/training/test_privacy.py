@@ -11,7 +11,7 @@ from tests.training.small import small_columns
 from training.data.dataset import Dataset
 from training.figures import privacy_notes, privacy_rows
 from training.privacy import compare
-from training.table_report import generate_rows, generated_figures, num_generated
+from training.table_report import generate_rows, generated_metrics, num_generated
 
 L, LEVELS = 8, 6
 
@@ -43,7 +43,7 @@ def _even(tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
 
 def test_a_generator_that_repeats_its_training_rows_is_caught() -> None:
     dataset = _dataset()
-    found = generated_figures(Memory(torch.from_numpy(dataset.train)), dataset, limit=None, seed=1)["privacy"]
+    found = generated_metrics(Memory(torch.from_numpy(dataset.train)), dataset, limit=None, seed=1)["privacy"]
     closest = found["closest_training_row"]
     assert closest["generated"] == {"median": 0.0, "fifth_percentile": 0.0, "same": 1.0}
     assert closest["held_out"]["median"] >= 0.25
@@ -53,7 +53,7 @@ def test_a_generator_that_repeats_its_training_rows_is_caught() -> None:
 
 
 def test_a_generator_of_the_truth_is_as_far_from_training_rows_as_held_out_rows_are() -> None:
-    found = generated_figures(_even, _dataset(), limit=None, seed=1)["privacy"]
+    found = generated_metrics(_even, _dataset(), limit=None, seed=1)["privacy"]
     closest = found["closest_training_row"]
     assert closest["generated"]["median"] == pytest.approx(closest["held_out"]["median"], abs=1 / L)
     share = found["closer_to_training"]
@@ -93,14 +93,14 @@ def test_rows_are_drawn_as_many_as_wanted_and_told() -> None:
 
 def test_nothing_is_said_where_there_is_nothing_to_compare_with() -> None:
     assert num_generated(_dataset(num_test=1), limit=None) == 0
-    assert generated_figures(_even, _dataset(num_test=1), limit=None, seed=0) == {}
+    assert generated_metrics(_even, _dataset(num_test=1), limit=None, seed=0) == {}
     assert num_generated(_dataset(), limit=30) == 30
 
 
-def test_the_figures_become_sentences_with_their_definition() -> None:
-    figures = generated_figures(_even, _dataset(), limit=50, seed=1)
-    assert [row[0] for row in privacy_rows(figures)] == ["generated rows", "held-out real rows"]
-    first, second = privacy_notes(figures)
+def test_the_metrics_become_sentences_with_their_definition() -> None:
+    metrics = generated_metrics(_even, _dataset(), limit=50, seed=1)
+    assert [row[0] for row in privacy_rows(metrics)] == ["generated rows", "held-out real rows"]
+    first, second = privacy_notes(metrics)
     assert first.startswith("Closer to a training row than to a held-out one, of 100 each: ")
     assert "of 50 generated rows, 300 training rows; 50 % if neither is preferred." in first
     assert second.startswith("Distance of two rows")

@@ -36,17 +36,17 @@ def test_the_artifact_says_how_it_was_made_and_how_good_it_is(artifact: Path) ->
     assert manifest.training["recipe"]["name"] == "small"
     assert manifest.training["data_sha256"] == DATASET.fingerprint
     assert manifest.training["row_forwards"] == 20 * 32
-    assert manifest.figures["split"] == "test"
-    assert manifest.figures["rows"] == len(DATASET.test)
-    json.dumps(manifest.figures, allow_nan=False)
+    assert manifest.metrics["split"] == "test"
+    assert manifest.metrics["rows"] == len(DATASET.test)
+    json.dumps(manifest.metrics, allow_nan=False)
 
 
-def test_the_card_has_every_section_and_the_figures_of_the_config(artifact: Path) -> None:
+def test_the_card_has_every_section_and_the_metrics_of_the_config(artifact: Path) -> None:
     card = (artifact / "README.md").read_text()
     for section in ("Data", "Figures", "Learned order", "Recipe", "Limits", "License"):
         assert f"\n## {section}\n" in card
     manifest = load_artifact(artifact).manifest
-    assert f"{manifest.figures['nelbo']['learned']['mean']:.3f}" in card
+    assert f"{manifest.metrics['nelbo']['learned']['mean']:.3f}" in card
     assert f"{manifest.num_parameters:,} parameters" in card
     assert 'name = "small"' in card
     for name in NAMES:
@@ -76,17 +76,17 @@ def test_the_card_shows_the_order_as_a_picture_that_is_there(artifact: Path) -> 
     assert ElementTree.fromstring((artifact / "order.svg").read_bytes()).tag.endswith("svg")
 
 
-def test_the_figures_are_those_of_the_evaluation(artifact: Path) -> None:
+def test_the_metrics_are_those_of_the_evaluation(artifact: Path) -> None:
     loaded = load_artifact(artifact)
     told: list[int] = []
-    figures = evaluate_model(loaded.denoiser, DATASET, advance=told.append)
+    metrics = evaluate_model(loaded.denoiser, DATASET, advance=told.append)
     # Training computes these in the same float32, but with weights that never went through a file.
-    assert figures == loaded.manifest.figures
+    assert metrics == loaded.manifest.metrics
     assert sum(told) == num_row_forwards(DATASET, split="test", limit=None, kind="global")
-    log_likelihood = figures["log_likelihood"]["learned"]["mean"]
-    assert -figures["nelbo"]["learned"]["mean"] == pytest.approx(log_likelihood, abs=1.0)
-    assert set(figures["imputation"]) == set(NAMES)
-    assert all(0 <= row["accuracy"] <= 1 for row in figures["imputation"].values())
+    log_likelihood = metrics["log_likelihood"]["learned"]["mean"]
+    assert -metrics["nelbo"]["learned"]["mean"] == pytest.approx(log_likelihood, abs=1.0)
+    assert set(metrics["imputation"]) == set(NAMES)
+    assert all(0 <= row["accuracy"] <= 1 for row in metrics["imputation"].values())
 
 
 def test_mean_places_are_exact_and_add_up() -> None:

@@ -39,46 +39,46 @@ def _mean(values: torch.Tensor) -> float:
 def test_the_progress_bar_is_told_what_it_was_promised(kind: OrderKind, has_reference: bool) -> None:
     told: list[int] = []
     reference = _network("uniform", seed=1) if has_reference else None
-    figures = evaluate_model(_network(kind), DATASET, limit=40, reference=reference, advance=told.append)
+    metrics = evaluate_model(_network(kind), DATASET, limit=40, reference=reference, advance=told.append)
     promised = num_row_forwards(DATASET, split="test", limit=40, kind=kind, has_reference=has_reference)
     assert sum(told) == promised
-    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-    assert ("reference" in figures) == has_reference
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    assert ("reference" in metrics) == has_reference
 
 
 def test_a_global_law_is_scored_as_it_always_was() -> None:
     network = _network("global")
-    figures = evaluate_model(network, DATASET)
+    metrics = evaluate_model(network, DATASET)
     log_w = network.order_head.global_log_w().detach()
     order = log_w.argsort(descending=True).tolist()
     for name, weights in (("learned", log_w), ("uniform", torch.zeros(4)), ("reversed", -log_w)):
-        assert figures["nelbo"][name]["mean"] == _mean(nelbo(network, ROWS, weights, seed=EVALUATION_SEED))
+        assert metrics["nelbo"][name]["mean"] == _mean(nelbo(network, ROWS, weights, seed=EVALUATION_SEED))
     expected = {"learned": order, "reversed": order[::-1], "left_to_right": [0, 1, 2, 3], "right_to_left": [3, 2, 1, 0]}
     for name, sigma in expected.items():
-        assert figures["log_likelihood"][name]["mean"] == _mean(log_likelihood(network, ROWS, sigma))
+        assert metrics["log_likelihood"][name]["mean"] == _mean(log_likelihood(network, ROWS, sigma))
     for policy in ("confidence", "margin"):
-        assert figures["log_likelihood"][policy]["mean"] == _mean(policy_log_likelihood(network, ROWS, policy))
-    assert figures["orders"]["learned"] == order
+        assert metrics["log_likelihood"][policy]["mean"] == _mean(policy_log_likelihood(network, ROWS, policy))
+    assert metrics["orders"]["learned"] == order
 
 
 def test_a_contextual_law_is_scored_by_its_own_rollouts_and_its_likeliest_order() -> None:
     network = _network("contextual")
-    figures = evaluate_model(network, DATASET)
-    assert figures["nelbo"]["learned"]["mean"] == _mean(policy_nelbo(network, ROWS, seed=EVALUATION_SEED))
+    metrics = evaluate_model(network, DATASET)
+    assert metrics["nelbo"]["learned"]["mean"] == _mean(policy_nelbo(network, ROWS, seed=EVALUATION_SEED))
     walk = policy_walk(network, ROWS, "learned")
     assert len({tuple(order) for order in walk.order.tolist()}) > 1
-    assert figures["log_likelihood"]["learned"]["mean"] == _mean(-walk.nats)
-    assert figures["nelbo"]["reversed"]["mean"] != figures["nelbo"]["learned"]["mean"]
+    assert metrics["log_likelihood"]["learned"]["mean"] == _mean(-walk.nats)
+    assert metrics["nelbo"]["reversed"]["mean"] != metrics["nelbo"]["learned"]["mean"]
     sigma = mean_order(network, as_rows(DATASET.validation))
-    assert figures["orders"]["mean_order"] == sigma
-    assert figures["log_likelihood"]["mean_order"]["mean"] == _mean(log_likelihood(network, ROWS, sigma))
-    assert "learned" not in figures["orders"], "each row has its own"
+    assert metrics["orders"]["mean_order"] == sigma
+    assert metrics["log_likelihood"]["mean_order"]["mean"] == _mean(log_likelihood(network, ROWS, sigma))
+    assert "learned" not in metrics["orders"], "each row has its own"
 
 
 def test_the_reverse_of_a_policy_takes_what_it_likes_least() -> None:
     network = _network("contextual")
     rows = Rows(ROWS.x[:30], ROWS.lengths[:30])
-    reversed_cost = Law(network).reversed_deployed(network, rows)
+    reversed_cost = Law(network).reversed_greedy(network, rows)
     hidden = torch.ones_like(rows.x, dtype=torch.bool)
     first = network(rows.x, hidden, rows.lengths).order_logits.argmin(-1)
     costs = torch.stack([-log_likelihood(network, rows, list(sigma)) for sigma in permutations(range(4))])
@@ -94,25 +94,25 @@ def test_best_and_worst_are_so_among_all_orders_of_the_rows_they_were_chosen_on(
     best, worst = best_and_worst(network, rows)
     assert costs[tuple(best)] == pytest.approx(min(costs.values()), abs=1e-5)
     assert costs[tuple(worst)] == pytest.approx(max(costs.values()), abs=1e-5)
-    figures = evaluate_model(network, DATASET)
-    assert (figures["orders"]["best"], figures["orders"]["worst"]) == (best, worst)
+    metrics = evaluate_model(network, DATASET)
+    assert (metrics["orders"]["best"], metrics["orders"]["worst"]) == (best, worst)
     for name, order in (("best", best), ("worst", worst)):
-        assert figures["log_likelihood"][name]["mean"] == _mean(log_likelihood(network, ROWS, order))
-    assert "these very rows" not in "".join(notes(figures, digits=3))
+        assert metrics["log_likelihood"][name]["mean"] == _mean(log_likelihood(network, ROWS, order))
+    assert "these very rows" not in "".join(notes(metrics, digits=3))
     on_validation = evaluate_model(network, DATASET, split="validation", limit=20)
     assert "chosen on these very rows" in "".join(notes(on_validation, digits=3))
 
 
-def test_where_orders_are_too_many_to_compare_the_figures_say_so() -> None:
+def test_where_orders_are_too_many_to_compare_the_metrics_say_so() -> None:
     wide = torch.zeros(3, 11, dtype=torch.int64)
     reason = why_not_enumerable(Rows(wide, torch.full((3,), 11)))
     assert reason is not None
     assert "11 positions" in reason
     assert why_not_enumerable(Rows(wide[:, :10], torch.full((3,), 10))) is None
     assert why_not_enumerable(Rows(wide[:, :10], torch.tensor([10, 9, 10]))) == "rows differ in length"
-    figures = evaluate_model(_network("global"), DATASET, limit=20)
-    figures["left_out"] = {"best_and_worst": reason}
-    assert f"left out: {reason}." in "".join(notes(figures, digits=3))
+    metrics = evaluate_model(_network("global"), DATASET, limit=20)
+    metrics["left_out"] = {"best_and_worst": reason}
+    assert f"left out: {reason}." in "".join(notes(metrics, digits=3))
 
 
 def test_a_model_against_itself_differs_by_nothing() -> None:
@@ -147,20 +147,20 @@ def test_the_reference_is_scored_along_the_models_orders_and_its_own_best(kind: 
 
 
 def test_every_order_and_every_pair_has_a_row_in_words() -> None:
-    figures = evaluate_model(_network("contextual"), DATASET, limit=20, reference=_network("uniform"))
-    rows = list(order_rows(figures, digits=3))
-    assert len(rows) == len(figures["nelbo"].keys() | figures["log_likelihood"].keys())
+    metrics = evaluate_model(_network("contextual"), DATASET, limit=20, reference=_network("uniform"))
+    rows = list(order_rows(metrics, digits=3))
+    assert len(rows) == len(metrics["nelbo"].keys() | metrics["log_likelihood"].keys())
     assert all(bound or exact for _, bound, exact in rows)
-    assert len(list(pair_rows(figures, digits=3))) == len(figures["reference"]["pairs"])
-    difference = figures["reference"]["pairs"]["margin"]["difference"]["mean"]
-    assert f"{difference:+.3f} ±" in "".join(map("".join, pair_rows(figures, digits=3)))
+    assert len(list(pair_rows(metrics, digits=3))) == len(metrics["reference"]["pairs"])
+    difference = metrics["reference"]["pairs"]["margin"]["difference"]["mean"]
+    assert f"{difference:+.3f} ±" in "".join(map("".join, pair_rows(metrics, digits=3)))
 
 
 def test_rows_that_differ_in_length_are_scored_without_best_and_worst() -> None:
     lengths = {split: np.full(len(getattr(DATASET, split)), 3) for split in ("train", "validation", "test")}
     padded = replace(DATASET, lengths=lengths)
     told: list[int] = []
-    figures = evaluate_model(_network("contextual"), padded, limit=20, advance=told.append)
-    assert figures["left_out"] == {"best_and_worst": "rows differ in length"}
-    assert "best" not in figures["log_likelihood"]
+    metrics = evaluate_model(_network("contextual"), padded, limit=20, advance=told.append)
+    assert metrics["left_out"] == {"best_and_worst": "rows differ in length"}
+    assert "best" not in metrics["log_likelihood"]
     assert sum(told) == num_row_forwards(padded, split="test", limit=20, kind="contextual")

@@ -45,12 +45,12 @@ def test_lengths_and_clues_stay_with_their_rows() -> None:
     assert torch.equal(again.lengths, rows.lengths)
 
 
-def test_a_sorted_file_gives_the_same_figures_as_a_shuffled_one_within_noise(tmp_path: Path) -> None:
+def test_a_sorted_file_gives_the_same_metrics_as_a_shuffled_one_within_noise(tmp_path: Path) -> None:
     """Of a sorted file the first rows are all of the commonest, cheapest kind."""
     generator, number = np.random.default_rng(3), 4_000
     a = np.sort(generator.choice(6, number, p=[0.6, 0.2, 0.1, 0.05, 0.03, 0.02]))
     lines = np.array([f"a{v},b{(v + generator.integers(0, 2)) % 6}" for v in a])
-    figures, head = {}, {}
+    metrics, head = {}, {}
     for name, places in (("sorted", np.arange(number)), ("shuffled", generator.permutation(number))):
         path = tmp_path / f"{name}.csv"
         path.write_text("a,b\n" + "\n".join(lines[places]) + "\n")
@@ -58,13 +58,13 @@ def test_a_sorted_file_gives_the_same_figures_as_a_shuffled_one_within_noise(tmp
         recipe = small_recipe("optimizer.steps=60", "optimizer.learning_rate=0.02", "order.method=uniform")
         trained = train(recipe, dataset, work=tmp_path / name)
         assert trained is not None
-        figures[name] = evaluate_model(trained.denoiser, dataset, limit=100)
+        metrics[name] = evaluate_model(trained.denoiser, dataset, limit=100)
         rows = split_rows(dataset, "test")
         with torch.inference_mode():
             logits = trained.denoiser(rows.x, torch.ones_like(rows.padding), rows.lengths).token_logits
         head[name] = Estimate.of(torch.nn.functional.cross_entropy(logits[:, 0], rows.x[:, 0], reduction="none")[:100])
     for kind, order in (("nelbo", "uniform"), ("log_likelihood", "left_to_right"), ("log_likelihood", "confidence")):
-        ours, others = (figures[name][kind][order] for name in ("sorted", "shuffled"))
+        ours, others = (metrics[name][kind][order] for name in ("sorted", "shuffled"))
         noise = np.hypot(ours["standard_error"], others["standard_error"])
         assert abs(ours["mean"] - others["mean"]) < 3 * noise
     assert head["shuffled"].mean - head["sorted"].mean > 3 * head["shuffled"].standard_error, "the head would have told"

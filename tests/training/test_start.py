@@ -21,7 +21,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained = train(small_recipe("order.method=uniform"), DATASET, work=folder / "run")
     assert trained is not None
     out = folder / "uniform"
-    save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, figures={}, card="")
+    save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, metrics={}, card="")
     return out
 
 
@@ -70,11 +70,11 @@ def test_whole_orders_are_taught_to_a_network_that_attends_to_what_is_visible(ar
 
 
 def test_what_attends_to_the_visible_but_loops_is_refused_for_that(tmp_path: Path) -> None:
-    recipe = small_recipe("order.method=uniform", "advanced.model.attends=visible", "advanced.model.loops=2")
+    recipe = small_recipe("order.method=uniform", "advanced.model.attends=visible", "advanced.model.num_loops=2")
     trained = train(recipe, DATASET, work=tmp_path)
     assert trained is not None
-    out = tmp_path / "loops"
-    save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, figures={}, card="")
+    out = tmp_path / "num_loops"
+    save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, metrics={}, card="")
     fields = {
         "name": "on",
         "data": {"kind": "table", "path": "small.csv"},
@@ -83,7 +83,9 @@ def test_what_attends_to_the_visible_but_loops_is_refused_for_that(tmp_path: Pat
     }
     with pytest.raises(UnveilError, match=r"takes a network of one loop; start\.artifact has 2"):
         load_start(build_recipe(dict(fields), source="on"), DATASET)
-    assert load_start(build_recipe({**fields, "advanced": {"model": {"loops": 1}}}, source="on"), DATASET) is not None
+    assert (
+        load_start(build_recipe({**fields, "advanced": {"model": {"num_loops": 1}}}, source="on"), DATASET) is not None
+    )
 
 
 def test_two_streams_count_as_two_forwards() -> None:

@@ -30,18 +30,18 @@ SMALL = {
 
 
 def test_bits_a_character_are_nats_a_row_by_its_characters() -> None:
-    figures = {
+    metrics = {
         "order_kind": "global",
         "characters": 10.0,
         "nelbo": {"learned": {"mean": 20 * math.log(2), "standard_error": math.log(2)}},
         "log_likelihood": {"left_to_right": {"mean": -5 * math.log(2), "standard_error": math.log(2)}},
     }
-    assert list(bits_rows(figures, digits=2)) == [
+    assert list(bits_rows(metrics, digits=2)) == [
         ("learned", "2.00 ± 0.10", ""),
         ("left to right", "", "0.50 ± 0.10"),
     ]
     assert list(bits_rows({"nelbo": {}, "log_likelihood": {}}, digits=2)) == []
-    assert "A row has 10.0 characters on average." in notes(figures, digits=2)
+    assert "A row has 10.0 characters on average." in notes(metrics, digits=2)
 
 
 def test_characters_are_counted_without_padding(tmp_path: Path) -> None:

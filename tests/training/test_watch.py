@@ -9,17 +9,17 @@ from model.exact import best_order, exact_nelbo, subset_table
 from tests.model.contextual import TableDenoiser
 from tests.model.enumerable import random_world
 from training.rows import Rows
-from training.watch import gradient_noise, law_figures, own_regret
+from training.watch import gradient_noise, law_metrics, own_regret
 
 
 def test_uniform_orders_number_all_of_them_and_a_decided_order_one() -> None:
-    uniform = law_figures(torch.zeros(6))
+    uniform = law_metrics(torch.zeros(6))
     assert uniform["order_entropy"] == pytest.approx(1.0)
     assert uniform["effective_orders_log10"] == pytest.approx(math.log10(720))
-    decided = law_figures(64.0 * torch.arange(6).float())
+    decided = law_metrics(64.0 * torch.arange(6).float())
     assert decided["effective_orders_log10"] == pytest.approx(0.0, abs=1e-9)
     assert decided["log_w_span"] == 320.0
-    assert law_figures(torch.zeros(3), policy_nats=math.log(2))["order_entropy"] == pytest.approx(
+    assert law_metrics(torch.zeros(3), policy_nats=math.log(2))["order_entropy"] == pytest.approx(
         math.log(2) / math.log(6)
     )
 

@@ -66,9 +66,9 @@ def test_the_whole_road_from_a_csv_file_to_rows(tmp_path: Path, run: Any) -> Non
     assert f"wrote {out}; serve it with: unveil serve {out}" in err
     code, printed, _ = run("evaluate", out, "--json")
     assert code == 0
-    figures = json.loads(printed)
-    assert figures == json.loads((out / "config.json").read_text())["figures"]
-    assert all(0 <= figures["fidelity"]["generated"][score] <= 1 for score in ("shape", "trend"))
+    metrics = json.loads(printed)
+    assert metrics == json.loads((out / "config.json").read_text())["metrics"]
+    assert all(0 <= metrics["fidelity"]["generated"][score] <= 1 for score in ("shape", "trend"))
     code, printed, _ = run("evaluate", out, "--rows", "20")
     assert code == 0
     assert "20 rows of the test split" in printed
@@ -107,8 +107,8 @@ def _renew_the_card(out: Path, run: Any) -> None:
     after = {path.name: path.read_bytes() for path in out.iterdir()}
     assert {name for name in before if before[name] != after[name]} == {"README.md", "config.json"}
     config = {name: json.loads(files["config.json"]) for name, files in (("before", before), ("after", after))}
-    assert config["after"].pop("figures") == json.loads(printed)
-    assert config["before"].pop("figures")["rows"] != 20
+    assert config["after"].pop("metrics") == json.loads(printed)
+    assert config["before"].pop("metrics")["rows"] != 20
     assert config["after"] == config["before"]
     cards = {name: files["README.md"].decode() for name, files in (("before", before), ("after", after))}
     assert "On 20 rows of the test split" in cards["after"]
@@ -119,7 +119,7 @@ def _renew_the_card(out: Path, run: Any) -> None:
     assert (code, err.count("\n")) == (2, 1)
     assert "--update-card" in err
     del config["after"]["training"]["data"]
-    (out / "config.json").write_text(json.dumps({**config["after"], "figures": {}}), encoding="utf-8")
+    (out / "config.json").write_text(json.dumps({**config["after"], "metrics": {}}), encoding="utf-8")
     code, _, err = run("evaluate", out, "--rows", "20", "--update-card")
     assert (code, err.count("\n")) == (1, 1)
     assert "training.data" in err

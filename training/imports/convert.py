@@ -51,7 +51,7 @@ def import_folder(folder: Path, out: Path, wishes: Wishes) -> tuple[Manifest, Co
         denoiser=converted.denoiser,
         tokenizer=converted.tokenizer,
         training={"imported": dict(converted.provenance)},
-        figures={},
+        metrics={},
         card=write_card(out.resolve().name, converted.provenance, converted.denoiser.architecture),
     )
     return manifest, converted
