@@ -141,7 +141,7 @@ def test_gradients_cannot_go_back_through_more_loops_than_there_are(tmp_path: Pa
     recipe = grid_recipe(f"advanced.model.num_loops={num_loops}", "advanced.optimizer.backward_loops=3")
     with pytest.raises(
         UnveilError,
-        match=rf"backward_loops: must be less than advanced.model.num_loops, the network's loops, which are {num_loops}",
+        match=rf"backward_loops: must be less than advanced.model.num_loops, .* which are {num_loops}",
     ):
         train(recipe, DATASET, work=tmp_path)
 
@@ -168,7 +168,7 @@ def test_other_loops_are_another_run(denoiser: Path, tmp_path: Path) -> None:
     with pytest.raises(UnveilError, match="holds checkpoints of another model"):
         train(not_given, DATASET, work=tmp_path)
     frozen = grid_recipe(start, "start.freeze_denoiser=true", "order.method=global", "advanced.model.num_loops=3")
-    with pytest.raises(UnveilError, match=r"model\.loops: 3, but start.artifact has 2; leave it out"):
+    with pytest.raises(UnveilError, match=r"model\.num_loops: 3, but start.artifact has 2; leave it out"):
         train(frozen, DATASET, work=tmp_path / "frozen")
 
 
