@@ -1,1 +1,1 @@
-"""Every figure the project claims has its script here: `python -m benchmarks.NAME [--quick] [--seeds N] [--json]`."""
+"""Every figure the project claims has its script here: `python -m benchmarks NAME [--quick] [--seeds N] [--json]`."""

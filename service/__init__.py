@@ -1,1 +1,1 @@
-"""The HTTP service. Meets training only in an artifact; only `service.engine` knows torch."""
+"""The HTTP service. Meets training only in an artifact; only `engine.thread` knows torch."""

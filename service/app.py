@@ -7,16 +7,17 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
-from service import openapi
-from service.catalog import Catalog
-from service.dispatcher import Dispatcher
-from service.errors import ServiceError, on_http_exception, on_service_error
-from service.messages import EnginePort
-from service.metrics import Metrics
-from service.middleware import RequestLog
-from service.pages import pages
-from service.routes import Service, router
-from service.settings import Settings
+from unveil.engine.catalog import Catalog
+from unveil.engine.messages import EnginePort
+from unveil.engine.request.errors import ServiceError
+from unveil.service import openapi
+from unveil.service.dispatcher import Dispatcher
+from unveil.service.metrics import Metrics
+from unveil.service.pages import pages
+from unveil.service.routes import Service, router
+from unveil.service.settings import Settings
+from unveil.service.transport.error_replies import on_http_exception, on_service_error
+from unveil.service.transport.middleware import RequestLog
 
 
 def create_app(settings: Settings, *, engine: EnginePort, catalog: Catalog) -> FastAPI:

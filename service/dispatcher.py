@@ -8,10 +8,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Literal, NoReturn
 
-from service.errors import ServiceError, internal_error
-from service.flight import PendingRequest
-from service.logs import get_logger
-from service.messages import (
+from unveil.engine.messages import (
     BatchRetried,
     Cancel,
     Died,
@@ -30,8 +27,12 @@ from service.messages import (
     Stop,
     Work,
 )
-from service.metrics import Metrics
-from service.retried_batches import RetriedBatches
+from unveil.engine.request.errors import ServiceError
+from unveil.service.logs import get_logger
+from unveil.service.metrics import Metrics
+from unveil.service.pending import PendingRequest
+from unveil.service.retried_batches import RetriedBatches
+from unveil.service.transport.error_replies import internal_error
 
 _WATCH_SECONDS = 1.0
 

@@ -15,8 +15,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.errors import FAILURE_REASONS, FailureReason
-from service.messages import StepStats
+from unveil.engine.messages import StepStats
+from unveil.engine.request.errors import FAILURE_REASONS, FailureReason
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

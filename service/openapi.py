@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.errors import ErrorReply
-from service.schemas import GenerateRequest, OrderRequest, ScoreRequest
+from unveil.engine.request.schemas import GenerateRequest, OrderRequest, ScoreRequest
+from unveil.service.transport.error_replies import ErrorReply
 
 _REQUESTS: tuple[type[BaseModel], ...] = (GenerateRequest, OrderRequest, ScoreRequest)
 _REF = "#/components/schemas/{model}"

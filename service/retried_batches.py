@@ -2,9 +2,9 @@
 
 import re
 
-from service.logs import get_logger
-from service.messages import BatchRetried
-from service.metrics import Metrics
+from unveil.engine.messages import BatchRetried
+from unveil.service.logs import get_logger
+from unveil.service.metrics import Metrics
 
 _MAX_CAUSES = 100  # beyond it nothing new is logged
 _DIGITS = re.compile(r"\d+")

@@ -12,19 +12,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 from structlog.contextvars import bind_contextvars
 
-from service.bodies import parse, read_body
-from service.catalog import Catalog, ServedModel
-from service.composers import compose
-from service.dispatcher import Dispatcher
-from service.errors import ServiceError
-from service.flight import PendingRequest
-from service.json_pieces import as_json, json_pieces
-from service.messages import Finished, Ranked, RequestEvent
-from service.metrics import Metrics
-from service.openapi import EVENT_STREAM, request_body, responses
-from service.planning import deadline, num_canvases
-from service.replies import GenerateComposer
-from service.schemas import (
+from unveil.engine.catalog import Catalog, ServedModel
+from unveil.engine.messages import Finished, Ranked, RequestEvent
+from unveil.engine.request.composers import compose
+from unveil.engine.request.errors import ServiceError
+from unveil.engine.request.parsing import parse
+from unveil.engine.request.planning import deadline, num_canvases
+from unveil.engine.request.replies import GenerateComposer
+from unveil.engine.request.schemas import (
     GenerateReply,
     GenerateRequest,
     HealthReply,
@@ -34,8 +29,14 @@ from service.schemas import (
     ScoreReply,
     ScoreRequest,
 )
-from service.settings import Settings
-from service.streaming import EventStream, stream_chunks, watch_client
+from unveil.service.dispatcher import Dispatcher
+from unveil.service.metrics import Metrics
+from unveil.service.openapi import EVENT_STREAM, request_body, responses
+from unveil.service.pending import PendingRequest
+from unveil.service.settings import Settings
+from unveil.service.streaming import EventStream, stream_chunks, watch_client
+from unveil.service.transport.bodies import read_body
+from unveil.service.transport.json_pieces import as_json, json_pieces
 
 INLINE_BYTES = (
     4_096  # of a body that is parsed in the event loop; for a larger one, a thread's hop costs little beside it
@@ -142,7 +143,7 @@ async def _answer(request: Request, schema: type[AnyRequest]) -> Response:
     service, arrived_at = _service(request), asyncio.get_running_loop().time()
     asked = await _read(request, service, schema)
     wanted, model = asked.request, asked.model
-    composer = await _compute(lambda: compose(wanted, model, service.settings), asked.num_positions)
+    composer = await _compute(lambda: compose(wanted, model, service.settings.limits), asked.num_positions)
     head = _head(composer.id_prefix, model)
     bind_contextvars(id=head["id"])
     is_streamed = isinstance(wanted, GenerateRequest) and wanted.stream
@@ -183,8 +184,8 @@ async def _read(request: Request, service: Service, schema: type[AnyRequest]) ->
     dispatcher.check_room()
     parsed = parse(body, schema) if len(body) <= INLINE_BYTES else await asyncio.to_thread(parse, body, schema)
     model = service.catalog.get(parsed.model)
-    timeout_seconds = deadline(parsed.timeout_seconds, settings)
-    size = num_canvases(parsed, settings)
+    timeout_seconds = deadline(parsed.timeout_seconds, settings.limits)
+    size = num_canvases(parsed, settings.limits)
     if size <= settings.queue_capacity:  # else it is refused for good
         dispatcher.check_room(size)
     return _Asked(parsed, model, size * model.manifest.length, timeout_seconds)

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 import uvicorn
 from fastapi import FastAPI
 
-from model.errors import UnveilError
-from service.app import create_app
-from service.catalog import Source, find_sources, load_catalog
-from service.dispatcher import EngineDiedError
-from service.logs import configure, get_logger
-from service.messages import EnginePort, Loaded
-from service.protocol import Protocol
-from service.routes import Service
-from service.settings import Settings
+from unveil.engine.catalog import Source, find_sources, load_catalog
+from unveil.engine.messages import EnginePort, Loaded
+from unveil.model.errors import UnveilError
+from unveil.service.app import create_app
+from unveil.service.dispatcher import EngineDiedError
+from unveil.service.logs import configure, get_logger
+from unveil.service.routes import Service
+from unveil.service.settings import Settings
+from unveil.service.transport.protocol import Protocol
 
 if TYPE_CHECKING:
-    from service.engine_worker import Runner
+    from unveil.engine.worker import Runner
 
 _CLOSE_SECONDS = 5  # for replies still being written when everything has been answered
 
@@ -119,10 +119,10 @@ def serve(settings: Settings) -> int:
 
 def build_engine(sources: tuple[Source, ...], settings: Settings) -> EnginePort:
     """The engine for these artifacts, which are loaded in its thread, behind the open socket."""
-    from service.engine import Engine  # brings torch, which nothing else of the HTTP side needs
+    from unveil.engine.thread import Engine  # brings torch, which nothing else of the HTTP side needs
 
     def load() -> "Iterable[tuple[Loaded, Runner]]":
-        from service.engine_models import load_models
+        from unveil.engine.runner import load_models
 
         return load_models(sources, max_batch=settings.max_batch, device=settings.device, threads=settings.threads)
 

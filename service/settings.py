@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from model.errors import UnveilError
+from unveil.engine.request.limits import Limits
+from unveil.model.errors import UnveilError
 
 PREFIX = "UNVEIL_"
 _BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -59,6 +61,11 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
+
+    @property
+    def limits(self) -> Limits:
+        """Those of one request."""
+        return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
 
     @field_validator("artifacts", mode="before")
     @classmethod

@@ -12,12 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.errors import ServiceError, internal_error
-from service.flight import PendingRequest
-from service.json_pieces import as_json, json_pieces
-from service.logs import get_logger
-from service.messages import Finished, RequestEvent
-from service.replies import GenerateComposer
+from unveil.engine.messages import Finished, RequestEvent
+from unveil.engine.request.errors import ServiceError
+from unveil.engine.request.replies import GenerateComposer
+from unveil.service.logs import get_logger
+from unveil.service.pending import PendingRequest
+from unveil.service.transport.error_replies import internal_error
+from unveil.service.transport.json_pieces import as_json, json_pieces
 
 _WRITE_BYTES = 65_536
 _TURN_SECONDS = 0.002  # of the event loop, after which a stream lets others go on

@@ -11,8 +11,8 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from service import environment
 from tests.memory import watched
+from unveil.engine import environment
 
 environment.prepare()
 settings.register_profile("no deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,98 +1,23 @@
-"""The walls of the house: who may import whom, how long things may grow, and that every figure has its script."""
+"""How long things may grow, what they say of themselves, and that documents name what there is."""
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.module_graph import Tree, functions_of, imports_of, num_lines
+from tests.module_graph import functions_of, imports_of, num_lines
+from tests.test_walls import ROOT, TREE
+from unveil.benchmarks.__main__ import found
 
-ROOT = Path(__file__).parent.parent
-ROOMS = ("model", "training", "service", "unveil", "benchmarks")
-TREE = Tree(ROOT, ROOMS)
-SOURCES, MODULES = TREE.files, TREE.modules
+SOURCES = TREE.files
 
-# Who may know whom; a room always knows itself.
-MAY_IMPORT = {
-    "model": set(),
-    "training": {"model"},
-    "service": {"model"},
-    "unveil": {"model", "training", "service"},
-    "benchmarks": {"model", "training", "service", "unveil"},
-}
-# The mathematics takes a callable; it never knows the network.
-PURE = (
-    *("schedule", "orders", "prefixes", "draws", "objective", "baseline", "exact", "noise", "policies", "sampler"),
-    *("scoring", "decode_loop"),
-)
-BEHIND_THE_COMMAND = ("in_process", "reference_loop")  # what `unveil bench` runs; the results' figures are engine's
+BEHIND_THE_COMMAND = ("in_process",)  # what `unveil bench` runs; the results' figures are engine's
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 400, 50, 10
 
 
 def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-# What must be there where torch is not: all that serves but the engine. Three may import the engine when it is needed.
-TORCH_FREE = (
-    *(module for module in MODULES if module.startswith("service") and not module.startswith("service.engine")),
-    *(module for module in MODULES if module.startswith("model.tokenizers")),
-    *(f"model.{name}" for name in ("canvas", "chain", "decode_loop", "errors", "manifest", "seeds")),
-    *("unveil", "unveil.api", "unveil.cli"),
-)
-MAY_LOAD_TORCH_LATE = ("service.server", "unveil.api", "unveil.cli")
-HEAVY = ("torch", "lightning", "transformers", "safetensors")
-
-
-def test_there_is_something_to_check() -> None:
-    assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(ROOMS)
-    for name in PURE:
-        assert (ROOT / "model" / f"{name}.py").exists(), name
-
-
-def test_the_way_to_an_import_is_found_through_others_and_through_functions_where_asked() -> None:
-    assert TREE.reached("unveil.cli", when=["module"])["service.environment"] == ["unveil.cli", "service.environment"]
-    assert "torch" not in TREE.reached("unveil.cli", when=["module"])
-    assert TREE.reached("unveil.cli")["torch"][0] == "unveil.cli"
-    assert len(TREE.reached("service.engine", when=["module"])["torch"]) > 2, "torch comes through others"
-
-
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_only_what_they_may(room: str) -> None:
-    others = [module for module in MODULES if module.split(".")[0] not in {room, *MAY_IMPORT[room]}]
-    assert not TREE.ways((m for m in MODULES if m.split(".")[0] == room), others)
-
-
-@pytest.mark.parametrize("name", PURE)
-def test_the_mathematics_never_imports_the_network(name: str) -> None:
-    networks = [module for module in MODULES if "transformer" in module or "artifact" in module]
-    assert not TREE.ways([f"model.{name}"], networks)
-
-
-def test_only_the_engine_knows_torch_in_the_service() -> None:
-    assert set(TORCH_FREE) <= set(MODULES)
-    assert not TREE.ways(TORCH_FREE, HEAVY, when=["module"])
-    assert not TREE.ways(set(TORCH_FREE) - set(MAY_LOAD_TORCH_LATE), HEAVY, when=["module", "function"])
-
-
-def test_the_http_side_runs_where_there_is_no_torch() -> None:
-    """What others' packages import, no reading of our files can tell."""
-    code = f"import sys\nsys.modules['torch'] = None\nimport {', '.join(TORCH_FREE)}"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-
-
-def test_the_scheduler_and_the_messages_know_no_http_and_no_torch() -> None:
-    forbidden = {"fastapi", "starlette", "uvicorn", "torch", "prometheus_client"}
-    assert not TREE.ways(["service.scheduler", "service.messages"], forbidden)
-
-
-def test_the_engine_knows_no_http() -> None:
-    engine = [module for module in MODULES if module.startswith("service.engine")]
-    assert not TREE.ways(engine, {"uvicorn", "service.app", "service.routes", "service.dispatcher"})
 
 
 def test_the_model_reads_no_clock_and_no_environment_and_prints_nothing() -> None:
@@ -134,7 +59,7 @@ def test_functions_are_short() -> None:
 def test_no_pickle_is_read_but_by_the_checkpoints_and_the_import_takes_tensors_alone() -> None:
     for path in SOURCES:
         loads = re.findall(r"(?<!safetensors\.)torch\.load\(.*", path.read_text())
-        if path == ROOT / "training" / "imports" / "source.py":
+        if path == ROOT / "importers" / "source.py":
             assert len(loads) == 1, "old weights are read in one place"
             assert "weights_only=True" in loads[0]
         else:
@@ -143,9 +68,18 @@ def test_no_pickle_is_read_but_by_the_checkpoints_and_the_import_takes_tensors_a
 
 
 def test_every_benchmark_named_in_the_results_exists_and_every_benchmark_is_named() -> None:
-    named = set(re.findall(r"python -m benchmarks\.(\w+)", (ROOT / "docs" / "results.md").read_text()))
-    existing = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__", *BEHIND_THE_COMMAND}
-    assert named == existing
+    named = set(re.findall(r"python -m benchmarks (\w+)", (ROOT / "docs" / "results.md").read_text()))
+    assert named == set(found()) - set(BEHIND_THE_COMMAND)
+
+
+def test_every_file_that_the_plan_names_exists_and_a_road_has_at_most_25() -> None:
+    text = (ROOT / "docs" / "lifecycle.md").read_text()
+    sections = {part.partition("\n")[0]: part for part in text.split("\n## ")[1:]}
+    named = {title: set(re.findall(r"`([\w/]+\.py)`", part)) for title, part in sections.items()}
+    assert sorted(name for names in named.values() for name in names if not (ROOT / name).exists()) == []
+    roads = {title: len(names) for title, names in named.items() if title.endswith("in 25 files")}
+    assert len(roads) == 2
+    assert set(roads.values()) == {25}
 
 
 def test_nothing_in_the_project_needs_a_folder_outside_it() -> None:

@@ -19,12 +19,12 @@ from pydantic import (
     model_validator,
 )
 
-from model.errors import UnveilError
-from model.manifest import Attends
-from training.data.choices import ColumnOptions
-from training.data.config import DataConfig, LinesData, TableData
-from training.levels import ADVANCED, Advanced, fold, is_advanced, tables, unfold
-from training.order_config import SPREAD, GlobalOrder, OrderConfig, Share, UniformOrder
+from unveil.model.errors import UnveilError
+from unveil.model.network.architecture import Attends
+from unveil.training.data.config import DataConfig, LinesData, TableData
+from unveil.training.data.table.choices import ColumnOptions
+from unveil.training.levels import ADVANCED, Advanced, fold, is_advanced, tables, unfold
+from unveil.training.order_config import SPREAD, GlobalOrder, OrderConfig, Share, UniformOrder
 
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
@@ -38,7 +38,8 @@ class _Frozen(BaseModel):
 
 
 class ModelConfig(_Frozen):
-    """The denoiser's shape, as in `model.manifest.Architecture`; length, vocabulary and trunk follow from the data.
+    """The denoiser's shape, as in `model.artifact.manifest.Architecture`; length, vocabulary and trunk follow from the
+    data.
 
     `attends` left out is "visible" with `optimizer.teacher_forcing`, "all" without it. With `num_loops`, the tokens of
     every loop are trained, not of the last one alone (deep supervision).
@@ -65,7 +66,7 @@ class PromptConfig(_Frozen):
     """`share` of the training rows carry a random known set, uniform in size and in place.
 
     `spans`: this share of them knows whole stretches instead, as people write prompts: a beginning, an end, a text
-    with holes (`training.rows.known_spans`).
+    with holes (`training.data.rows.known_spans`).
     """
 
     share: Share = 0.25
@@ -91,7 +92,7 @@ class OptimizerConfig(_Frozen):
     trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
     most (`model.num_loops`), and a sudoku grid that is learned goes through no more of them.
     `teacher_forcing`: one forward trains every step of a row's order, from what it shows at the start on, not the next
-    one alone (`model.objective.teacher_forced`). It takes a network that attends to "visible", and orders that are
+    one alone (`model.loss.objective.teacher_forced`). It takes a network that attends to "visible", and orders that are
     uniform, fixed, or global, whose critic then learns of alternatives to the law's choices from rows in uniform orders
     alone; a forward costs about two. The order's `spread` has no part in it.
     """

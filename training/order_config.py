@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from model.manifest import OrderHeadKind, OrderKind
-from training.levels import Advanced
+from unveil.model.network.architecture import OrderHeadKind, OrderKind
+from unveil.training.levels import Advanced
 
 ReadingOrder = Literal["left_to_right", "right_to_left"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -20,7 +20,8 @@ def reading_order(name: ReadingOrder, length: int) -> list[int]:
 
 
 class _Order(BaseModel):
-    """What the trainer asks of any order. `kind` and `head` are the artifact's (`model.manifest.OrderSpec`)."""
+    """What the trainer asks of any order. `kind` and `head` are the artifact's
+    (`model.artifact.manifest.OrderSpec`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[OrderKind]
@@ -72,7 +73,7 @@ class _Scheduled(_Order):
     All rows follow uniform orders at first (`warmup`), so that the denoiser has met what makes an order good before one
     is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`. `spread`: this share of
     a row's weight goes evenly to all hidden positions, not to the law's next one alone, so that every row of a decided
-    order trains them all (`model.objective.order_form`).
+    order trains them all (`model.loss.objective.order_form`).
     """
 
     warmup: Advanced[Share] = 0.25
@@ -107,16 +108,16 @@ class FixedOrder(_Scheduled):
 
 
 class GlobalOrder(_Scheduled):
-    """One learned order for all rows, moved by a critic (`model/critic.py`; rows of at most 1,024 positions).
+    """One learned order for all rows, moved by a critic (`model/loss/critic.py`; rows of at most 1,024 positions).
 
     The critic learns from every forward which losses to expect where, at `critic_learning_rate`, and the order's
-    log-weights follow it at `learning_rate` by orders simulated on it. They rest in the warm-up.
-    `candidates`: when the warm-up ends these are tried on validation rows. The law begins as the best of them if that
-    is cheaper than the law is then (`training/rivals.py`). The order then also rests while the share of uniform rows
-    shrinks, so that the critic meets the new law before it moves it. When training ends they are tried again, and the
-    cheapest is kept.
-    `reconsider`: at these times, after the warm-up, the law's log-weights shrink to a seventh, so that what was decided
-    before the network could read what it was about is decided once more, and all that was right is soon as it was.
+    log-weights follow it at `learning_rate` by orders simulated on it. They rest in the warm-up. `candidates`: when the
+    warm-up ends these are tried on validation rows. The law begins as the best of them if that is cheaper than the law
+    is then (`training/step/candidate_orders.py`). The order then also rests while the share of uniform rows shrinks, so
+    that the critic meets the new law before it moves it. When training ends they are tried again, and the cheapest is
+    kept. `reconsider`: at these times, after the warm-up, the law's log-weights shrink to a seventh, so that what was
+    decided before the network could read what it was about is decided once more, and all that was right is soon as it
+    was.
     """
 
     kind: ClassVar[OrderKind] = "global"
@@ -170,7 +171,7 @@ class CostToGoOrder(_Walked):
     """A head learns what the rest of the walk will cost after each choice, for orders in which a reveal pays off later.
 
     At a state of each walk the order's own choice and others, `branches` in all, are tried to the end
-    (`training/branches.py`).
+    (`training/step/cost_to_go.py`).
     """
 
     head: ClassVar[OrderHeadKind] = "cost_to_go"

@@ -1,7 +1,7 @@
 """The training loop, the same for one process and for many: Lightning Fabric carries it. Knows no command line.
 
-A step is a function of (recipe, data, step): see `training.batches`. So n steps equal k steps, a kill and a resume, bit
-for bit on one CPU thread count, and two processes see the loss that one would see on the same global batch.
+A step is a function of (recipe, data, step): see `training.step.batches`. So n steps equal k steps, a kill and a
+resume, bit for bit on one CPU thread count, and two processes see the loss that one would see on the same global batch.
 """
 
 import json
@@ -16,26 +16,26 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from model.critic import MAX_LENGTH, Critic
-from model.errors import UnveilError
-from model.manifest import Architecture, ImportedArchitecture
-from model.network import Network
-from model.networks import build_network
-from training.arm import TrainingModule, full_tensor
-from training.batches import marginal_logprobs
-from training.branches import CostToGoStepper
-from training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from training.config import Recipe
-from training.data.dataset import Dataset
-from training.devices import end_process_group, make_fabric, others_waiting, pick_precision
-from training.foresight import NextCostStepper
-from training.journal import Journal
-from training.order_config import GlobalOrder, ReadingOrder
-from training.rivals import GAP, LAST_GAP, LAW, candidate_orders, compare, order_log_w
-from training.rows import Rows, split_rows
-from training.start import given_anew, load_start, make_denoiser
-from training.stepper import Stepper
-from training.watch import gradient_noise, law_metrics, validation_metrics
+from unveil.model.errors import UnveilError
+from unveil.model.loss.critic import MAX_LENGTH, Critic
+from unveil.model.network.architecture import Architecture, ImportedArchitecture
+from unveil.model.network.base import Network
+from unveil.model.network.build import build_network
+from unveil.training.config import Recipe
+from unveil.training.data.dataset import Dataset
+from unveil.training.data.rows import Rows, split_rows
+from unveil.training.order_config import GlobalOrder, ReadingOrder
+from unveil.training.run.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from unveil.training.run.devices import end_process_group, make_fabric, others_waiting, pick_precision
+from unveil.training.run.monitoring import gradient_noise, law_metrics, validation_metrics
+from unveil.training.run.run_log import Journal
+from unveil.training.run.warm_start import given_anew, load_start, make_denoiser
+from unveil.training.step.batches import marginal_logprobs
+from unveil.training.step.candidate_orders import GAP, LAST_GAP, LAW, candidate_orders, compare, order_log_w
+from unveil.training.step.cost_to_go import CostToGoStepper
+from unveil.training.step.rollouts import NextCostStepper
+from unveil.training.step.stepper import Stepper
+from unveil.training.step.training_model import TrainingModule, full_tensor
 
 VALIDATION_SEED = 20_251_119
 RECONSIDERED = 1 / 7  # of the log-weights: neighbours that were apart by 14 are chosen amiss once in eight draws

@@ -6,10 +6,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from model.errors import UnveilError
-
 if TYPE_CHECKING:
     from unveil.api import Model, load
+    from unveil.model.errors import UnveilError
 
 __all__ = ["Model", "UnveilError", "load"]
 __version__ = "0.1.0"
@@ -18,4 +17,4 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("unveil.api"), name)
+    return getattr(import_module("unveil.model.errors" if name == "UnveilError" else "unveil.api"), name)

@@ -9,36 +9,37 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-from model import decode_loop
-from model.canvas import Canvas
-from model.errors import UnveilError
-from model.manifest import WEIGHTS, Manifest, check_file
-from model.seeds import derive_seed, draw_seed
-from model.tokenizers.base import Tokenizer
-from model.tokenizers.grid import CELLS
-from service import environment
-from service.bodies import parse_json, validate
-from service.catalog import ServedModel, Source, load_catalog
-from service.composers import Composer, compose
-from service.errors import ServiceError
-from service.messages import Generate, Loaded, Rank, Ranked, RequestEvent, Revealed, SampleDone, Scored, Work
-from service.planning import Sample, plan_generation
-from service.replies import GenerateComposer
-from service.schemas import GenerateRequest, OrderRequest, ScoreRequest
-from service.settings import Settings
+from unveil.engine import environment
+from unveil.engine.catalog import ServedModel, Source, load_catalog
+from unveil.engine.messages import Generate, Loaded, Rank, Ranked, RequestEvent, Revealed, SampleDone, Scored, Work
+from unveil.engine.request.composers import Composer, compose
+from unveil.engine.request.errors import ServiceError
+from unveil.engine.request.limits import Limits
+from unveil.engine.request.parsing import parse_json, validate
+from unveil.engine.request.planning import Sample, plan_generation
+from unveil.engine.request.replies import GenerateComposer
+from unveil.engine.request.schemas import GenerateRequest, OrderRequest, ScoreRequest
+from unveil.model.artifact.manifest import WEIGHTS, Manifest, check_file
+from unveil.model.decoding import loop
+from unveil.model.decoding.canvas import Canvas
+from unveil.model.decoding.seeds import derive_seed, draw_seed
+from unveil.model.errors import UnveilError
+from unveil.model.tokenizers.base import Tokenizer
+from unveil.model.tokenizers.grid import CELLS
 
 if TYPE_CHECKING:
-    from service.engine_models import Runner
-    from training.publish import OrderAccount
+    from unveil.engine.runner import Runner
+    from unveil.training.publishing.publish import OrderAccount
 
 _MAX_BATCH = 64
 _LARGEST_WINDOW = 1024
 _CELLS_AT_ONCE = 2_000_000  # logits held in memory at a time
 _MOST = 1_000_000  # samples, orders and prompts: nobody else waits here
-_LIMITS = Settings.model_construct(max_num_samples=_MOST, max_num_orders=_MOST, max_prompts=_MOST, queue_capacity=_MOST)
+_LIMITS = Limits(_MOST, _MOST, _MOST, _MOST, inf, inf)
 _DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 _ONLY_OVER_HTTP = ("model", "stream", "timeout_seconds")
 AnyRequest = TypeVar("AnyRequest", GenerateRequest, OrderRequest, ScoreRequest)
@@ -153,9 +154,7 @@ class Model:
         samples = plan_generation(one, self._served, _LIMITS).samples
         return self._outputs(samples, seed=seed, num_samples=request.num_samples)
 
-    def decode(
-        self, canvases: Iterable[Canvas], *, barred: Mapping[int, int] | None = None
-    ) -> Iterator[decode_loop.Decoded]:
+    def decode(self, canvases: Iterable[Canvas], *, barred: Mapping[int, int] | None = None) -> Iterator[loop.Decoded]:
         """Every canvas finished, in the order given; only a window of them is in memory.
 
         `barred` is an id at each of some positions that is never drawn there (`model.denoiser.Barring`).
@@ -165,19 +164,19 @@ class Model:
         if barred:
             import torch
 
-            from model import sampler
-            from model.denoiser import Barring
+            from unveil.model.decoding import sampler
+            from unveil.model.denoiser import Barring
 
             step = partial(sampler.step, Barring(runner.denoiser, barred), device=torch.device(loaded.device))
         width = max(self.manifest.architecture.vocabulary_sizes) * self.manifest.length
         window = max(min(_CELLS_AT_ONCE // width, _LARGEST_WINDOW), 1)
-        return decode_loop.decode(step, canvases, max_batch=window, group=lambda canvas: runner.bucket(canvas.length))
+        return loop.decode(step, canvases, max_batch=window, group=lambda canvas: runner.bucket(canvas.length))
 
     def describe_order(self) -> "OrderAccount":
         """The learned order in words, as JSON and as a picture."""
         environment.prepare()
-        from model.artifact import load_artifact
-        from training.publish import describe_order
+        from unveil.model.artifact.folder import load_artifact
+        from unveil.training.publishing.publish import describe_order
 
         artifact = load_artifact(self._source.folder)
         return describe_order(artifact.denoiser, artifact.tokenizer, name=self.name)
@@ -216,7 +215,7 @@ class Model:
             return
         if isinstance(work, Generate):
             yield from (SampleDone(*ids, i, 0) for i, canvas in enumerate(work.canvases) if canvas.is_complete)
-            for stepped in decode_loop.run(
+            for stepped in loop.run(
                 runner.step, work.canvases, max_batch=_MAX_BATCH, group=lambda canvas: runner.bucket(canvas.length)
             ):
                 for index, canvas, reveals in stepped:
@@ -224,7 +223,7 @@ class Model:
                     if canvas.is_complete:
                         yield SampleDone(*ids, index, canvas.num_forwards)
             return
-        from model.scoring import score
+        from unveil.model.decoding.scoring import score
 
         every = score(
             runner.score, work.chains, max_batch=_MAX_BATCH, group=lambda chain: runner.bucket(chain.canvas.length)
@@ -235,7 +234,7 @@ class Model:
         environment.prepare()
         import torch
 
-        from service.engine_models import load_models
+        from unveil.engine.runner import load_models
 
         if self._loaded is None:
             if self._device.startswith("cuda") and not torch.cuda.is_available():

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from model.tokenizers.base import Domain
-from service.bodies import parse_json
-from service.errors import ServiceError
+from unveil.engine.request.errors import ServiceError
+from unveil.engine.request.parsing import parse_json
+from unveil.model.tokenizers.base import Domain
 from unveil.output import UsageError
 
 

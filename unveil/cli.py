@@ -13,11 +13,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from model.errors import UnveilError
-from service import environment
-from training.parent import bound
 from unveil import __version__
+from unveil.engine import environment
+from unveil.model.errors import UnveilError
 from unveil.output import UsageError
+from unveil.training.run.parent import bound
 
 app = typer.Typer(
     name="unveil",
@@ -76,8 +76,8 @@ def train(
     column, change it. Checkpoints, the log and TensorBoard events go to OUT.run beside the artifact, and may be deleted
     afterwards.
     """
-    from training.data.choices import ColumnOptions
     from unveil import training_commands
+    from unveil.training.data.table.choices import ColumnOptions
 
     num_given = sum(given is not None for given in (recipe, table, lines))
     if num_given > 1:
@@ -312,7 +312,7 @@ def bench(
     """The speed of this machine on artifacts: the engine against the published reference loop, in process, on a CPU."""
     numbers = {"--requests": requests, "--rounds": rounds, "--max-batch": max_batch, "--threads": threads}
     options = [part for name, value in numbers.items() for part in (name, str(value))]
-    code = _run_benchmark("in_process", [*options, *(["--json"] if as_json else []), "--", *(artifacts or [])])
+    code = _run_benchmark("speed.in_process", [*options, *(["--json"] if as_json else []), "--", *(artifacts or [])])
     raise typer.Exit(code if code >= 0 else 1)  # below zero: a signal ended it
 
 
@@ -325,8 +325,8 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000, or UNVEIL_PORT.")] = None,
 ) -> None:
     """Serve artifacts over HTTP. Every other setting is an environment variable UNVEIL_*: docs/operations.md."""
-    from service.server import serve as run_service
-    from service.settings import load_settings
+    from unveil.service.server import serve as run_service
+    from unveil.service.settings import load_settings
 
     given = {"artifacts": tuple(artifacts) if artifacts else None, "host": host, "port": port}
     sys.exit(run_service(load_settings(given)))
@@ -359,11 +359,11 @@ def main() -> None:
 
 
 def _run_benchmark(name: str, arguments: Sequence[str]) -> int:
-    """The exit code of a script of the benchmarks, which no product code imports. They stand beside this package, and
-    are found there whatever stands in the folder that the command is run in."""
+    """The exit code of a benchmark, in a process of its own: no product code imports one. It is found in this package,
+    whatever stands in the folder that the command is run in."""
     place = str(Path(__file__).resolve().parents[1])
     paths = [place, *filter(None, [os.environ.get("PYTHONPATH")])]
-    command = bound([sys.executable, "-P", "-m", f"benchmarks.{name}", *arguments])
+    command = bound([sys.executable, "-P", "-m", f"unveil.benchmarks.{name}", *arguments])
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, check=False).returncode
 
 

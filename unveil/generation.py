@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.live import Live
 
-from model.seeds import draw_seed
-from model.tokenizers.grid import SIDE
-from model.tokenizers.table import TableTokenizer
 from unveil.api import StreamEvent, load
 from unveil.arguments import order_argument, prompt_argument, refused_as_usage
+from unveil.model.decoding.seeds import draw_seed
+from unveil.model.tokenizers.grid import SIDE
+from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.output import UsageError, print_json
 from unveil.progress import Bar, stderr
 from unveil.raw_csv import csv_line

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from model.errors import ArtifactError
-from model.imported import library
-from training.imports.convert import Wishes, import_folder
+from unveil.importers.convert import Wishes, import_folder
+from unveil.model.errors import ArtifactError
+from unveil.model.network.imported import library
 
 __all__ = ["Wishes", "run"]
 _stderr = Console(stderr=True, highlight=False, markup=False)

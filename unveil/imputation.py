@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from model.canvas import ORDER_POLICIES, Canvas, OrderPolicy, Reveal, SamplingParams
-from model.errors import PromptError
-from model.manifest import Manifest
-from model.seeds import derive_seed, draw_seed
-from model.tokenizers.columns import listed, quoted
-from model.tokenizers.table import TableTokenizer
 from unveil.api import Model, load
+from unveil.model.artifact.manifest import Manifest
+from unveil.model.decoding.canvas import ORDER_POLICIES, Canvas, OrderPolicy, Reveal, SamplingParams
+from unveil.model.decoding.seeds import derive_seed, draw_seed
+from unveil.model.errors import PromptError
+from unveil.model.tokenizers.table.table import TableTokenizer
+from unveil.model.tokenizers.wording import listed, quoted
 from unveil.output import UsageError
 from unveil.progress import Bar, stderr
 from unveil.raw_csv import RawCsv, RawRecord

@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from model.errors import UnveilError
+from unveil.model.errors import UnveilError
 
 
 class UsageError(UnveilError):

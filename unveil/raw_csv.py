@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from model.errors import UnveilError
-from training.data.files import check_delimiter, check_names, column_names
+from unveil.model.errors import UnveilError
+from unveil.training.data.files import check_delimiter, check_names, column_names
 
 _LONGEST_RECORD = 2**24  # characters; a quote that is never closed should not take all memory
 _OPEN_QUOTE = re.compile(r'"[^"]*(?:""[^"]*)*')

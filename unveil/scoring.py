@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from model.tokenizers.columns import one_line
 from unveil.api import load
 from unveil.arguments import order_argument, prompt_argument, refused_as_usage
+from unveil.model.tokenizers.wording import one_line
 from unveil.output import print_json
 
 _WIDTH = 100  # also where the output goes into a file

@@ -11,16 +11,31 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from model.artifact import Artifact, check_replaceable, load_artifact
-from model.errors import ArtifactError, UnveilError
-from model.manifest import CARD, CONFIG
-from service.engine_models import pick_device
-from training.config import NO_OPTIONS, Recipe, build_recipe, data_of, lines_recipe, load_recipe, settle, table_recipe
-from training.data.choices import ColumnOptions
-from training.data.config import TableData
-from training.data.dataset import Dataset
-from training.data.load import load_dataset
-from training.figures import (
+from unveil.api import load
+from unveil.engine.runner import pick_device
+from unveil.model.artifact.folder import Artifact, check_replaceable, load_artifact
+from unveil.model.artifact.manifest import CARD, CONFIG
+from unveil.model.errors import ArtifactError, UnveilError
+from unveil.output import print_json
+from unveil.progress import Bar, stderr
+from unveil.training.config import (
+    NO_OPTIONS,
+    Recipe,
+    build_recipe,
+    data_of,
+    lines_recipe,
+    load_recipe,
+    settle,
+    table_recipe,
+)
+from unveil.training.data.config import TableData
+from unveil.training.data.dataset import Dataset
+from unveil.training.data.load import load_dataset
+from unveil.training.data.table.choices import ColumnOptions
+from unveil.training.evaluation.report import evaluate_model, num_row_forwards
+from unveil.training.levels import ADVANCED
+from unveil.training.publishing.data_summary import describe_data
+from unveil.training.publishing.metric_tables import (
     BITS_HEADER,
     FIDELITY_HEADER,
     FIDELITY_NOTE,
@@ -41,15 +56,9 @@ from training.figures import (
     privacy_rows,
     solved_rows,
 )
-from training.levels import ADVANCED
-from training.publish import publish, recipe_as_run, update_card
-from training.report import evaluate_model, num_row_forwards
-from training.schema import describe_data
-from training.trainer import Trained
-from training.trainer import train as run_training
-from unveil.api import load
-from unveil.output import print_json
-from unveil.progress import Bar, stderr
+from unveil.training.publishing.publish import publish, recipe_as_run, update_card
+from unveil.training.trainer import Trained
+from unveil.training.trainer import train as run_training
 
 
 def cache_folder() -> Path:
@@ -120,7 +129,9 @@ def evaluate(
     recipe = _recipe_to_renew(artifact, loaded) if renews_card else None
     other = None if reference is None else _reference(reference, loaded, artifact).denoiser
     if reference is not None and loaded.manifest.domain == "grid":
-        raise UnveilError("--reference: not for grids; benchmarks/sudoku.py compares orders and nets on puzzles")
+        raise UnveilError(
+            "--reference: not for grids; benchmarks/domains/sudoku.py compares orders and nets on puzzles"
+        )
     dataset = _dataset_of(artifact, loaded, table)
     device = pick_device("auto")
     for network in (loaded.denoiser, *([] if other is None else [other])):

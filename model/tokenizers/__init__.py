@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from model.errors import ArtifactError
-from model.tokenizers.base import Domain, Tokenizer
-from model.tokenizers.grid import GridTokenizer
-from model.tokenizers.pieces import PieceTokenizer
-from model.tokenizers.smiles import SmilesTokenizer
-from model.tokenizers.table import TableTokenizer
-from model.tokenizers.text import TextTokenizer
+from unveil.model.errors import ArtifactError
+from unveil.model.tokenizers.base import Domain, Tokenizer
+from unveil.model.tokenizers.grid import GridTokenizer
+from unveil.model.tokenizers.pieces import PieceTokenizer
+from unveil.model.tokenizers.smiles import SmilesTokenizer
+from unveil.model.tokenizers.table.table import TableTokenizer
+from unveil.model.tokenizers.text import TextTokenizer
 
 FILE_NAME = "tokenizer.json"
 

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from model.errors import ArtifactError, PromptError
-from model.tokenizers.base import Template, Value
-from model.tokenizers.columns import quoted
+from unveil.model.errors import ArtifactError, PromptError
+from unveil.model.tokenizers.base import Template, Value
+from unveil.model.tokenizers.wording import quoted
 
 SIDE, BOX = 9, 3
 CELLS = SIDE * SIDE

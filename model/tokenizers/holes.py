@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from model.errors import PromptError
-from model.tokenizers.columns import shown
+from unveil.model.errors import PromptError
+from unveil.model.tokenizers.wording import shown
 
 _HOLE = re.compile(r"\[MASK(?::([^\[\]]*))?\]")
 _SIZE = re.compile(r"[0-9]{1,9}", re.ASCII)

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Literal, Self
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Library
 
-from model.errors import ArtifactError, PromptError
-from model.tokenizers.base import Template, Value
-from model.tokenizers.columns import quoted, shown
-from model.tokenizers.holes import Hole, Run, parse_holes
+from unveil.model.errors import ArtifactError, PromptError
+from unveil.model.tokenizers.base import Template, Value
+from unveil.model.tokenizers.holes import Hole, Run, parse_holes
+from unveil.model.tokenizers.wording import quoted, shown
 
 
 class PieceTokenizer:

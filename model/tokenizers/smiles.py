@@ -20,10 +20,10 @@ from tokenizers import Tokenizer as Library
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
-from model.errors import ArtifactError, PromptError
-from model.tokenizers.base import Template, Value
-from model.tokenizers.columns import quoted
-from model.tokenizers.holes import Hole, Run, parse_holes
+from unveil.model.errors import ArtifactError, PromptError
+from unveil.model.tokenizers.base import Template, Value
+from unveil.model.tokenizers.holes import Hole, Run, parse_holes
+from unveil.model.tokenizers.wording import quoted
 
 END = "<end>"  # the angle brackets keep it apart from everything that a SMILES can hold
 # Every character matches, so that text with anything else in it is split, too, and the place can be named.

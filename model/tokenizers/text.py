@@ -17,10 +17,10 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Split
 from tokenizers.trainers import BpeTrainer
 
-from model.errors import ArtifactError, PromptError
-from model.tokenizers.base import Template, Value
-from model.tokenizers.columns import quoted
-from model.tokenizers.holes import Hole, Run, parse_holes
+from unveil.model.errors import ArtifactError, PromptError
+from unveil.model.tokenizers.base import Template, Value
+from unveil.model.tokenizers.holes import Hole, Run, parse_holes
+from unveil.model.tokenizers.wording import quoted
 
 # A word, number or run of signs with the space before it; any other white space by itself. Every character matches.
 _PIECES = r" ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.service.mocks import WAIT_SECONDS
-from training.parent import bound
+from unveil.training.run.parent import bound
 
 ROOT = Path(__file__).parents[2]
 
 
 def call(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = bound([sys.executable, "-m", f"benchmarks.{name}", *arguments])
+    command = bound([sys.executable, "-m", "unveil.benchmarks", name, *arguments])
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=WAIT_SECONDS)
 
 

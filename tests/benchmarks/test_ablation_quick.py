@@ -1,9 +1,9 @@
-"""The quick variant of benchmarks/ablation.py runs every arm and prints what it says it prints."""
+"""The quick variant of benchmarks/orders/ablation.py runs every arm and prints what it says it prints."""
 
 from pathlib import Path
 
-from benchmarks.ablation import ARMS, FIRST_SEED
 from tests.benchmarks.quick import run_one_seed
+from unveil.benchmarks.orders.ablation import ARMS, FIRST_SEED
 
 
 def test_every_arm_is_scored_on_the_same_problem_and_drawn(tmp_path: Path) -> None:

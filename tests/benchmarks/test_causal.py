@@ -6,8 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.problems.causal import CausalSettings, CausalTransformer, causal_nats, rotary, rotated, train_causal
-from model.manifest import Architecture
+from unveil.benchmarks.domains.problems.text.causal import (
+    CausalSettings,
+    CausalTransformer,
+    causal_nats,
+    rotary,
+    rotated,
+    train_causal,
+)
+from unveil.model.network.architecture import Architecture
 
 ARCHITECTURE = Architecture(length=12, vocabulary_sizes=(7,), width=16, layers=2, heads=2, mlp_width=32)
 

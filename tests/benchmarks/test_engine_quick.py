@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from benchmarks.engine import LARGE_HOLES, LARGE_REQUESTS, _operations, random_subject
-from benchmarks.in_process import RATIOS
-from model.networks import prepare
 from tests.benchmarks.quick import run
+from unveil.benchmarks.speed.engine import LARGE_HOLES, LARGE_REQUESTS, _operations, random_subject
+from unveil.benchmarks.speed.in_process import RATIOS
+from unveil.model.network.build import prepare
 
 
 def test_the_engine_is_timed_on_every_bundled_model_and_on_a_large_one() -> None:

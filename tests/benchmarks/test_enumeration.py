@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from benchmarks.problems.enumeration import token_table
-from model.denoiser import cross_entropy
-from model.exact import subset_table
-from model.manifest import Architecture, OrderSpec
-from model.transformer import Transformer
+from unveil.benchmarks.orders.problems.enumeration import token_table
+from unveil.model.denoiser import cross_entropy
+from unveil.model.network.architecture import Architecture, OrderSpec
+from unveil.model.network.transformer import Transformer
+from unveil.model.oracle.exact import subset_table
 
 
 def test_the_table_is_the_plain_one_of_every_row_and_subset() -> None:

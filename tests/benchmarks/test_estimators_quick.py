@@ -1,18 +1,19 @@
-"""The quick variant of benchmarks/estimators.py prints what it says it prints; a frozen problem is looked up right."""
+"""The quick variant of benchmarks/orders/estimators.py prints what it says it prints; a frozen problem is looked up
+right."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.frozen.arms import ARMS, FORWARDS
-from benchmarks.frozen.problem import FewLatents, Frozen
-from model.errors import UnveilError
-from model.exact import exact_nelbo
-from model.orders import fix_gauge
 from tests.benchmarks.quick import run_one_seed
-from training.data.config import AdultData
-from training.data.load import load_dataset
+from unveil.benchmarks.orders.problems.frozen_arms import ARMS, FORWARDS
+from unveil.benchmarks.orders.problems.frozen_problem import FewLatents, Frozen
+from unveil.model.errors import UnveilError
+from unveil.model.oracle.exact import exact_nelbo
+from unveil.model.order.plackett_luce import fix_gauge
+from unveil.training.data.config import AdultData
+from unveil.training.data.load import load_dataset
 from unveil.training_commands import cache_folder
 
 L, N = 4, 6

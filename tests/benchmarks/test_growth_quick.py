@@ -1,7 +1,7 @@
 """The growth benchmark measures every sweep under both kinds of order."""
 
-from benchmarks.growth import ORDERS, QUICK
 from tests.benchmarks.quick import run
+from unveil.benchmarks.speed.growth import ORDERS, QUICK
 
 
 def test_every_sweep_is_measured_under_both_orders() -> None:

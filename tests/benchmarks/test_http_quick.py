@@ -10,8 +10,8 @@ from threading import Thread
 
 import pytest
 
-from benchmarks.problems.http_load import FAILED, Connection, closed_loop, percentiles, within
 from tests.benchmarks.quick import run
+from unveil.benchmarks.speed.clients.http_load import FAILED, Connection, closed_loop, percentiles, within
 
 
 def test_saturation_and_an_open_loop_are_measured_on_real_servers() -> None:

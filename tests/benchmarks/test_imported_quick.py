@@ -1,14 +1,15 @@
-"""The quick variant of benchmarks/imported.py prints what it says; its holes are halves; its gains are paired."""
+"""The quick variant of benchmarks/domains/imported.py prints what it says; its holes are halves; its gains are
+paired."""
 
 from pathlib import Path
 
 import pytest
 
-from benchmarks.imported import POLICIES, QUICK, as_text, summary, with_holes
-from benchmarks.problems.rxnmapper import moses, rxnmapper
-from model.errors import UnveilError
 from tests.benchmarks.quick import run_one_seed
 from tests.model.artifacts import text_tokenizer
+from unveil.benchmarks.domains.imported import POLICIES, QUICK, as_text, summary, with_holes
+from unveil.benchmarks.domains.problems.rxnmapper import moses, rxnmapper
+from unveil.model.errors import UnveilError
 from unveil.training_commands import cache_folder
 
 

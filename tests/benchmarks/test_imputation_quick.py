@@ -6,13 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.imputation import ARMS, Guesses, _filled_figures, _hide, _paired, by_mode, expected_calibration_error
-from model.errors import UnveilError
-from model.tokenizers.table import TableTokenizer
 from tests.benchmarks.quick import call, run_one_seed
-from training.data.config import AdultData
-from training.data.dataset import Dataset
-from training.data.load import load_dataset
+from unveil.benchmarks.domains.imputation import (
+    ARMS,
+    Guesses,
+    _filled_figures,
+    _hide,
+    _paired,
+    by_mode,
+    expected_calibration_error,
+)
+from unveil.model.errors import UnveilError
+from unveil.model.tokenizers.table.table import TableTokenizer
+from unveil.training.data.config import AdultData
+from unveil.training.data.dataset import Dataset
+from unveil.training.data.load import load_dataset
 from unveil.training_commands import cache_folder
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.in_process import Subject, compare, engine_decode, load_subject, mixed_canvases, report
-from benchmarks.reference_loop import Rule, reference_decode
-from model.batch import collate
-from model.canvas import Canvas
-from model.sampler import decode
-from service.catalog import Source
 from tests.model.artifacts import random_transformer, table_tokenizer, text_tokenizer, write_artifact
 from unveil import cli
+from unveil.benchmarks.speed.in_process import Subject, compare, engine_decode, load_subject, mixed_canvases, report
+from unveil.benchmarks.speed.reference_loop import Rule, reference_decode
+from unveil.engine.catalog import Source
+from unveil.model.decoding.batch import collate
+from unveil.model.decoding.canvas import Canvas
+from unveil.model.decoding.sampler import decode
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.molecules import CHAR_RNN, COLUMNS, WAYS
-from benchmarks.problems.chemnet import Moments, frechet, has_fcd
-from benchmarks.problems.molecule_judge import real_rows, share_filled
-from benchmarks.problems.molecules import scaffold_prompt, scaffold_prompts
-from model.tokenizers.smiles import SmilesTokenizer
 from tests.benchmarks.quick import call, run_one_seed
 from tests.training.molecules import MOLECULES, molecules_dataset, textbook
-from training.chemistry import contains
+from unveil.benchmarks.domains.molecules import CHAR_RNN, COLUMNS, WAYS
+from unveil.benchmarks.domains.problems.chemnet import Moments, frechet, has_fcd
+from unveil.benchmarks.domains.problems.molecule_judge import real_rows, share_filled
+from unveil.benchmarks.domains.problems.molecules import scaffold_prompt, scaffold_prompts
+from unveil.model.tokenizers.smiles import SmilesTokenizer
+from unveil.training.evaluation.chemistry import contains
 
 pytest.importorskip("rdkit")
 

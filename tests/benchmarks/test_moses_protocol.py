@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.problems.chemnet import ChemNet, Distances, frechet, has_fcd, moments
-from benchmarks.problems.moses_protocol.measurements import (
+from tests.benchmarks.quick import call, run
+from tests.memory import run_apart
+from unveil.benchmarks.domains.problems.chemnet import ChemNet, Distances, frechet, has_fcd, moments
+from unveil.benchmarks.domains.problems.moses_protocol.measurements import (
     as_bits,
     fingerprints,
     fragments,
@@ -19,7 +21,7 @@ from benchmarks.problems.moses_protocol.measurements import (
     property_of,
     scaffold,
 )
-from benchmarks.problems.moses_protocol.metrics import (
+from unveil.benchmarks.domains.problems.moses_protocol.metrics import (
     METRICS,
     Measured,
     cosine,
@@ -32,10 +34,10 @@ from benchmarks.problems.moses_protocol.metrics import (
     wasserstein,
     with_errors,
 )
-from benchmarks.problems.moses_protocol.protocol import training_molecules
-from benchmarks.problems.moses_protocol.published import PUBLISHED
-from benchmarks.problems.moses_protocol.sampling import sample_chunk, sampling_tasks
-from benchmarks.problems.moses_protocol.statistics import (
+from unveil.benchmarks.domains.problems.moses_protocol.protocol import training_molecules
+from unveil.benchmarks.domains.problems.moses_protocol.published import PUBLISHED
+from unveil.benchmarks.domains.problems.moses_protocol.sampling import sample_chunk, sampling_tasks
+from unveil.benchmarks.domains.problems.moses_protocol.statistics import (
     PROPERTIES,
     Statistics,
     TestSet,
@@ -43,12 +45,10 @@ from benchmarks.problems.moses_protocol.statistics import (
     read_statistics,
     statistics_of,
 )
-from model.errors import UnveilError
-from tests.benchmarks.quick import call, run
-from tests.memory import run_apart
-from training.chemistry import read
-from training.data.molecules import WHEEL, moses_smiles
-from training.rows import evenly_spaced
+from unveil.model.errors import UnveilError
+from unveil.training.data.molecules.molecules import WHEEL, moses_smiles
+from unveil.training.data.rows import evenly_spaced
+from unveil.training.evaluation.chemistry import read
 from unveil.training_commands import cache_folder
 
 pytest.importorskip("rdkit")

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.problems import network as module
-from benchmarks.problems.bif import parse_bif
-from benchmarks.problems.network import Network, NetworkSource, load_network, read_network
-from model.errors import UnveilError
-from training.data.wheels import Wheel
+from unveil.benchmarks.orders.problems import network as module
+from unveil.benchmarks.orders.problems.bif import parse_bif
+from unveil.benchmarks.orders.problems.network import Network, NetworkSource, load_network, read_network
+from unveil.model.errors import UnveilError
+from unveil.training.data.wheels import Wheel
 from unveil.training_commands import cache_folder
 
 RAIN = """network weather {

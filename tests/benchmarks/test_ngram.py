@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from benchmarks.problems.ngram import SMOOTHINGS, Ids, NGram, Smoothing, discounts, tuned
+from unveil.benchmarks.domains.problems.text.ngram import SMOOTHINGS, Ids, NGram, Smoothing, discounts, tuned
 
 STORY = "the cat sat on the mat, and the dog sat on the log. "
 ALPHABET = sorted(set(STORY))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks import pair_bias, spread
 from tests.benchmarks.quick import run
+from unveil.benchmarks.orders import pair_bias, spread
 
 
 def test_a_network_with_and_without_pair_bias_is_trained_and_scored() -> None:

@@ -1,4 +1,4 @@
-"""The quick variant of benchmarks/parallel.py prints what it says it prints; its scores know right rows."""
+"""The quick variant of benchmarks/orders/parallel.py prints what it says it prints; its scores know right rows."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.parallel import SIDES, STEPS, WIDTHS, against_law, against_rows, generated
-from benchmarks.problems.latent import LatentProblem, V
-from benchmarks.problems.tables import ADULT, load
-from model.canvas import SamplingParams
-from model.denoiser import Prediction
-from model.errors import UnveilError
 from tests.benchmarks.quick import run_one_seed
 from tests.training.small import small_dataset
+from unveil.benchmarks.domains.problems.tables import ADULT, load
+from unveil.benchmarks.orders.parallel import SIDES, STEPS, WIDTHS, against_law, against_rows, generated
+from unveil.benchmarks.orders.problems.latent import LatentProblem, V
+from unveil.model.decoding.canvas import SamplingParams
+from unveil.model.denoiser import Prediction
+from unveil.model.errors import UnveilError
 
 
 def test_true_rows_are_possible_and_one_wrong_observation_is_found() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.problems.latent import LatentProblem, kendall_tau
-from benchmarks.problems.runs import interval, run_all
-from benchmarks.problems.selector import SelectorProblem
+from unveil.benchmarks.common.runs import interval, run_all
+from unveil.benchmarks.orders.problems.latent import LatentProblem, kendall_tau
+from unveil.benchmarks.orders.problems.switch import SelectorProblem
 
 
 @pytest.mark.parametrize("scale", [1, 3])

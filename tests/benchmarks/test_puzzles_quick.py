@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from benchmarks.problems.grids import RATINGS, Verdict, qqwing_solutions, qqwing_verdicts
-from benchmarks.puzzles import MORE, PLAIN, QUICK, as_text, counts, drawn
-from model.tokenizers.grid import is_solution
 from tests.benchmarks.quick import ROOT, run
+from unveil.benchmarks.domains.problems.grids import RATINGS, Verdict, qqwing_solutions, qqwing_verdicts
+from unveil.benchmarks.domains.puzzles import MORE, PLAIN, QUICK, as_text, counts, drawn
+from unveil.model.tokenizers.grid import is_solution
 
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 SOLUTION = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
@@ -63,7 +63,7 @@ def test_more_clues_are_more_of_the_same_kind_and_another_seed_is_another_draw()
 
 
 def test_without_qqwing_it_says_so_in_one_line() -> None:
-    command = [sys.executable, "-m", "benchmarks.puzzles", "--quick"]
+    command = [sys.executable, "-m", "unveil.benchmarks", "puzzles", "--quick"]
     bare = {**os.environ, "PATH": ""}
     result = subprocess.run(command, cwd=ROOT, env=bare, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (1, "")

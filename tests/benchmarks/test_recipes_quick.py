@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recipes import MODELS, RECIPES, as_text, command, is_walked, start_of, totals
 from tests.benchmarks.quick import run
+from unveil.benchmarks.speed.recipes import MODELS, RECIPES, as_text, command, is_walked, start_of, totals
 
 
 def test_a_recipe_is_begun_and_stopped() -> None:
@@ -46,7 +46,7 @@ def test_a_recipe_goes_on_from_its_own_start_or_the_bundled_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     recipes = RECIPES.resolve()
-    monkeypatch.setattr("benchmarks.recipes.RECIPES", recipes)
+    monkeypatch.setattr("unveil.benchmarks.speed.recipes.RECIPES", recipes)
     monkeypatch.chdir(tmp_path)
     assert start_of("adult") is None
     assert start_of("sudoku-denoiser") == "checkpoints/sudoku"

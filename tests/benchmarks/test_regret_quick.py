@@ -1,4 +1,4 @@
-"""The quick variant of benchmarks/regret.py prints what it says it prints, and its figures fit together."""
+"""The quick variant of benchmarks/orders/regret.py prints what it says it prints, and its figures fit together."""
 
 from pathlib import Path
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.frozen.learner import learned_law
-from benchmarks.frozen.problem import Frozen
-from benchmarks.problems.decided import LEARNED, decided_orders, percentile
-from benchmarks.problems.network import NetworkSource, load_network
-from benchmarks.problems.short_rows import ADULT_COLUMNS, Problem, cut
-from benchmarks.regret import FULL, compared, problem_summary
-from model.errors import UnveilError
-from model.exact import best_order, exact_nelbo
 from tests.benchmarks.quick import call, run_watched
 from tests.training.small import small_dataset, write_csv
-from training.data.config import AdultData
-from training.data.load import load_dataset
-from training.rows import evenly_spaced
+from unveil.benchmarks.orders.problems.decided import LEARNED, decided_orders, percentile
+from unveil.benchmarks.orders.problems.frozen_learner import learned_law
+from unveil.benchmarks.orders.problems.frozen_problem import Frozen
+from unveil.benchmarks.orders.problems.network import NetworkSource, load_network
+from unveil.benchmarks.orders.problems.short_rows import ADULT_COLUMNS, Problem, cut
+from unveil.benchmarks.orders.regret import FULL, compared, problem_summary
+from unveil.model.errors import UnveilError
+from unveil.model.oracle.exact import best_order, exact_nelbo
+from unveil.training.data.config import AdultData
+from unveil.training.data.load import load_dataset
+from unveil.training.data.rows import evenly_spaced
 from unveil.training_commands import cache_folder
 
 

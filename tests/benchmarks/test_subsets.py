@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-import benchmarks
+from unveil import benchmarks
 
 FOLDER = Path(benchmarks.__file__ or "").parent
 SPLITS = {"train", "validation", "test"}

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.problems.grids import RATINGS, count_clues, qqwing_solutions, rated_puzzles, read_puzzles
-from benchmarks.problems.proportions import paired_difference, share, wilson
-from benchmarks.sudoku import AT_ONCE, FEWEST_SET, MORE_SET, Solved, differences, list_tasks
-from model.artifact import save_artifact
-from model.errors import UnveilError
-from model.tokenizers.grid import GridTokenizer, is_solution
 from tests.benchmarks.quick import call, run
-from tests.model.test_planes import plane_network
+from tests.model.network.test_sudoku import plane_network
+from unveil.benchmarks.common.proportions import paired_difference, share, wilson
+from unveil.benchmarks.domains.problems.grids import RATINGS, count_clues, qqwing_solutions, rated_puzzles, read_puzzles
+from unveil.benchmarks.domains.sudoku import AT_ONCE, FEWEST_SET, MORE_SET, Solved, differences, list_tasks
+from unveil.model.artifact.folder import save_artifact
+from unveil.model.errors import UnveilError
+from unveil.model.tokenizers.grid import GridTokenizer, is_solution
 
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 

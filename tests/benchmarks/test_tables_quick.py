@@ -9,25 +9,34 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.capacity import SIZES, plot
-from benchmarks.fidelity import BUNDLED, CONTROLS
-from benchmarks.problems.fidelity import cut, decoded, real_rows, sample
-from benchmarks.problems.mixture import drawn_orders, mixture_log_likelihood
-from benchmarks.problems.order_search import Costs, greedy_order, search_order
-from benchmarks.problems.tables import arm, arm_name, arm_recipe, as_architecture, load, table_data
-from benchmarks.tables import DECIDED, LEARNED, MIXTURE, RANDOM, RIVALS, UNIFORM_BOUND, UNIFORM_MIXTURE, arms_of
-from model.denoiser import Denoiser, Prediction
-from model.errors import UnveilError
-from model.exact import log_likelihood as exact_log_likelihood
-from model.exact import order_table
-from model.manifest import OrderSpec
-from model.transformer import Transformer
 from tests.benchmarks.quick import call, run_one_seed
 from tests.model.enumerable import World, random_world
 from tests.training.small import small_dataset, write_csv
-from training.data.config import AdultData
-from training.data.load import load_dataset
-from training.evaluate import as_rows, log_likelihood
+from unveil.benchmarks.domains.fidelity import BUNDLED, CONTROLS
+from unveil.benchmarks.domains.problems.fidelity import cut, decoded, real_rows, sample
+from unveil.benchmarks.domains.problems.mixture import drawn_orders, mixture_log_likelihood
+from unveil.benchmarks.domains.problems.tables import arm, arm_name, arm_recipe, as_architecture, load, table_data
+from unveil.benchmarks.domains.tables import (
+    DECIDED,
+    LEARNED,
+    MIXTURE,
+    RANDOM,
+    RIVALS,
+    UNIFORM_BOUND,
+    UNIFORM_MIXTURE,
+    arms_of,
+)
+from unveil.benchmarks.orders.capacity import SIZES, plot
+from unveil.benchmarks.orders.problems.order_search import Costs, greedy_order, search_order
+from unveil.model.denoiser import Denoiser, Prediction
+from unveil.model.errors import UnveilError
+from unveil.model.network.architecture import OrderSpec
+from unveil.model.network.transformer import Transformer
+from unveil.model.oracle.exact import log_likelihood as exact_log_likelihood
+from unveil.model.oracle.exact import order_table
+from unveil.training.data.config import AdultData
+from unveil.training.data.load import load_dataset
+from unveil.training.evaluation.likelihood import as_rows, log_likelihood
 from unveil.training_commands import cache_folder
 
 FIDELITY = [] if find_spec("sdmetrics") else ["--no-fidelity"]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.teacher_forcing import ORDERS, WAYS, as_text
 from tests.benchmarks.quick import run_one_seed
 from tests.training.molecules import MOLECULES
+from unveil.benchmarks.orders.teacher_forcing import ORDERS, WAYS, as_text
 
 
 def test_the_quick_variant_sets_whole_orders_beside_single_steps(tmp_path: Path) -> None:

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.problems.arms import KINDS
-from benchmarks.problems.text import Judge, prompt_masks, repeated_share, stretches, words
-from benchmarks.problems.text_report import told_order
-from benchmarks.problems.text_rivals import CAUSAL, CHARACTERS, TOKENS
-from benchmarks.text import MADE, OF_ONE, RIVALS, WAYS, scored, taken
 from tests.benchmarks.quick import call, run, run_one_seed
 from tests.model.artifacts import random_transformer, text_tokenizer
-from training.evaluate import log_likelihood
-from training.rows import as_rows
+from unveil.benchmarks.common.arms import KINDS
+from unveil.benchmarks.domains.problems.text.judge import Judge, prompt_masks, repeated_share, stretches, words
+from unveil.benchmarks.domains.problems.text.report import told_order
+from unveil.benchmarks.domains.problems.text.rivals import CAUSAL, CHARACTERS, TOKENS
+from unveil.benchmarks.domains.text import MADE, OF_ONE, RIVALS, WAYS, scored, taken
+from unveil.training.data.rows import as_rows
+from unveil.training.evaluation.likelihood import log_likelihood
 
 STORY = "The cat sat on the mat, and the dog sat on the log. "
 
@@ -103,11 +103,11 @@ def test_the_quick_variant_scores_every_way_and_rival(given: tuple[str, ...], tm
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of the recipe's text, smaller and hardly trained."""
-    from benchmarks.text import QUICK, RECIPE
-    from training.config import load_recipe
-    from training.data.load import load_dataset
-    from training.publish import publish
-    from training.trainer import train
+    from unveil.benchmarks.domains.text import QUICK, RECIPE
+    from unveil.training.config import load_recipe
+    from unveil.training.data.load import load_dataset
+    from unveil.training.publishing.publish import publish
+    from unveil.training.trainer import train
     from unveil.training_commands import cache_folder
 
     folder = tmp_path_factory.mktemp("text")

@@ -2,8 +2,8 @@
 
 import inspect
 
-from service import server
-from service.dispatcher import Dispatcher
+from unveil.service import server
+from unveil.service.dispatcher import Dispatcher
 
 
 def end_seconds() -> float:

@@ -4,9 +4,9 @@ from typing import Any
 
 import yaml
 
-from service.settings import PREFIX, Settings
 from tests.deploy.drain import end_seconds
 from tests.deploy.manifests import ROOT
+from unveil.service.settings import PREFIX, Settings
 
 FOLDER = ROOT / "deploy"
 

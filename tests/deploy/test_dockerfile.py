@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from service.environment import VARIABLES
-from service.settings import PREFIX, Settings
 from tests.deploy.dockerfile import ROOT, image, image_environment, instructions, last
+from unveil.engine.environment import VARIABLES
+from unveil.service.settings import PREFIX, Settings
 
 
 def test_hadolint_finds_nothing() -> None:

@@ -7,11 +7,11 @@ import kubernetes_validate
 import pytest
 from fastapi.routing import APIRoute
 
-from service.routes import router
-from service.settings import PREFIX, Settings, load_settings
 from tests.deploy.dockerfile import image_environment, last
 from tests.deploy.drain import end_seconds
 from tests.deploy.manifests import FILES, RENDERED, Manifests, load
+from unveil.service.routes import router
+from unveil.service.settings import PREFIX, Settings, load_settings
 
 # The oldest that knows the preStop sleep, and a recent one.
 VERSIONS = ("1.30", "1.34")

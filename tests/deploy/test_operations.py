@@ -2,9 +2,9 @@
 
 import re
 
-from service.settings import PREFIX, Settings
 from tests.deploy.dockerfile import image_environment
 from tests.deploy.manifests import ROOT
+from unveil.service.settings import PREFIX, Settings
 
 TEXT = (ROOT / "docs" / "operations.md").read_text()
 

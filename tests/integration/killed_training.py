@@ -5,8 +5,8 @@ import signal
 from collections.abc import Mapping
 from unittest.mock import patch
 
-from training.journal import Journal
 from unveil.cli import main
+from unveil.training.run.run_log import Journal
 
 LAST_STEP = 27  # where there is a checkpoint every 20 steps
 

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from model.artifact import load_artifact
-from model.tokenizers.grid import is_solution
 from tests.integration.processes import serving
 from tests.service.mocks import WAIT_SECONDS
+from unveil.model.artifact.folder import load_artifact
+from unveil.model.tokenizers.grid import is_solution
 
 ROOT = Path(__file__).parents[2]
 PROMPT = {"age": 39, "sex": "Female", "income": ">50K"}

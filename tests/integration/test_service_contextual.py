@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from model.artifact import load_artifact, save_artifact
 from tests.model.artifacts import random_transformer, table_tokenizer
 from tests.service.servers import Running, run_artifacts
+from unveil.model.artifact.folder import load_artifact, save_artifact
 
 TOKENIZER = table_tokenizer()
 

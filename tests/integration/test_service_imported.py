@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from model.artifact import load_artifact
 from tests.model.foreign import FAMILIES, TOKENS, write_folder
 from tests.service.servers import Running, events_of, run_artifacts
 from unveil import cli
+from unveil.model.artifact.folder import load_artifact
 
 
 def _unveil(*arguments: object) -> int:

@@ -15,16 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.artifact import load_artifact, save_artifact
-from model.denoiser import cross_entropy
-from model.exact import exact_nelbo, order_nelbo, subset_masks, subset_table, table_nelbo
-from model.network import Network
-from model.orders import next_log_probs
-from model.tokenizers.grid import GridTokenizer
-from model.tokenizers.smiles import SmilesTokenizer
 from tests.model.artifacts import table_tokenizer, text_tokenizer, write_artifact
-from tests.model.test_planes import plane_network
+from tests.model.network.test_sudoku import plane_network
 from tests.service.servers import Running, run_artifacts
+from unveil.model.artifact.folder import load_artifact, save_artifact
+from unveil.model.denoiser import cross_entropy
+from unveil.model.network.base import Network
+from unveil.model.oracle.exact import exact_nelbo, order_nelbo, subset_masks, subset_table, table_nelbo
+from unveil.model.order.plackett_luce import next_log_probs
+from unveil.model.tokenizers.grid import GridTokenizer
+from unveil.model.tokenizers.smiles import SmilesTokenizer
 
 NATS = 2e-5  # of float32, in fewer operations than the oracle's network takes
 CELLS = {0: "5", 4: "3", 10: "7", 40: "5"}  # of a grid: a row, a box and a column join them; all others are hidden

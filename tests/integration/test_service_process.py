@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.engine_worker import MAX_FAILED_STEPS
 from tests.integration.processes import serving, start
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.service.mocks import WAIT_SECONDS
 from tests.service.servers import events_of, wait_until
+from unveil.engine.worker import MAX_FAILED_STEPS
 
 PROGRAM = """
 import sys

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from model.artifact import load_artifact
-from model.denoiser import cross_entropy
-from model.exact import exact_nelbo, order_nelbo, subset_table
 from tests.model.artifacts import table_tokenizer, text_tokenizer, write_artifact
 from tests.service.servers import Running, run_artifacts
+from unveil.model.artifact.folder import load_artifact
+from unveil.model.denoiser import cross_entropy
+from unveil.model.oracle.exact import exact_nelbo, order_nelbo, subset_table
 
 WHOLE = {"age": 39, "workclass": "class 1", "income": ">50K", "hours": 3, "rate": 0.5}
 REQUESTS: dict[str, dict[str, Any]] = {

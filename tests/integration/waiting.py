@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from tests.training.small import small_dataset, small_recipe
-from training.report import evaluate_model
-from training.trainer import Trained, train
+from unveil.training.evaluation.report import evaluate_model
+from unveil.training.trainer import Trained, train
 
 
 def main(folder: Path) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.artifact import save_artifact
-from model.manifest import Architecture, Manifest, OrderKind, OrderSpec
-from model.tokenizers.base import Tokenizer
-from model.tokenizers.table import TableTokenizer
-from model.tokenizers.text import TextTokenizer
-from model.transformer import Transformer
+from unveil.model.artifact.folder import save_artifact
+from unveil.model.artifact.manifest import Manifest
+from unveil.model.network.architecture import Architecture, OrderKind, OrderSpec
+from unveil.model.network.transformer import Transformer
+from unveil.model.tokenizers.base import Tokenizer
+from unveil.model.tokenizers.table.table import TableTokenizer
+from unveil.model.tokenizers.text import TextTokenizer
 
 
 def table_tokenizer() -> TableTokenizer:

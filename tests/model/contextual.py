@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.canvas import Canvas, SamplingParams
-from model.denoiser import Prediction
-from model.exact import subset_masks
 from tests.model.enumerable import World, random_world
+from unveil.model.decoding.canvas import Canvas, SamplingParams
+from unveil.model.denoiser import Prediction
+from unveil.model.oracle.exact import subset_masks
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from model.exact import subset_table
+from unveil.model.oracle.exact import subset_table
 
 
 @dataclass(frozen=True)

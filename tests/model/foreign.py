@@ -11,7 +11,7 @@ import torch
 import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from model.manifest import Family
+from unveil.model.network.architecture import Family
 
 FAMILIES: tuple[Family, ...] = ("bert", "roberta", "albert", "modernbert", "llada", "dream")
 WORDS = [*"abcdefgh", "the", "cat", "sat", "on", "mat", "##s", "##ing", "."]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service import unread_body
+from unveil.service.transport import unread_body
 
 
 @pytest.fixture(autouse=True)

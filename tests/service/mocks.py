@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from model.canvas import Canvas, SamplingParams
-from model.chain import Chain
-from model.denoiser import Denoiser, Prediction
-from model.manifest import TOKENIZER, WEIGHTS, Architecture, Manifest, OrderSpec
-from model.sampler import StepResult, order_probabilities, step
-from model.scoring import ScoreResult, score_step
-from model.tokenizers.base import Tokenizer
-from service.catalog import Catalog, ServedModel
-from service.engine import Engine
-from service.messages import Event, Loaded
 from tests.model.artifacts import table_tokenizer
+from unveil.engine.catalog import Catalog, ServedModel
+from unveil.engine.messages import Event, Loaded
+from unveil.engine.thread import Engine
+from unveil.model.artifact.manifest import TOKENIZER, WEIGHTS, Manifest
+from unveil.model.decoding.canvas import Canvas, SamplingParams
+from unveil.model.decoding.sampler import StepResult, order_probabilities, step
+from unveil.model.decoding.scoring import ScoreResult, score_step
+from unveil.model.decoding.scoring_chain import Chain
+from unveil.model.denoiser import Denoiser, Prediction
+from unveil.model.network.architecture import Architecture, OrderSpec
+from unveil.model.tokenizers.base import Tokenizer
 
 VERSION = "f" * 64
 WAIT_SECONDS = 1800.0  # only ever reached by a test that hangs, however busy the machine is

@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from service.app import create_app
-from service.catalog import ServedModel, find_sources, load_catalog
-from service.messages import EnginePort
-from service.routes import Service
-from service.server import Server, build_engine, open_socket
-from service.settings import Settings
 from tests.service.mocks import WAIT_SECONDS, Gate, MockRunner, toy_catalog, toy_engine, toy_model, toy_runner
+from unveil.engine.catalog import ServedModel, find_sources, load_catalog
+from unveil.engine.messages import EnginePort
+from unveil.service.app import create_app
+from unveil.service.routes import Service
+from unveil.service.server import Server, build_engine, open_socket
+from unveil.service.settings import Settings
 
 # What the service itself gives up on, long enough for a busy machine; what a client leaves behind still ends.
 PATIENT: Mapping[str, Any] = {

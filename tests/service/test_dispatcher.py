@@ -9,13 +9,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from model.canvas import Reveal
-from model.chain import Term
-from service import dispatcher as dispatcher_module
-from service.dispatcher import Dispatcher, EngineDiedError
-from service.errors import ServiceError
-from service.flight import PendingRequest
-from service.messages import (
+from tests.service.mocks import VERSION, WAIT_SECONDS, canvas
+from unveil.engine.messages import (
     BatchRetried,
     Cancel,
     Command,
@@ -35,8 +30,13 @@ from service.messages import (
     Started,
     StepStats,
 )
-from service.metrics import Metrics
-from tests.service.mocks import VERSION, WAIT_SECONDS, canvas
+from unveil.engine.request.errors import ServiceError
+from unveil.model.decoding.canvas import Reveal
+from unveil.model.decoding.scoring_chain import Term
+from unveil.service import dispatcher as dispatcher_module
+from unveil.service.dispatcher import Dispatcher, EngineDiedError
+from unveil.service.metrics import Metrics
+from unveil.service.pending import PendingRequest
 
 Result = TypeVar("Result")
 REVEALS = (Reveal(0, 0, 0, 0.0, None, 0.5),)

@@ -6,12 +6,12 @@ from typing import Any
 import httpx
 import pytest
 
-from model.canvas import Canvas
-from model.seeds import derive_seed
-from service.messages import Generate
 from tests.model.artifacts import text_tokenizer
 from tests.service.mocks import Gate, canvas, toy_model
 from tests.service.servers import Running, run_toy
+from unveil.engine.messages import Generate
+from unveil.model.decoding.canvas import Canvas
+from unveil.model.decoding.seeds import derive_seed
 
 COLUMNS = ["age", "workclass", "income", "hours", "rate"]
 

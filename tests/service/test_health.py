@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx
 
-from service.engine import Engine
-from service.messages import Loaded
 from tests.service.mocks import VERSION, WAIT_SECONDS, Gate, MockRunner, toy_model, toy_runner
 from tests.service.servers import Running, events_of, run_engine, run_toy, wait_until
+from unveil.engine.messages import Loaded
+from unveil.engine.thread import Engine
 
 
 class SlowLoad:

@@ -8,15 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from model.canvas import Canvas
-from service import composers, unread_body
-from service.app import create_app
-from service.dispatcher import EngineDiedError
-from service.engine_worker import MAX_FAILED_STEPS
-from service.messages import Command, Died, Emit, Generate, Loaded, Ready
-from service.settings import Settings
 from tests.service.mocks import VERSION, WAIT_SECONDS, Gate, toy_catalog, toy_model, toy_runner
 from tests.service.servers import Running, connect, post_score, read_reply, run_engine, run_toy, wait_until
+from unveil.engine.messages import Command, Died, Emit, Generate, Loaded, Ready
+from unveil.engine.request import composers
+from unveil.engine.worker import MAX_FAILED_STEPS
+from unveil.model.decoding.canvas import Canvas
+from unveil.service.app import create_app
+from unveil.service.dispatcher import EngineDiedError
+from unveil.service.settings import Settings
+from unveil.service.transport import unread_body
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.canvas import Canvas
-from service.errors import FAILURE_REASONS
 from tests.service.mocks import Gate, toy_model, toy_runner
 from tests.service.servers import Running, run_toy
+from unveil.engine.request.errors import FAILURE_REASONS
+from unveil.model.decoding.canvas import Canvas
 
 COUNTERS = (
     "unveil_requests_total",

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from service.schemas import GenerateReply, OrderReply, ScoreReply
 from tests.service.servers import Running, run_toy
+from unveil.engine.request.schemas import GenerateReply, OrderReply, ScoreReply
 
 
 @pytest.fixture(scope="module")

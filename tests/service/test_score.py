@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from model.canvas import SamplingParams
-from model.chain import Chain, summarise
-from model.scoring import score, score_step
-from model.seeds import derive_seed
-from service.schemas import ScoreReply
 from tests.model.artifacts import text_tokenizer
 from tests.service.mocks import mock_denoiser, toy_model
 from tests.service.servers import Running, post_score, run_toy, score_reply
+from unveil.engine.request.schemas import ScoreReply
+from unveil.model.decoding.canvas import SamplingParams
+from unveil.model.decoding.scoring import score, score_step
+from unveil.model.decoding.scoring_chain import Chain, summarise
+from unveil.model.decoding.seeds import derive_seed
 
 PROMPT = {"age": 39, "income": ">50K", "rate": 0.5}
 WHOLE = {"age": 39, "workclass": "[MISSING]", "income": ">50K", "hours": 3, "rate": 0.5}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from model.tokenizers.grid import GridTokenizer
 from tests.model.artifacts import text_tokenizer
 from tests.service.mocks import toy_model
 from tests.service.servers import Running, post_score, run_toy, score_reply
+from unveil.model.tokenizers.grid import GridTokenizer
 
 WHOLE = {"age": 39, "workclass": "[MISSING]", "income": ">50K", "hours": 3, "rate": 0.5}
 GIVEN = {"age": 39, "income": ">50K"}

@@ -9,14 +9,15 @@ import h11
 import pytest
 import structlog
 
-from model.errors import UnveilError
-from service import environment, unread_body
-from service import server as server_module
-from service.logs import configure, get_logger
-from service.protocol import Protocol
-from service.server import open_socket
 from tests.service.mocks import WAIT_SECONDS, Gate, toy_model, toy_runner
 from tests.service.servers import Running, connect, read_reply, run_toy, wait_until
+from unveil.engine import environment
+from unveil.model.errors import UnveilError
+from unveil.service import server as server_module
+from unveil.service.logs import configure, get_logger
+from unveil.service.server import open_socket
+from unveil.service.transport import unread_body
+from unveil.service.transport.protocol import Protocol
 
 
 def test_connections_are_accepted_without_nagles_algorithm() -> None:

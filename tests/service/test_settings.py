@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from model.errors import UnveilError
-from service.settings import Settings, load_settings
+from unveil.model.errors import UnveilError
+from unveil.service.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

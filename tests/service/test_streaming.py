@@ -11,9 +11,9 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from service.streaming import EventStream, frame
 from tests.service.mocks import WAIT_SECONDS, Gate, toy_model, toy_runner
 from tests.service.servers import Running, events_of, run_toy
+from unveil.service.streaming import EventStream, frame
 
 COLUMNS = ["age", "workclass", "income", "hours", "rate"]
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.problems.runs import Fields, run_all
-from training.parent import bound
+from unveil.benchmarks.common.runs import Fields, run_all
+from unveil.training.run.parent import bound
 
 
 def work(task: Fields) -> Fields:

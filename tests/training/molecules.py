@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from training.config import Recipe, build_recipe
-from training.data.config import SmilesData
-from training.data.dataset import Dataset
-from training.data.molecules import load_smiles
+from unveil.training.config import Recipe, build_recipe
+from unveil.training.data.config import SmilesData
+from unveil.training.data.dataset import Dataset
+from unveil.training.data.molecules.molecules import load_smiles
 
 MOLECULES = Path(__file__).parent / "data" / "molecules.smi"
 

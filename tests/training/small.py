@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from model.tokenizers.table import TableTokenizer
-from training.config import Recipe, build_recipe
-from training.data.dataset import Dataset
+from unveil.model.tokenizers.table.table import TableTokenizer
+from unveil.training.config import Recipe, build_recipe
+from unveil.training.data.dataset import Dataset
 
 
 def small_columns(num_rows: int = 600, *, seed: int = 0) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from model.errors import UnveilError
 from tests.training.small import small_recipe
-from training.config import Recipe, build_recipe, data_of, load_recipe, settle, table_recipe
-from training.data.config import TableData
-from training.levels import Table, is_advanced, keys, tables
-from training.order_config import GlobalOrder
+from unveil.model.errors import UnveilError
+from unveil.training.config import Recipe, build_recipe, data_of, load_recipe, settle, table_recipe
+from unveil.training.data.config import TableData
+from unveil.training.levels import Table, is_advanced, keys, tables
+from unveil.training.order_config import GlobalOrder
 
 RECIPES = sorted(Path(__file__).parents[2].glob("training/recipes/**/*.toml"))
 

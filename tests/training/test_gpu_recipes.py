@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from model.artifact import load_artifact
 from tests.training.small import documents
-from training.config import Recipe, load_recipe
-from training.data.load import load_dataset
-from training.publish import publish
-from training.trainer import train
+from unveil.model.artifact.folder import load_artifact
+from unveil.training.config import Recipe, load_recipe
+from unveil.training.data.load import load_dataset
+from unveil.training.publishing.publish import publish
+from unveil.training.trainer import train
 
 pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("default")  # of the library's own

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-import training.trainer
-from model.denoiser import Prediction
-from model.errors import UnveilError
-from model.network import Network
-from model.transformer import Transformer
 from tests.training.small import small_dataset, small_recipe
-from training.arm import TrainingModule
-from training.checkpoint import find_checkpoint
-from training.config import Recipe
-from training.devices import make_fabric
-from training.evaluate import as_rows, log_likelihood
-from training.trainer import Trained, train
+from unveil.model.denoiser import Prediction
+from unveil.model.errors import UnveilError
+from unveil.model.network.base import Network
+from unveil.model.network.transformer import Transformer
+from unveil.training import trainer
+from unveil.training.config import Recipe
+from unveil.training.evaluation.likelihood import as_rows, log_likelihood
+from unveil.training.run.checkpoint import find_checkpoint
+from unveil.training.run.devices import make_fabric
+from unveil.training.step.training_model import TrainingModule
+from unveil.training.trainer import Trained, train
 
 DATASET = small_dataset()
 
@@ -255,7 +255,7 @@ def test_compiled_blocks_give_the_same_losses(tmp_path: Path) -> None:
 def test_the_averaged_weights_follow_the_trained_ones() -> None:
     recipe = small_recipe()
     fabric = make_fabric(recipe.run)
-    run = training.trainer.Run(fabric, recipe, DATASET, Path("unused"))
+    run = trainer.Run(fabric, recipe, DATASET, Path("unused"))
     module: TrainingModule = run.unwrapped
     before = [p.clone() for p in module.average.parameters()]
     with torch.no_grad():
@@ -267,7 +267,7 @@ def test_the_averaged_weights_follow_the_trained_ones() -> None:
 
 
 def test_rows_too_long_for_a_critic_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.trainer, "MAX_LENGTH", 3)
+    monkeypatch.setattr(trainer, "MAX_LENGTH", 3)
     with pytest.raises(UnveilError, match=r"order.method: global orders are learned for at most 3 positions, not 4"):
         train(small_recipe(), DATASET, work=tmp_path)
     assert train(small_recipe("order.method=uniform"), DATASET, work=tmp_path) is not None

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import unveil
-from service.app import create_app
-from service.catalog import find_sources, load_catalog
-from service.server import build_engine
-from service.settings import Settings
 from tests.integration.test_service_determinism import GOLDEN, REQUESTS
 from tests.model.artifacts import table_tokenizer, text_tokenizer, write_artifact
 from tests.service.servers import Running, events_of, run_app
+from unveil.engine.catalog import find_sources, load_catalog
+from unveil.service.app import create_app
+from unveil.service.server import build_engine
+from unveil.service.settings import Settings
 
 ADULT = Path(__file__).resolve().parents[2] / "checkpoints" / "adult"
 PROMPTS = [{"age": 39, "sex": "Female"}, {}, {"income": ">50K"}]

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.training.small import write_csv
-from training.rows import Estimate
 from unveil import cli, generation
 from unveil.output import print_json
 from unveil.reveal_view import RevealView
+from unveil.training.evaluation.estimate import Estimate
 
 
 def _run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
@@ -122,7 +122,7 @@ def _renew_the_card(out: Path, run: Any) -> None:
     (out / "config.json").write_text(json.dumps({**config["after"], "metrics": {}}), encoding="utf-8")
     code, _, err = run("evaluate", out, "--rows", "20", "--update-card")
     assert (code, err.count("\n")) == (1, 1)
-    assert "training.data" in err
+    assert "unveil.training.data" in err
 
 
 def test_a_table_of_another_delimiter_and_an_odd_name_is_taken(tmp_path: Path, run: Any) -> None:

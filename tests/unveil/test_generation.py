@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from model.canvas import Canvas, SamplingParams
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.unveil.commands import Outcome, run_command
 from unveil import api
+from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.result_files import written
 
 Run = Callable[..., Outcome]

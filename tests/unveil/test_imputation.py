@@ -17,12 +17,12 @@ import polars as pl
 import pytest
 import torch
 
-from model.artifact import load_artifact
-from model.tokenizers.columns import MISSING
-from model.tokenizers.table import TableTokenizer
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.unveil.commands import Outcome, run_command
 from unveil import api
+from unveil.model.artifact.folder import load_artifact
+from unveil.model.tokenizers.table.columns import MISSING
+from unveil.model.tokenizers.table.table import TableTokenizer
 
 Run = Callable[..., Outcome]
 TABLE = '\ufeffid,"age",workclass,rate,income,note\r\n'

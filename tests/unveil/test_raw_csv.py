@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.errors import UnveilError
 from unveil import raw_csv
+from unveil.model.errors import UnveilError
 from unveil.raw_csv import RawCsv, RawRecord, csv_line
 
 

@@ -5,9 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from model.tokenizers.dates import FORMATS
-from model.tokenizers.table import DEFAULT_MAX_BINS
-from training.levels import Advanced
+from unveil.model.tokenizers.table.dates import FORMATS
+from unveil.model.tokenizers.table.table import DEFAULT_MAX_BINS
+from unveil.training.levels import Advanced
 
 EXAMPLE_FORMATS = "YYYY-MM-DD, DD.MM.YYYY, MM/DD/YYYY, YYYY-MM-DD hh:mm, YYYY-MM-DDThh:mm:ssZ or hh:mm"
 Share = Annotated[float, Field(gt=0, le=0.4)]

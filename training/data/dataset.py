@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.tokenizers.base import Tokenizer
+from unveil.model.tokenizers.base import Tokenizer
 
 Rows = NDArray[Any]  # whole numbers of any width
 _BLOCK_ROWS = 65_536  # of ids widened at once

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from model.errors import UnveilError
+from unveil.model.errors import UnveilError
 
 _BLOCK_ROWS = 50_000
 

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from model.errors import UnveilError
-from model.tokenizers.base import Tokenizer
-from model.tokenizers.pieces import PieceTokenizer
-from model.tokenizers.text import TextTokenizer
-from training.data.adult import load_adult
-from training.data.config import (
+from unveil.model.errors import UnveilError
+from unveil.model.tokenizers.base import Tokenizer
+from unveil.model.tokenizers.pieces import PieceTokenizer
+from unveil.model.tokenizers.text import TextTokenizer
+from unveil.training.data.config import (
     AdultData,
     DataConfig,
     HubData,
@@ -18,14 +17,15 @@ from training.data.config import (
     SudokuData,
     TableData,
 )
-from training.data.dataset import Dataset
-from training.data.hub import load_hub
-from training.data.kjv import load_kjv
-from training.data.lines import load_lines
-from training.data.molecules import load_moses, load_smiles
-from training.data.sudoku import load_sudoku
-from training.data.table import load_table
-from training.data.text import load_text
+from unveil.training.data.dataset import Dataset
+from unveil.training.data.molecules.molecules import load_moses, load_smiles
+from unveil.training.data.sudoku.sudoku import load_sudoku
+from unveil.training.data.table.adult import load_adult
+from unveil.training.data.table.table import load_table
+from unveil.training.data.text.hub import load_hub
+from unveil.training.data.text.kjv import load_kjv
+from unveil.training.data.text.lines import load_lines
+from unveil.training.data.text.text import load_text
 
 
 def load_dataset(config: DataConfig, *, cache: Path, tokenizer: Tokenizer | None = None) -> Dataset:

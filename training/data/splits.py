@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.tokenizers.table import Cells, TableTokenizer
-from training.data.dataset import Rows
+from unveil.model.tokenizers.table.table import Cells, TableTokenizer
+from unveil.training.data.dataset import Rows
 
 Index = NDArray[np.int64]
 Columns = Mapping[str, Cells]

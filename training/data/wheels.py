@@ -9,7 +9,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.errors import UnveilError
+from unveil.model.errors import UnveilError
 
 _PIP_SECONDS = 600
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.errors import ArtifactError, PromptError
-from model.tokenizers import load_tokenizer
-from model.tokenizers.base import Tokenizer
-from model.tokenizers.grid import GridTokenizer, is_solution, units
-from training.data.sudoku_solver import solve
+from unveil.model.errors import ArtifactError, PromptError
+from unveil.model.tokenizers import load_tokenizer
+from unveil.model.tokenizers.base import Tokenizer
+from unveil.model.tokenizers.grid import GridTokenizer, is_solution, units
+from unveil.training.data.sudoku.solver import solve
 
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 SOLUTION = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from model.errors import ArtifactError, PromptError
-from model.tokenizers.pieces import PieceTokenizer
 from tests.model.foreign import TOKENS, character_tokenizer, word_tokenizer
+from unveil.model.errors import ArtifactError, PromptError
+from unveil.model.tokenizers.pieces import PieceTokenizer
 
 MASK = TOKENS.index("[MASK]")
 

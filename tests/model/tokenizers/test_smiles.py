@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
 
-from model.errors import ArtifactError, PromptError
-from model.tokenizers import load_tokenizer
-from model.tokenizers.base import Template, Tokenizer
-from model.tokenizers.smiles import END, PATTERN, SmilesTokenizer, first_foreign, split_smiles
+from unveil.model.errors import ArtifactError, PromptError
+from unveil.model.tokenizers import load_tokenizer
+from unveil.model.tokenizers.base import Template, Tokenizer
+from unveil.model.tokenizers.smiles import END, PATTERN, SmilesTokenizer, first_foreign, split_smiles
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 CORPUS = [ASPIRIN, "c1cc[nH]c1", "C[C@@H](N)C(=O)[O-]", "ClCCBr", "C%12CC%12", "c1ccncc1", "C/C=C\\C", "S(=O)(=O)C#N"]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.errors import ArtifactError, PromptError
-from model.tokenizers import load_tokenizer
-from model.tokenizers.base import Template, Tokenizer
-from model.tokenizers.text import TextTokenizer
+from unveil.model.errors import ArtifactError, PromptError
+from unveil.model.tokenizers import load_tokenizer
+from unveil.model.tokenizers.base import Template, Tokenizer
+from unveil.model.tokenizers.text import TextTokenizer
 
 CORPUS = 'The cat sat on the mat.\nThe  dog\tdidn\'t; "é" ate 12 e\u0301clairs [on] the mat\r\n\n' * 20
 

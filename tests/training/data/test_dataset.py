@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from model.tokenizers.table import TableTokenizer
-from training.data.config import AdultData, DataConfig, TableData, TextData
-from training.data.dataset import Dataset
-from training.data.load import load_dataset
+from unveil.model.tokenizers.table.table import TableTokenizer
+from unveil.training.data.config import AdultData, DataConfig, TableData, TextData
+from unveil.training.data.dataset import Dataset
+from unveil.training.data.load import load_dataset
 
 CONFIG: TypeAdapter[Any] = TypeAdapter(DataConfig)
 

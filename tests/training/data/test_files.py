@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from model.errors import UnveilError
-from training.data.files import read_table
+from unveil.model.errors import UnveilError
+from unveil.training.data.files import read_table
 
 
 def refusal(path: Path, content: bytes | str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.splits import draw_out, fit_and_encode, notices_of
+from unveil.training.data.splits import draw_out, fit_and_encode, notices_of
 
 
 @given(num_rows=st.integers(10, 200), a=st.floats(0.01, 0.4), b=st.floats(0.01, 0.4), seed=st.integers(0, 9))

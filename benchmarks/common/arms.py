@@ -1,0 +1,37 @@
+"""The arms of a comparison: one recipe with other orders, at equal forwards."""
+
+from unveil.benchmarks.common.runs import Fields
+from unveil.training.config import Recipe
+from unveil.training.levels import unfold
+from unveil.training.order_config import GlobalOrder
+
+KINDS = ("uniform", "global", "fixed")
+_SCHEDULE = ("warmup", "anneal", "exploration", "spread")
+
+
+def arm_of(recipe: Recipe, kind: str) -> Recipe:
+    """The recipe with uniform orders, the learned one (with its candidates), or left to right, on the same schedule.
+
+    Where it has teacher forcing, a step of which takes each row through as two streams, uniform orders go without it,
+    which is better for them (`benchmarks/orders/teacher_forcing.py`), in a network whose positions all read each other,
+    for twice as many steps. The recipe's steps have to be settled.
+    """
+    assert isinstance(recipe.order, GlobalOrder)
+    recipe = recipe.model_copy(update={"name": kind})
+    if kind == "global":
+        return recipe
+    if kind == "fixed":
+        schedule = {key: getattr(recipe.order, key) for key in _SCHEDULE}
+        return with_order(recipe, {"method": "fixed", "positions": "left_to_right", **schedule})
+    if recipe.optimizer.teacher_forcing:
+        longer = {"teacher_forcing": False, "steps": 2 * recipe.optimizer.num_steps}
+        network = recipe.model.model_copy(update={"attends": None})
+        optimizer = recipe.optimizer.model_copy(update=longer)
+        recipe = recipe.model_copy(update={"model": network, "optimizer": optimizer})
+    return with_order(recipe, {"method": "uniform"})
+
+
+def with_order(recipe: Recipe, order: Fields) -> Recipe:
+    """The recipe with another order, given with all of its keys in one table."""
+    fields, own = recipe.model_dump(mode="json", exclude={"order"}), unfold(Recipe, {"order": order})
+    return Recipe.model_validate({**fields, **own, "advanced": {**fields["advanced"], **own.get("advanced", {})}})

@@ -1,0 +1,1 @@
+"""Tables, text, molecules, puzzles, imported models: against rivals and published figures."""

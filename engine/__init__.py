@@ -1,0 +1,1 @@
+"""The thread that steps canvases: scheduler, models in memory, messages. Knows no HTTP."""

@@ -1,0 +1,172 @@
+"""A valid request and a served model -> canvases to decode, each with its own seed."""
+
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from unveil.engine.catalog import ServedModel
+from unveil.engine.request.errors import ServiceError
+from unveil.engine.request.limits import Limits
+from unveil.engine.request.schemas import NUM_ORDERS, GenerateRequest, OrderRequest, ScoreRequest
+from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
+from unveil.model.decoding.seeds import derive_seed, draw_seed
+from unveil.model.errors import PromptError
+from unveil.model.tokenizers.base import Template
+
+_MAX_STEPS = 1_000  # unless more positions are hidden
+_LARGEST_TOP_K = 2**31 - 1  # beyond every vocabulary, and what a tensor can hold
+
+
+class OrderFields(TypedDict):
+    """The fields of `SamplingParams` that say how the next position is chosen."""
+
+    order: OrderPolicy
+    explicit_order: tuple[int, ...] | None
+    order_temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample to make: where it belongs, what it starts from."""
+
+    prompt_index: int
+    sample_index: int
+    template: Template
+    canvas: Canvas
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All samples of a request, prompt by prompt. `num_prompt_tokens` counts each prompt's known positions once."""
+
+    samples: tuple[Sample, ...]
+    num_prompt_tokens: int
+
+    @property
+    def canvases(self) -> tuple[Canvas, ...]:
+        return tuple(sample.canvas for sample in self.samples)
+
+
+def num_canvases(request: GenerateRequest | OrderRequest | ScoreRequest, limits: Limits) -> int:
+    """How many canvases or chains a request asks for, before anything of it is looked at."""
+    if isinstance(request, OrderRequest):
+        return 1
+    each = request.num_samples if isinstance(request, GenerateRequest) else num_orders_of(request, limits)
+    return each * len(request.prompt) if isinstance(request.prompt, list) else each
+
+
+def num_orders_of(request: ScoreRequest, limits: Limits) -> int:
+    """As asked for, or the default."""
+    if request.num_orders is not None:
+        return request.num_orders
+    return min(NUM_ORDERS, limits.max_num_orders) if request.is_order_drawn else 1
+
+
+def plan_generation(request: GenerateRequest, model: ServedModel, limits: Limits) -> Plan:
+    """Raises ServiceError (422) naming the field, down to the column, that cannot be served."""
+    prompts = prompts_of(request, limits)
+    _check_size(request, len(prompts), limits)
+    seed = draw_seed() if request.seed is None else request.seed
+    samples: list[Sample] = []
+    num_prompt_tokens = 0
+    for prompt_index, (place, prompt) in enumerate(prompts):
+        template = encode_prompt(model, prompt, request.length, place)
+        params = _params(request, template, place)
+        num_prompt_tokens += template.num_given
+        for sample_index in range(request.num_samples):
+            own_seed = derive_seed(seed, prompt_index, sample_index)
+            canvas = Canvas.start(template.tokens, template.hidden, seed=own_seed, params=params)
+            samples.append(Sample(prompt_index, sample_index, template, canvas))
+    return Plan(tuple(samples), num_prompt_tokens)
+
+
+def plan_order(request: OrderRequest, model: ServedModel) -> Canvas:
+    """Raises ServiceError (422) as `plan_generation` does."""
+    template = encode_prompt(model, request.prompt, request.length, "prompt")
+    return Canvas.start(template.tokens, template.hidden, seed=0, params=SamplingParams())
+
+
+def deadline(timeout_seconds: float | None, limits: Limits) -> float:
+    """Seconds that a request may take. Raises ServiceError (422): a longer one is refused, not shortened."""
+    if timeout_seconds is None:
+        return limits.default_timeout_seconds
+    if timeout_seconds > limits.max_timeout_seconds:
+        raise ServiceError(
+            "invalid_request",
+            f"timeout_seconds must be at most {limits.max_timeout_seconds:g} here",
+            param="timeout_seconds",
+        )
+    return timeout_seconds
+
+
+def _check_size(request: GenerateRequest, num_prompts: int, limits: Limits) -> None:
+    if request.num_samples > limits.max_num_samples:
+        message = f"num_samples must be at most {limits.max_num_samples} here"
+        raise ServiceError("invalid_request", message, param="num_samples")
+    num_canvases = num_prompts * request.num_samples
+    if num_canvases > limits.queue_capacity:
+        param = "num_samples" if request.num_samples > 1 else "prompt"
+        message = f"{num_prompts} prompts x {request.num_samples} samples are {num_canvases} canvases"
+        raise ServiceError("invalid_request", f"{message}; this server holds {limits.queue_capacity}", param=param)
+
+
+def prompts_of(request: GenerateRequest | ScoreRequest, limits: Limits) -> list[tuple[str, Any]]:
+    """Each prompt with its place in the request, `prompt` or `prompt.2`. Raises ServiceError (422)."""
+    if not isinstance(request.prompt, list):
+        return [("prompt", request.prompt)]
+    num_prompts = len(request.prompt)
+    if num_prompts == 0:
+        raise ServiceError("invalid_request", "prompt is an empty list", param="prompt")
+    if num_prompts > limits.max_prompts:
+        message = f"{num_prompts} prompts; one request takes at most {limits.max_prompts} here"
+        raise ServiceError("invalid_request", message, param="prompt")
+    return [(f"prompt.{i}", prompt) for i, prompt in enumerate(request.prompt)]
+
+
+def encode_prompt(model: ServedModel, prompt: Any, length: int | None, place: str, *, append: bool = True) -> Template:
+    """Raises ServiceError (422) with the path to what is to blame."""
+    try:
+        return model.tokenizer.encode(prompt, length=length, append=append)
+    except PromptError as error:
+        # A table may have a column called "length"; it takes no length of its own.
+        if error.param == "length" and length is not None:
+            param = "length"
+        else:
+            param = place if error.param is None else f"{place}.{error.param}"
+        raise ServiceError("invalid_request", str(error), param=param) from None
+
+
+def order_of(request: GenerateRequest | ScoreRequest, positions: list[int], what: str) -> OrderFields:
+    """The order's part of `SamplingParams`. A list must hold these positions once each. Raises ServiceError (422)."""
+    temperature = 1.0 if request.order_temperature is None else request.order_temperature
+    if isinstance(request.order, str):
+        return {"order": request.order, "explicit_order": None, "order_temperature": temperature}
+    if sorted(request.order) != positions:
+        message = f"order must list every {what} {_listed(positions)}"
+        raise ServiceError("invalid_request", message, param="order")
+    return {"order": "explicit", "explicit_order": tuple(request.order), "order_temperature": temperature}
+
+
+def _params(request: GenerateRequest, template: Template, place: str) -> SamplingParams:
+    _check_steps(request.steps, template.hidden.count(True))
+    hidden = [position for position, is_hidden in enumerate(template.hidden) if is_hidden]
+    return SamplingParams(
+        **order_of(request, hidden, f"hidden position once: for {place}"),
+        tokens_per_step=request.tokens_per_step,
+        steps=request.steps,
+        threshold=request.threshold,
+        temperature=request.temperature,
+        top_k=None if request.top_k is None else min(request.top_k, _LARGEST_TOP_K),
+        top_p=request.top_p,
+    )
+
+
+def _check_steps(steps: int | None, num_hidden: int) -> None:
+    """The sampler passes over idle time steps within one forward, during which nobody else is served."""
+    most = max(_MAX_STEPS, num_hidden)
+    if steps is not None and steps > most:
+        raise ServiceError("invalid_request", f"steps must be at most {most} here", param="steps")
+
+
+def _listed(positions: list[int]) -> str:
+    head = ", ".join(map(str, positions[:20]))
+    return (head or "none") + (", ..." if len(positions) > 20 else "")

@@ -1,0 +1,155 @@
+"""Engine events -> the content of replies to /generate, the same values whole and streamed, and to /order."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from unveil.engine.catalog import ServedModel
+from unveil.engine.messages import Generate, Rank, Ranked, RequestEvent, Revealed, SampleDone
+from unveil.engine.request.planning import Plan
+from unveil.model.decoding.canvas import Canvas, Reveal
+from unveil.model.tokenizers.base import Value
+
+
+class GenerateComposer:
+    """One request to generate; a `engine.request.composers.Composer`. Revealed values come from here streamed and
+    whole."""
+
+    id_prefix: ClassVar[str] = "gen"
+    timings: ClassVar[tuple[str, ...]] = ("queue_seconds", "first_reveal_seconds", "total_seconds")
+
+    def __init__(self, plan: Plan, model: ServedModel, *, has_logprobs: bool) -> None:
+        self._plan = plan
+        self._model = model
+        self._has_logprobs = has_logprobs
+        self._reveals: list[list[dict[str, Any]]] = [[] for _ in plan.samples]
+        self._logprobs: list[list[float]] = [[] for _ in plan.samples]
+        self._num_steps = 0
+        self._done: list[SampleDone] = []
+
+    def command(self, request_id: str) -> Generate:
+        """What the engine is to do."""
+        return Generate(request_id, self._model.name, self._model.weights_version, self._plan.canvases)
+
+    def add(self, event: RequestEvent) -> None:
+        """Takes in one event, for `reply`."""
+        if isinstance(event, Revealed):
+            self._revealed(event)
+        elif isinstance(event, SampleDone):
+            self._done.append(event)
+
+    def reply(self) -> dict[str, Any]:
+        """All of a finished reply but its head and its timings, its samples in the order of the request."""
+        samples = [self._sample(event) for event in sorted(self._done, key=lambda event: event.index)]
+        return {"samples": samples, "usage": self.usage()}
+
+    def start(self) -> dict[str, Any]:
+        """What a stream's `start` says beside its head: the names of all positions, or None where they have none, and
+        an iterator over the samples."""
+        names = [self._model.tokenizer.name(i) for i in range(self._plan.samples[0].canvas.length)]
+        return {"names": names if any(name is not None for name in names) else None, "samples": self._starts()}
+
+    def shown(self, event: RequestEvent) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The events of a stream, with their data, that follow from one of the engine's. Instead of `add`."""
+        if isinstance(event, Revealed):
+            place = self._place(event.index)
+            for reveal in self._revealed(event):
+                yield "reveal", {**place, **reveal}
+        elif isinstance(event, SampleDone):
+            yield "sample", self._sample(event)
+
+    def _starts(self) -> Iterator[dict[str, Any]]:
+        """Of each sample: `canvas` has the known values and null where `hidden` is. Samples of one prompt share their
+        lists."""
+        template, shared = None, dict[str, Any]()
+        for sample in self._plan.samples:
+            if sample.template is not template:
+                template = sample.template
+                hidden = [i for i, is_hidden in enumerate(template.hidden) if is_hidden]
+                shared = {"canvas": [template.known.get(i) for i in range(len(template.tokens))], "hidden": hidden}
+            place = {"prompt_index": sample.prompt_index, "sample_index": sample.sample_index}
+            yield {**place, "seed": sample.canvas.seed, **shared}
+
+    def _revealed(self, event: Revealed) -> list[dict[str, Any]]:
+        """Takes in one step of one sample; gives its reveals as the reply has them."""
+        shown = [self._reveal(reveal) for reveal in event.reveals]
+        self._reveals[event.index] += shown
+        self._logprobs[event.index] += [reveal.logprob for reveal in event.reveals]
+        return shown
+
+    def _place(self, index: int) -> dict[str, int]:
+        """Where a sample belongs in the request."""
+        sample = self._plan.samples[index]
+        return {"prompt_index": sample.prompt_index, "sample_index": sample.sample_index}
+
+    def _sample(self, event: SampleDone) -> dict[str, Any]:
+        """A finished sample, as the reply has it. To be asked once a sample, when it is done."""
+        index = event.index
+        self._num_steps += event.num_forwards
+        values = self._values(index)
+        assert all(value is not None for value in values)
+        output, text = self._model.tokenizer.output(values)
+        logprob = {"logprob": math.fsum(self._logprobs[index])} if self._has_logprobs else {}
+        return {
+            **self._place(index),
+            "seed": self._plan.samples[index].canvas.seed,
+            "output": output,
+            "text": text,
+            "reveals": self._reveals[index],
+            **logprob,
+            "finish_reason": "complete",
+        }
+
+    def usage(self) -> dict[str, int]:
+        """What has been done so far, in tokens and steps."""
+        return {
+            "prompt_tokens": self._plan.num_prompt_tokens,
+            "generated_tokens": sum(map(len, self._reveals)),
+            "denoising_steps": self._num_steps,
+        }
+
+    def _reveal(self, reveal: Reveal) -> dict[str, Any]:
+        tokenizer = self._model.tokenizer
+        logprobs: Mapping[str, float | None] = {"logprob": reveal.logprob, "order_logprob": reveal.order_logprob}
+        return {
+            "step": reveal.step,
+            "position": reveal.position,
+            "name": tokenizer.name(reveal.position),
+            "token_id": reveal.token_id,
+            "token": tokenizer.token(reveal.position, reveal.token_id),
+            "value": tokenizer.value(reveal.position, reveal.token_id, reveal.uniform),
+            **(logprobs if self._has_logprobs else {}),
+        }
+
+    def _values(self, index: int) -> list[Any]:
+        """The values of a sample's canvas so far, in position order, None where hidden."""
+        known: Mapping[int, Value] = self._plan.samples[index].template.known
+        revealed = {reveal["position"]: reveal["value"] for reveal in self._reveals[index]}
+        return [known.get(i, revealed.get(i)) for i in range(self._plan.samples[index].canvas.length)]
+
+
+class OrderComposer:
+    """One request for the probabilities of the next position; a `engine.request.composers.Composer`."""
+
+    id_prefix: ClassVar[str] = "order"
+    timings: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, canvas: Canvas, model: ServedModel) -> None:
+        self._canvas = canvas
+        self._model = model
+        self._probabilities: tuple[tuple[int, float], ...] = ()
+
+    def command(self, request_id: str) -> Rank:
+        """What the engine is to do."""
+        return Rank(request_id, self._model.name, self._model.weights_version, self._canvas)
+
+    def add(self, event: RequestEvent) -> None:
+        """Takes in one event."""
+        if isinstance(event, Ranked):
+            self._probabilities = event.probabilities
+
+    def reply(self) -> dict[str, Any]:
+        """All of a finished reply but its head: hidden positions, likeliest first."""
+        ranked = sorted(self._probabilities, key=lambda pair: (-pair[1], pair[0]))
+        name = self._model.tokenizer.name
+        return {"positions": [{"position": i, "name": name(i), "probability": p} for i, p in ranked]}

@@ -1,0 +1,1 @@
+"""Others' masked language models to artifacts. Knows no training."""

@@ -1,0 +1,1 @@
+"""The folder that training writes and the engine reads."""

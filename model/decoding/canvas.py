@@ -1,0 +1,101 @@
+"""A canvas on its way from template to sample, as one plain value. Knows no torch, so it crosses process boundaries.
+
+A canvas is everything the sampler needs to go on: tokens, which of them are hidden, how far it has come, its seed and
+its sampling parameters. Two equal canvases have equal futures, whatever batch they step in.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+OrderPolicy = Literal[
+    "learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy", "explicit"
+]
+ORDER_POLICIES: tuple[OrderPolicy, ...] = get_args(OrderPolicy)
+Measure = Literal["confidence", "margin", "entropy"]  # as in `model.confidence`, which needs torch
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one canvas is decoded. At most one of `tokens_per_step`, `steps`, `threshold`; none = one position a step.
+
+    `order_temperature` goes with `learned` only (1 = the model's own law, 0 = always the likeliest next position).
+    `temperature` 0 = the likeliest token. `top_k` and `top_p` apply after the temperature, in that order.
+    `explicit_order` lists every hidden position once, and goes with `order="explicit"` only.
+    """
+
+    order: OrderPolicy = "learned"
+    explicit_order: tuple[int, ...] | None = None
+    order_temperature: float = 1.0
+    tokens_per_step: int | None = None
+    steps: int | None = None
+    threshold: float | None = None
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    # What follows from these, once a request instead of once a step.
+    is_order_drawn: bool = field(init=False, repr=False, compare=False)
+    measure: Measure | None = field(init=False, repr=False, compare=False)
+    is_single: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """`is_order_drawn`: the order is random, not one that follows from the canvas and the model. `measure`: how
+        sure the model is of every hidden position, which the order or the threshold needs at each step. `is_single`:
+        one position a step."""
+        strides = (self.tokens_per_step, self.steps, self.threshold)
+        assert sum(x is not None for x in strides) <= 1
+        assert (self.order == "explicit") == (self.explicit_order is not None)
+        is_drawn = self.order == "uniform" or (self.order == "learned" and self.order_temperature > 0)
+        measure = self.order if self.order in get_args(Measure) else None if self.threshold is None else "confidence"
+        object.__setattr__(self, "is_order_drawn", is_drawn)
+        object.__setattr__(self, "measure", measure)
+        object.__setattr__(self, "is_single", strides == (None, None, None))
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """One sample being made. `tokens[i]` is 0 wherever `hidden[i]`.
+
+    `step` counts the sample's own steps and keys its noise; with `steps` set it is the index of the time step, so it
+    may run ahead of `num_forwards`, the denoising steps really computed. `num_at_start` is the number of positions
+    hidden at the start.
+    """
+
+    tokens: tuple[int, ...]
+    hidden: tuple[bool, ...]
+    seed: int
+    params: SamplingParams
+    num_at_start: int
+    step: int = 0
+    num_forwards: int = 0
+
+    @classmethod
+    def start(cls, tokens: tuple[int, ...], hidden: tuple[bool, ...], *, seed: int, params: SamplingParams) -> "Canvas":
+        """A fresh canvas; what stands at hidden positions is dropped."""
+        assert len(tokens) == len(hidden)
+        clean = tuple(0 if h else x for x, h in zip(tokens, hidden, strict=True))
+        return cls(tokens=clean, hidden=tuple(hidden), seed=seed, params=params, num_at_start=sum(hidden))
+
+    @property
+    def is_complete(self) -> bool:
+        return True not in self.hidden
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """One position becoming known. Log-probabilities are natural and of the unmodified model.
+
+    `order_logprob` is None where the order is deterministic. `uniform` in (0, 1) is the noise from which a tokenizer
+    draws the shown value (a number inside its bin, say).
+    """
+
+    position: int
+    token_id: int
+    step: int
+    logprob: float
+    order_logprob: float | None
+    uniform: float

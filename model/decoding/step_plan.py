@@ -1,0 +1,126 @@
+"""What a step reveals: which positions of each canvas, decided before any token is. Knows no network and no request."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from unveil.model.decoding.batch import Batch, Sureness, groups
+from unveil.model.decoding.canvas import Canvas
+from unveil.model.decoding.noise import Floats
+from unveil.model.decoding.order_keys import (
+    Bools,
+    Ints,
+    choice_logprobs,
+    count_passing,
+    fixed_keys,
+    log_rates,
+    planned_count,
+    race_keys,
+    rank,
+    time_step,
+)
+
+_STEPS_AT_ONCE = 64  # idle time steps tried together
+
+
+class Plan(NamedTuple):
+    """What a step reveals: each canvas's `ranking` [B, N], the `counts` [B] taken from its head, and the `steps`."""
+
+    ranking: Ints
+    counts: Ints
+    steps: list[int]
+    order_logprobs: Floats  # [B, N] along the ranking; NaN where the order is deterministic
+
+
+class Keys(NamedTuple):
+    """Each position's key [B, W], smallest first, and how many positions the order itself reveals at which steps."""
+
+    keys: Floats
+    counts: Ints
+    steps: list[int]
+
+
+def plan_step(batch: Batch, sure: Sureness) -> Plan:
+    """Ranks each canvas's hidden positions by its order and says how many of them its next step reveals."""
+    keys, counts, steps = batch_keys(batch, sure)
+    limits = {row: own.threshold for row, own in enumerate(batch.params) if own.threshold is not None}
+    limited = list(limits)
+    ranking = rank(keys, batch.hidden, is_whole=bool(limits or counts.max() > 1))
+    for measure, at in groups([sure.measures[row] for row in limited]):
+        assert measure is not None
+        rows = [limited[i] for i in at]
+        values = sure.values[measure][rows]
+        passing = count_passing(values, np.array([limits[row] for row in rows]), ranking[rows], measure)
+        counts[rows] = np.minimum(np.maximum(passing, 1), batch.hidden[rows].sum(1))
+    return Plan(ranking, counts, steps, _order_logprobs(batch, ranking, counts))
+
+
+def batch_keys(batch: Batch, sure: Sureness) -> Keys:
+    """By each canvas's own order."""
+    keys, steps = np.empty(batch.hidden.shape), [canvas.step for canvas in batch.canvases]
+    counts = np.ones(len(steps), np.int64)
+    for row, own in enumerate(batch.params):
+        if not own.is_single:
+            counts[row] = planned_count(batch.canvases[row], int(batch.hidden[row].sum()))
+    for (order, is_drawn), rows in groups([(own.order, own.is_order_drawn) for own in batch.params]):
+        canvases, logits = [batch.canvases[row] for row in rows], batch.order_logits[rows]
+        if not is_drawn:
+            measured = sure.values[order][rows] if order in sure.values else None
+            keys[rows] = fixed_keys(order, canvases, logits, measured)
+            continue
+        race = _race(canvases, log_rates(canvases, logits), batch.hidden[rows])
+        keys[rows], counts[rows] = race.keys, np.where(race.counts > 0, race.counts, counts[rows])
+        for row, at in zip(rows, race.steps, strict=True):
+            steps[row] = at
+    return Keys(keys, counts, steps)
+
+
+class _Race(NamedTuple):
+    keys: Floats  # [B, W] log arrival times
+    counts: Ints  # [B] arrivals within the time step; 0 for canvases without time steps
+    steps: list[int]
+
+
+def _race(canvases: Sequence[Canvas], rates: Floats, hidden: Bools) -> _Race:
+    """Runs the race of every row. A time step in which nothing arrives changes nothing, so the row goes on to its next
+    one within the same forward; such steps are tried many at once."""
+    steps = [canvas.step for canvas in canvases]
+    keys, counts = race_keys(canvases, rates, steps), np.zeros(len(canvases), np.int64)
+    waiting, ahead = [row for row, canvas in enumerate(canvases) if canvas.params.steps is not None], 1
+    while waiting:
+        first = [steps[row] for row in waiting]
+        times, arrivals = _arrivals([canvases[i] for i in waiting], rates[waiting], hidden[waiting], first, ahead)
+        found, has_any = (arrivals > 0).argmax(1).tolist(), (arrivals.max(1) > 0).tolist()
+        for i, row in enumerate(waiting):
+            steps[row] += found[i] if has_any[i] else ahead
+            if has_any[i]:
+                keys[row], counts[row] = times[i, found[i]], arrivals[i, found[i]]
+        waiting, ahead = [row for row, is_done in zip(waiting, has_any, strict=True) if not is_done], _STEPS_AT_ONCE
+    return _Race(keys, counts, steps)
+
+
+def _arrivals(
+    canvases: Sequence[Canvas], rates: Floats, hidden: Bools, first: Sequence[int], ahead: int
+) -> tuple[Floats, Ints]:
+    """Log arrival times [R, K, W] at K time steps from each row's `first`, and how many fall into each [R, K]."""
+    R, K = len(canvases), ahead
+    tried = [at + k for at in first for k in range(K)]
+    repeated = [canvas for canvas in canvases for _ in range(K)]
+    left = np.array([max((c.params.steps or 0) - at, 1) for c, at in zip(repeated, tried, strict=True)])
+    rates, hidden = rates.repeat(K, 0), hidden.repeat(K, 0)  # [R * K, W]
+    times = race_keys(repeated, rates, tried)
+    end = time_step(rates, hidden, left)
+    arrivals = (hidden & (times < end[:, None])).sum(-1)
+    return times.reshape(R, K, -1), arrivals.reshape(R, K)
+
+
+def _order_logprobs(batch: Batch, ranking: Ints, counts: Ints) -> Floats:
+    """Of each choice along the ranking, under the unmodified law; NaN where the order is not drawn."""
+    found = np.full(ranking.shape, np.nan)
+    rows = [row for row, own in enumerate(batch.params) if own.is_order_drawn]
+    if rows:  # rates of an order that is not learned are equal, whatever the logits of the batch
+        learned = np.array([batch.params[row].order == "learned" for row in rows])[:, None]
+        log_w = np.where(learned, batch.order_logits[rows], 0.0)
+        found[rows] = choice_logprobs(log_w, batch.hidden[rows], ranking[rows], counts[rows])
+    return found

@@ -1,0 +1,1 @@
+"""What training minimises: objective, prefixes, baselines, the critic of global orders."""

@@ -1,0 +1,142 @@
+"""A critic of orders: which losses to expect where, given what is visible; and what a law costs by it.
+
+A score function learns of an order's worth from one noisy number a row. The critic learns from every loss at every
+hidden position of every row, whichever order the row followed: `f_i(S) = E_x[CE_i(x_S) - c_i(x)]` by least squares. By
+it any law may be tried on simulated orders, as many as wanted, without a forward of the denoiser. Knows no denoiser.
+
+Rows may differ in length. A position past a row's end is absent: neither visible nor hidden, and no order reveals it.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unveil.model.loss.prefixes import Turns
+from unveil.model.order.plackett_luce import hidden_after, next_log_probs, plackett_luce_order
+
+Cost = Callable[[Tensor, Tensor], Tensor]  # hidden, absent [N, L] bool -> nats [N, L]
+MIN_WIDTH = 64
+MAX_LENGTH = 1024  # the orders tried in a step take memory that grows with the square of it
+
+
+class Critic(nn.Module):
+    """`f(S)`: linear in what is visible, and a small MLP for what positions do together. Starts at zero."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        width = max(MIN_WIDTH, 2 * length)
+        self.linear = nn.Linear(length, length)
+        self.inner, self.outer = nn.Linear(length, width), nn.Linear(width, length)
+        for parameter in (*self.linear.parameters(), *self.outer.parameters()):
+            nn.init.zeros_(parameter)
+
+    def forward(self, hidden: Tensor, absent: Tensor) -> Tensor:
+        """Expected losses in excess of the control, in nats: hidden, absent [..., L] bool -> [..., L] float32.
+
+        A visible position is read as 1, a hidden one as -1, an absent one as 0.
+        """
+        signs = (1.0 - 2.0 * hidden.float()).masked_fill(absent, 0.0)
+        return self.linear(signs) + self.outer(F.gelu(self.inner(signs)))  # type: ignore[no-any-return]
+
+
+class Trials(NamedTuple):
+    """Orders on which a critic tries the law: Gumbel `noise` [M, L], and of the row that each runs over what is `known`
+    from the start and what is `absent`, past its end, [M, L] bool each."""
+
+    noise: Tensor
+    known: Tensor
+    absent: Tensor
+
+    def to(self, device: torch.device) -> "Trials":
+        return Trials(*(part.to(device) for part in self))
+
+
+class CriticLoss(NamedTuple):
+    """What a step minimises with a critic: its `error` a row [B], whose gradient teaches the critic, and what the law
+    costs by it, `simulated`, in nats a row less the control: a scalar, whose gradient moves the law."""
+
+    error: Tensor
+    simulated: Tensor
+
+
+def critic_loss(
+    critic: Critic,
+    losses: Tensor,
+    *,
+    hidden: Tensor,
+    absent: Tensor,
+    control: Tensor,
+    turns: Turns | None,
+    log_w: Tensor,
+    trials: Trials,
+) -> CriticLoss:
+    """Both halves of learning a law `log_w` [L] by a critic: regression on the rows' `losses`, and simulation by it.
+
+    `losses`, `control` [B, L] in nats, `hidden` and `absent` [B, L] bool. With `turns` the losses are each position's
+    as of its own turn, and the critic is asked about those turns, each as its row stood then.
+    """
+    if turns is None:
+        error = critic_error(critic(hidden, absent), losses, hidden, control=control)
+    else:
+        positions, hidden = turns
+        expected = critic(hidden, absent[:, None].expand(hidden.shape)).gather(-1, positions[..., None]).squeeze(-1)
+        losses, control = (values.gather(-1, positions) for values in (losses, control))
+        error = critic_error(expected, losses, torch.ones_like(positions, dtype=torch.bool), control=control)
+    simulated = simulated_nelbo(log_w, critic, trials.noise, known=trials.known, absent=trials.absent)
+    return CriticLoss(error, simulated)
+
+
+def critic_error(expected: Tensor, cross_entropy: Tensor, hidden: Tensor, *, control: Tensor) -> Tensor:
+    """What the critic minimises: squared error over the hidden positions, a row: [B, L] each -> [B].
+
+    Its minimum is the conditional mean, whatever law the prefixes came from.
+    """
+    target = (cross_entropy - control).detach().float()
+    return (expected.float() - target).square().masked_fill(~hidden, 0.0).sum(-1)
+
+
+def simulated_nelbo(
+    log_w: Tensor, cost: Cost, noise: Tensor, *, known: Tensor | None = None, absent: Tensor | None = None
+) -> Tensor:
+    """The NELBO of Plackett-Luce(log_w [L]) by `cost`, over orders drawn with Gumbel `noise` [M, L], M >= 2: scalar.
+
+    Order m runs over the positions of one row of the data: `absent` [M, L] bool are past its end, `known` [M, L] bool
+    visible from the start; none where None. The mean over m is then the mean over rows: a position that few rows have
+    counts as rarely as it is there. `cost` is constant here. With the next position summed out at every prefix of every
+    order, `sum_k sum_i q_i f_i(S_k)`; its gradient for log_w is unbiased: through q, and each choice's score weighted
+    with what the order costs after it, less the mean of the other orders at that step (`_of_others`).
+    """
+    M, L = noise.shape
+    assert M >= 2
+    is_absent = torch.zeros_like(noise, dtype=torch.bool) if absent is None else absent
+    is_fixed = is_absent if known is None else is_absent | known
+    sigma = plackett_luce_order(log_w, noise, is_fixed)  # [M, L], what is fixed first
+    num_fixed = is_fixed.sum(-1)
+    steps = torch.arange(L, device=noise.device)
+    hidden = hidden_after(sigma[:, None], num_fixed[:, None] + steps)  # [M, k, L], nothing once the row is complete
+    with torch.no_grad():
+        costs = cost(hidden.view(M * L, L), is_absent[:, None].expand(M, L, L).reshape(M * L, L)).double()
+        costs = costs.view(M, L, L).masked_fill(~hidden, 0.0)
+    log_q = next_log_probs(log_w, hidden)
+    stages = (log_q.exp() * costs).sum(-1)  # [M, k]
+    with torch.no_grad():
+        after = stages.flip(-1).cumsum(-1).flip(-1) - stages  # what is still to pay once the k-th choice is made
+        advantage = after - _of_others(after, num_fixed)
+    chosen = sigma.gather(-1, (num_fixed[:, None] + steps).clamp(max=L - 1))  # [M, k]
+    is_over = num_fixed[:, None] + steps >= L
+    score = (log_q.gather(-1, chosen[..., None]).squeeze(-1).masked_fill(is_over, 0.0) * advantage).sum(-1)
+    return (stages.sum(-1) + score - score.detach()).mean()
+
+
+def _of_others(after: Tensor, num_fixed: Tensor) -> Tensor:
+    """The mean of the other orders at each step, of those over as many positions where there are any: [M, K] each.
+
+    An order's own draw is never in its baseline: that would scale its score down by (M - 1) / M.
+    """
+    others = ~torch.eye(len(after), dtype=torch.bool, device=after.device)
+    alike = others & (num_fixed[:, None] == num_fixed)
+    weights = torch.where(alike.any(-1, keepdim=True), alike, others).double()
+    return (weights / weights.sum(-1, keepdim=True)) @ after

@@ -1,0 +1,1 @@
+"""Exact enumeration of short sequences: what everything else is tested against."""

@@ -1,0 +1,1 @@
+"""Orders as Plackett-Luce distributions, the uniforms they are drawn with, the noise schedule."""

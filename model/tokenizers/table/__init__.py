@@ -1,0 +1,1 @@
+"""Tables: columns to ids and back, number bins, dates."""

@@ -1,0 +1,222 @@
+"""Rows of a table: a JSON object with some columns known to a template, and ids back to values. Knows no file format
+of tables and no network.
+
+A position is a column's index. Ids count from 0 in each column (see `columns`).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unveil.model.errors import ArtifactError, PromptError
+from unveil.model.tokenizers.base import Template, Value
+from unveil.model.tokenizers.table.bins import fit_bins, num_decimals
+from unveil.model.tokenizers.table.columns import CategoricalColumn, Column, DateColumn, NumericColumn
+from unveil.model.tokenizers.table.dates import FORMATS
+from unveil.model.tokenizers.wording import listed, one_line, quoted, shown
+
+DEFAULT_MAX_BINS = 64
+_LONGEST_PARAM = 100
+
+Cells = NDArray[Any]
+"""One column [N]: float64 with NaN where missing (of dates, units since 1970), or object (strings) with None."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRows:
+    """`tokens` [N, L] int64, of which the rows `is_known` [N] could be encoded (the others hold -1 somewhere).
+
+    `num_unseen` counts by column the cells whose level (or whose being missing) training never saw, `num_moved` the
+    numbers that went to the nearest bin because none holds them: outside the training range, or between the values of a
+    column that has a bin for each.
+    """
+
+    tokens: NDArray[np.int64]
+    is_known: NDArray[np.bool_]
+    num_unseen: Mapping[str, int]
+    num_moved: Mapping[str, int]
+
+
+class _File(BaseModel):
+    """`tokenizer.json` of a table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    format: Literal["unveil-table"] = "unveil-table"
+    version: Literal[1] = 1
+    columns: tuple[Column, ...] = Field(min_length=1)
+    example: dict[str, str | int | float]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [column.name for column in self.columns]
+        if not all(a < b for a, b in pairwise(sorted(names))) or not all(names):
+            raise ValueError("columns must have names, each another one")
+        by_name = {column.name: column for column in self.columns}
+        for name, value in self.example.items():
+            if name not in by_name:
+                raise ValueError("the example names no column")
+            by_name[name].encode(value)
+        return self
+
+
+class TableTokenizer:
+    """A `Tokenizer` whose prompts are objects `{column: value}`; null or absent columns are hidden."""
+
+    domain: ClassVar[Literal["table"]] = "table"
+
+    def __init__(self, columns: Sequence[Column], *, example: Mapping[str, Value] | None = None) -> None:
+        self._file = _File(columns=tuple(columns), example=dict(example or {}))
+        self._positions = {column.name: i for i, column in enumerate(self.columns)}
+
+    @classmethod
+    def fit(
+        cls,
+        columns: Mapping[str, Cells],
+        *,
+        max_bins: int | Mapping[str, int] = DEFAULT_MAX_BINS,
+        date_formats: Mapping[str, str] | None = None,
+    ) -> Self:
+        """From training cells: float64 arrays become numeric columns, or columns of dates where `date_formats` names
+        the format (see `dates`), object arrays categorical ones.
+
+        `max_bins` for every numeric column, or by name (the default where a name is absent). Every column needs a cell
+        that is not missing, numbers must be finite.
+        """
+        bins = max_bins if isinstance(max_bins, Mapping) else dict.fromkeys(columns, max_bins)
+        formats = date_formats or {}
+        fitted = [
+            _fit_column(name, c, max_bins=bins.get(name, DEFAULT_MAX_BINS), date_format=formats.get(name))
+            for name, c in columns.items()
+        ]
+        ends = {0, len(fitted) - 1} if len(fitted) > 1 else set()
+        return cls(fitted, example={fitted[i].name: _typical(fitted[i], columns[fitted[i].name]) for i in sorted(ends)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads `tokenizer.json`. Raises ArtifactError in one line for anything but a whole, consistent one."""
+        try:
+            file = _File.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise ArtifactError(f"{path.name} cannot be read: {error.strerror}") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or "the file"
+            reason = first["msg"].removeprefix("Value error, ")
+            raise ArtifactError(f"{path.name} is not a table tokenizer: {shown(place)}: {reason}") from None
+        return cls(file.columns, example=file.example)
+
+    def save(self, path: Path) -> None:
+        path.write_text(self._file.model_dump_json() + "\n", encoding="utf-8")
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self._file.columns
+
+    @property
+    def length(self) -> int:
+        return len(self.columns)
+
+    @property
+    def default_length(self) -> int:
+        return self.length
+
+    @property
+    def vocabulary_sizes(self) -> tuple[int, ...]:
+        return tuple(column.vocabulary_size for column in self.columns)
+
+    @property
+    def missing_ids(self) -> dict[int, int]:
+        """The id that stands for a missing value, by position; nothing for columns that had none."""
+        return {i: column.vocabulary_size - 1 for i, column in enumerate(self.columns) if column.missing}
+
+    def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:  # noqa: ARG002
+        """Raises PromptError; `param` is the column to blame, or "length", which a table does not take."""
+        if length is not None:
+            raise PromptError("length is not valid with a table: its rows have all their columns", param="length")
+        if not isinstance(prompt, Mapping):
+            raise PromptError(f"a table's prompt must be an object of columns and values, got {quoted(prompt)}")
+        known: dict[int, Value] = {}
+        tokens = [0] * self.length
+        for name, value in prompt.items():
+            position = self._position(name)
+            if value is not None:
+                tokens[position] = self.columns[position].encode(value)
+                known[position] = value
+        return Template(tuple(tokens), tuple(i not in known for i in range(self.length)), known)
+
+    def encode_rows(self, columns: Mapping[str, Cells]) -> EncodedRows:
+        """All this tokenizer's columns, each [N] as in `fit` -> ids. More columns than these are not looked at."""
+        ids = [column.ids(columns[column.name]) for column in self.columns]
+        tokens = np.stack(ids, axis=1)  # [N, L]
+        unseen = {c.name: int((i < 0).sum()) for c, i in zip(self.columns, ids, strict=True)}
+        moved = {
+            c.name: int(c.is_foreign(columns[c.name], i).sum())
+            for c, i in zip(self.columns, ids, strict=True)
+            if not isinstance(c, CategoricalColumn)
+        }
+        return EncodedRows(
+            tokens=tokens,
+            is_known=np.all(tokens >= 0, axis=1),
+            num_unseen={name: n for name, n in unseen.items() if n},
+            num_moved={name: n for name, n in moved.items() if n},
+        )
+
+    def token(self, position: int, token_id: int) -> str:
+        return self.columns[position].token(token_id)
+
+    def value(self, position: int, token_id: int, uniform: float) -> Value:
+        return self.columns[position].value(token_id, uniform)
+
+    def name(self, position: int) -> str:
+        return self.columns[position].name
+
+    def output(self, values: Sequence[Value]) -> tuple[dict[str, Value], str]:
+        row = {column.name: value for column, value in zip(self.columns, values, strict=True)}
+        return row, ", ".join(f"{one_line(name)}: {one_line(str(value))}" for name, value in row.items())
+
+    def describe(self) -> dict[str, Any]:
+        return {"columns": [column.describe() for column in self.columns]}
+
+    def example_prompt(self) -> dict[str, Value]:
+        return dict(self._file.example)
+
+    def _position(self, name: object) -> int:
+        if isinstance(name, str) and name in self._positions:
+            return self._positions[name]
+        text = str(name)[:_LONGEST_PARAM]
+        close = get_close_matches(text, self._positions, n=1)
+        hint = f'did you mean "{shown(close[0])}"?' if close else f"the columns are {listed(self._positions)}"
+        raise PromptError(f'unknown column "{shown(text)}"; {hint}', param=one_line(text))
+
+
+def _fit_column(name: str, cells: Cells, *, max_bins: int, date_format: str | None) -> Column:
+    if cells.dtype == object:
+        present = {cell for cell in cells if cell is not None}
+        return CategoricalColumn(name=name, levels=tuple(sorted(present)), missing=bool((cells == None).any()))  # noqa: E711
+    is_missing = np.isnan(cells)
+    values = cells[~is_missing]
+    bins, missing = fit_bins(values, max_bins=max_bins), bool(is_missing.any())
+    if date_format is not None:
+        return DateColumn(name=name, format=date_format, bins=bins, missing=missing)
+    return NumericColumn(name=name, decimals=num_decimals(values), bins=bins, missing=missing)
+
+
+def _typical(column: Column, cells: Cells) -> Value:
+    """The median of numbers or dates (a value that occurs), the commonest level of a categorical column."""
+    if cells.dtype == object:
+        counts: Counter[str] = Counter(cell for cell in cells if cell is not None)
+        return min(counts, key=lambda level: (-counts[level], level))
+    values = np.sort(cells[~np.isnan(cells)])
+    median = float(values[(len(values) - 1) // 2])
+    if isinstance(column, DateColumn):
+        return FORMATS[column.format].show(median)
+    return int(median) if num_decimals(values) == 0 else median

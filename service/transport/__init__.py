@@ -1,0 +1,1 @@
+"""Bytes in and out: bodies, connections, error replies, large JSON in pieces."""

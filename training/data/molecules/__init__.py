@@ -1,0 +1,1 @@
+"""Molecules as SMILES: MOSES or a file."""

@@ -1,0 +1,1 @@
+"""Sudoku puzzles, made here, with one solution each."""

@@ -1,0 +1,1 @@
+"""Tables: CSV and Parquet, what their columns are, the Adult table."""

@@ -1,0 +1,1 @@
+"""Texts: files, the King James Version, a text a line, corpora of the `datasets` library."""

@@ -1,0 +1,1 @@
+"""Metrics of a trained model on held-out rows and of what it generates."""

@@ -1,0 +1,309 @@
+"""How good a denoiser is under an order: NELBO, exact log-likelihood, prompts, imputation. Knows no file and no recipe.
+
+Every figure is a mean over rows of one split with its standard error, in nats a row. Two models, or two orders, are
+compared on the same rows with the same noise, so their difference is paired.
+
+All of it is one walk (`training/evaluation/walks.py`): a row's hidden positions become known one by one, each at the
+cost of its own true value given what is known by then, in an order that a law of keys chooses (smallest first, ties to
+the lowest position). A law may look at what the model says of the row, which has seen revealed values only, so every
+walk is a factorisation of the row: without noise its cost is minus the exact log-likelihood, with noise it is one
+unbiased draw of the NELBO.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unveil.model.confidence import confidence_of
+from unveil.model.decoding.canvas import MAX_SEED
+from unveil.model.decoding.noise import uniforms
+from unveil.model.denoiser import Denoiser, Prediction, cross_entropy
+from unveil.model.order.plackett_luce import gumbel_noise
+from unveil.model.order.uniforms import gumbel
+from unveil.training.data.rows import Rows, as_rows, known_sets
+from unveil.training.evaluation.estimate import Estimate
+from unveil.training.evaluation.walks import walk
+
+__all__ = [
+    "Estimate",
+    "Rows",
+    "Walk",
+    "as_rows",
+    "imputation_accuracy",
+    "known_sets",
+    "law_walk",
+    "log_likelihood",
+    "marginal_nats",
+    "nelbo",
+    "num_forwards",
+    "policy_log_likelihood",
+    "policy_nelbo",
+    "policy_walk",
+]
+Advance = Callable[[int], None]
+Policy = Literal["learned", "confidence", "margin", "entropy"]
+Keys = Callable[[Prediction, Tensor], Tensor]  # what the model says and the step's noise [B, L] -> keys [B, L]
+Noise = Callable[[int], Tensor]  # the step -> [B, L] float64
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Each row's cost in nats [N] float64, the positions in the order they were revealed [N, L], -1 past its end, and
+    whether every true value was the likeliest one when its turn came [N]: then taking the likeliest values, in this
+    order, gives the row."""
+
+    nats: Tensor
+    order: Tensor
+    is_solved: Tensor
+
+    @property
+    def steps(self) -> Tensor:
+        """The step in which each position was revealed, counted from 0, or -1 where it was known: [N, L]."""
+        was_hidden = self.order >= 0
+        rows, steps = was_hidden.nonzero(as_tuple=True)
+        found = torch.full_like(self.order, -1)
+        found[rows, self.order[was_hidden]] = steps
+        return found
+
+
+def nelbo(
+    denoise: Denoiser,
+    rows: Rows,
+    log_w: Tensor,
+    *,
+    seed: int,
+    known: Tensor | None = None,
+    advance: Advance | None = None,
+) -> Tensor:
+    """An unbiased estimate of each row's NELBO under Plackett-Luce(log_w), in nats: [N] float64.
+
+    One order is drawn a row, and the row is scored exactly along it, in L forwards. (Summing the next position out at
+    every prefix would be unbiased too, and far noisier: what a position costs whatever is known would be counted a
+    random number of times instead of once.) The order depends on `seed` alone through its noise, so two laws share
+    their random numbers. With `known` [N, L] the bound is of the rest given what is known.
+    """
+    return law_walk(denoise, rows, log_w, seed=seed, known=known, advance=advance).nats
+
+
+@torch.inference_mode()
+def law_walk(
+    denoise: Denoiser,
+    rows: Rows,
+    log_w: Tensor,
+    *,
+    seed: int,
+    known: Tensor | None = None,
+    advance: Advance | None = None,
+) -> Walk:
+    """Cost and order of each row along an order of its own, drawn from Plackett-Luce(log_w): see `nelbo`."""
+    noise = gumbel_noise(rows.x.shape, torch.Generator().manual_seed(seed)).to(rows.x.device)
+
+    def keys(_: Prediction, z: Tensor) -> Tensor:
+        return -(log_w.double() + z)
+
+    walks = [
+        _walk(denoise, batch, ~given, keys, _constant(z), advance)
+        for batch, (z, given) in rows.batches(noise, _given(rows, known))
+    ]
+    return _joined(walks)
+
+
+@torch.inference_mode()
+def marginal_nats(
+    denoise: Denoiser, rows: Rows, scored: Tensor, *, seed: int, advance: Advance | None = None
+) -> Tensor:
+    """`-log p(x_C)` of each row's positions `scored` [N, L] along a uniform order of C, drawn by `seed`: [N] nats.
+
+    The rest stays hidden to the end: this is `/score`, the marginal of the decoder that reveals C first.
+    """
+    noise = gumbel_noise(rows.x.shape, torch.Generator().manual_seed(seed)).to(rows.x.device)
+    parts = []
+    for batch, (z, own) in rows.batches(noise, scored):
+        parts.append(_walk(denoise, batch, ~batch.given, _drawn_keys, _constant(z), advance, scored=own).nats)
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def log_likelihood(
+    denoise: Denoiser,
+    rows: Rows,
+    order: Sequence[int],
+    *,
+    known: Tensor | None = None,
+    advance: Advance | None = None,
+) -> Tensor:
+    """Each row's exact log-likelihood when positions are revealed in this very order: [N] float64, nats, L forwards."""
+    ranks = torch.empty(len(order), dtype=torch.float64, device=rows.x.device)
+    ranks[list(order)] = torch.arange(len(order), dtype=torch.float64, device=rows.x.device)
+    return -_noiseless(denoise, rows, lambda _, z: ranks + z, known, advance).nats
+
+
+def policy_nelbo(
+    denoise: Denoiser, rows: Rows, *, seed: int, known: Tensor | None = None, advance: Advance | None = None
+) -> Tensor:
+    """As `nelbo`, under the model's own policy `order_logits`, which may depend on what is revealed: [N] float64.
+
+    One rollout a row that follows the row's true values. The race is run afresh at every step: noise kept by position
+    would favour, at the second step, positions that lost the first one narrowly, and so be biased.
+    """
+    return policy_walk(denoise, rows, "learned", seed=seed, known=known, advance=advance).nats
+
+
+def policy_log_likelihood(
+    denoise: Denoiser,
+    rows: Rows,
+    policy: Policy,
+    *,
+    known: Tensor | None = None,
+    advance: Advance | None = None,
+) -> Tensor:
+    """Each row's exact log-likelihood along the order that a policy takes when it is deployed: [N] float64, nats.
+
+    `learned` is the policy's likeliest next position at every step; the others are the sampler's heuristics.
+    """
+    return -policy_walk(denoise, rows, policy, known=known, advance=advance).nats
+
+
+@torch.inference_mode()
+def policy_walk(
+    denoise: Denoiser,
+    rows: Rows,
+    policy: Policy,
+    *,
+    seed: int | None = None,
+    known: Tensor | None = None,
+    advance: Advance | None = None,
+) -> Walk:
+    """Cost and order of each row along a policy. A `seed` draws from the learned one, and goes with no other.
+
+    A row's noise depends on the seed, its own number, the step and the position, as in the sampler.
+    """
+    keys = _KEYS[policy]
+    if seed is None:
+        return _noiseless(denoise, rows, keys, known, advance)
+    assert policy == "learned", f"{policy} draws nothing"
+    own_seeds = torch.randint(MAX_SEED, (len(rows),), generator=torch.Generator().manual_seed(seed))
+    walks = [
+        _walk(denoise, batch, ~given, keys, _fresh_noise(seeds, batch.x.shape[1]), advance)
+        for batch, (seeds, given) in rows.batches(own_seeds.to(rows.x.device), _given(rows, known))
+    ]
+    return _joined(walks)
+
+
+@torch.inference_mode()
+def imputation_accuracy(denoise: Denoiser, rows: Rows) -> Tensor:
+    """Share of rows whose likeliest id is right when one position alone is hidden: [L] float64."""
+    hits = torch.zeros(rows.x.shape[1], dtype=torch.float64, device=rows.x.device)
+    for batch, _ in rows.batches():
+        for position in range(rows.x.shape[1]):
+            hidden = torch.zeros_like(batch.padding)
+            hidden[:, position] = True
+            logits = denoise(batch.x, hidden, batch.lengths).token_logits[:, position]
+            hits[position] += (logits.argmax(-1) == batch.x[:, position]).sum()
+    return hits / len(rows)
+
+
+def num_forwards(rows: Rows, *, chains: int) -> int:
+    """Row-forwards that so many calls of `nelbo`, `log_likelihood` or `policy_walk` take, for a progress bar."""
+    return chains * len(rows) * rows.x.shape[1]
+
+
+def _learned_keys(prediction: Prediction, z: Tensor) -> Tensor:
+    return -(prediction.order_logits.double() + z)
+
+
+_KEYS: dict[Policy, Keys] = {
+    "learned": _learned_keys,
+    "confidence": lambda prediction, z: z - confidence_of(prediction.token_logits).confidence,
+    "margin": lambda prediction, z: z - confidence_of(prediction.token_logits).margin,
+    "entropy": lambda prediction, z: z + confidence_of(prediction.token_logits).entropy,
+}
+
+
+def _drawn_keys(_: Prediction, z: Tensor) -> Tensor:
+    """Of uniform orders."""
+    return -z
+
+
+def _given(rows: Rows, known: Tensor | None) -> Tensor:
+    return rows.given if known is None else rows.given | known
+
+
+def _constant(z: Tensor) -> Noise:
+    return lambda _: z
+
+
+def _fresh_noise(seeds: Tensor, L: int) -> Noise:
+    """Gumbel noise of its own for each of these rows at each step."""
+    positions = torch.arange(L, device=seeds.device)
+
+    def noise(step: int) -> Tensor:
+        steps = torch.full_like(seeds, step)
+        return gumbel(uniforms(seeds[:, None], steps[:, None], positions, purpose="order")[0])
+
+    return noise
+
+
+def _noiseless(denoise: Denoiser, rows: Rows, keys: Keys, known: Tensor | None, advance: Advance | None) -> Walk:
+    walks = []
+    for batch, (given,) in rows.batches(_given(rows, known)):
+        zero = torch.zeros(given.shape, dtype=torch.float64, device=given.device)
+        walks.append(_walk(denoise, batch, ~given, keys, _constant(zero), advance))
+    return _joined(walks)
+
+
+def _joined(walks: Sequence[Walk]) -> Walk:
+    return Walk(*(torch.cat([getattr(walk, part) for walk in walks]) for part in ("nats", "order", "is_solved")))
+
+
+def _walk(
+    denoise: Denoiser,
+    batch: Rows,
+    hidden: Tensor,
+    keys: Keys,
+    noise: Noise,
+    advance: Advance | None,
+    *,
+    scored: Tensor | None = None,
+) -> Walk:
+    """Reveals `hidden` [B, L], only what is `scored` of it if that is given, one position a step. The denoiser gets
+    zeros where it must not look."""
+    nats = torch.zeros(len(batch), dtype=torch.float64, device=hidden.device)
+    order = torch.full_like(batch.x, -1)
+    is_solved = torch.ones(len(batch), dtype=torch.bool, device=hidden.device)
+
+    def see(rows: Tensor, unseen: Tensor) -> Prediction:
+        return denoise(batch.x[rows].masked_fill(unseen, 0), unseen, batch.lengths[rows])
+
+    def take(prediction: Prediction, free: Tensor, rows: Tensor, number: int) -> Tensor:
+        ranked = keys(prediction, noise(number)[rows]).masked_fill(~free, torch.inf)
+        first = ranked.argmin(-1, keepdim=True)  # [A, 1], the first of equals
+        return torch.zeros_like(free).scatter(1, first, True)
+
+    left = hidden.shape[1]  # steps, if the longest row had nothing known
+    for number, step in enumerate(walk(hidden.clone(), see=see, take=take, wanted=scored)):
+        x, chosen = batch.x[step.rows], step.taken.long().argmax(-1, keepdim=True)  # [A, 1]
+        nats[step.rows] += _loss_at(step.seen, x, chosen).double()
+        is_solved[step.rows] &= _is_likeliest(step.seen, x, chosen)
+        order[step.rows, number] = chosen.squeeze(-1)
+        left -= 1
+        if advance is not None:
+            advance(len(batch))
+    if advance is not None:
+        advance(len(batch) * left)
+    return Walk(nats, order, is_solved)
+
+
+def _loss_at(prediction: Prediction, x: Tensor, chosen: Tensor) -> Tensor:
+    """`CE` of one position a row: [B, L, V] logits, [B, L] ids, [B, 1] positions -> [B]."""
+    logits = prediction.token_logits.take_along_dim(chosen[..., None], dim=1)  # [B, 1, V]
+    return cross_entropy(logits, x.gather(1, chosen)).squeeze(-1)
+
+
+def _is_likeliest(prediction: Prediction, x: Tensor, chosen: Tensor) -> Tensor:
+    """Whether the true id is the likeliest of one position a row (the lowest of equals): as `_loss_at`."""
+    logits = prediction.token_logits.take_along_dim(chosen[..., None], dim=1)
+    return logits.argmax(-1).eq(x.gather(1, chosen)).squeeze(-1)

@@ -1,0 +1,1 @@
+"""What a training run stands on: devices, checkpoints, log, warm start, monitoring."""

@@ -1,0 +1,187 @@
+"""The network in training: denoiser, its averaged copy and critic, as one module.
+
+One module, so that every strategy of Fabric moves, shards and saves all of it at once. Knows no data and no schedule.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from unveil.model.denoiser import Prediction, cross_entropy
+from unveil.model.loss.critic import Critic, CriticLoss, Trials, critic_loss
+from unveil.model.loss.prefixes import Turns
+from unveil.model.network.base import Network
+from unveil.model.network.order_heads import NextCostHead
+
+
+class StepLosses(NamedTuple):
+    """What a training forward gives: the token losses of every position `token` [B, L] in nats, of a network with loops
+    also those of the loops before the last, `earlier`, and with a critic what it adds."""
+
+    token: Tensor
+    earlier: tuple[Tensor, ...]
+    critic: CriticLoss | None
+
+
+class NextCost(NamedTuple):
+    """What there is to see of canvases, [B, L] each: what every position costs in nats, the logarithm of what the order
+    head expects it to cost, and the whole cost by which it decides (`model.network.order_heads.Foreseen`)."""
+
+    losses: Tensor
+    log_m: Tensor
+    cost: Tensor
+
+
+class TrainingModule(nn.Module):
+    """Strategies hook `forward` alone, so it answers both the training step and the validation."""
+
+    def __init__(
+        self,
+        denoiser: Network,
+        *,
+        marginals: Tensor,
+        critic: Critic | None = None,
+        is_frozen: bool = False,
+        backward_loops: int | None = None,
+    ) -> None:
+        """`marginals` [L or 1, V]: log p(x_i) under the training rows' marginals. A denoiser that `is_frozen` drops
+        nothing out: its order is learned for it as it is served. `backward_loops`: see `training.config`."""
+        super().__init__()
+        self.denoiser = denoiser
+        self.average = copy.deepcopy(denoiser).requires_grad_(False)
+        self.critic = critic
+        self.is_frozen, self._backward_loops = is_frozen, backward_loops
+        self.register_buffer("marginals", marginals, persistent=False)
+
+    def train(self, mode: bool = True) -> "TrainingModule":
+        super().train(mode)
+        if self.is_frozen:
+            self.denoiser.eval()
+        return self
+
+    def forward(
+        self,
+        tokens: Tensor,
+        hidden: Tensor,
+        lengths: Tensor,
+        *,
+        ranks: Tensor | None = None,
+        turns: Turns | None = None,
+        trials: Trials | None = None,
+    ) -> Prediction | StepLosses | NextCost:
+        """Tokens, hidden [B, L], lengths [B]. In evaluation mode, what the averaged weights predict.
+
+        In training mode tokens are clean, and the answer is their losses; for an order head that foresees, what it and
+        the frozen denoiser say. With `ranks` [B, L] (`Network.in_turn`) each position's loss is as of its own turn. A
+        critic learns from the losses, with `turns` at those turns alone, and tries the law on the orders of `trials`.
+        """
+        if not self.training:
+            return self.average(tokens, hidden, lengths)  # type: ignore[no-any-return]
+        if isinstance(self.denoiser.order_head, NextCostHead):
+            return foresee(self.denoiser, tokens, hidden, lengths)
+        losses, earlier = self._losses(tokens, hidden, lengths, ranks)
+        if self.critic is None or trials is None:
+            return StepLosses(losses, earlier, None)
+        learned = critic_loss(
+            self.critic,
+            losses,
+            hidden=hidden,
+            absent=torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None],
+            control=self.control(tokens),
+            turns=turns,
+            log_w=self.denoiser.order_head.global_log_w()[: tokens.shape[1]],
+            trials=trials,
+        )
+        return StepLosses(losses, earlier, learned)
+
+    def _losses(
+        self, tokens: Tensor, hidden: Tensor, lengths: Tensor, ranks: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Of the last loop [B, L] and of those before it. A frozen denoiser is asked as it is served."""
+        if ranks is not None:
+            return cross_entropy(self.denoiser.in_turn(tokens, ranks, lengths), tokens), ()
+        if self.is_frozen or self.denoiser.architecture.num_loops == 1:
+            return cross_entropy(self.denoiser(tokens, hidden, lengths).token_logits, tokens), ()
+        prediction, earlier = self.denoiser.depths(tokens, hidden, lengths, backward_loops=self._backward_loops)
+        losses = [cross_entropy(logits, tokens) for logits in earlier]
+        return cross_entropy(prediction.token_logits, tokens), tuple(losses)
+
+    def control(self, x: Tensor) -> Tensor:
+        """The control variate of `model.loss.objective.order_form`: -log p(x_i) under the marginals, [B, L]."""
+        marginals = self.get_buffer("marginals")
+        return -marginals.expand(x.shape[1], -1).gather(1, x.T).T
+
+    def log_w(self, *, average: bool = False) -> Tensor:
+        """The context-free part of the order's weights [L] as plain values, in the gauge of mean zero."""
+        head = (self.average if average else self.denoiser).order_head
+        log_w = full_tensor(head.log_w.detach()).float()
+        return log_w - log_w.mean()
+
+    @torch.no_grad()
+    def set_log_w(self, log_w: Tensor) -> None:
+        """Takes log-weights [L] for the context-free part of the order, in the trained and the averaged weights."""
+        for module in self.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # a forward may have left it whole, and what is written then is lost
+        for network in (self.denoiser, self.average):
+            own = network.order_head.log_w
+            value = log_w.to(own.device, own.dtype)
+            own.copy_(distribute_tensor(value, own.device_mesh, own.placements) if isinstance(own, DTensor) else value)
+
+    @torch.no_grad()
+    def update_ema(self, decay: float) -> None:
+        """Moves the averaged weights towards the trained ones: average = decay * average + (1 - decay) * trained."""
+        pairs = zip(self.average.parameters(), self.denoiser.parameters(), strict=True)
+        averaged, trained = zip(*((a, p.detach()) for a, p in pairs), strict=True)
+        torch._foreach_lerp_(list(averaged), list(trained), 1.0 - decay)
+
+    def parameter_groups(
+        self, *, learning_rate: float, order_rate: float, critic_rate: float, weight_decay: float
+    ) -> list[dict[str, object]]:
+        """Matrices decay; embeddings, gains and biases do not; the orders' weights have a rate of their own."""
+        settings = {
+            "matrices": {"lr": learning_rate, "weight_decay": weight_decay},
+            "others": {"lr": learning_rate, "weight_decay": 0.0},
+            "order": {"lr": order_rate, "weight_decay": 0.0},
+            "critic": {"lr": critic_rate, "weight_decay": 0.0},
+        }
+        groups: dict[str, list[nn.Parameter]] = {group: [] for group in settings}
+        for name, parameter in self._trained():
+            groups[_group(name, parameter)].append(parameter)
+        return [{"name": g, "params": p, **settings[g], "peak": settings[g]["lr"]} for g, p in groups.items() if p]
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+
+def foresee(network: Network, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> NextCost:
+    """One forward of clean `tokens` [B, L]; only the order head's part of it keeps gradients. In float32 whatever the
+    precision: choices differ by little."""
+    head = network.order_head
+    assert isinstance(head, NextCostHead)
+    with torch.autocast(tokens.device.type, enabled=False):
+        with torch.no_grad():
+            reading = network.read(tokens.masked_fill(hidden, 0), hidden, lengths)
+            assert reading.token_logits is not None
+            losses = cross_entropy(reading.token_logits, tokens)
+        return NextCost(losses, *head.foresee(reading))
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """All of a tensor that FSDP may have sharded; a collective if it has."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _group(name: str, parameter: nn.Parameter) -> str:
+    owner, _, rest = name.partition(".")
+    if rest == "order_head.log_w":
+        return "order"
+    if owner == "critic":
+        return owner
+    is_matrix = parameter.ndim == 2 and "embedding" not in rest and rest != "position"
+    return "matrices" if is_matrix else "others"
