@@ -114,10 +114,10 @@ def _architecture(
     most = most_positions(source.family, fields) - len(pieces.before) - len(pieces.after)
     length = min(most, MOST_BY_DEFAULT) if wishes.length is None else wishes.length
     if not 1 <= length <= most:
-        raise ArtifactError(f"--length {length}: the model takes 1 to {most} tokens")
+        raise ArtifactError(f"--length: must be between 1 and {most}, got {length}")
     default_length = min(length, NEW_BY_DEFAULT) if wishes.default_length is None else wishes.default_length
     if not 1 <= default_length <= length:
-        raise ArtifactError(f"--default-length {default_length}: takes 1 to {length}, the length")
+        raise ArtifactError(f"--default-length: must be between 1 and {length}, the length, got {default_length}")
     probe = PieceTokenizer(pieces.library, mask_id=pieces.mask_id, length=length, default_length=default_length)
     (size,) = probe.vocabulary_sizes
     if size > int(fields["vocab_size"]):

@@ -193,7 +193,7 @@ class Recipe(_Frozen):
         if order.is_walked and start.freeze_denoiser is False:
             raise ValueError(f'start.freeze_denoiser: must be true with order.method = "{order.method}"')
         if isinstance(self.data, LinesData) and start.artifact is None:
-            raise ValueError("start.artifact: data.kind lines takes its tokenizer, so one is needed")
+            raise ValueError("start.artifact: data.kind lines needs one, for its tokenizer")
         if self.optimizer.teacher_forcing:
             self._check_teacher_forcing()
         if self.optimizer.backward_loops is not None and self.is_frozen:
@@ -302,7 +302,7 @@ def _apply(fields: dict[str, Any], override: str) -> None:
     key, text = (match[1], match[2]) if match is not None else (override, "")
     found = None if match is None else _parsed(key, text) or _parsed(key, json.dumps(text.strip()))
     if found is None:
-        raise UnveilError(f"--set {override}: takes key=value, as in --set optimizer.steps=2000")
+        raise UnveilError(f"--set {override}: must be key=value, as in --set optimizer.steps=2000")
     _merge(fields, found, override)
 
 

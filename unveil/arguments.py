@@ -35,4 +35,4 @@ def prompt_argument(text: str | None, domain: Domain, *, what: str = "prompt") -
         return parse_json(text.encode("utf-8", "surrogateescape"))
     except ServiceError as error:
         reason = error.message.removeprefix("the body is not JSON: ").replace("the body", "it")
-        raise UsageError(f'{what}: takes JSON, as in \'{{"age": 39, "income": null}}\': {reason}') from None
+        raise UsageError(f'{what}: must be JSON, as in \'{{"age": 39, "income": null}}\': {reason}') from None

@@ -81,13 +81,13 @@ def train(
 
     num_given = sum(given is not None for given in (recipe, table, lines))
     if num_given > 1:
-        raise UsageError("train takes a recipe, --table FILE or --lines FILE, one of them")
+        raise UsageError("train: must be given one of a recipe, --table FILE and --lines FILE")
     if num_given == 0 and freeze_denoiser is None:
-        raise UsageError("train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT")
+        raise UsageError("train: must be given a recipe, --table FILE or --freeze-denoiser ARTIFACT")
     overrides = list(overrides or ())
     if delimiter is not None:
         if table is None:
-            raise UsageError("--delimiter goes with --table")
+            raise UsageError("--delimiter: is only valid with --table")
         _check_delimiter(delimiter)
         overrides.append(f"data.delimiter={json.dumps(delimiter)}")
     columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
@@ -116,7 +116,7 @@ def import_(
     from unveil import importing
 
     if tokenizer not in ("auto", "smiles"):
-        raise UsageError("--tokenizer takes auto or smiles")
+        raise UsageError("--tokenizer: must be auto or smiles")
     importing.run(
         folder,
         out,
@@ -153,7 +153,7 @@ def evaluate(
     from unveil import training_commands
 
     if split not in ("train", "validation", "test"):
-        raise UsageError("--split takes train, validation or test")
+        raise UsageError("--split: must be train, validation or test")
     if update_card and (split != "test" or reference is not None):
         raise UsageError("--update-card: a card has figures of the test split, without another model beside them")
     training_commands.evaluate(
@@ -177,7 +177,7 @@ def order(
     from unveil import training_commands
 
     if plot is not None and plot.suffix != ".svg":
-        raise UsageError(f"--plot {plot}: takes a file name that ends in .svg")
+        raise UsageError(f"--plot: must be a file name that ends in .svg, got {plot}")
     training_commands.order(artifact, plot=plot, as_json=as_json)
 
 
@@ -211,7 +211,7 @@ def generate(
     if as_json and csv is not None:
         raise UsageError("--json and --csv exclude each other")
     if force and csv is None:
-        raise UsageError("--force goes with --csv")
+        raise UsageError("--force: is only valid with --csv")
     fields = {
         "num_samples": num_samples,
         "length": length,
@@ -369,7 +369,7 @@ def _run_benchmark(name: str, arguments: Sequence[str]) -> int:
 
 def _check_delimiter(sign: str) -> None:
     if sign not in (",", ";", "\t", "|"):
-        raise UsageError("--delimiter takes , ; | or a tab")
+        raise UsageError("--delimiter: must be , ; | or a tab")
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

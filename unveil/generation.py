@@ -75,10 +75,10 @@ def write_csv(folder: Path, prompt: str | None, path: Path, *, fields: dict[str,
     """
     model = load(folder)
     if not isinstance(model.tokenizer, TableTokenizer):
-        raise UsageError(f"--csv: goes with tables, and this is a {model.manifest.domain} model")
+        raise UsageError(f"--csv: is only valid with tables, and this is a {model.manifest.domain} model")
     template = prompt_argument(prompt, model.manifest.domain)
     if isinstance(template, list) and (num := len(template)) > 1:
-        raise UsageError(f"prompt: --csv takes one row, not a list of {num}; -n says how many are made of it")
+        raise UsageError(f"prompt: must be one row with --csv, got a list of {num}; -n says how many are made of it")
     seed = draw_seed() if fields["seed"] is None else fields["seed"]
     with refused_as_usage():
         rows = model.outputs(template, **{**fields, "order": order_argument(fields["order"]), "seed": seed})

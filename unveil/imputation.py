@@ -70,7 +70,7 @@ def impute(folder: Path, source: Path, out: Path, *, options: Options, force: bo
     """
     model = load(folder)
     if not isinstance(model.tokenizer, TableTokenizer):
-        raise UsageError(f"impute takes a model of a table, and {folder} is a {model.manifest.domain} model")
+        raise UsageError(f"impute needs a model of a table, and {folder} is a {model.manifest.domain} model")
     paths = _targets(out, options.num_samples)
     for path in paths:
         check_target(path, force=force)
@@ -125,7 +125,7 @@ def _data_of(manifest: Manifest) -> Mapping[str, Any]:
 def _params(options: Options) -> SamplingParams:
     order: OrderPolicy | None = next((name for name in _ORDERS if name == options.order), None)
     if order is None:
-        raise UsageError(f"--order takes {', '.join(_ORDERS)}, not {options.order}")
+        raise UsageError(f"--order: must be one of {', '.join(_ORDERS)}, got {options.order}")
     is_greedy = options.is_mode and order == "learned"
     return SamplingParams(
         order=order, order_temperature=0.0 if is_greedy else 1.0, temperature=0.0 if options.is_mode else 1.0

@@ -50,7 +50,7 @@ class RawCsv:
     def open(cls, path: Path, *, delimiter: str) -> "RawCsv":
         """Raises UnveilError in one line naming file and line."""
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UnveilError(f"{path} is a pipe or a device: takes a file, which is read twice")
+            raise UnveilError(f"{path} is a pipe or a device: must be a file, which is read twice")
         first = next(_records(path, delimiter), None)
         if first is None or not first.cells:
             raise UnveilError(f"{path} {'is empty' if first is None else 'line 1 is blank: the header is needed'}")
@@ -114,7 +114,7 @@ def _records(path: Path, delimiter: str) -> Iterator[RawRecord]:
 
 def _decode(raw: bytes, path: Path, line: int) -> str:
     if line == 1 and raw.startswith(b"PAR1"):
-        raise UnveilError(f"{path}: takes a CSV file, and this is Parquet; {_conversion(path)} makes one of it")
+        raise UnveilError(f"{path}: must be a CSV file, and this is Parquet; {_conversion(path)} makes one of it")
     try:
         return raw.decode()
     except UnicodeDecodeError:

@@ -270,7 +270,7 @@ def _reference(folder: Path, artifact: Artifact, of: Path) -> Artifact:
     if fingerprints[0] is None or fingerprints[0] != fingerprints[1]:
         raise UnveilError(f"--reference {folder}: not trained on the data of {of} (the fingerprints differ)")
     if (kind := reference.manifest.order.kind) != "uniform":
-        raise ArtifactError(f"--reference {folder}: takes a model of uniform orders, and this one's are {kind}")
+        raise ArtifactError(f"--reference {folder}: must be a model of uniform orders, and this one's are {kind}")
     return reference
 
 

@@ -51,11 +51,11 @@ class Architecture(_Frozen):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.relative_bias and self.trunk == "planes":
-            raise ValueError("relative_bias goes with trunk attention")
+            raise ValueError("relative_bias is only valid with trunk attention")
         if self.attends != "all" and self.trunk == "planes":
-            raise ValueError("attends goes with trunk attention")
+            raise ValueError("attends is only valid with trunk attention")
         if self.pair_bias and self.trunk == "planes":
-            raise ValueError("pair_bias goes with trunk attention")
+            raise ValueError("pair_bias is only valid with trunk attention")
         if self.pair_bias and self.relative_bias:
             raise ValueError("pair_bias says all that relative_bias can say; give one of them")
         if self.width % self.heads:
@@ -63,7 +63,7 @@ class Architecture(_Frozen):
         if self.trunk == "planes" and (self.length, self.vocabulary_sizes) != (GRID_CELLS, (GRID_SIDE,)):
             raise ValueError(f"trunk planes is for grids of {GRID_CELLS} cells and {GRID_SIDE} digits")
         if len(self.vocabulary_sizes) not in (1, self.length) or min(self.vocabulary_sizes) < 1:
-            raise ValueError("vocabulary_sizes takes one positive size, or one for each position")
+            raise ValueError("vocabulary_sizes must be one positive size, or one for each position")
         return self
 
     @property
@@ -147,7 +147,7 @@ class OrderSpec(_Frozen):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.head != "trunk" and self.kind != "contextual":
-            raise ValueError("an order's head goes with the kind contextual")
+            raise ValueError("an order's head is only valid with the kind contextual")
         if (self.kind == "fixed") != (self.fixed is not None):
             raise ValueError("an order lists its positions if and only if its kind is fixed")
         if self.fixed is not None and sorted(self.fixed) != list(range(len(self.fixed))):

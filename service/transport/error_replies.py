@@ -69,7 +69,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     method, path = request.method, request.url.path
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        own = ServiceError("method_not_allowed", f"{path} takes {allowed}, not {method}", headers={"allow": allowed})
+        message = f"{path} is only valid with {allowed}, not with {method}"
+        own = ServiceError("method_not_allowed", message, headers={"allow": allowed})
     elif error.status_code == 404:
         shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
         own = ServiceError("not_found", f"there is nothing at {shown}; /docs lists what there is")

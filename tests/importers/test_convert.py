@@ -161,8 +161,8 @@ def test_another_llada_is_refused_by_the_field(field: str, value: Any, message: 
 @pytest.mark.parametrize(
     ("wishes", "message"),
     [
-        (Wishes(length=POSITIONS), f"--length {POSITIONS}: the model takes 1 to {POSITIONS - 2} tokens"),
-        (Wishes(length=4, default_length=5), "--default-length 5: takes 1 to 4"),
+        (Wishes(length=POSITIONS), f"--length: must be between 1 and {POSITIONS - 2}, got {POSITIONS}"),
+        (Wishes(length=4, default_length=5), "--default-length: must be between 1 and 4, the length, got 5"),
     ],
 )
 def test_lengths_that_do_not_fit_are_refused_by_the_option(wishes: Wishes, message: str, tmp_path: Path) -> None:

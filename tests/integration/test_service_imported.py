@@ -125,9 +125,9 @@ def test_what_training_cannot_do_with_it_is_said_in_one_line(artifacts: Path, tm
     assert _unveil(*given, "--set", "model.width=8") == 1
     assert "model: start.artifact is an imported model" in capsys.readouterr().err
     assert _unveil("train", "--lines", lines, "--out", tmp_path / "x") == 1
-    assert "start.artifact: data.kind lines takes its tokenizer" in capsys.readouterr().err
+    assert "start.artifact: data.kind lines needs one, for its tokenizer" in capsys.readouterr().err
     assert _unveil("import", tmp_path, "--out", tmp_path / "y", "--tokenizer", "words") == 2
-    assert "--tokenizer takes auto or smiles" in capsys.readouterr().err
+    assert "--tokenizer: must be auto or smiles" in capsys.readouterr().err
 
 
 def test_a_hub_is_asked_only_if_the_user_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -277,5 +277,5 @@ def test_what_this_machine_does_not_have_is_refused(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UnveilError, match="this machine has no CUDA device"):
             train(small_recipe("advanced.run.accelerator=cuda"), DATASET, work=tmp_path)
-    with pytest.raises(UnveilError, match="fsdp takes several processes"):
+    with pytest.raises(UnveilError, match="fsdp needs several processes"):
         train(small_recipe("advanced.run.strategy=fsdp"), DATASET, work=tmp_path)

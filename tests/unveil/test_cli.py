@@ -138,7 +138,7 @@ def test_a_table_of_another_delimiter_and_an_odd_name_is_taken(tmp_path: Path, r
     assert code == 1
     assert 'column "b" holds text, and bins are of numbers and dates (--bins)' in said
     code, _, said = run("train", "--delimiter", ";", tmp_path / "recipe.toml")
-    assert (code, said) == (2, "error: --delimiter goes with --table\n")
+    assert (code, said) == (2, "error: --delimiter: is only valid with --table\n")
 
 
 def test_a_network_that_cannot_be_is_refused_in_one_line(tmp_path: Path, run: Any) -> None:
@@ -185,7 +185,7 @@ def _compare_with_a_uniform_model(tmp_path: Path, out: Path, small: list[str], r
     assert "Beside the uniform model. Costs on the same rows" in printed
     code, printed, err = run("evaluate", out, "--reference", out)
     assert (code, printed) == (1, "")
-    assert f"--reference {out}: takes a model of uniform orders, and this one's are global" in err
+    assert f"--reference {out}: must be a model of uniform orders, and this one's are global" in err
     write_artifact(other, kind="uniform")
     code, printed, err = run("evaluate", out, "--reference", other)
     assert (code, printed) == (1, "")
@@ -281,7 +281,7 @@ def test_what_is_given_to_score_is_free(artifact: Path, run: Any) -> None:
 
 MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("nonsense",), 2, "No such command 'nonsense'"),
-    (("train",), 2, "train takes a recipe, --table FILE or --freeze-denoiser ARTIFACT"),
+    (("train",), 2, "train: must be given a recipe, --table FILE or --freeze-denoiser ARTIFACT"),
     (("train", "none.toml"), 1, "none.toml: no such recipe"),
     (("train", "--table", "none.csv"), 1, "none.csv"),
     (
@@ -291,9 +291,9 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     ),
     (("train", "--table", "none.csv", "--out", "{artifact}/config.json"), 1, "is a file; an artifact is a folder"),
     (("evaluate", "{artifact}"), 1, "does not say what data it was trained on"),
-    (("evaluate", "{artifact}", "--split", "tests"), 2, "--split takes train, validation or test"),
+    (("evaluate", "{artifact}", "--split", "tests"), 2, "--split: must be train, validation or test"),
     (("order", "nowhere"), 1, "nowhere: no such artifact folder"),
-    (("order", "{artifact}", "--plot", "order.png"), 2, "takes a file name that ends in .svg"),
+    (("order", "{artifact}", "--plot", "order.png"), 2, "must be a file name that ends in .svg, got order.png"),
     (("generate", "{artifact}", "{bad"), 2, "prompt: takes JSON"),
     (("generate", "{artifact}", '{"age": "old"}'), 2, "age must be an integer between 17 and 90"),
     (("generate", "{artifact}", '{"agee": 39}'), 2, 'unknown column "agee"; did you mean "age"?'),
@@ -324,7 +324,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("score", "{artifact}", '{"age": 39}', "--order", "best"), 2, "or a list of all known positions"),
     (("score", "nowhere", "{}"), 1, "nowhere"),
     (("train", "--table", "none.csv", "--bins", "few"), 1, "--bins few: takes a number, or NAME=NUMBER"),
-    (("train", "--table", "none.csv", "--date", "a=b"), 1, "data.columns.a: format takes a date as in YYYY-MM-DD"),
+    (("train", "--table", "none.csv", "--date", "a=b"), 1, "data.columns.a: format must be as in YYYY-MM-DD"),
     (("train", "--table", "none.csv", "--drop", "a", "--date", "a"), 1, 'column "a" is named by --drop and by --date'),
     (("impute", "{artifact}", "none.csv", "--csv", "x.csv"), 1, "none.csv cannot be read: No such file"),
     (("impute", "{artifact}", "none.csv"), 2, "Missing option '--csv'"),

@@ -83,13 +83,13 @@ def test_a_file_of_rows_takes_a_table(tmp_path: Path, run: Run) -> None:
     write_artifact(tmp_path / "prose", tokenizer=text_tokenizer())
     code, _, err = run(tmp_path / "prose", "--csv", tmp_path / "x.csv")
     assert code == 2
-    assert "--csv: goes with tables, and this is a text model" in err
+    assert "--csv: is only valid with tables, and this is a text model" in err
 
 
 def test_a_file_of_rows_takes_one_prompt(artifact: Path, tmp_path: Path, run: Run) -> None:
     code, _, err = run(artifact, '[{"age": 39}, {"age": 40}]', "--csv", tmp_path / "x.csv")
     assert (code, err.count("\n")) == (2, 1)
-    assert "prompt: --csv takes one row, not a list of 2" in err
+    assert "prompt: must be one row with --csv, got a list of 2" in err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -161,7 +161,7 @@ def test_a_pipe_is_refused_as_it_cannot_be_read_twice(artifact: Path, tmp_path: 
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     code, _, err = run(artifact, pipe, "--csv", tmp_path / "out.csv")
-    assert (code, err) == (1, f"error: {pipe} is a pipe or a device: takes a file, which is read twice\n")
+    assert (code, err) == (1, f"error: {pipe} is a pipe or a device: must be a file, which is read twice\n")
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -211,7 +211,7 @@ def test_a_text_model_fills_no_table(tmp_path: Path, table: Path, run: Run) -> N
     write_artifact(tmp_path / "prose", tokenizer=text_tokenizer())
     code, _, err = run(tmp_path / "prose", table, "--csv", tmp_path / "out.csv")
     assert code == 2
-    assert "impute takes a model of a table" in err
+    assert "impute needs a model of a table" in err
 
 
 def test_memory_does_not_grow_with_the_file(artifact: Path, tmp_path: Path, run: Run) -> None:

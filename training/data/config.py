@@ -40,9 +40,9 @@ class ColumnChoice(_Part):
         if self.format is not None and self.kind != "date":
             raise ValueError('format goes with kind = "date"')
         if self.format is not None and self.format not in FORMATS:
-            raise ValueError(f"format takes a date as in {EXAMPLE_FORMATS}, not {self.format}")
+            raise ValueError(f"format must be as in {EXAMPLE_FORMATS}, got {self.format}")
         if self.max_bins is not None and self.kind == "categorical":
-            raise ValueError("max_bins goes with numbers and dates, not with kind categorical")
+            raise ValueError("max_bins is only valid with numbers and dates, not with kind categorical")
         return self
 
 
@@ -174,7 +174,7 @@ class SmilesData(_Part):
     @model_validator(mode="after")
     def _is_read(self) -> Self:
         if self.column is None and self.delimiter != ",":
-            raise ValueError("delimiter: goes with a column; without one, each line is a SMILES")
+            raise ValueError("delimiter: is only valid with a column; without one, each line is a SMILES")
         return self
 
 

@@ -35,7 +35,7 @@ def load_dataset(config: DataConfig, *, cache: Path, tokenizer: Tokenizer | None
     """
     if isinstance(config, LinesData):
         if not isinstance(tokenizer, TextTokenizer | PieceTokenizer):
-            raise UnveilError("data.kind lines: takes the tokenizer of a text model; name one in start.artifact")
+            raise UnveilError("data.kind lines: needs the tokenizer of a text model; name one in start.artifact")
         return load_lines(config, tokenizer)
     if isinstance(config, AdultData):
         return load_adult(config, cache=cache)

@@ -33,7 +33,7 @@ def make_fabric(config: RunConfig) -> Fabric:
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     num_nodes = max(num_processes // int(os.environ.get("LOCAL_WORLD_SIZE", num_processes)), 1)
     if config.strategy == "fsdp" and num_processes == 1:
-        raise UnveilError("advanced.run.strategy: fsdp takes several processes: start it with torchrun")
+        raise UnveilError("advanced.run.strategy: fsdp needs several processes: start it with torchrun")
     strategy: str | Strategy = "auto"
     if config.strategy == "fsdp":
         # It warns of views because one might be written to in place; nothing here is.

@@ -39,7 +39,7 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
         raise UnveilError("model: start.artifact is an imported model, whose network is what it is; leave it out")
     if dataset.train.shape[1] != artifact.manifest.length and not is_imported:
         length = artifact.manifest.length
-        raise UnveilError(f"data.length: {dataset.train.shape[1]}, but start.artifact takes {length}; leave it out")
+        raise UnveilError(f"data.length: {dataset.train.shape[1]}, but start.artifact has {length}; leave it out")
     wanted, own = recipe.model.model_dump(exclude_none=True), artifact.manifest.architecture.model_dump()
     for name in wanted.keys() & recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
         if wanted[name] != own[name] and (recipe.is_frozen or name not in _FREE):
@@ -53,11 +53,11 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
 def _check_teacher_forcing(network: dict[str, Any]) -> None:
     if network.get("attends") != "visible":
         raise UnveilError(
-            'optimizer.teacher_forcing: takes a network that attends to "visible"; start.artifact does not'
+            'optimizer.teacher_forcing: needs a network that attends to "visible"; start.artifact does not'
         )
     if network["num_loops"] > 1:
         raise UnveilError(
-            f"optimizer.teacher_forcing: takes a network of one loop; start.artifact has {network['num_loops']}"
+            f"optimizer.teacher_forcing: needs a network of one loop; start.artifact has {network['num_loops']}"
             " (advanced.model.num_loops = 1 would change that)"
         )
 

@@ -193,9 +193,9 @@ def test_an_architecture_that_cannot_be_is_refused() -> None:
         Architecture(length=4, vocabulary_sizes=(5,), width=30, heads=4)
     with pytest.raises(ValueError, match="one positive size, or one for each position"):
         Architecture(length=4, vocabulary_sizes=(5, 6))
-    with pytest.raises(ValueError, match="relative_bias goes with trunk attention"):
+    with pytest.raises(ValueError, match="relative_bias is only valid with trunk attention"):
         Architecture(length=81, vocabulary_sizes=(9,), trunk="planes", relative_bias=True)
-    with pytest.raises(ValueError, match="pair_bias goes with trunk attention"):
+    with pytest.raises(ValueError, match="pair_bias is only valid with trunk attention"):
         Architecture(length=81, vocabulary_sizes=(9,), trunk="planes", pair_bias=True)
     with pytest.raises(ValueError, match="give one of them"):
         Architecture(length=4, vocabulary_sizes=(5,), relative_bias=True, pair_bias=True)

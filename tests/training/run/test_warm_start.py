@@ -65,7 +65,7 @@ def test_another_network_or_another_table_is_refused_by_name(artifact: Path) -> 
 
 def test_whole_orders_are_taught_to_a_network_that_attends_to_what_is_visible(artifact: Path) -> None:
     recipe = small_recipe(f"start.artifact={artifact}", "optimizer.teacher_forcing=true")
-    with pytest.raises(UnveilError, match=r'takes a network that attends to "visible"; start\.artifact does not'):
+    with pytest.raises(UnveilError, match=r'needs a network that attends to "visible"; start\.artifact does not'):
         load_start(recipe, DATASET)
 
 
@@ -81,7 +81,7 @@ def test_what_attends_to_the_visible_but_loops_is_refused_for_that(tmp_path: Pat
         "start": {"artifact": str(out)},
         "optimizer": {"teacher_forcing": True},
     }
-    with pytest.raises(UnveilError, match=r"takes a network of one loop; start\.artifact has 2"):
+    with pytest.raises(UnveilError, match=r"needs a network of one loop; start\.artifact has 2"):
         load_start(build_recipe(dict(fields), source="on"), DATASET)
     assert (
         load_start(build_recipe({**fields, "advanced": {"model": {"num_loops": 1}}}, source="on"), DATASET) is not None

@@ -23,7 +23,9 @@ class ColumnOptions:
         if not given:
             return data
         if data.get("kind") != "table":
-            raise UnveilError(f"{given[0]}: goes with a table of yours; the recipe's data is {data.get('kind')}")
+            raise UnveilError(
+                f"{given[0]}: is only valid with a table of yours; the recipe's data is {data.get('kind')}"
+            )
         self._check_kinds()
         drop = dict.fromkeys([*data.get("drop", ()), *self.drop])
         chosen = {name: dict(choice) for name, choice in data.get("columns", {}).items()}
@@ -47,7 +49,7 @@ class ColumnOptions:
             if not text.isdecimal():
                 name, _, number = text.rpartition("=")
                 if not name or not number.isdecimal():
-                    raise UnveilError(f"--bins {text}: takes a number, or NAME=NUMBER")
+                    raise UnveilError(f"--bins {text}: must be a number, or NAME=NUMBER")
                 yield name, {"max_bins": int(number)}
 
     def _check_kinds(self) -> None:

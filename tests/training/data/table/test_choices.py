@@ -53,7 +53,7 @@ def test_options_that_do_not_go_together_are_refused(options: ColumnOptions, mes
 
 
 def test_only_a_table_of_the_users_own_takes_them() -> None:
-    with pytest.raises(UnveilError, match=r"^--drop: goes with a table of yours; the recipe's data is adult$"):
+    with pytest.raises(UnveilError, match=r"^--drop: is only valid with a table of yours; the recipe's data is adult$"):
         ColumnOptions(drop=["age"]).put_into({"kind": "adult"})
     assert ColumnOptions().put_into({"kind": "adult"}) == {"kind": "adult"}
 

@@ -69,10 +69,10 @@ def test_our_own_text_models_take_lines_too_and_tables_do_not(tmp_path: Path) ->
     dataset = load_dataset(LinesData(files=(path,)), cache=tmp_path, tokenizer=text_tokenizer())
     assert np.concatenate(list(dataset.lengths.values())).sum() == 15
     for tokenizer in (None, table_tokenizer()):
-        with pytest.raises(UnveilError, match=r"takes the tokenizer of a text model; name one in start\.artifact"):
+        with pytest.raises(UnveilError, match=r"needs the tokenizer of a text model; name one in start\.artifact"):
             load_dataset(LinesData(files=(path,)), cache=tmp_path, tokenizer=tokenizer)
 
 
 def test_a_recipe_of_lines_needs_an_artifact() -> None:
-    with pytest.raises(UnveilError, match=r"start\.artifact: data\.kind lines takes its tokenizer"):
+    with pytest.raises(UnveilError, match=r"start\.artifact: data\.kind lines needs one, for its tokenizer"):
         build_recipe({"name": "x", "data": {"kind": "lines", "files": ["a.txt"]}}, source="x")
