@@ -8,7 +8,7 @@ from unveil.training.data.config import SmilesData
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.molecules.molecules import load_smiles
 
-MOLECULES = Path(__file__).parent / "data" / "molecules.smi"
+MOLECULES = Path(__file__).parent / "data" / "molecules" / "molecules.smi"
 
 
 def textbook() -> list[str]:

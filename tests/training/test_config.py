@@ -68,7 +68,7 @@ def test_a_wrong_key_gets_one_line_that_names_it(override: str, line: str) -> No
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("optimizer.steps", "--set optimizer.steps: takes key=value"),
+        ("optimizer.steps", "--set optimizer.steps: must be key=value"),
         ("name.first=3", "--set name.first=3: name has no keys of its own"),
     ],
 )

@@ -122,7 +122,7 @@ def _renew_the_card(out: Path, run: Any) -> None:
     (out / "config.json").write_text(json.dumps({**config["after"], "metrics": {}}), encoding="utf-8")
     code, _, err = run("evaluate", out, "--rows", "20", "--update-card")
     assert (code, err.count("\n")) == (1, 1)
-    assert "unveil.training.data" in err
+    assert "training.data" in err
 
 
 def test_a_table_of_another_delimiter_and_an_odd_name_is_taken(tmp_path: Path, run: Any) -> None:
@@ -294,7 +294,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("evaluate", "{artifact}", "--split", "tests"), 2, "--split: must be train, validation or test"),
     (("order", "nowhere"), 1, "nowhere: no such artifact folder"),
     (("order", "{artifact}", "--plot", "order.png"), 2, "must be a file name that ends in .svg, got order.png"),
-    (("generate", "{artifact}", "{bad"), 2, "prompt: takes JSON"),
+    (("generate", "{artifact}", "{bad"), 2, "prompt: must be JSON"),
     (("generate", "{artifact}", '{"age": "old"}'), 2, "age must be an integer between 17 and 90"),
     (("generate", "{artifact}", '{"agee": 39}'), 2, 'unknown column "agee"; did you mean "age"?'),
     (("generate", "{artifact}", "--order", "best"), 2, "order"),
@@ -314,8 +314,8 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("generate", "{artifact}", "--steps", "1001"), 2, "steps must be at most 1000 here"),
     (("order", "{artifact}", "--plot", "{artifact}/none/order.svg"), 1, "/none/order.svg: No such file or directory"),
     (("score", "{artifact}"), 2, "nothing to score: no position is known"),
-    (("score", "{artifact}", "{bad"), 2, "prompt: takes JSON"),
-    (("score", "{artifact}", '{"age": 39}', "--given", "{bad"), 2, "given: takes JSON"),
+    (("score", "{artifact}", "{bad"), 2, "prompt: must be JSON"),
+    (("score", "{artifact}", '{"age": 39}', "--given", "{bad"), 2, "given: must be JSON"),
     (("score", "{artifact}", '{"age": 39}', "--given", '{"age": 20}'), 2, "and"),
     (("score", "{artifact}", '{"agee": 39}'), 2, 'unknown column "agee"; did you mean "age"?'),
     (("score", "{artifact}", '{"age": 39}', "--order", "margin", "--num-orders", "2"), 2, "order margin is one order"),
@@ -323,7 +323,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("score", "{artifact}", '{"age": 39}', "--num-orders", "0"), 2, "--num-orders"),
     (("score", "{artifact}", '{"age": 39}', "--order", "best"), 2, "or a list of all known positions"),
     (("score", "nowhere", "{}"), 1, "nowhere"),
-    (("train", "--table", "none.csv", "--bins", "few"), 1, "--bins few: takes a number, or NAME=NUMBER"),
+    (("train", "--table", "none.csv", "--bins", "few"), 1, "--bins few: must be a number, or NAME=NUMBER"),
     (("train", "--table", "none.csv", "--date", "a=b"), 1, "data.columns.a: format must be as in YYYY-MM-DD"),
     (("train", "--table", "none.csv", "--drop", "a", "--date", "a"), 1, 'column "a" is named by --drop and by --date'),
     (("impute", "{artifact}", "none.csv", "--csv", "x.csv"), 1, "none.csv cannot be read: No such file"),

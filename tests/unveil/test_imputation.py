@@ -189,9 +189,9 @@ def test_dates_are_filled_in_their_format(tmp_path: Path, run: Run) -> None:
     ("content", "options", "code", "line"),
     [
         ("q\n1\n", (), 2, "has none of the model's columns (age, workclass, income, hours, rate)"),
-        ("age\n\n", ("--order", "best"), 2, "--order takes learned, uniform"),
+        ("age\n\n", ("--order", "best"), 2, "--order: must be one of learned, uniform"),
         ("age\n\n", ("--mode", "--samples", "2"), 2, "--mode and --samples exclude each other"),
-        ("age\n\n", ("--delimiter", "x"), 2, "--delimiter takes"),
+        ("age\n\n", ("--delimiter", "x"), 2, "--delimiter: must be"),
         ("age,income\n1\n", (), 1, "line 2 has 1 cell, the header 2"),
         ("age,income\nx,\n", (), 1, 'line 2: age must be an integer between 17 and 90, got "x"'),
     ],

@@ -15,7 +15,8 @@ name = "textbook"
 data = {{ kind = "smiles", path = "{MOLECULES}" }}
 model = {{ width = 16, layers = 1, heads = 2, mlp_width = 32 }}
 optimizer = {{ steps = 3, batch_size = 8 }}
-run = {{ precision = "32-true", accelerator = "cpu", validate_rows = 4, evaluate_rows = 4 }}
+run = {{ precision = "32-true", evaluate_rows = 4 }}
+advanced.run = {{ accelerator = "cpu", validate_rows = 4 }}
 """
 
 

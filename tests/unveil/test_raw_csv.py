@@ -63,7 +63,7 @@ def test_whatever_is_written_is_read_again(rows: list[list[str]]) -> None:
         (b"a,b\n1,2\r3,4\n", "t.csv line 2: a carriage return stands inside the line"),
         (
             b"PAR1....",
-            "t.csv: takes a CSV file, and this is Parquet; python -c 'import polars; "
+            "t.csv: must be a CSV file, and this is Parquet; python -c 'import polars; "
             'polars.read_parquet("t.csv").write_csv("t.text.csv", datetime_format="%FT%T", time_format="%T")\' '
             "makes one of it",
         ),

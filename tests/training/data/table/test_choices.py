@@ -42,8 +42,8 @@ def _numeric() -> dict[str, Any]:
     ("options", "message"),
     [
         (ColumnOptions(drop=["a"], date=["a=YYYYMMDD"]), 'column "a" is named by --drop and by --date'),
-        (ColumnOptions(bins=["many"]), "--bins many: takes a number, or NAME=NUMBER"),
-        (ColumnOptions(bins=["a=-3"]), "--bins a=-3: takes a number, or NAME=NUMBER"),
+        (ColumnOptions(bins=["many"]), "--bins many: must be a number, or NAME=NUMBER"),
+        (ColumnOptions(bins=["a=-3"]), "--bins a=-3: must be a number, or NAME=NUMBER"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: ColumnOptions, message: str) -> None:
