@@ -41,7 +41,7 @@ from unveil.training.evaluation.comparison_orders import Law
 from unveil.training.evaluation.likelihood import Estimate, as_rows
 from unveil.training.evaluation.privacy import compare
 
-BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints" / "adult"
+BUNDLED = Path(__file__).resolve().parents[2] / "checkpoints" / "adult"
 SEED = 1994  # of the controls, and the first of the samples
 PRIVATE_ROWS = 1000  # samples whose distances are taken
 CONTROLS = ("training rows, drawn anew", "training rows through the bins", "real test rows")

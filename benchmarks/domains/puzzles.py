@@ -29,7 +29,7 @@ from unveil.training.data.sudoku.solver import Flags, Grids
 from unveil.training.data.sudoku.sudoku import in_versions, make_pool, shuffle_puzzles
 from unveil.training_commands import cache_folder
 
-RECIPE = Path(__file__).resolve().parent.parent / "training" / "recipes" / "sudoku-start.toml"
+RECIPE = Path(__file__).resolve().parents[2] / "training" / "recipes" / "sudoku-start.toml"
 PLAIN, MORE = "no clue to spare", "with more clues"
 QUICK = 12  # a block of the pool takes longer to make
 Puzzles = list[tuple[str, str]]  # each with our solution

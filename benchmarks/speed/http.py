@@ -45,8 +45,8 @@ from unveil.model.tokenizers.text import TextTokenizer
 from unveil.service.settings import Settings
 from unveil.training.run.parent import bound
 
-CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
-LOCUSTFILE = Path(__file__).resolve().parent / "problems" / "locustfile.py"
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
+LOCUSTFILE = Path(__file__).resolve().parent / "clients" / "locustfile.py"
 _MOST_LOCUST_SECONDS = 300
 PROMPTS: dict[str, Any] = {"adult": {}, "sudoku": "." * 81, "moses": "[MASK:24]", "text": "[MASK:64]"}
 CONNECTIONS, LARGE_CONNECTIONS, QUICK_CONNECTIONS = 32, 8, 4

@@ -17,36 +17,36 @@ from unveil.engine.worker import MAX_FAILED_STEPS
 
 PROGRAM = """
 import sys
-from service import environment
+from unveil.engine import environment
 environment.prepare()
-from service.server import serve
-from service.settings import load_settings
+from unveil.service.server import serve
+from unveil.service.settings import load_settings
 sys.exit(serve(load_settings({"artifacts": sys.argv[1:], "port": 0})))
 """
 STUCK = f"""
 import torch
-from service import engine_models
+from unveil.engine import runner
 def step(self, canvases):
     while True:
         torch.ones(64, 64).softmax(-1)
-engine_models.Runner.step = step
+runner.Runner.step = step
 {PROGRAM}"""
 
 HELD = f"""
 import os, time
-from service import engine_models
-step = engine_models.Runner.step
+from unveil.engine import runner
+step = runner.Runner.step
 def held(self, canvases):
     while not os.path.exists(os.environ["HELD_UNTIL"]):
         time.sleep(0.01)
     return step(self, canvases)
-engine_models.Runner.step = held
+runner.Runner.step = held
 {PROGRAM}"""
 BROKEN = f"""
-from service import engine_models
+from unveil.engine import runner
 def step(self, canvases):
     raise RuntimeError("CUDA error: device-side assert triggered")
-engine_models.Runner.step = step
+runner.Runner.step = step
 {PROGRAM}"""
 
 

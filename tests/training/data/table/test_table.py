@@ -12,7 +12,7 @@ from unveil.model.errors import UnveilError
 from unveil.training.data.config import TableData
 from unveil.training.data.table.table import load_table
 
-REAL = Path(os.environ.get("UNVEIL_TEST_DATA") or Path(__file__).parents[4] / "shared" / "data")
+REAL = Path(os.environ.get("UNVEIL_TEST_DATA") or Path(__file__).parents[5] / "shared" / "data")
 
 
 def real(name: str) -> Path:
