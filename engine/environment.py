@@ -1,4 +1,4 @@
-"""Environment variables that numerical libraries read once, when torch is first imported. Knows no setting of ours.
+"""Environment variables that numerical libraries read once, when torch is first imported.
 
 To be called by whoever starts the process, before anything imports torch. What the user has set stays.
 """

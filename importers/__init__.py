@@ -1,1 +1,1 @@
-"""Others' masked language models to artifacts. Knows no training."""
+"""Others' masked language models to artifacts."""

@@ -1,4 +1,4 @@
-"""A folder of the Hugging Face layout to an artifact. Knows no command line.
+"""A folder of the Hugging Face layout to an artifact.
 
 The network and its weights stay what they are; the order is uniform until one is learnt.
 """

@@ -1,4 +1,4 @@
-"""How sure a model is of each position: confidence, margin, entropy. Knows no canvas."""
+"""How sure a model is of each position: confidence, margin, entropy."""
 
 from typing import Literal, NamedTuple, get_args
 

@@ -1,4 +1,4 @@
-"""What the sampler and the objective take a denoiser to be: a callable, or its two stages. Knows no network."""
+"""What the sampler and the objective take a denoiser to be: a callable, or its two stages."""
 
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol, cast

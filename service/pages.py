@@ -1,4 +1,4 @@
-"""The pages `/` and `/docs`: a few files, read once, that fetch nothing from elsewhere. Knows no model."""
+"""The pages `/` and `/docs`: a few files, read once, that fetch nothing from elsewhere."""
 
 from pathlib import Path
 

@@ -38,8 +38,8 @@ class _Frozen(BaseModel):
 
 
 class ModelConfig(_Frozen):
-    """The denoiser's shape, as in `model.artifact.manifest.Architecture`; length, vocabulary and trunk follow from the
-    data.
+    """The denoiser's shape, as in `model.network.architecture.Architecture`; length, vocabulary and trunk follow from
+    the data.
 
     `attends` left out is "visible" with `optimizer.teacher_forcing`, "all" without it. With `num_loops`, the tokens of
     every loop are trained, not of the last one alone (deep supervision).

@@ -1,7 +1,7 @@
 """Where the keys of a recipe stand in its file: in tables of their own, or under `[advanced]` if few people need them.
 
 A key is marked where it is declared, `weight_decay: Advanced[float] = 0.01`, and is then written
-`[advanced.optimizer] weight_decay`. In code both are one object, `recipe.optimizer`. Knows no key by name.
+`[advanced.optimizer] weight_decay`. In code both are one object, `recipe.optimizer`.
 """
 
 from collections.abc import Iterator, Mapping

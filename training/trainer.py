@@ -1,4 +1,4 @@
-"""The training loop, the same for one process and for many: Lightning Fabric carries it. Knows no command line.
+"""The training loop, the same for one process and for many: Lightning Fabric carries it.
 
 A step is a function of (recipe, data, step): see `training.step.batches`. So n steps equal k steps, a kill and a
 resume, bit for bit on one CPU thread count, and two processes see the loss that one would see on the same global batch.

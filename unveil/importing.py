@@ -1,4 +1,4 @@
-"""`unveil import`: what to call in `training.imports`, and what to say. Alone in fetching from a hub, if asked to."""
+"""`unveil import`: what to call in `importers`, and what to say. Alone in fetching from a hub, if asked to."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, which disappear when done. Knows no command."""
+"""Progress bars on stderr, which disappear when done."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
 """A CSV file record by record, every cell as it is written, so that what is not changed stays byte for byte.
 
-Only one record is in memory. Knows no model and no kind of column.
+Only one record is in memory.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Result files that are whole or not there. Knows no format.
+"""Result files that are whole or not there.
 
 While it is written, OUT is OUT.partial, and takes its name when whole; an interrupted run leaves OUT.partial with the
 rows it had, and the next run writes it anew. What is no regular file, a pipe or /dev/stdout say, is written directly.

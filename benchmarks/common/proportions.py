@@ -1,4 +1,4 @@
-"""Shares of yes and no, and differences of two shares of the same things, with 95 % intervals. Knows no puzzle."""
+"""Shares of yes and no, and differences of two shares of the same things, with 95 % intervals."""
 
 from collections.abc import Sequence
 from math import sqrt

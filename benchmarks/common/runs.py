@@ -1,4 +1,4 @@
-"""Arms of a benchmark, trained and scored in processes of their own, each result kept. Knows no problem.
+"""Arms of a benchmark, trained and scored in processes of their own, each result kept.
 
 A result is found again by everything it depends on, so a killed benchmark goes on where it was.
 """

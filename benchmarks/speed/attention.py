@@ -3,7 +3,7 @@
     python -m benchmarks attention [--quick] [--json] [--threads N]
 
 Forward and backward over short sequences, both sides in one run, alternating; the median of the rounds. Decides
-`model.network.transformer.attend` on a CPU. No seed: the values do not matter to the time.
+`model.network.attention.attend` on a CPU. No seed: the values do not matter to the time.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def compare(shape: tuple[int, int, int, int], dtype: torch.dtype, rounds: int) -
 
 
 def written(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """As `model.network.transformer.attend` does it on a CPU."""
+    """As `model.network.attention.attend` does it on a CPU."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     attended: Tensor = scores.softmax(-1).to(v.dtype) @ v
     return attended

@@ -1,1 +1,1 @@
-"""Canvases, their noise, one step of many, the loop without a server, scoring. Knows no network."""
+"""Canvases, their noise, one step of many, the loop without a server, scoring."""

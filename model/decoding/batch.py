@@ -1,4 +1,4 @@
-"""Canvases in front of a denoiser: what it is shown, and what it says where it is asked. Knows no order and no network.
+"""Canvases in front of a denoiser: what it is shown, and what it says where it is asked.
 
 Canvases that look alike share a row of the forward: the samples of a prompt at their first step, identical requests.
 """

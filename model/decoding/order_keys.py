@@ -1,4 +1,4 @@
-"""Which hidden position is revealed next: every order policy as a key a position, smallest first. Knows no network.
+"""Which hidden position is revealed next: every order policy as a key a position, smallest first.
 
 Learned and uniform orders are an exponential race (`model.order.schedule`): position i arrives after a time
 `E_i ~ Exponential(rate w_i)`, and the arrivals in ascending order are Plackett-Luce(w). The race has no memory, so it

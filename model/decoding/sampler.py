@@ -1,4 +1,4 @@
-"""One denoising step over a batch of canvases, on any denoiser. Knows no network, no request and no clock.
+"""One denoising step over a batch of canvases, on any denoiser.
 
 A step takes canvases of different lengths, prompts, orders and parameters, runs one forward over all that look
 different, and gives each canvas back with what it revealed. The order is decided first (`model.decoding.step_plan`), so

@@ -1,4 +1,4 @@
-"""One scoring step over a batch of chains, on any callable denoiser. Knows no network, no request and no clock.
+"""One scoring step over a batch of chains, on any callable denoiser.
 
 As the sampler's step, with the true value in place of a drawn token: one forward, each chain's next position by its
 order, its cost in nats. A chain's future does not depend on its neighbours as long as the denoiser's rows do not.

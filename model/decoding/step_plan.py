@@ -1,4 +1,4 @@
-"""What a step reveals: which positions of each canvas, decided before any token is. Knows no network and no request."""
+"""What a step reveals: which positions of each canvas, decided before any token is."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

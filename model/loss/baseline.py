@@ -1,4 +1,4 @@
-"""What a score-function term subtracts: a running mean for each prefix length, or leave-one-out. Knows no network.
+"""What a score-function term subtracts: a running mean for each prefix length, or leave-one-out.
 
 No training uses them: they are what the critic is compared with (`tests/model/loss/test_estimators.py`,
 `benchmarks/orders/estimators.py`).

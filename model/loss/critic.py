@@ -2,7 +2,7 @@
 
 A score function learns of an order's worth from one noisy number a row. The critic learns from every loss at every
 hidden position of every row, whichever order the row followed: `f_i(S) = E_x[CE_i(x_S) - c_i(x)]` by least squares. By
-it any law may be tried on simulated orders, as many as wanted, without a forward of the denoiser. Knows no denoiser.
+it any law may be tried on simulated orders, as many as wanted, without a forward of the denoiser.
 
 Rows may differ in length. A position past a row's end is absent: neither visible nor hidden, and no order reveals it.
 """

@@ -1,4 +1,4 @@
-"""Estimators of the NELBO and of its gradients, for the token head and for learned orders. Knows no network.
+"""Estimators of the NELBO and of its gradients, for the token head and for learned orders.
 
 Two forms of one bound: the order form (arXiv 2511.19152, Prop. 3.1, with LO-ARM's sum over the next position, arXiv
 2503.05979), one forward a row, the default; and the paper's own eq. 8 in continuous time, kept as an arm. Both take the

@@ -1,4 +1,4 @@
-"""Partial orders that training rows are shown: a known set, then the first k positions of an order. Knows no loss."""
+"""Partial orders that training rows are shown: a known set, then the first k positions of an order."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

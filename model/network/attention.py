@@ -1,4 +1,4 @@
-"""Self-attention over the positions of a canvas. Knows no network."""
+"""Self-attention over the positions of a canvas."""
 
 from enum import Enum
 

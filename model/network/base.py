@@ -1,4 +1,4 @@
-"""What every denoiser network of this project is, whatever its inside. Knows no loss, no order and no file.
+"""What every denoiser network of this project is, whatever its inside.
 
 `model/network/transformer.py`, `model/network/sudoku.py` and, for those trained elsewhere, `model/network/imported.py`
 are all there are; `model/network/build.py` picks one by its architecture.

@@ -3,7 +3,6 @@
 The library builds the network from its configuration, with no code and no pickle out of any folder. Around it: the
 mask's id stands where a canvas is hidden, the model's own marks ([CLS], [SEP]) before and after it, its token head is
 asked at the canvas's positions alone, and an order head of Unveil's own reads the states that the token head reads.
-Knows no order, no loss and no file.
 
 Shapes depend on nothing but the batch's own: the marks are part of every row, the attention mask is always given (the
 library would leave it out where no row of a batch is padded, and take another kernel). The token head is asked where

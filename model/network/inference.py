@@ -1,4 +1,4 @@
-"""The transformer's forward as it is served: the same function in fewer operations, and in two stages. Knows no loss.
+"""The transformer's forward as it is served: the same function in fewer operations, and in two stages.
 
 What is exact to leave out, and left out: gains and scales are folded into the weights behind them, positions into the
 embeddings; a table's first projection is looked up, since it follows from a position's value alone; and where the order

@@ -1,4 +1,4 @@
-"""The denoiser of sudoku grids: a state for each cell and digit, nine planes that share all weights. Knows no order.
+"""The denoiser of sudoku grids: a state for each cell and digit, nine planes that share all weights.
 
 Cells talk along rows, columns and boxes, and a cell's nine digits among themselves, through sums: each sends a value,
 and each receives the mean of its row, its column, its box (in its own plane) and of its cell's digits. So renaming

@@ -1,4 +1,4 @@
-"""The denoiser: a bidirectional transformer with a token head and an order head on one trunk. Knows no order, no loss.
+"""The denoiser: a bidirectional transformer with a token head and an order head on one trunk.
 
 Pre-norm with RMSNorm, time-independent (a masked diffusion model's optimal denoiser does not depend on t), learned
 positions, one mask embedding instead of a mask token: hidden positions are told by a bool, not by an id.

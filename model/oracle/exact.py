@@ -2,8 +2,8 @@
 
 The oracle that estimators and orders are judged by, for L up to about 12. A subset of revealed positions is an index S
 in [0, 2**L) whose bit i says that position i is revealed; a table [..., 2**L, L] has a row a subset. Token tables hold
-`CE(i | S)`, order tables `log pi(i | S)`; what they say of positions already in S is never read. Knows no network:
-denoisers come in as a callable. All results are float64 and, where smooth, differentiable.
+`CE(i | S)`, order tables `log pi(i | S)`; what they say of positions already in S is never read. All results are
+float64 and, where smooth, differentiable.
 """
 
 import math

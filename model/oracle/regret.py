@@ -1,4 +1,4 @@
-"""How good an order law is on a given denoiser, between the best order there is and a random one. Knows no network."""
+"""How good an order law is on a given denoiser, between the best order there is and a random one."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Plackett-Luce orders: drawing them, and the probability of orders, prefixes and next positions. Knows no denoiser.
+"""Plackett-Luce orders: drawing them, and the probability of orders, prefixes and next positions.
 
 `P(sigma) = prod_k w[sigma_k] / sum_{j >= k} w[sigma_j]`: LARGE w is revealed first. `sigma` [..., L] lists positions in
 the order of their reveal. Everything is float64: a float32 tail would forbid unlikely orders.

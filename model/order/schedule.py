@@ -1,4 +1,4 @@
-"""The multivariate polynomial schedule: when each position is masked. Knows no denoiser, no loss and no sampler.
+"""The multivariate polynomial schedule: when each position is masked.
 
 `t = 0` is clean, `t = 1` is all mask; position i is still visible at t with probability `alpha_i(t) = 1 - t**w_i`
 (Garg, Kohli, Sarawagi, arXiv 2511.19152). Generation runs from t = 1 down, so positions of LARGE w come first.

@@ -1,4 +1,4 @@
-"""Uniform draws from a generator, for training and evaluation. Knows no order and no schedule.
+"""Uniform draws from a generator, for training and evaluation.
 
 The sampler's noise is another thing: it is counted, not drawn (`model/decoding/noise.py`).
 """

@@ -1,4 +1,4 @@
-"""Prompts that are strings with holes: `[MASK]` hides one token, `[MASK:12]` twelve. Knows no vocabulary."""
+"""Prompts that are strings with holes: `[MASK]` hides one token, `[MASK:12]` twelve."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Molecules as SMILES, atom by atom, in the `tokenizers` library's own file format. Knows no chemistry, no network.
+"""Molecules as SMILES, atom by atom, in the `tokenizers` library's own file format.
 
 A token is what a SMILES is made of: an atom (`C`, `Cl`, `[nH]`), a bond, a bracket of a branch, a ring number. A canvas
 always has all of the model's positions: those that a molecule does not need hold the end token, which shows as nothing.

@@ -1,4 +1,4 @@
-"""Text in characters or BPE pieces, kept in the `tokenizers` library's own file format. Knows no corpus and no network.
+"""Text in characters or BPE pieces, kept in the `tokenizers` library's own file format.
 
 Lossless: a text's tokens, joined, are the text. Spaces stand inside tokens, nothing is normalised, a character that the
 vocabulary lacks is refused. So joining revealed values in position order gives the output.

@@ -1,4 +1,4 @@
-"""Runs a benchmark's quick variant as a user does, in a process of its own. Knows no figure."""
+"""Runs a benchmark's quick variant as a user does, in a process of its own."""
 
 import json
 import subprocess

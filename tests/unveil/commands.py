@@ -1,4 +1,4 @@
-"""Runs the command in this process, as a shell would. Knows no command's meaning."""
+"""Runs the command in this process, as a shell would."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""From a file or a package to a `Dataset`: ids of three splits and their tokenizer. Knows no network and no loss."""
+"""From a file or a package to a `Dataset`: ids of three splits and their tokenizer."""

@@ -1,4 +1,4 @@
-"""What the trainer gets: encoded rows in three splits, their tokenizer and where they come from. Knows no file."""
+"""What the trainer gets: encoded rows in three splits, their tokenizer and where they come from."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""CSV and Parquet files as they stand: a frame of cells, and where each row is. Knows nothing of kinds or splits."""
+"""CSV and Parquet files as they stand: a frame of cells, and where each row is."""
 
 import csv
 import hashlib

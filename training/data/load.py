@@ -1,4 +1,4 @@
-"""A recipe's `[data]` part to a `Dataset`: which reader reads what. Knows no file format."""
+"""A recipe's `[data]` part to a `Dataset`: which reader reads what."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Clean canvases of one split as tensors, random known sets for them, and means over rows. Knows no model.
+"""Clean canvases of one split as tensors, random known sets for them, and means over rows.
 
 The evaluation, the batches and the benchmarks share these.
 """

@@ -1,4 +1,4 @@
-"""Rows into train, validation and test, and a table's cells into ids. Knows no file and no inference of kinds."""
+"""Rows into train, validation and test, and a table's cells into ids."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

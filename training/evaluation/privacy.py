@@ -1,4 +1,4 @@
-"""Whether a table's model gives its training rows away: distances to the closest real row. Knows no file.
+"""Whether a table's model gives its training rows away: distances to the closest real row.
 
 The distance of two rows is the mean over columns: of levels 0 if they are the same, else 1; of numbers and dates the
 share of training values that lies between their bins' middles; of a missing value and another 1. So it is in [0, 1], no

@@ -1,4 +1,4 @@
-"""The figures of a trained model on one split: what `unveil evaluate` prints and the model card shows. Knows no file.
+"""The figures of a trained model on one split: what `unveil evaluate` prints and the model card shows.
 
 Controls always stand beside the learned order, on the same net and the same rows: uniform orders, the reversed law,
 left to right, right to left, the heuristics, and the best and the worst order of all where there are few enough. The

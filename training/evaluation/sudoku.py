@@ -1,4 +1,4 @@
-"""Figures and order of a model of sudoku grids: how many puzzles it solves, and in which order. Knows no file.
+"""Figures and order of a model of sudoku grids: how many puzzles it solves, and in which order.
 
 A puzzle has one solution, so a model solves it along an order if its likeliest digit is right at every step: a walk
 along the true digits tells. Orders without context mean little for a grid and are left out.

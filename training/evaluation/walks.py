@@ -1,4 +1,4 @@
-"""The one walk over rows' orders: what is hidden becomes known, a few positions a forward. Knows no model and no law.
+"""The one walk over rows' orders: what is hidden becomes known, a few positions a forward.
 
 Training and evaluation walk along true values: a reveal uncovers what the row holds, and costs what was thought of it
 just before. Who walks says what is seen of a canvas, and which positions come next.

@@ -1,4 +1,4 @@
-"""What became of a file's columns, in words, for a person who gave it. Knows no file and no network."""
+"""What became of a file's columns, in words, for a person who gave it."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Figures in words: the rows of the tables that `unveil evaluate` prints and the model card holds. Knows no network."""
+"""Figures in words: the rows of the tables that `unveil evaluate` prints and the model card holds."""
 
 import math
 from collections.abc import Iterator, Mapping

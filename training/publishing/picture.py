@@ -1,4 +1,4 @@
-"""Figures of one size and style, as bytes. Knows no order."""
+"""Figures of one size and style, as bytes."""
 
 import io
 import warnings

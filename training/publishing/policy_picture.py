@@ -1,4 +1,4 @@
-"""A context-dependent order as a heat map: reveal step against position, with a few rows below. Knows no network."""
+"""A context-dependent order as a heat map: reveal step against position, with a few rows below."""
 
 import textwrap
 from collections.abc import Sequence

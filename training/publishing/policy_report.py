@@ -1,4 +1,4 @@
-"""A context-dependent order in words and as a picture, from rows that the model generates itself. Knows no file.
+"""A context-dependent order in words and as a picture, from rows that the model generates itself.
 
 Two sets of rows are generated at a fixed seed, nothing known: along the likeliest order, where all difference between
 rows comes from their values, and with the order drawn, which shows how much the policy leaves to chance.

@@ -1,4 +1,4 @@
-"""From a finished run to an artifact: figures, card, picture, folder. Knows no command line."""
+"""From a finished run to an artifact: figures, card, picture, folder."""
 
 from dataclasses import dataclass
 from pathlib import Path

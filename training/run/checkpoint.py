@@ -1,4 +1,4 @@
-"""Checkpoints: everything needed to resume, disposable. Atomic, pruned, found by themselves. Knows no recipe.
+"""Checkpoints: everything needed to resume, disposable. Atomic, pruned, found by themselves.
 
 A checkpoint is a folder `step-00000500`: what Fabric saves of the training state (one file, or shards under FSDP) and
 `meta.json`. It is written under another name and renamed when whole, so a torn one is never found.

@@ -1,4 +1,4 @@
-"""Processes, devices and precision of a training run, through Lightning Fabric. Knows no network and no data."""
+"""Processes, devices and precision of a training run, through Lightning Fabric."""
 
 import os
 import warnings

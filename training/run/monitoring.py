@@ -1,7 +1,7 @@
 """What order learning must be watched by: bounds, entropy, effective number of orders, gradient noise, regret.
 
-Knows no file and no recipe. An order that collapses early, or runs toward a local optimum before the denoiser has
-learnt what makes an order good, shows here first.
+An order that collapses early, or runs toward a local optimum before the denoiser has learnt what makes an order good,
+shows here first.
 """
 
 import math

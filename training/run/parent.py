@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, killed or not: workers, and commands. Knows no training.
+"""Processes that end with the one that started them, killed or not: workers, and commands.
 
 Nobody is left to end what a killed process has started, and a worker in the middle of a long task would not even look.
 """

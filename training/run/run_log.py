@@ -1,4 +1,4 @@
-"""What a run says of itself: a JSON-lines log, TensorBoard events and a progress bar. Knows no network."""
+"""What a run says of itself: a JSON-lines log, TensorBoard events and a progress bar."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Where training starts from: fresh weights, or those of an artifact. Knows no loop."""
+"""Where training starts from: fresh weights, or those of an artifact."""
 
 import hashlib
 import tempfile

@@ -1,4 +1,4 @@
-"""What each step trains on: rows, prompts and orders, as a function of (seed, step) alone. Knows no network.
+"""What each step trains on: rows, prompts and orders, as a function of (seed, step) alone.
 
 Nothing here has a state, so a resumed run continues exactly, and every process of a distributed run can draw the same
 global batch and take its own rows of it.

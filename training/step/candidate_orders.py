@@ -1,4 +1,4 @@
-"""Candidate orders, which anybody would try first, against the law that learning would start from. Knows no file.
+"""Candidate orders, which anybody would try first, against the law that learning would start from.
 
 A critic learns what positions cost after known sets that it has met. In a warm-up those are random ones, among which a
 beginning of a text is next to never found, however cheap it makes the next position; and a law that was learned from

@@ -1,4 +1,4 @@
-"""One update of the weights: draw the step's batch, the loss of this process's share of it, clip, step. Knows no file.
+"""One update of the weights: draw the step's batch, the loss of this process's share of it, clip, step.
 
 What a step does is a function of (recipe, rows, step) and of the weights: every process draws the same global batch and
 takes its own rows of it, so their gradients add up to those of one process.

@@ -1,6 +1,6 @@
 """The network in training: denoiser, its averaged copy and critic, as one module.
 
-One module, so that every strategy of Fabric moves, shards and saves all of it at once. Knows no data and no schedule.
+One module, so that every strategy of Fabric moves, shards and saves all of it at once.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""The Fréchet ChemNet Distance (Preuer et al., arXiv 1803.09518), and that of real molecules. Knows no model.
+"""The Fréchet ChemNet Distance (Preuer et al., arXiv 1803.09518), and that of real molecules.
 
 fcd_torch, which carries ChemNet's weights, is asked for by name.
 """

@@ -1,4 +1,4 @@
-"""How like the real rows a net's samples are: sdmetrics' Column Shapes and Column Pair Trends. Knows no training.
+"""How like the real rows a net's samples are: sdmetrics' Column Shapes and Column Pair Trends.
 
 Real rows are the file's own values, not bins; samples are decoded as the service does, a number being drawn within its
 bin. The two scores are those of TabSyn's and TabDiff's evaluation, without the thresholds that later releases of

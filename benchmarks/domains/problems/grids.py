@@ -1,7 +1,7 @@
 """Sudoku puzzles to be judged on, and the judge: the rules themselves, and qqwing where it is installed.
 
 `qqwing.csv` holds puzzles that the program qqwing (not ours) generated and rated, 128 of each rating, drawn once and
-kept, sorted by nothing, so that figures can be printed anew. Knows no network.
+kept, sorted by nothing, so that figures can be printed anew.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Molecules made in several ways from one data set, and what a judge says of them. Knows no training and no flag."""
+"""Molecules made in several ways from one data set, and what a judge says of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

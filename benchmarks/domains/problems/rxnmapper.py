@@ -1,4 +1,4 @@
-"""A real masked LM of molecules, and real molecules, out of pinned packages. Knows no order.
+"""A real masked LM of molecules, and real molecules, out of pinned packages.
 
 The model is rxnmapper's (Schwaller et al. 2021, MIT): an ALBERT trained elsewhere, on reactions. The molecules are
 those of MOSES (Polykovskiy et al. 2020, MIT). Both are fetched as wheels, checked and read, never imported.

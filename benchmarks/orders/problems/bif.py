@@ -1,4 +1,4 @@
-"""Bayesian networks as BIF files write them: text to variables with their tables. Knows no file and no sample.
+"""Bayesian networks as BIF files write them: text to variables with their tables.
 
 The part of the format that the known repositories use: `network`, `variable` with discrete levels, `probability` with a
 `table` or with a line for each combination of the parents' levels. Anything else is refused, naming the line.

@@ -1,4 +1,4 @@
-"""A data set of a made-up problem: categorical columns x0, x1, ... and three samples. Knows no law."""
+"""A data set of a made-up problem: categorical columns x0, x1, ... and three samples."""
 
 from collections.abc import Callable, Sequence
 

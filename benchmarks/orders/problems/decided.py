@@ -1,4 +1,4 @@
-"""Decided orders to compare a learned one with, and where it stands among them. Knows no net and no data."""
+"""Decided orders to compare a learned one with, and where it stands among them."""
 
 from collections.abc import Mapping, Sequence
 

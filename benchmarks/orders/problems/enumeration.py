@@ -1,4 +1,4 @@
-"""What a trained denoiser says of every subset of short rows, for `model.oracle.exact`. Knows no order and no file.
+"""What a trained denoiser says of every subset of short rows, for `model.oracle.exact`.
 
 Rows that agree where they are visible are one canvas: each canvas is asked once, so rows of few levels cost little.
 """

@@ -1,4 +1,4 @@
-"""Estimators of what an order law costs, as arms that may be tried on a frozen problem. Knows no law and no figure."""
+"""Estimators of what an order law costs, as arms that may be tried on a frozen problem."""
 
 from collections.abc import Callable
 from dataclasses import replace

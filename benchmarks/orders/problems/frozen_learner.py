@@ -1,4 +1,4 @@
-"""An order law learned for a denoiser that stays as it is. Knows no test row and no figure."""
+"""An order law learned for a denoiser that stays as it is."""
 
 import torch
 from torch import Tensor

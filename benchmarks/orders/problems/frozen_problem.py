@@ -1,7 +1,7 @@
 """A real denoiser, trained under uniform orders and then left alone, with its loss at every subset of every row known.
 
 What an estimator of the order's gradient needs of a denoiser is looked up, so draws are cheap, and what it estimates
-is known exactly. Knows no estimator.
+is known exactly.
 """
 
 import hashlib

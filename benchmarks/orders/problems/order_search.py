@@ -1,7 +1,7 @@
 """One fixed order that suits a given net on given rows, by local search within a stated number of forwards.
 
 One forward of all rows at a prefix set gives the mean cost of every hidden position there, and is kept: orders share
-prefix sets, so moving one position by d places costs at most d forwards of the rows. Knows no table.
+prefix sets, so moving one position by d places costs at most d forwards of the rows.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Rows short enough that every subset of their positions can be enumerated. Knows no order and no net.
+"""Rows short enough that every subset of their positions can be enumerated.
 
 Bayesian networks with known tables, the Adult table and any CSV given; tables are cut to eight columns.
 """

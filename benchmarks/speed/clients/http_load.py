@@ -1,4 +1,4 @@
-"""Clients of a server on this machine: connections that are kept, closed and open loops. Knows no model.
+"""Clients of a server on this machine: connections that are kept, closed and open loops.
 
 Written for measuring: one core must load the other, so replies are cut up by length and nothing of them is read but
 their status and where reveals begin.

@@ -1,4 +1,4 @@
-"""A real `unveil serve` on a core of its own, and what it costs there. Knows no request."""
+"""A real `unveil serve` on a core of its own, and what it costs there."""
 
 import asyncio
 import os

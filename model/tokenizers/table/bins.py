@@ -1,4 +1,4 @@
-"""Bins of a numeric column from its training values: equal mass, heavy values alone. Knows no column and no file."""
+"""Bins of a numeric column from its training values: equal mass, heavy values alone."""
 
 from collections.abc import Iterator
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""What a table's columns are, as `tokenizer.json` keeps them, and single values to ids and back. Knows no whole row.
+"""What a table's columns are, as `tokenizer.json` keeps them, and single values to ids and back.
 
 A categorical column's ids are its levels in order; those of numbers and dates are bins in ascending order. Where the
 training column had missing values, one more id at the end stands for a missing value, shown as `"[MISSING]"`; where it

@@ -1,5 +1,4 @@
-"""Dates and times as text, and as whole numbers of a unit since the start of 1970, of times of day since midnight.
-Knows no column and no clock."""
+"""Dates and times as text, and as whole numbers of a unit since the start of 1970, of times of day since midnight."""
 
 import re
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
-"""Rows of a table: a JSON object with some columns known to a template, and ids back to values. Knows no file format
-of tables and no network.
+"""Rows of a table: a JSON object with some columns known to a template, and ids back to values.
 
 A position is a column's index. Ids count from 0 in each column (see `columns`).
 """

@@ -1,5 +1,4 @@
-"""Molecules as SMILES to a `Dataset`: MOSES as the molsets package carries it, and any file of SMILES. Knows no
-chemistry: that a SMILES is one molecule is what the file says, but what it opens it must close (`smiles_syntax`).
+"""Molecules as SMILES to a `Dataset`: MOSES as the molsets package carries it, and any file of SMILES.
 
 Rows are as many tokens as the model is long, one byte each; past its end a molecule holds the end token. Only training
 rows make the vocabulary. A row that is too long or holds a token that training never saw is left out, and counted.

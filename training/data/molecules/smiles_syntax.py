@@ -1,5 +1,4 @@
-"""Whether what a SMILES opens is closed: brackets of atoms, branches, rings. Knows no chemistry: a carbon of six bonds
-is none of its business."""
+"""Whether what a SMILES opens is closed: brackets of atoms, branches, rings."""
 
 import re
 

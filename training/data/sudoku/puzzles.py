@@ -1,4 +1,4 @@
-"""Sudoku puzzles with one solution each, made here, and the symmetries of the grid. Knows no file and no tokenizer.
+"""Sudoku puzzles with one solution each, made here, and the symmetries of the grid.
 
 Everything is a function of a seed and a block's number, so a pool can be made in any number of sittings.
 """

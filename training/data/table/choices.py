@@ -1,4 +1,4 @@
-"""What a user says of columns on the command line, put into a recipe's `[data]`. Knows no file."""
+"""What a user says of columns on the command line, put into a recipe's `[data]`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

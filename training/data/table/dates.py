@@ -1,4 +1,4 @@
-"""Whether a column of texts holds dates, and in which format. Knows no file and no split."""
+"""Whether a column of texts holds dates, and in which format."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a column holds, from its cells: numbers, levels, or nothing a model should learn. Knows no file and no split.
+"""What a column holds, from its cells: numbers, levels, or nothing a model should learn.
 
 The rules, in order; a column that the user names in the recipe is never dropped, and takes the kind given there:
 - nothing but missing cells: dropped;

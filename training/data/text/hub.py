@@ -1,5 +1,5 @@
 """Documents through the `datasets` library to a `Dataset`: streamed, encoded once into the cache, then read off the
-disk as they are needed. Knows no corpus and no network.
+disk as they are needed.
 
 The library is an extra: it is imported where it is used. Of a data set on a hub nothing but its files is read; no code
 of it is run.

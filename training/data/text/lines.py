@@ -1,4 +1,4 @@
-"""One text a line to a `Dataset`, in the pieces of a model that is already there. Knows no network.
+"""One text a line to a `Dataset`, in the pieces of a model that is already there.
 
 Nothing is left out: a line with what the model does not know, or with more tokens than a canvas, is refused by its
 number, since who learns an order for a model should know what it was not asked about.

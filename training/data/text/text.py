@@ -1,4 +1,4 @@
-"""Text files to a `Dataset`: each file split in three contiguous parts, each part cut into canvases. Knows no network.
+"""Text files to a `Dataset`: each file split in three contiguous parts, each part cut into canvases.
 
 Only the training parts make the vocabulary. A stretch of an evaluation part with a character that training never saw is
 left out, and counted.

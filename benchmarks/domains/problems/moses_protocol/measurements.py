@@ -1,4 +1,4 @@
-"""What every metric of MOSES needs of each molecule, a chunk at a time and kept. Knows no model and no mean.
+"""What every metric of MOSES needs of each molecule, a chunk at a time and kept.
 
 All definitions are those of molsets 0.3.1, and RDKit 2026.9 gives what stands in its statistics, to the last bit:
 properties, fingerprints, fragments and scaffolds (`tests/benchmarks/test_moses_protocol.py`).

@@ -1,4 +1,4 @@
-"""MOSES's metrics of one set of molecules, from its measured chunks. Knows no file and no RDKit.
+"""MOSES's metrics of one set of molecules, from its measured chunks.
 
 Definitions are those of molsets 0.3.1. All but `valid` are of the valid molecules, in canonical form and with their
 duplicates. Each stands with the standard error of a jackknife that leaves out one of `NUM_GROUPS` groups of samples:

@@ -1,4 +1,4 @@
-"""The whole protocol: samples, then what is measured of each, then the metrics of each set. Knows no flag."""
+"""The whole protocol: samples, then what is measured of each, then the metrics of each set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 """What MOSES (arXiv 1811.12823) publishes for its baselines: the table of its repository's readme,
-github.com/molecularsets/moses. Knows no code.
+github.com/molecularsets/moses.
 
 Means over three trainings of each model, 30,000 samples each; `Train` are training molecules, as MOSES judges them. How
 many it does not say: FCD shrinks with the number of molecules, and 0.008 takes far more than 30,000. The distances of

@@ -1,4 +1,4 @@
-"""Molecules of one trained model in chunks, each kept as soon as it is made. Knows no chemistry and no metric."""
+"""Molecules of one trained model in chunks, each kept as soon as it is made."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache

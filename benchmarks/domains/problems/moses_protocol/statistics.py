@@ -1,4 +1,4 @@
-"""MOSES's own statistics of its test sets, out of the wheel. Knows no model and no generated molecule.
+"""MOSES's own statistics of its test sets, out of the wheel.
 
 They are pickled inside an .npz, and reading a pickle can run what it holds. So each file is read only where its sha256
 is the one written here, of a file that was looked through (arrays, counters, lists of numbers), as the wheel around it

@@ -1,4 +1,4 @@
-"""A plain causal transformer: the usual model of text, trained for a given number of CPU seconds. Knows no benchmark.
+"""A plain causal transformer: the usual model of text, trained for a given number of CPU seconds.
 
 Pre-norm blocks with rotary positions (arXiv 2104.09864), a tied token head, and the loss of the next token at all
 positions of a canvas. A canvas is read by itself, after one vector that stands for its beginning.

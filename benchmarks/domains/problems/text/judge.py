@@ -1,4 +1,4 @@
-"""A judge of text, prompts as people write them, and text back from overlapping canvases. Knows no network."""
+"""A judge of text, prompts as people write them, and text back from overlapping canvases."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""N-gram models of symbols, with order and smoothing tuned on validation texts. Knows no network.
+"""N-gram models of symbols, with order and smoothing tuned on validation texts.
 
 Kneser-Ney smoothing is the interpolated, modified one, with three discounts a level (Chen and Goodman, 1999);
 Witten-Bell smoothing (1991) is the other choice. A text to be scored is read by itself: its first symbols have shorter

@@ -1,4 +1,4 @@
-"""What a text benchmark found, over seeds and in words. Knows no network and no data."""
+"""What a text benchmark found, over seeds and in words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

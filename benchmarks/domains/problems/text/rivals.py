@@ -1,4 +1,4 @@
-"""The usual models of text on a dataset's own canvases: a causal transformer and n-gram models. Knows no order."""
+"""The usual models of text on a dataset's own canvases: a causal transformer and n-gram models."""
 
 import math
 from collections.abc import Sequence
