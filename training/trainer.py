@@ -269,7 +269,7 @@ class Run:
             self.stepper.reset_moments("order")
         if journal is not None:
             costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in found.nats.items())
-            taken = "the law stays" if best == LAW else f"the law becomes {best.replace('_', ' ')}"
+            taken = "the learned one stays" if best == LAW else f"the order becomes {best.replace('_', ' ')}"
             if found.is_close and not is_last:
                 taken += ", too close to tell: a longer warm-up (advanced.order.warmup), or more"
                 taken += " advanced.run.validate_rows, may show more"

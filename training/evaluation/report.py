@@ -184,7 +184,7 @@ def _against(reference: _Scorer, law: Law, own: dict[str, Tensor]) -> Metrics:
     """The model's costs `own` beside those of the reference, paired: a negative difference is for the model."""
     denoise, rows, advance = reference.denoise, reference.rows, reference.advance
     pairs = {
-        "learned_law": (own["bound"], law.nelbo(denoise, rows, seed=EVALUATION_SEED, advance=advance)),
+        "learned_orders": (own["bound"], law.nelbo(denoise, rows, seed=EVALUATION_SEED, advance=advance)),
         "random_orders": (own["greedy"], reference.uniform()),
         "learned_order": (own["greedy"], law.greedy(denoise, rows, advance=advance)),
         "margin": (own["greedy"], reference.by("margin")),

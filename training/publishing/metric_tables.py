@@ -17,7 +17,7 @@ ORDERS = {
     "worst": "worst (found on validation)",
 }
 PAIRS = {  # what the uniform model is scored along; this model, its likeliest order but for the first and the last
-    "learned_law": "learned law (NELBO)",
+    "learned_orders": "learned orders, drawn (NELBO)",
     "learned_order": "learned order",
     "random_orders": "random orders",
     "own_best_order": "its own best order",
@@ -40,8 +40,8 @@ FIDELITY_NOTE = (
 )
 PAIR_HEADER = ("uniform model along", "this model", "uniform model", "difference")
 PAIR_NOTE = (
-    "Costs on the same rows; a negative difference is for this model, which takes its likeliest order, but the learned "
-    "law in the first line. With random prompts both take random orders: nats a hidden position."
+    "Costs on the same rows; a negative difference is for this model, which takes its greedy order, but drawn "
+    "orders in the first line. With random prompts both take random orders: nats a hidden position."
 )
 
 
@@ -82,7 +82,7 @@ def molecule_lines(metrics: Mapping[str, Any], *, digits: int) -> list[str]:
     unique, novel = ("none" if found[k] is None else f"{found[k]:.{digits}f}" for k in ("unique", "novel"))
     valid = estimate(found["valid"], digits=digits)
     return [
-        f"Of {found['samples']:,} molecules generated along the learned law, as RDKit sees them: valid {valid}, "
+        f"Of {found['samples']:,} molecules generated in learned orders, as RDKit sees them: valid {valid}, "
         f"unique among the valid {unique}, novel among the unique {novel} "
         f"(beside {found['training_molecules']:,} training and validation molecules)."
     ]
@@ -142,7 +142,7 @@ def consistency_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 def notes(metrics: Mapping[str, Any], *, digits: int) -> list[str]:
     """Sentences that go with the table: what is exact, what was chosen where, what is left out, random prompts."""
-    said = ["The exact log-likelihood is that of the one order named; of the learned law, its likeliest order."]
+    said = ["The exact log-likelihood is that of the one order named; of drawn orders, the greedy one."]
     if metrics["order_kind"] == "contextual":
         said.append(
             "The learned order may depend on what is revealed: each row has its own, and the mean order is one for all."

@@ -20,7 +20,7 @@ from unveil.training.data.rows import Rows
 from unveil.training.evaluation.likelihood import log_likelihood, nelbo
 from unveil.training.order_config import ReadingOrder, reading_order
 
-LAW, OWN = "law", "likeliest order of the law"
+LAW, OWN = "learned", "learned, its greedy order"
 # Between the log-weights of neighbours in a candidate's law. A law to learn from takes the next one first in seven
 # draws of eight; a law to keep in 399 of 400, and still lies within doubles at any length there is.
 GAP, LAST_GAP = 2.0, 6.0

@@ -125,7 +125,7 @@ def test_where_orders_are_too_many_to_compare_the_metrics_say_so() -> None:
 def test_a_model_against_itself_differs_by_nothing() -> None:
     network = _network("uniform")
     reference = evaluate_model(network, DATASET, limit=50, reference=network)["reference"]
-    for name in ("learned_law", "learned_order", "conditional"):
+    for name in ("learned_orders", "learned_order", "conditional"):
         assert reference["pairs"][name]["difference"] == {"mean": 0.0, "standard_error": 0.0}
     assert reference["pairs"]["random_orders"]["difference"]["standard_error"] > 0
 

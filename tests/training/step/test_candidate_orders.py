@@ -119,9 +119,9 @@ def test_after_the_warm_up_it_is_said_that_orders_are_too_close_to_tell(
     _train(tmp_path, CANDIDATES, "advanced.order.warmup=0.3", "advanced.order.anneal=0.3")
     said = capsys.readouterr()
     assert (said.out + said.err).count(
-        "the law stays, too close to tell: a longer warm-up (advanced.order.warmup)"
+        "the learned one stays, too close to tell: a longer warm-up (advanced.order.warmup)"
     ) == is_close
-    assert (said.out + said.err).count("the law stays") == 2
+    assert (said.out + said.err).count("the learned one stays") == 2
 
 
 def test_a_law_does_not_lose_to_a_candidate_only_because_it_is_drawn() -> None:
