@@ -17,6 +17,7 @@ from torch import Tensor
 Purpose = Literal["order", "reveal"]
 Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
+Ints = NDArray[np.int64]
 _PURPOSES: dict[Purpose, int] = {"order": 0, "reveal": 1}
 _ROUNDS = 10
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -88,6 +89,12 @@ def order_gumbel(seeds: Sequence[int], steps: Sequence[int], width: int) -> Floa
         return _gumbel(_uniforms(s, t, np.arange(width, dtype=np.uint64), _purpose("order"))[0])
     n = _block_steps(width)
     return np.stack([_block(seed, at // n, width).gumbel[at % n] for seed, at in zip(seeds, steps, strict=True)])
+
+
+def gumbel_at(seed: int, steps: Ints, positions: Ints) -> Floats:
+    """The order's noise of one canvas as `order_gumbel` has it, at some of its positions: [K], [P] -> [K, P]."""
+    at, where = steps.astype(np.uint64)[:, None], positions.astype(np.uint64)
+    return _gumbel(_uniforms(np.array(seed, dtype=np.uint64), at, where, _purpose("order"))[0])
 
 
 def reveal_uniforms(

@@ -7,7 +7,7 @@ import numpy as np
 
 from unveil.model.decoding.batch import Batch, Sureness, groups
 from unveil.model.decoding.canvas import Canvas
-from unveil.model.decoding.noise import Floats
+from unveil.model.decoding.noise import Floats, gumbel_at
 from unveil.model.decoding.order_keys import (
     Bools,
     Ints,
@@ -21,7 +21,9 @@ from unveil.model.decoding.order_keys import (
     time_step,
 )
 
-_STEPS_AT_ONCE = 64  # idle time steps tried together
+_STEPS_AT_ONCE = 64  # idle time steps of a canvas tried together, at first
+_ROUNDING = 1e-9  # far beyond that of a sum: what is so close is decided by the time step itself
+_LONG = 50.0  # log of a time by which everything has arrived
 
 
 class Plan(NamedTuple):
@@ -84,35 +86,48 @@ class _Race(NamedTuple):
 
 def _race(canvases: Sequence[Canvas], rates: Floats, hidden: Bools) -> _Race:
     """Runs the race of every row. A time step in which nothing arrives changes nothing, so the row goes on to its next
-    one within the same forward; such steps are tried many at once."""
+    one within the same forward."""
     steps = [canvas.step for canvas in canvases]
     keys, counts = race_keys(canvases, rates, steps), np.zeros(len(canvases), np.int64)
-    waiting, ahead = [row for row, canvas in enumerate(canvases) if canvas.params.steps is not None], 1
+    waiting = [row for row, canvas in enumerate(canvases) if canvas.params.steps is not None]
     while waiting:
-        first = [steps[row] for row in waiting]
-        times, arrivals = _arrivals([canvases[i] for i in waiting], rates[waiting], hidden[waiting], first, ahead)
-        found, has_any = (arrivals > 0).argmax(1).tolist(), (arrivals.max(1) > 0).tolist()
-        for i, row in enumerate(waiting):
-            steps[row] += found[i] if has_any[i] else ahead
-            if has_any[i]:
-                keys[row], counts[row] = times[i, found[i]], arrivals[i, found[i]]
-        waiting, ahead = [row for row, is_done in zip(waiting, has_any, strict=True) if not is_done], _STEPS_AT_ONCE
+        at = [steps[row] for row in waiting]
+        times, arrivals = _arrivals([canvases[row] for row in waiting], rates[waiting], hidden[waiting], at)
+        keys[waiting], counts[waiting] = times, arrivals
+        waiting = [row for row, num in zip(waiting, arrivals.tolist(), strict=True) if num == 0]
+        for row in waiting:
+            steps[row] = _next_busy(canvases[row], rates[row], hidden[row], steps[row] + 1)
     return _Race(keys, counts, steps)
 
 
-def _arrivals(
-    canvases: Sequence[Canvas], rates: Floats, hidden: Bools, first: Sequence[int], ahead: int
-) -> tuple[Floats, Ints]:
-    """Log arrival times [R, K, W] at K time steps from each row's `first`, and how many fall into each [R, K]."""
-    R, K = len(canvases), ahead
-    tried = [at + k for at in first for k in range(K)]
-    repeated = [canvas for canvas in canvases for _ in range(K)]
-    left = np.array([max((c.params.steps or 0) - at, 1) for c, at in zip(repeated, tried, strict=True)])
-    rates, hidden = rates.repeat(K, 0), hidden.repeat(K, 0)  # [R * K, W]
-    times = race_keys(repeated, rates, tried)
-    end = time_step(rates, hidden, left)
-    arrivals = (hidden & (times < end[:, None])).sum(-1)
-    return times.reshape(R, K, -1), arrivals.reshape(R, K)
+def _arrivals(canvases: Sequence[Canvas], rates: Floats, hidden: Bools, steps: Sequence[int]) -> tuple[Floats, Ints]:
+    """Log arrival times [R, W] at each row's time step, and how many fall into it [R]."""
+    left = np.array([_steps_left(canvas, at) for canvas, at in zip(canvases, steps, strict=True)])
+    times = race_keys(canvases, rates, steps)
+    return times, (hidden & (times < time_step(rates, hidden, left)[:, None])).sum(-1)
+
+
+def _next_busy(canvas: Canvas, rates: Floats, hidden: Bools, first: int) -> int:
+    """The first time step from `first` on in which something may arrive: rates and hidden [W] -> its index.
+
+    A step ends at tau, where the expected number of arrivals, which grows with tau, is its share (`time_step`). So
+    nothing arrives if already at the earliest arrival more than the share is expected. The last step is always busy.
+    """
+    positions = np.flatnonzero(hidden)
+    log_w, num, ahead = rates[positions], len(positions), _STEPS_AT_ONCE
+    while True:
+        tried = np.arange(first, first + ahead)
+        share = num / np.array([_steps_left(canvas, at) for at in tried.tolist()])
+        earliest = -(log_w + gumbel_at(canvas.seed, tried, positions)).max(-1)  # [K]
+        expected = -np.expm1(-np.exp(np.minimum(log_w + earliest[:, None], _LONG))).sum(-1)
+        busy = np.flatnonzero((expected <= share * (1 + _ROUNDING)) | (share >= num))
+        if len(busy):
+            return first + int(busy[0])
+        first, ahead = first + ahead, 2 * ahead
+
+
+def _steps_left(canvas: Canvas, at: int) -> int:
+    return max((canvas.params.steps or 0) - at, 1)
 
 
 def _order_logprobs(batch: Batch, ranking: Ints, counts: Ints) -> Floats:

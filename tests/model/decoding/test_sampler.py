@@ -227,6 +227,25 @@ def test_idle_time_steps_are_passed_over_in_blocks_without_changing_a_reveal(mon
     assert _finish(denoiser, canvases[5:6]) == (final[5:6], reveals[5:6])
 
 
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+def test_idle_time_steps_are_passed_over_to_the_very_step_that_trying_each_would_find(
+    spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even and nearly decided orders, few hidden positions and many time steps, beside others."""
+    denoiser = Fixed([[0.0, 0.3]] * 6, [spread * i for i in range(6)])
+    orders: tuple[OrderPolicy, ...] = ("learned", "uniform")
+    cases = [(steps, num, order) for steps in (1, 2, 7, 400) for num in (1, 2, 6) for order in orders]
+    canvases = [
+        Canvas.start(
+            (0,) * 6, tuple(i < num for i in range(6)), seed=seed, params=SamplingParams(steps=steps, order=order)
+        )
+        for seed, (steps, num, order) in enumerate(cases)
+    ]
+    found = _finish(denoiser, canvases)
+    monkeypatch.setattr(step_plan, "_next_busy", lambda _canvas, _rates, _hidden, first: first)
+    assert _finish(denoiser, canvases) == found
+
+
 def test_threshold_reveals_the_head_of_the_order_that_is_sure_enough_and_at_least_one() -> None:
     cases: list[tuple[OrderPolicy, float, list[int]]] = [
         ("confidence", 0.55, [0, 3]),
