@@ -90,6 +90,8 @@ def _race(canvases: Sequence[Canvas], rates: Floats, hidden: Bools) -> _Race:
     steps = [canvas.step for canvas in canvases]
     keys, counts = race_keys(canvases, rates, steps), np.zeros(len(canvases), np.int64)
     waiting = [row for row, canvas in enumerate(canvases) if canvas.params.steps is not None]
+    if not np.isfinite(rates[waiting][hidden[waiting]]).all():  # what never arrives would be waited for without end
+        raise ValueError("the denoiser's order logits are not finite")
     while waiting:
         at = [steps[row] for row in waiting]
         times, arrivals = _arrivals([canvases[row] for row in waiting], rates[waiting], hidden[waiting], at)

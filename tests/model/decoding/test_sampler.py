@@ -1,5 +1,6 @@
 """The sampler against the exact likelihood, its parameters, its noise and its indifference to the batch."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -244,6 +245,13 @@ def test_idle_time_steps_are_passed_over_to_the_very_step_that_trying_each_would
     found = _finish(denoiser, canvases)
     monkeypatch.setattr(step_plan, "_next_busy", lambda _canvas, _rates, _hidden, first: first)
     assert _finish(denoiser, canvases) == found
+
+
+@pytest.mark.parametrize("logit", [math.nan, -math.inf])
+def test_time_steps_by_order_logits_that_are_not_finite_are_refused_and_not_waited_for(logit: float) -> None:
+    denoiser = Fixed([[0.0, 0.3]] * 2, [logit, logit])
+    with pytest.raises(ValueError, match="order logits are not finite"):
+        step(denoiser, [blank(2, params=SamplingParams(steps=3))])
 
 
 def test_threshold_reveals_the_head_of_the_order_that_is_sure_enough_and_at_least_one() -> None:
