@@ -14,7 +14,7 @@ OrderHeadKind = Literal["trunk", "next_cost", "cost_to_go"]
 
 TrunkKind = Literal["attention", "planes"]
 
-Attends = Literal["all", "visible"]
+Attends = Literal["all", "visible", "earlier"]
 
 GRID_SIDE, GRID_CELLS = 9, 81
 
@@ -30,9 +30,10 @@ class Architecture(_Frozen):
     or `planes` (`model/network/sudoku.py`), for sudoku grids, which has no heads. `relative_bias`: each head learns
     what distance and direction are worth to it, beside the positions that every network learns; for rows whose
     neighbours matter. `pair_bias`: each head learns what every single pair of positions is worth to it, for rows whose
-    places have meanings of their own. `attends`: what a position reads, `all` others, hidden ones too, or those that
-    are `visible` alone (and itself): what is hidden then says nothing of how much there is of it, and a row's whole
-    order can be trained in one forward (`Network.in_turn`).
+    places have meanings of their own. `attends`: what a position reads beside itself. `all` others, hidden ones too;
+    those that are `visible` alone, so that what is hidden says nothing of how much there is of it; or those that were
+    revealed `earlier`: such a network is autoregressive along its order, so a row's whole order is trained in one
+    forward (`Network.in_turn`), and what is revealed is computed once (`model.network.along`).
     """
 
     length: int = Field(ge=1)

@@ -141,11 +141,12 @@ def visible_bias(hidden: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def stream_bias(ranks: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:
-    """The same for two streams, [B, L] -> [2 B, 1, L, L]: contents read what was revealed no later than they, questions
-    what was revealed before, both themselves. `ranks` are 0 where a row was visible from the start, then 1, 2, ..."""
+    """The same for two streams, contents and questions, [B, L] -> [2 B, 1, L, L]: both read what was revealed before
+    them, and themselves. `ranks` are 0 where a row was visible from the start, and all that was is read by all; then
+    1, 2, ..., and positions of one rank do not read each other."""
     places = torch.arange(ranks.shape[1], device=ranks.device)
     reader, read = ranks[:, :, None], ranks[:, None, :]
-    is_read = torch.cat([read <= reader, read < reader]) & (places < lengths[:, None])[:, None, :].repeat(2, 1, 1)
+    is_read = torch.cat([(read < reader) | (read == 0), read < reader]) & (places < lengths[:, None])[:, None, :].repeat(2, 1, 1)
     is_read = is_read | (places == places[:, None])
     return torch.zeros_like(is_read, dtype=dtype).masked_fill(~is_read, -torch.inf)[:, None]
 

@@ -37,8 +37,11 @@ class Network(nn.Module):
     def in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Tensor:
         """Token logits [B, L, V] of every position of clean `tokens` as of just before its turn, in one forward.
 
-        `ranks` [B, L] are 0 for what is visible from the start, then 1, 2, ... For networks that attend to what is
-        visible. Exact for rank 1; what comes later reads contents that had not yet seen what was revealed after them.
+        `ranks` [B, L] are 0 for what is visible from the start, then 1, 2, ... A hidden
+        position may have any rank above those of the known ones: its logits are then as of now. Positions of one rank
+        do not read each other, but for those of rank 0. For networks that do not attend to "all": of one that attends
+        to what was revealed "earlier" this is what it says; of one that attends to what is "visible" it is exact for
+        rank 1 alone.
         """
         raise NotImplementedError
 

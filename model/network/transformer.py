@@ -74,7 +74,7 @@ class TokenHead(nn.Module):
 
 def reading_bias(architecture: Architecture, hidden: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor | None:
     """[B, 1, 1 or L, L], against attention to what is not to be read, padding too; None where all is."""
-    if architecture.attends == "visible":
+    if architecture.attends != "all":
         return visible_bias(hidden, lengths, dtype)
     if architecture.has_own_vocabularies:  # a table's canvases are never padded
         return None
@@ -127,7 +127,7 @@ class Transformer(Network):
 
     def in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Tensor:
         """See `Network.in_turn`. Two streams: contents, and masks that ask for them."""
-        assert self.architecture.attends == "visible"
+        assert self.architecture.attends != "all"
         assert self.architecture.num_loops == 1
         contents = self.embed(tokens, torch.zeros_like(tokens, dtype=torch.bool))
         x = torch.cat([contents, self.mask.expand_as(contents)]) + self.position[: tokens.shape[1]]
