@@ -1,7 +1,7 @@
 """What the sampler and the objective take a denoiser to be: a callable, or its two stages."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -82,27 +82,19 @@ def device_of(denoise: "Denoiser | Stages") -> torch.device:
 class Barring:
     """A denoiser that never offers `barred`: one id at each of some positions, as a table's missing values.
 
-    The other ids of the position share its mass in their proportions; each must have one at least.
+    The other ids of the position share its mass in their proportions; each must have one at least. `denoise` is any
+    that the sampler takes.
     """
 
-    def __init__(self, denoise: "Denoiser | Stages", barred: Mapping[int, int]) -> None:
-        self._stages = in_stages(denoise)
-        self._barred = dict(barred)
+    def __init__(self, denoise: Any, barred: Mapping[int, int]) -> None:
+        self.denoise, self.barred = denoise, dict(barred)
 
-    def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
-        """See `Stages`."""
-        return self._stages.begin(tokens, hidden, lengths)
-
-    def finish(self, states: Tensor, positions: Tensor) -> Tensor:
-        """See `Stages`."""
-        logits = self._stages.finish(states, positions).clone()
-        for position, token_id in self._barred.items():
+    def bar(self, logits: Tensor, positions: Tensor) -> Tensor:
+        """Token logits [R, V] at `positions` [R] without what is barred."""
+        logits = logits.clone()
+        for position, token_id in self.barred.items():
             logits[:, token_id].masked_fill_(positions == position, -torch.inf)
         return logits
-
-    def rounded(self, num: int) -> int:
-        """See `Stages`."""
-        return self._stages.rounded(num)
 
 
 def cross_entropy(token_logits: Tensor, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Canvases that look alike share a row of the forward: the samples of a prompt at 
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,59 +15,122 @@ from unveil.model.confidence import LANES, Measure, sureness
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
 from unveil.model.decoding.noise import Floats
 from unveil.model.decoding.order_keys import Bools, Ints, padded_width
-from unveil.model.denoiser import Begun, Denoiser, Stages, in_stages
+from unveil.model.denoiser import Barring, Denoiser, Stages, in_stages
 
 Kind = TypeVar("Kind", bound=Hashable)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Canvases in front of a denoiser that has begun.
+class Opened(Protocol):
+    """Canvases in front of a denoiser, ready to be asked.
 
-    `row_of` [B] is each canvas's row of the states, `hidden` [B, W] what each hides, `order_logits` [B, W] the
-    denoiser's, on the host, zero where no canvas's order is learned.
+    `row_of` [B]: canvases that look alike have the same number. `hidden` [B, W]: what each hides. `order_logits`
+    [B, W]: the denoiser's, on the host, any where no canvas's order is learned.
     """
 
-    stages: Stages
-    begun: Begun
-    canvases: Sequence[Canvas]
-    params: Sequence[SamplingParams]
     row_of: Ints
     hidden: Bools
     order_logits: Floats
 
+    def logits(self, rows: Ints, positions: Ints) -> Tensor:
+        """Token logits [R, V] at `positions` [R] of the canvases `rows` [R], on the denoiser's device."""
+        ...
+
+    def advance(self, canvases: Sequence[Canvas], revealed: Sequence[Sequence[int]]) -> None:
+        """Tells what became of each canvas, and which of its positions were revealed; of one that is complete nothing is
+        kept."""
+        ...
+
+
+class Served(Protocol):
+    """A denoiser that takes canvases, `most` of them at a time, and may keep what it computed of them."""
+
+    most: int
+
+    def open(self, canvases: Sequence[Canvas]) -> Opened:
+        """Gets canvases ready, which are one step further than when they were opened last, or new, or come again."""
+        ...
+
+    def release(self, canvases: Iterable[Canvas]) -> None:
+        """Drops what is kept of these canvases. They may come again."""
+        ...
+
+
+AnyDenoiser = Denoiser | Stages | Served | Barring
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Canvases in front of a denoiser, with their parameters; see `Opened`."""
+
+    opened: Opened
+    canvases: Sequence[Canvas]
+    params: Sequence[SamplingParams]
+    barring: Barring | None = None
+
+    @property
+    def row_of(self) -> Ints:
+        return self.opened.row_of
+
+    @property
+    def hidden(self) -> Bools:
+        return self.opened.hidden
+
+    @property
+    def order_logits(self) -> Floats:
+        return self.opened.order_logits
+
     def log_p(self, rows: Ints, positions: Ints) -> Tensor:
         """Log-probabilities [R, V'] at `positions` [R] of the canvases `rows` [R], on the denoiser's device."""
-        states, num = self.begun.states, len(rows)
-        missing = self.stages.rounded(num) - num
+        logits = self.opened.logits(rows, positions)
+        if self.barring is not None:
+            logits = self.barring.bar(logits, torch.from_numpy(positions).to(logits.device))
+        return log_probabilities(logits)
+
+
+def begin(denoise: AnyDenoiser, canvases: Sequence[Canvas], *, device: torch.device | None = None) -> Batch:
+    """Canvases ready to be asked; ValueError if the denoiser's answer does not fit."""
+    params = [canvas.params for canvas in canvases]
+    barring = denoise if isinstance(denoise, Barring) else None
+    inner = denoise.denoise if isinstance(denoise, Barring) else denoise
+    if hasattr(inner, "open"):
+        return Batch(inner.open(canvases), canvases, params, barring)
+    return Batch(_WholeCanvases(in_stages(inner), canvases, device), canvases, params, barring)
+
+
+class _WholeCanvases:
+    """`Opened` of a denoiser that computes whole canvases: the first stage of one forward over those that look
+    different."""
+
+    def __init__(self, stages: Stages, canvases: Sequence[Canvas], device: torch.device | None) -> None:
+        looks: dict[tuple[tuple[int, ...], tuple[bool, ...]], int] = {}
+        row_of = [looks.setdefault((canvas.tokens, canvas.hidden), len(looks)) for canvas in canvases]
+        tokens, hidden, lengths = _arrays(tuple(looks))
+        begun = stages.begin(*(torch.from_numpy(x).to(device) for x in (tokens, hidden, lengths)))
+        if begun.states.shape[:2] != tokens.shape or begun.order_logits.shape != tokens.shape:
+            shapes = f"{tuple(begun.states.shape)} and {tuple(begun.order_logits.shape)}"
+            raise ValueError(f"the denoiser answered {shapes} for canvases {tokens.shape}")
+        width = padded_width(tokens.shape[1])
+        logits, wide = np.zeros((len(looks), width)), np.zeros((len(looks), width), np.bool_)
+        if any(canvas.params.order == "learned" for canvas in canvases):
+            logits[:, : tokens.shape[1]] = begun.order_logits.cpu().numpy()
+        wide[:, : tokens.shape[1]] = hidden
+        if len(looks) < len(canvases):
+            wide, logits = wide[row_of], logits[row_of]
+        self._stages, self._states = stages, begun.states
+        self.row_of, self.hidden, self.order_logits = np.array(row_of), wide, logits
+
+    def logits(self, rows: Ints, positions: Ints) -> Tensor:
+        """See `Opened`."""
+        states, num = self._states, len(rows)
+        missing = self._stages.rounded(num) - num
         if missing:
             rows, positions = (np.concatenate([x, np.zeros(missing, np.int64)]) for x in (rows, positions))
         flat = torch.from_numpy(self.row_of[rows] * states.shape[1] + positions).to(states.device)
         found = states.reshape(-1, states.shape[2]).index_select(0, flat)
-        where = torch.from_numpy(positions).to(states.device)
-        return log_probabilities(self.stages.finish(found, where)[:num])
+        return self._stages.finish(found, torch.from_numpy(positions).to(states.device))[:num]
 
-
-def begin(denoise: Denoiser | Stages, canvases: Sequence[Canvas], *, device: torch.device | None = None) -> Batch:
-    """The first stage of a forward over all canvases that look different; ValueError if its answer does not fit."""
-    stages = in_stages(denoise)
-    looks: dict[tuple[tuple[int, ...], tuple[bool, ...]], int] = {}
-    row_of = [looks.setdefault((canvas.tokens, canvas.hidden), len(looks)) for canvas in canvases]
-    tokens, hidden, lengths = _arrays(tuple(looks))
-    begun = stages.begin(*(torch.from_numpy(x).to(device) for x in (tokens, hidden, lengths)))
-    if begun.states.shape[:2] != tokens.shape or begun.order_logits.shape != tokens.shape:
-        shapes = f"{tuple(begun.states.shape)} and {tuple(begun.order_logits.shape)}"
-        raise ValueError(f"the denoiser answered {shapes} for canvases {tokens.shape}")
-    params = [canvas.params for canvas in canvases]
-    width = padded_width(tokens.shape[1])
-    logits = np.zeros((len(looks), width))
-    if any(own.order == "learned" for own in params):
-        logits[:, : tokens.shape[1]] = begun.order_logits.cpu().numpy()
-    wide = np.zeros((len(looks), width), np.bool_)
-    wide[:, : tokens.shape[1]] = hidden
-    if len(looks) < len(canvases):
-        wide, logits = wide[row_of], logits[row_of]
-    return Batch(stages, begun, canvases, params, np.array(row_of), wide, logits)
+    def advance(self, canvases: Sequence[Canvas], revealed: Sequence[Sequence[int]]) -> None:
+        """See `Opened`. Nothing is kept."""
 
 
 class Sureness:

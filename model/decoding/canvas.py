@@ -13,6 +13,7 @@ OrderPolicy = Literal[
 ORDER_POLICIES: tuple[OrderPolicy, ...] = get_args(OrderPolicy)
 Measure = Literal["confidence", "margin", "entropy"]  # as in `model.confidence`, which needs torch
 MAX_SEED = 2**63 - 1
+HIDDEN = -1  # the rank of what is not known yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,9 @@ class SamplingParams:
 class Canvas:
     """One sample being made. `tokens[i]` is 0 wherever `hidden[i]`.
 
+    `ranks[i]` says when i became known: 0 from the start, k in the k-th denoising step, HIDDEN if it is not. What a
+    network that is autoregressive along its order says next depends on the order of the past, so ranks are part of it.
+
     `step` counts the sample's own steps and keys its noise; with `steps` set it is the index of the time step, so it
     may run ahead of `num_forwards`, the denoising steps really computed. `num_at_start` is the number of positions
     hidden at the start.
@@ -66,6 +70,7 @@ class Canvas:
     seed: int
     params: SamplingParams
     num_at_start: int
+    ranks: tuple[int, ...]
     step: int = 0
     num_forwards: int = 0
 
@@ -74,7 +79,8 @@ class Canvas:
         """A fresh canvas; what stands at hidden positions is dropped."""
         assert len(tokens) == len(hidden)
         clean = tuple(0 if h else x for x, h in zip(tokens, hidden, strict=True))
-        return cls(tokens=clean, hidden=tuple(hidden), seed=seed, params=params, num_at_start=sum(hidden))
+        ranks = tuple(HIDDEN if h else 0 for h in hidden)
+        return cls(clean, tuple(hidden), seed=seed, params=params, num_at_start=sum(hidden), ranks=ranks)
 
     @property
     def is_complete(self) -> bool:

@@ -46,7 +46,9 @@ def step(
     sure = Sureness(batch)
     plan = plan_step(batch, sure)
     reveals = _draw(batch, plan, sure)
-    return [StepResult(apply(c, r), tuple(r)) for c, r in zip(canvases, reveals, strict=True)]
+    results = [StepResult(apply(c, r), tuple(r)) for c, r in zip(canvases, reveals, strict=True)]
+    batch.opened.advance([result.canvas for result in results], [[x.position for x in own] for own in reveals])
+    return results
 
 
 def _draw(batch: Batch, plan: Plan, sure: Sureness) -> list[list[Reveal]]:
@@ -85,13 +87,17 @@ def _tokens(
 
 
 def apply(canvas: Canvas, reveals: Sequence[Reveal]) -> Canvas:
-    """The canvas with one step's reveals in it: ready for its next step."""
-    tokens, hidden = list(canvas.tokens), list(canvas.hidden)
+    """The canvas with these reveals in it, of one step or of several in turn: ready for its next step."""
+    tokens, hidden, ranks = list(canvas.tokens), list(canvas.hidden), list(canvas.ranks)
+    rank, at = canvas.num_forwards, -1
     for reveal in reveals:
-        assert hidden[reveal.position]
-        tokens[reveal.position], hidden[reveal.position] = reveal.token_id, False
-    step_, num_forwards = reveals[0].step + 1, canvas.num_forwards + 1
-    return Canvas(tuple(tokens), tuple(hidden), canvas.seed, canvas.params, canvas.num_at_start, step_, num_forwards)
+        position = reveal.position
+        assert hidden[position]
+        if reveal.step != at:
+            rank, at = rank + 1, reveal.step
+        tokens[position], hidden[position], ranks[position] = reveal.token_id, False, rank
+    own = canvas.seed, canvas.params, canvas.num_at_start
+    return Canvas(tuple(tokens), tuple(hidden), *own, tuple(ranks), at + 1, rank)
 
 
 @torch.inference_mode()

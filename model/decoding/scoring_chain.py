@@ -75,16 +75,19 @@ class Chain:
         return positions if params.order == "left_to_right" else positions[::-1]
 
     def after(self, positions: Sequence[int]) -> "Chain":
-        """These positions revealed, in the steps that come next."""
+        """These positions revealed, one each in the steps that come next."""
         tokens, hidden, pending = list(self.canvas.tokens), list(self.canvas.hidden), list(self.pending)
-        for position in positions:
+        ranks = list(self.canvas.ranks)
+        for rank, position in enumerate(positions, self.canvas.num_forwards + 1):
             assert pending[position]
             tokens[position], hidden[position], pending[position] = self.truth[position], False, False
+            ranks[position] = rank
         num_done = len(positions)
         canvas = replace(
             self.canvas,
             tokens=tuple(tokens),
             hidden=tuple(hidden),
+            ranks=tuple(ranks),
             step=self.canvas.step + num_done,
             num_forwards=self.canvas.num_forwards + num_done,
         )

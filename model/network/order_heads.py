@@ -76,6 +76,11 @@ class OrderHead(nn.Module):
             return log_w
         return log_w + read_one(self.head, reading.states).float()
 
+    def alone(self, states: Tensor, token_logits: Tensor | None, positions: Tensor) -> Tensor:  # noqa: ARG002
+        """A contextual head's log-weights [R] of states [R, D] and, if it reads them, token logits [R, V] that stand at
+        `positions` [R]. For heads that look at one position at a time."""
+        return self.global_log_w()[positions] + read_one(self.head, states).float()
+
 
 class Foreseen(NamedTuple):
     """What revealing each position is expected to cost, [B, L] each: the logarithm of its own nats, and the whole cost
@@ -108,6 +113,11 @@ class NextCostHead(OrderHead):
     def forward(self, reading: Reading) -> Tensor:
         """Log-weights [B, L]."""
         return self.log_weights(self.foresee(reading).cost)
+
+    def alone(self, states: Tensor, token_logits: Tensor | None, positions: Tensor) -> Tensor:
+        """See `OrderHead.alone`."""
+        everything = torch.zeros_like(positions, dtype=torch.bool)
+        return self(Reading(states, token_logits, positions, everything, positions))  # type: ignore[no-any-return]
 
     def log_weights(self, cost: Tensor) -> Tensor:
         """Of the next position: minus the expected cost, in units of 1 / `SHARPNESS` nats."""

@@ -1,0 +1,1 @@
+"""Generation and scoring along the order: what is revealed is computed once and kept."""

@@ -1,0 +1,245 @@
+"""A network along its order behind the sampler's interface: canvases in, logits of what is asked out.
+
+Contents are computed once and kept in rows of memory (`model.along.rows`); a step computes the contents of what was
+revealed last and the questions of what is asked next, in one forward.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unveil.model.along.forward import Along, Slots
+from unveil.model.along.rows import Content, Held, Rows
+from unveil.model.along.shapes import Shapes
+from unveil.model.decoding.canvas import Canvas
+from unveil.model.decoding.noise import Floats
+from unveil.model.decoding.order_keys import Ints, padded_width
+from unveil.model.network.order_heads import NextCostHead
+
+_FEW_CONTENTS = 2  # left to the forward that asks
+
+
+class Question(NamedTuple):
+    """A position, and the turn at which it is asked: it reads what was revealed in ranks below."""
+
+    position: int
+    turn: int
+
+
+class Ask(NamedTuple):
+    """What one canvas wants of a forward: contents to write behind those that it has, and questions."""
+
+    held: Held
+    contents: Sequence[Content]
+    questions: Sequence[Question]
+
+
+class AlongDenoiser:
+    """`model.decoding.batch.Served`. `num_positions` counts the slots computed so far, those without work included."""
+
+    def __init__(self, network: Along, shapes: Shapes, *, max_rows: int) -> None:
+        self.network, self.shapes = network, shapes
+        length = network.architecture.length
+        self.most = max_rows
+        self.rows = Rows(network.size, most=max_rows, spare=shapes.spare(), length=length)
+        self.num_positions = 0
+        self.looks = network.order_head.kind == "contextual"
+        self.log_w: Floats = np.zeros(padded_width(length))
+        self.log_w[:length] = network.log_w.double().cpu().numpy()
+
+    @torch.inference_mode()
+    def open(self, canvases: Sequence[Canvas]) -> "OpenedAlong":
+        """See `model.decoding.batch.Served`."""
+        held = self.rows.find(canvases)
+        for own in held:
+            self._begin(own)
+        self.rows.arrange(held, [canvas.params.measure for canvas in canvases])
+        return OpenedAlong(self, canvases, held)
+
+    def release(self, canvases: Iterable[Canvas]) -> None:
+        """See `model.decoding.batch.Served`."""
+        for canvas in canvases:
+            self.rows.release(canvas)
+
+    def prefill(self, held: Held) -> None:
+        """The contents of what was known at the start: they read each other, so they are one forward, always alone."""
+        other = self.rows.like(held)
+        num = len(held.prompt)
+        if other is None:
+            self._forward([Ask(held, held.prompt, ())], [()], writes=True)
+        else:
+            self.rows.memory.copy(other.row, held.row, num)
+        self._done(held, num)
+
+    def extend(self, held: Held, contents: Sequence[Content]) -> None:
+        """The contents of what was revealed since, in the order of their ranks."""
+        self._forward([Ask(held, contents, ())], [()], writes=True)
+        self._done(held, len(contents))
+
+    def ask(self, asks: Sequence[Ask]) -> Tensor:
+        """The last states [N, D] of all questions, one canvas's after the other's."""
+        pieces: list[Tensor] = []
+        places: list[list[int]] = [[0] * len(ask.questions) for ask in asks]
+        offset = 0
+        for number, turns in enumerate(self._rounds(asks)):
+            for run in self._runs(asks, turns):
+                states = self._forward([asks[i] for i in run], [turns[i] for i in run], writes=number == 0)
+                B, A, D = states.shape
+                for b, i in enumerate(run):
+                    first = offset + (b + 1) * A - len(turns[i])
+                    for k, j in enumerate(turns[i]):
+                        places[i][j] = first + k
+                pieces.append(states.reshape(B * A, D))
+                offset += B * A
+        flat = torch.tensor([place for own in places for place in own], device=self.network.size.device)
+        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).index_select(0, flat)
+
+    def logits(self, states: Tensor, positions: Ints) -> Tensor:
+        """Token logits [R, V] of states [R, D] at `positions` [R]."""
+        R, where = len(states), torch.from_numpy(positions).to(states.device)
+        at_once = self.shapes.at_once(R)
+        found = []
+        for start in range(0, R, at_once):
+            some, at = states[start : start + at_once], where[start : start + at_once]
+            missing = at_once - len(some)
+            if missing:
+                some, at = torch.nn.functional.pad(some, (0, 0, 0, missing)), torch.nn.functional.pad(at, (0, missing))
+            found.append(self.network.logits(some, at)[: at_once - missing])
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def order_logits(self, states: Tensor, positions: Ints) -> Floats:
+        """What a contextual order head says of states [R, D] at `positions` [R]: [R]."""
+        head = self.network.order_head
+        logits = self.logits(states, positions) if isinstance(head, NextCostHead) else None
+        R, count = len(states), self.shapes.filled(len(states))
+        states = torch.nn.functional.pad(states, (0, 0, 0, count - R))
+        logits = None if logits is None else torch.nn.functional.pad(logits, (0, 0, 0, count - R))
+        where = torch.from_numpy(np.pad(positions, (0, count - R))).to(states.device)
+        return head.alone(states, logits, where)[:R].double().cpu().numpy()  # type: ignore[no-any-return]
+
+    def settle(self, held: Held) -> None:
+        """What was pending has been computed."""
+        self._done(held, len(held.pending))
+
+    def _begin(self, held: Held) -> None:
+        """Contents that are to be computed before anything is asked, all but those that a step leaves."""
+        if held.pending and held.pending[0].rank == 0:
+            self.prefill(held)
+        most = self.shapes.most_contents
+        while len(held.pending) > _FEW_CONTENTS:
+            self.extend(held, held.pending[:most])
+
+    def _done(self, held: Held, num: int) -> None:
+        held.num_contents += num
+        del held.pending[:num]
+
+    def _rounds(self, asks: Sequence[Ask]) -> list[dict[int, list[int]]]:
+        """Which questions of which canvas each forward takes: of one canvas only those with different columns."""
+        rounds: list[dict[int, list[int]]] = []
+        for i, ask in enumerate(asks):
+            taken: dict[int, int] = {}
+            for j, (position, _) in enumerate(ask.questions):
+                column = self.network.own_column(position)
+                number = taken.get(column, 0)
+                taken[column] = number + 1
+                if number == len(rounds):
+                    rounds.append({})
+                rounds[number].setdefault(i, []).append(j)
+        return rounds
+
+    def _runs(self, asks: Sequence[Ask], turns: dict[int, list[int]]) -> Iterable[list[int]]:
+        """The canvases of a round in forwards: neighbours in memory, no more than a shape takes."""
+        order = sorted(turns, key=lambda i: asks[i].held.row)
+        run: list[int] = []
+        most = 0
+        for i in order:
+            if run and (asks[i].held.row != asks[run[-1]].held.row + 1 or len(run) == most):
+                yield run
+                run = []
+            if not run:
+                most = self.shapes.rows_of(max(len(ask.contents) + len(ask.questions) for ask in asks))
+            run.append(i)
+        yield run
+
+    def _forward(self, asks: Sequence[Ask], turns: Sequence[Sequence[int]], *, writes: bool) -> Tensor:
+        """One forward over rows next to each other: last states [B, A, D], each row's questions at its end. Without
+        `writes` the contents are there already."""
+        num_contents = max(len(ask.contents) for ask in asks) if writes else 0
+        B, Q, A = self.shapes.fit(len(asks), num_contents, max(map(len, turns)))
+        slots, network = self.network.empty(B, Q), self.network
+        filled = 0
+        for b, (ask, own) in enumerate(zip(asks, turns, strict=True)):
+            start = ask.held.num_contents
+            self._fill(slots, b, ask if writes else ask._replace(contents=()), [ask.questions[j] for j in own])
+            filled = max(filled, start + len(ask.contents))
+        self.num_positions += B * Q
+        return network.run(self.rows.memory, asks[0].held.row, slots, num_contents=filled, num_asked=A)
+
+    def _fill(self, slots: Slots, b: int, ask: Ask, questions: Sequence[Question]) -> None:
+        ids, columns, turns, ranks, positions = (field[b] for field in slots)
+        network = self.network
+        first = network.size.first + ask.held.num_contents
+        for s, (position, token_id, rank) in enumerate(ask.contents):
+            ids[s], positions[s] = token_id + network.offsets[position], position
+            columns[s], turns[s], ranks[s] = first + s, rank or 1, rank
+        for s, (position, turn) in enumerate(questions, len(ids) - len(questions)):
+            columns[s], turns[s], positions[s] = network.own_column(position), turn, position
+
+
+class OpenedAlong:
+    """`model.decoding.batch.Opened` of canvases whose rows stand side by side."""
+
+    def __init__(self, denoiser: AlongDenoiser, canvases: Sequence[Canvas], held: Sequence[Held]) -> None:
+        self._denoiser, self._held = denoiser, held
+        self.row_of: Ints = np.arange(len(held))
+        self.hidden = np.stack([own.hidden for own in held])
+        self._looked: tuple[Tensor, Ints] | None = None  # states of positions, and where each [B, W] is
+        self.order_logits: Floats = np.broadcast_to(denoiser.log_w, self.hidden.shape)
+        looking = [b for b, canvas in enumerate(canvases) if canvas.params.order == "learned"]
+        if denoiser.looks and looking:
+            self.order_logits = self._look(np.array(looking))
+
+    def logits(self, rows: Ints, positions: Ints) -> Tensor:
+        """See `model.decoding.batch.Opened`."""
+        return self._denoiser.logits(self._states(rows, positions), positions)
+
+    def advance(self, canvases: Sequence[Canvas], revealed: Sequence[Sequence[int]]) -> None:
+        """See `model.decoding.batch.Opened`."""
+        for own, canvas, positions in zip(self._held, canvases, revealed, strict=True):
+            self._denoiser.rows.advance(own, canvas, positions)
+
+    def _states(self, rows: Ints, positions: Ints) -> Tensor:
+        if self._looked is not None:
+            states, places = self._looked
+            found = places[rows, positions]
+            if (found >= 0).all():
+                return states.index_select(0, torch.from_numpy(found).to(states.device))
+        questions: dict[int, list[Question]] = {}
+        places_of: list[tuple[int, int]] = []
+        for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
+            own = questions.setdefault(row, [])
+            places_of.append((row, len(own)))
+            own.append(Question(position, self._held[row].canvas.num_forwards + 1))
+        asks = [Ask(self._held[row], self._held[row].pending, own) for row, own in questions.items()]
+        states = self._denoiser.ask(asks)
+        for ask in asks:
+            self._denoiser.settle(ask.held)
+        if len(questions) == len(rows):
+            return states
+        starts = dict(zip(questions, np.cumsum([0, *(len(own) for own in questions.values())]), strict=False))
+        flat = [int(starts[row]) + k for row, k in places_of]
+        return states.index_select(0, torch.tensor(flat, device=states.device))
+
+    def _look(self, rows: Ints) -> Floats:
+        """Order logits [B, W] of a contextual order, of these rows: all their hidden positions are asked."""
+        at, positions = self.hidden[rows].nonzero()
+        states = self._states(rows[at], positions)
+        places = np.full(self.hidden.shape, -1)
+        places[rows[at], positions] = np.arange(len(at))
+        self._looked = states, places
+        order_logits = np.zeros(self.hidden.shape)
+        order_logits[rows[at], positions] = self._denoiser.order_logits(states, positions)
+        return order_logits

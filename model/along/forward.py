@@ -1,0 +1,147 @@
+"""The transformer along its order: what is revealed is computed once, and what is asked reads it from memory.
+
+For networks that attend to what was revealed earlier. A forward computes slots: contents, whose keys and values stay in
+memory, and questions, whose last states say what a hidden position holds. A content of rank r reads the contents of
+ranks below r and itself, one of rank 0 all of rank 0; a question reads the contents of ranks below its turn, and
+itself. So a row's past is one forward or many, whichever way it is cut: `Transformer.in_turn` is the same function over
+whole rows, and its definition.
+
+A row of memory has a column a content, in the order of arrival, so that a forward reads no further than the fullest row
+of its batch. In front stand columns that hold no contents: column 0 takes what slots without work write; a question
+writes to and reads its own, which follows from its position, so that sums run in one order whatever else is asked.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unveil.model.along.memory import LATER, Memory, RowSize
+from unveil.model.network.attention import PairBias, RelativeBias
+from unveil.model.network.folded import Folded
+from unveil.model.network.transformer import Transformer
+
+Ints = NDArray[np.int64]
+LEAST_ROWS = 4  # of a product: one of fewer rows is another kernel, which rounds otherwise
+_WIDTH_STEP = 16  # of the columns that a forward reads
+_SHORT = 64
+
+
+class Slots(NamedTuple):
+    """What one forward computes, [B, Q] int64 each: contents stand first in a row, questions last.
+
+    `ids`: rows of the embedding, the mask's for questions. `columns`: where a slot's key and value are written, and
+    read by itself. `turns`: it reads the columns of ranks below. `ranks`: of what it writes, LATER for questions.
+    """
+
+    ids: Ints
+    columns: Ints
+    turns: Ints
+    ranks: Ints
+    positions: Ints
+
+
+class Along(Folded):
+    """A transformer's forward over slots. Its weights must not change any more."""
+
+    def __init__(self, network: Transformer) -> None:
+        assert network.architecture.attends == "earlier"
+        super().__init__(network)
+        length, sizes = self.architecture.length, torch.tensor(self.architecture.vocabulary_sizes)
+        weight, H = network.embedding.weight, self.architecture.heads
+        first = 16 if length <= _SHORT else 32
+        num_columns = first + -(-length // _WIDTH_STEP) * _WIDTH_STEP
+        shape = (len(self.layers), H, self.architecture.width // H, num_columns, first)
+        self.size = RowSize(*shape, weight.dtype, weight.device)
+        with torch.no_grad():
+            self._embedding = torch.cat([weight, network.mask[None]])
+            self._position = network.position.detach()
+            self._bias = _biases([block.attention.relative for block in self.blocks])
+        self.mask = int(sizes.sum())
+        self.offsets: list[int] = (sizes.cumsum(0) - sizes).expand(length).tolist()
+        self._columns = torch.arange(num_columns, device=weight.device)
+
+    def empty(self, B: int, Q: int) -> Slots:
+        """Slots without work."""
+        slots = np.zeros((5, B, Q), np.int64)
+        slots[0], slots[3] = self.mask, LATER
+        return Slots(*slots)
+
+    def own_column(self, position: int) -> int:
+        """The column of the question of a position."""
+        return position % (self.size.first - 1) + 1
+
+    def width(self, num_contents: int) -> int:
+        """How many columns a forward reads, so many contents being in its fullest row."""
+        return self.size.first + max(-(-num_contents // _WIDTH_STEP), 1) * _WIDTH_STEP
+
+    @torch.inference_mode()
+    def run(self, memory: Memory, first: int, slots: Slots, *, num_contents: int, num_asked: int) -> Tensor:
+        """Computes slots [B, Q] of the rows from `first` on, and gives the last `num_asked` slots' last states
+        [B, num_asked, D]. `num_contents`: the most of any row, what is written now included."""
+        (B, Q), D = slots.ids.shape, self.architecture.width
+        ids, columns, turns, *own = torch.from_numpy(np.stack(slots)).to(self.size.device)
+        width, rows = self.width(num_contents), slice(first, first + B)
+        cells = (columns + memory.row_starts[rows]).view(-1)
+        memory.table.view(2, -1).index_copy_(1, cells, torch.stack(own).flatten(1))
+        ranks, places = memory.table[:, rows, :width]  # [B, S] each
+        is_read = (ranks[:, None] < turns[..., None]) | (columns[..., None] == self._columns[:width])  # [B, Q, S]
+        biases = self._scores(is_read, places, own[1])
+        target = (columns[..., None, None] + memory.head_starts[rows, None]).view(-1)  # of each slot's keys and values
+        x = F.embedding(ids, self._embedding).add_(F.embedding(own[1], self._position)).view(B * Q, D)
+        *layers, last = zip(self.layers, memory.contents, biases, strict=True)
+        for layer, stored, bias in layers:
+            q = self._write(layer.qkv(self.norm(x)), stored, target)
+            x = self.finished(layer, x, self.attended(q.view(B, Q, D), stored[:, rows, :, :width], bias))
+        layer, stored, bias = last
+        q = self._write(layer.qkv(self.norm(x)), stored, target)
+        if not num_asked:  # nobody reads the contents' last states
+            return x.new_zeros(B, 0, D)
+        q, x = (y.view(B, Q, D)[:, Q - num_asked :] for y in (q, x))
+        attended = self.attended(q, stored[:, rows, :, :width], bias[:, Q - num_asked :])
+        return self.finished(layer, x, attended.view(x.shape))
+
+    def _write(self, qkv: Tensor, stored: Tensor, target: Tensor) -> Tensor:
+        """Stores keys and values of qkv [N, 3 D]; gives the queries [N, D]."""
+        D, E = self.architecture.width, self.size.E
+        stored.view(-1, E).index_copy_(0, target, qkv[:, D:].reshape(-1, E))
+        return qkv[:, :D]
+
+    def attended(self, q: Tensor, stored: Tensor, bias: Tensor) -> Tensor:
+        """Queries [B, Q, D], stored [2, B, H, S, E] and bias [B * H, Q or more, S] -> [B * Q, D]."""
+        (B, Q, D), H, E = q.shape, self.size.heads, self.size.E
+        if Q < LEAST_ROWS:
+            q = F.pad(q, (0, 0, 0, LEAST_ROWS - Q))
+        bias = bias[:, : q.shape[1]]
+        k, v = stored.flatten(1, 2)  # [B * H, S, E] each
+        scores = torch.baddbmm(bias, q.view(B, -1, H, E).transpose(1, 2).reshape(B * H, -1, E), k.mT, alpha=E**-0.5)
+        return torch.bmm(scores.softmax(-1), v).view(B, H, -1, E)[:, :, :Q].transpose(1, 2).reshape(B * Q, D)
+
+    def _scores(self, is_read: Tensor, places: Tensor, positions: Tensor) -> Sequence[Tensor]:
+        """What is added to the scores, for each layer [B * H, Q + LEAST_ROWS - 1, S]: is_read [B, Q, S], places [B, S]
+        of what is read, positions [B, Q] of what reads."""
+        (B, Q, S), layers, H = is_read.shape, len(self.layers), self.size.heads
+        bias = torch.zeros(layers, B, H, Q + LEAST_ROWS - 1, S, dtype=self.size.dtype, device=self.size.device)
+        if self._bias is not None:
+            places, positions, length = places[:, None], positions[..., None], self.architecture.length
+            is_relative = self.architecture.relative_bias
+            index = places - positions + (length - 1) if is_relative else positions * length + places
+            found = self._bias.index_select(1, index.view(-1)).view(layers, H, B, Q, S)
+            bias[:, :, :, :Q] = found.transpose(1, 2)
+        bias[:, :, :, :Q].masked_fill_(~is_read[:, None], -torch.inf)
+        return bias.flatten(1, 2).unbind(0)
+
+
+def _biases(modules: Sequence[RelativeBias | PairBias | None]) -> Tensor | None:
+    """Of all layers and heads, [layers * H, distances or pairs]: what is added to the scores."""
+    if modules[0] is None:
+        return None
+    rows = []
+    for module in modules:
+        assert module is not None
+        rows.append(module.embedding if isinstance(module, RelativeBias) else module(module.length).flatten(1))
+    return torch.cat(rows).contiguous()

@@ -1,0 +1,160 @@
+"""Which canvas's contents stand in which row of memory. Decides nothing of what is computed.
+
+A row is found by the canvas itself, as the step before gave it, or by its value: tokens and ranks. Rows are evicted,
+the longest unused first, where there is no room; what is lost is computed again.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unveil.model.along.memory import Memory, RowSize
+from unveil.model.decoding.canvas import Canvas
+from unveil.model.decoding.order_keys import padded_width
+
+_FIRST_ROWS = 8
+
+
+class Content(NamedTuple):
+    """A known position."""
+
+    position: int
+    token_id: int
+    rank: int
+
+
+class Held:
+    """A canvas with a row: how many of its contents are computed, in the order of arrival, and which are to be."""
+
+    __slots__ = ("canvas", "drafts", "hidden", "num_contents", "pending", "prompt", "row", "used")
+
+    def __init__(self, canvas: Canvas, row: int, width: int) -> None:
+        self.canvas, self.row, self.used = canvas, row, 0
+        places = sorted((rank, position) for position, rank in enumerate(canvas.ranks) if rank >= 0)
+        self.pending = [Content(position, canvas.tokens[position], rank) for rank, position in places]
+        self.prompt = tuple(content for content in self.pending if content.rank == 0)
+        self.num_contents = 0
+        self.hidden: NDArray[np.bool_] = np.zeros(width, np.bool_)
+        self.hidden[: canvas.length] = canvas.hidden
+        self.drafts: dict[int, int] = {}  # tokens that may turn out at hidden positions
+
+    def is_at(self, canvas: Canvas) -> bool:
+        return self.canvas.tokens == canvas.tokens and self.canvas.ranks == canvas.ranks
+
+
+class Rows:
+    """Up to `most` rows, and `spare` ones behind them for batches that are filled up; memory grows as it is needed."""
+
+    def __init__(self, size: RowSize, *, most: int, spare: int, length: int) -> None:
+        self.most, self._spare, self._width = most, spare, padded_width(length)
+        self.memory = Memory(size, 1 + spare)
+        self._at: list[Held | None] = []  # by row
+        self._by_canvas: dict[int, Held] = {}  # by identity
+        self._clock = 0
+
+    def __len__(self) -> int:
+        return len(self._at) - self._at.count(None)
+
+    def find(self, canvases: Sequence[Canvas]) -> list[Held]:
+        """A row of its own for each; at most `most`. Those that are new have nothing computed."""
+        assert len(canvases) <= self.most
+        self._clock += 1
+        found: list[Held | None] = []
+        for canvas in canvases:
+            held = self._by_canvas.get(id(canvas))
+            found.append(None if held is None or held.used == self._clock else held)
+            if held is not None:
+                held.used = self._clock
+        return [held or self._take(canvas) for held, canvas in zip(found, canvases, strict=True)]
+
+    def like(self, held: Held) -> Held | None:
+        """Another canvas with the same prompt, computed."""
+        prompt = held.prompt
+        others = (x for x in self._at if x is not None and x is not held and x.prompt == prompt)
+        return next((other for other in others if other.num_contents >= len(prompt)), None)
+
+    def arrange(self, held: Sequence[Held], kinds: Sequence[Hashable]) -> None:
+        """Moves these canvases to the first rows, those of a kind next to each other."""
+        ranges: dict[Hashable, list[Held]] = {}
+        for own, kind in zip(held, kinds, strict=True):
+            ranges.setdefault(kind, []).append(own)
+        first = 0
+        for members in ranges.values():
+            rows = set(range(first, first + len(members)))
+            vacant = iter(sorted(rows - {own.row for own in members}))
+            for own in members:
+                if own.row not in rows:
+                    self._swap(own.row, next(vacant))
+            first += len(members)
+
+    def advance(self, held: Held, canvas: Canvas, revealed: Sequence[int]) -> None:
+        """The canvas as it is after a step, which revealed these positions; one that is complete leaves."""
+        self._forget(held)
+        if canvas.is_complete:
+            self._at[held.row] = None
+            return
+        contents = [Content(position, canvas.tokens[position], canvas.ranks[position]) for position in revealed]
+        held.pending += contents if len(contents) == 1 else sorted(contents, key=lambda own: (own.rank, own.position))
+        for position in revealed:
+            held.hidden[position] = False
+        held.canvas = canvas
+        self._by_canvas[id(canvas)] = held
+
+    def release(self, canvas: Canvas) -> None:
+        """Frees the row, if there is one."""
+        held = self._by_canvas.pop(id(canvas), None)
+        if held is not None:
+            self._at[held.row] = None
+
+    def release_all(self) -> None:
+        """Frees every row."""
+        self._by_canvas.clear()
+        self._at = [None] * len(self._at)
+
+    def _take(self, canvas: Canvas) -> Held:
+        """A row that stands where this canvas stands, or a new one."""
+        for other in self._at:
+            if other is not None and other.used != self._clock and other.is_at(canvas):
+                self._forget(other)
+                other.canvas, other.used = canvas, self._clock
+                self._by_canvas[id(canvas)] = other
+                return other
+        held = Held(canvas, self._free_row(), self._width)
+        held.used = self._clock
+        self._at[held.row] = self._by_canvas[id(canvas)] = held
+        self.memory.clear(held.row)
+        return held
+
+    def _free_row(self) -> int:
+        if None in self._at:
+            return self._at.index(None)
+        if len(self._at) < self.most:
+            self._at.append(None)
+            if len(self._at) + self._spare > self.memory.num_rows:
+                self.memory = self.memory.grown(min(max(2 * len(self._at), _FIRST_ROWS), self.most) + self._spare)
+            return len(self._at) - 1
+        oldest = min((held for held in self._at if held is not None), key=lambda held: held.used)
+        assert oldest.used < self._clock
+        self._forget(oldest)
+        return oldest.row
+
+    def _forget(self, held: Held) -> None:
+        """Who stands where this canvas stands is not found by it any more."""
+        if self._by_canvas.get(id(held.canvas)) is held:  # not so if one canvas was given twice
+            del self._by_canvas[id(held.canvas)]
+
+    def _swap(self, row: int, other: int) -> None:
+        """Exchanges two rows; by the last spare one, which no batch reaches then."""
+        a, b, temporary = self._at[row], self._at[other], self.memory.num_rows - 1
+        assert a is not None
+        if b is None:
+            self.memory.copy(row, other, a.num_contents)
+        else:
+            self.memory.copy(other, temporary, b.num_contents)
+            self.memory.copy(row, other, a.num_contents)
+            self.memory.copy(temporary, row, b.num_contents)
+            b.row = row
+        a.row = other
+        self._at[row], self._at[other] = b, a

@@ -1,0 +1,135 @@
+"""The shapes in which slots are computed, checked to agree: a row's bits must not depend on what is computed with it.
+
+The rounding of a product may depend on its shape. A forward's slots are filled up to one of a few shapes, and at warm-up
+it is measured, bit for bit, which of these agree with each other.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from unveil.model.along.forward import LEAST_ROWS, Along
+from unveil.model.network.fixed_shapes import agreeing_sizes, batch_sizes
+
+_CELLS = 8_000_000  # logits computed at a time
+CPU_SLOTS, DEVICE_SLOTS = 2048, 16_384  # of a forward
+
+
+class Shapes:
+    """Allowed numbers of rows and of slots a row, by what was measured.
+
+    `counts`: allowed numbers of slots in all, and of states whose logits are computed at once, ascending. `pairs`:
+    allowed numbers of rows and slots a row.
+    """
+
+    def __init__(self, counts: Sequence[int], pairs: Sequence[tuple[int, int]], *, vocabulary: int) -> None:
+        self.counts, self.pairs = tuple(sorted(counts)), tuple(sorted(pairs))
+        self._at_once = max([n for n in self.counts if n * vocabulary <= _CELLS], default=self.counts[0])
+        self.most_rows = max(rows for rows, _ in self.pairs)
+        self._fit = lru_cache(maxsize=4096)(self._find)
+
+    def spare(self) -> int:
+        """The most rows that a batch is filled up by, one more for exchanges."""
+        return max(self.fit(B, 1, 1)[0] - B for B in range(1, self.most_rows + 1)) + 1
+
+    def fit(self, num_rows: int, num_contents: int, num_asked: int) -> tuple[int, int, int]:
+        """Rows, slots a row and questions a row, as many as are given or more. ValueError if no shape is large enough."""
+        return self._fit(num_rows, num_contents, num_asked)
+
+    @property
+    def most_contents(self) -> int:
+        """How many contents of one row a forward takes."""
+        return max(slots for rows, slots in self.pairs if rows == 1)
+
+    def rows_of(self, num_slots: int) -> int:
+        """How many rows of so many slots a forward takes at most."""
+        return max(rows for rows, slots in self.pairs if slots >= num_slots)
+
+    def filled(self, num_states: int) -> int:
+        """So many states or more; beyond the largest count a multiple of it."""
+        largest = self.counts[-1]
+        return next((n for n in self.counts if n >= num_states), -(-num_states // largest) * largest)
+
+    def at_once(self, num_states: int) -> int:
+        """How many states' logits to compute at once, of so many."""
+        return min((n for n in self.counts if n >= num_states), default=self._at_once)
+
+    def _find(self, num_rows: int, num_contents: int, num_asked: int) -> tuple[int, int, int]:
+        options = []
+        for rows, slots in self.pairs:
+            asked = next((n for n in range(num_asked, slots + 1) if not n or rows * n in self.counts), None)
+            if rows >= num_rows and asked is not None and slots >= num_contents + asked:
+                options.append((rows * slots, rows, slots, asked))
+        if not options:
+            raise ValueError(f"no shape for {num_rows} rows of {num_contents} contents and {num_asked} questions")
+        return min(options)[1:]
+
+
+def wanted_shapes(network: Along, max_rows: int) -> Shapes:
+    """All that could be used."""
+    most = CPU_SLOTS if network.size.device.type == "cpu" else DEVICE_SLOTS
+    longest = network.architecture.length + network.size.first
+    queries = [LEAST_ROWS]
+    while queries[-1] < longest:
+        queries += [queries[-1] * 3 // 2, queries[-1] * 2]
+    pairs = {(rows, 2) for rows in batch_sizes(max_rows) if 2 * rows >= LEAST_ROWS}
+    powers = {size for size in batch_sizes(max_rows) if size & (size - 1) == 0} | {max_rows}
+    pairs |= {(rows, slots) for rows in powers for slots in queries if rows * slots <= most or rows == 1}
+    counts = {rows * slots for rows, slots in pairs} | {size for size in batch_sizes(most) if size >= LEAST_ROWS}
+    return Shapes(sorted(counts), sorted(pairs), vocabulary=max(network.architecture.vocabulary_sizes))
+
+
+@torch.inference_mode()
+def agreeing_shapes(network: Along, max_rows: int) -> tuple[Shapes, bool]:
+    """Those that agree; all of them and False if none do."""
+    wanted = wanted_shapes(network, max_rows)
+    counts = agreeing_sizes(_products(network, max(wanted.counts)), max(wanted.counts), wanted.counts)
+    agreeing = set(counts)
+    pairs = [pair for pair in _agreeing_pairs(network, wanted.pairs) if pair[0] * pair[1] in agreeing]
+    alone = {pair for pair in wanted.pairs if pair[0] == 1}
+    if not alone <= set(pairs):
+        return wanted, False
+    return Shapes(counts, pairs, vocabulary=max(network.architecture.vocabulary_sizes)), True
+
+
+def _products(network: Along, num_slots: int) -> Callable[[Tensor], Tensor]:
+    """What is computed of a slot outside attention: [N, ...] of random states by their numbers."""
+    generator = torch.Generator().manual_seed(num_slots)
+    D, device = network.architecture.width, network.size.device
+    x, y = (torch.randn(num_slots, D, generator=generator).to(device, network.size.dtype) for _ in range(2))
+    positions = torch.arange(num_slots, device=device) % network.architecture.length
+    layer = network.layers[0]
+
+    def run(index: Tensor) -> Tensor:
+        index = index.to(device)
+        states = network.finished(layer, x[index], y[index])
+        return torch.cat([layer.qkv(network.norm(x[index])), states, network.logits(states, positions[index])], 1)
+
+    return run
+
+
+def _agreeing_pairs(network: Along, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The pairs in which attention gives every query what it gives it alone with the most slots, at every width."""
+    size, generator = network.size, torch.Generator().manual_seed(0)
+    rows, slots = (max(of) for of in zip(*pairs, strict=True))
+    stored = torch.randn(2, rows, size.heads, size.num_columns, size.E, generator=generator)
+    q = torch.randn(rows, slots, network.architecture.width, generator=generator)
+    bias = torch.randn(rows * size.heads, slots, size.num_columns, generator=generator)
+    narrow = network.width(0)
+    bias[:, :, narrow:] = -torch.inf  # so that a forward may read these columns or not
+    stored, q, bias = (x.to(size.device, size.dtype) for x in (stored, q, bias))
+
+    def attended(num_rows: int, num_slots: int, width: int) -> Tensor:
+        some = stored[:, :num_rows, :, :width], bias[: num_rows * size.heads, :, :width]
+        return network.attended(q[:num_rows, :num_slots], *some).view(num_rows, num_slots, -1)
+
+    few = min(rows, 2)
+    biases = bias.view(rows, size.heads, slots, -1)
+    alone = [network.attended(q[b : b + 1], stored[:, b : b + 1], biases[b]) for b in range(few)]
+    expected = torch.stack(alone)
+    widths = (narrow, size.num_columns)
+    return [
+        (B, Q) for B, Q in pairs if all(torch.equal(attended(B, Q, width)[:few], expected[:B, :Q]) for width in widths)
+    ]
