@@ -64,15 +64,19 @@ def check_steps(canvases: Sequence[Canvas], results: Sequence[StepResult]) -> No
 
 
 def check_scores(chains: Sequence[Chain], results: Sequence[ScoreResult]) -> None:
-    """Raises BadStepError unless each chain went on by exactly the position that was scored."""
+    """Raises BadStepError unless each chain went on by exactly the positions that were scored, at least one."""
     _check_length(chains, results)
-    for chain, (after, term) in zip(chains, results, strict=True):
-        if not (0 <= term.position < len(chain.pending) and chain.pending[term.position]):
+    for chain, (after, terms) in zip(chains, results, strict=True):
+        positions = [term.position for term in terms]
+        if not all(0 <= i < len(chain.pending) and chain.pending[i] for i in positions):
             raise BadStepError("a position was scored that was not to be scored")
-        if after != chain.after([term.position]) or term.step != chain.canvas.step:
-            raise BadStepError("the chain does not follow from the position that was scored")
-        if not math.isfinite(term.nats):
-            raise BadStepError(f"the cost of position {term.position} is not finite")
+        steps = [term.step - chain.canvas.step for term in terms]
+        is_next = steps == list(range(len(terms))) and len(set(positions)) == len(terms) > 0
+        if not is_next or after != chain.after(positions):
+            raise BadStepError("the chain does not follow from the positions that were scored")
+        for term in terms:
+            if not math.isfinite(term.nats):
+                raise BadStepError(f"the cost of position {term.position} is not finite")
 
 
 def _check_length(given: Sequence[object], results: Sequence[object]) -> None:

@@ -1,15 +1,17 @@
 """Requests in the worker: their latest states, and what of them still needs a step.
 
-A job numbers its slots. To generate, a slot is a canvas. To score, a slot is a chain; of a chain whose order is known
-ahead it is a single link, since its steps do not wait for one another and can share a batch.
+A job numbers its slots. To generate, a slot is a canvas. To score, a slot is a chain; where a model says so (`Links`),
+of a chain whose order is known ahead it is a single link: its steps do not wait for one another and can share a batch.
 """
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 
 from unveil.engine.messages import Event, Finished, Generate, Rank, Ranked, Revealed, SampleDone, Score, Scored
+from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.sampler import StepResult
-from unveil.model.decoding.scoring import ScoreResult
+from unveil.model.decoding.scoring import Links, ScoreResult
 from unveil.model.decoding.scoring_chain import Chain
 
 Result = StepResult | ScoreResult
@@ -36,6 +38,10 @@ class DecodeJob:
         """Each slot that needs a step, with its canvas's length."""
         return {i: canvas.length for i, canvas in enumerate(self.canvases) if not canvas.is_complete}
 
+    def held(self) -> Sequence[Canvas]:
+        """The canvases of which a model may keep something."""
+        return self.canvases
+
     def already_done(self) -> list[Event]:
         """The events, before the first step, of canvases that need none."""
         if isinstance(self.command, Rank):
@@ -59,11 +65,11 @@ class DecodeJob:
 class ScoreJob:
     """A `Score`."""
 
-    def __init__(self, command: Score) -> None:
+    def __init__(self, command: Score, links: Links) -> None:
         self.command = command
         self.has_started = False
         self._chains = list(command.chains)
-        self._orders = [chain.order_ahead() for chain in command.chains]
+        self._orders = [links(chain) for chain in command.chains]
         sizes = [1 if order is None else len(order) for order in self._orders]
         self._first_slots = list(accumulate(sizes, initial=0))
         self._num_open = len(self.open_slots())
@@ -85,6 +91,10 @@ class ScoreJob:
                 lengths.update(dict.fromkeys(slots, chain.canvas.length))
         return lengths
 
+    def held(self) -> Sequence[Canvas]:
+        """The canvases of which a model may keep something."""
+        return [chain.canvas for chain in self._chains]
+
     def already_done(self) -> list[Event]:
         return []
 
@@ -105,7 +115,7 @@ class ScoreJob:
         if self._orders[index] is None:
             self._chains[index] = result.chain
         self._num_open -= result.chain.is_complete
-        return [Scored(*self.ids, index, result.term)], result.chain.is_complete
+        return [Scored(*self.ids, index, term) for term in result.terms], result.chain.is_complete
 
     def _index(self, slot: int) -> int:
         return bisect_right(self._first_slots, slot) - 1

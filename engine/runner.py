@@ -6,19 +6,26 @@ import torch
 
 from unveil.engine.catalog import Source
 from unveil.engine.messages import Loaded
+from unveil.engine.scheduler import Kind
+from unveil.model.along.denoiser import AlongDenoiser
+from unveil.model.along.forward import Along
+from unveil.model.along.shapes import agreeing_shapes
 from unveil.model.artifact.folder import load_artifact
+from unveil.model.decoding.batch import release
 from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.sampler import StepResult, order_probabilities, step
 from unveil.model.decoding.scoring import ScoreResult, score_step
 from unveil.model.decoding.scoring_chain import Chain
+from unveil.model.network.base import Network
 from unveil.model.network.build import prepare
 from unveil.model.network.fixed_shapes import CPU_ROWS, FixedShapes, fixed_shapes
+from unveil.model.network.transformer import Transformer
 
 
 class Runner:
     """One model, ready to step. Satisfies `engine.worker.Runner`."""
 
-    def __init__(self, denoiser: FixedShapes, *, weights_version: str, device: torch.device) -> None:
+    def __init__(self, denoiser: FixedShapes | AlongDenoiser, *, weights_version: str, device: torch.device) -> None:
         self.denoiser = denoiser
         self._device = device
         self.weights_version = weights_version
@@ -30,8 +37,18 @@ class Runner:
     def bucket(self, length: int) -> int:
         return self.denoiser.bucket(length)
 
-    def largest(self, bucket: int) -> int:
-        return self.denoiser.sizes[bucket][-1]
+    def largest(self, bucket: int, kind: Kind) -> int:
+        if kind == "rank":  # each is a forward of its own
+            return 1
+        if isinstance(self.denoiser, FixedShapes):
+            return self.denoiser.sizes[bucket][-1]
+        return self.denoiser.most_scored if kind == "score" else self.denoiser.most
+
+    def links(self, chain: Chain) -> Sequence[int] | None:
+        return chain.order_ahead() if isinstance(self.denoiser, FixedShapes) else None
+
+    def release(self, canvases: Sequence[Canvas]) -> None:
+        release(self.denoiser, canvases)
 
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
         return step(self.denoiser, canvases, device=self._device)
@@ -54,12 +71,21 @@ def load_models(
     place = torch.device(pick_device(device))
     for source in sources:
         artifact = load_artifact(source.folder)
-        stages = prepare(artifact.denoiser.to(place))
+        network = artifact.denoiser.to(place)
         most = CPU_ROWS if artifact.denoiser.is_one_by_one and place.type == "cpu" else max_batch
-        denoiser, is_deterministic = fixed_shapes(stages, artifact.manifest.architecture, min(most, max_batch), place)
+        denoiser, is_deterministic = _served(network, min(most, max_batch), place)
         version = artifact.manifest.weights_sha256
         loaded = Loaded(source.name, version, str(place), is_deterministic)
         yield loaded, Runner(denoiser, weights_version=version, device=place)
+
+
+def _served(network: Network, max_batch: int, device: torch.device) -> tuple[FixedShapes | AlongDenoiser, bool]:
+    if isinstance(network, Transformer) and network.architecture.attends == "earlier":
+        network.requires_grad_(False)
+        along = Along(network)
+        shapes, is_deterministic = agreeing_shapes(along, max_batch)
+        return AlongDenoiser(along, shapes, max_rows=max_batch), is_deterministic
+    return fixed_shapes(prepare(network), network.architecture, max_batch, device)
 
 
 def pick_device(device: str) -> str:

@@ -54,8 +54,16 @@ class Runner(Protocol):
     @property
     def num_positions(self) -> int: ...
     def bucket(self, length: int) -> int: ...
-    def largest(self, bucket: int) -> int:
-        """How many canvases of this padded length one forward takes."""
+    def largest(self, bucket: int, kind: Kind) -> int:
+        """How many canvases of this padded length a step of this kind takes."""
+        ...
+
+    def links(self, chain: Chain) -> Sequence[int] | None:
+        """The order of a chain whose steps are to be taken apart; None for one that is stepped as a whole."""
+        ...
+
+    def release(self, canvases: Sequence[Canvas]) -> None:
+        """Drops what is kept of these canvases."""
         ...
 
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]: ...
@@ -147,7 +155,7 @@ class Worker:
         runner = self._runners[command.model]
         if runner.weights_version != command.weights_version:
             raise ValueError(f"made for weights {command.weights_version}, served are {runner.weights_version}")
-        job = ScoreJob(command) if isinstance(command, Score) else DecodeJob(command)
+        job = ScoreJob(command, runner.links) if isinstance(command, Score) else DecodeJob(command)
         self._jobs[command.request_id] = job
         if job.is_finished:
             self._start([job])
@@ -160,8 +168,7 @@ class Worker:
 
     def _key(self, model: str, length: int, kind: Kind) -> BatchKey:
         bucket = self._runners[model].bucket(length)
-        largest = 1 if kind == "rank" else self._runners[model].largest(bucket)  # each rank is a forward of its own
-        return BatchKey(model, bucket, kind, largest)
+        return BatchKey(model, bucket, kind, self._runners[model].largest(bucket, kind))
 
     def _step(self, key: BatchKey, slots: Sequence[Slot]) -> Failure | None:
         """Gives why the step failed, where it failed for every slot."""
@@ -267,7 +274,9 @@ class Worker:
 
     def _forget(self, request_id: str) -> None:
         self._scheduler.drop(request_id)
-        self._jobs.pop(request_id, None)
+        job = self._jobs.pop(request_id, None)
+        if job is not None:
+            self._runners[job.command.model].release(job.held())
 
 
 def _num_positions(canvases: Iterable[Canvas]) -> int:

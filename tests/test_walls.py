@@ -26,6 +26,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "model.oracle": ("model.order",),
     "model.decoding": ("model.order", "model.confidence", "model.denoiser", "model.errors"),
     "model.network": ("model.order", "model.confidence", "model.denoiser", "model.errors"),
+    "model.along": ("model.network", "model.decoding"),
     "model.tokenizers": ("model.errors",),
     "model.artifact": ("model.network", "model.tokenizers"),
     "engine": ("model", "engine.request.errors"),

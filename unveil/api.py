@@ -226,7 +226,11 @@ class Model:
         from unveil.model.decoding.scoring import score
 
         every = score(
-            runner.score, work.chains, max_batch=_MAX_BATCH, group=lambda chain: runner.bucket(chain.canvas.length)
+            runner.score,
+            work.chains,
+            max_batch=_MAX_BATCH,
+            group=lambda chain: runner.bucket(chain.canvas.length),
+            links=runner.links,
         )
         yield from (Scored(*ids, index, term) for index, terms in enumerate(every) for term in terms)
 

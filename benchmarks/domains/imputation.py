@@ -171,8 +171,7 @@ def by_net(net: Network, dataset: Dataset, rows: Ids, hidden: Mask) -> Guesses:
     for start in range(0, len(rows), 512):
         part, mask = (torch.from_numpy(x[start : start + 512]) for x in (rows, hidden))
         lengths, (at, positions) = torch.full((len(part),), part.shape[1]), mask.nonzero(as_tuple=True)
-        begun = denoise.begin(part.masked_fill(mask, 0), mask, lengths)
-        logits = denoise.finish(begun.states[at, positions], positions)
+        logits = denoise.bar(net(part.masked_fill(mask, 0), mask, lengths).token_logits[at, positions], positions)
         laws.append(logits.double().softmax(-1))
     return _guesses(torch.cat(laws).numpy(), rows[hidden])
 

@@ -49,6 +49,16 @@ class AlongDenoiser:
         self.looks = network.order_head.kind == "contextual"
         self.log_w: Floats = np.zeros(padded_width(length))
         self.log_w[:length] = network.log_w.double().cpu().numpy()
+        self.order_ahead = None if self.looks else self.log_w
+
+    def bucket(self, length: int) -> int:  # noqa: ARG002
+        """The padded length of canvases of this length: they all step together."""
+        return self.network.architecture.length
+
+    @property
+    def most_scored(self) -> int:
+        """How many canvases are scored in one forward."""
+        return min(self.most, self.shapes.rows_of(self.network.architecture.length + self.network.size.first))
 
     @torch.inference_mode()
     def open(self, canvases: Sequence[Canvas]) -> "OpenedAlong":
@@ -85,7 +95,7 @@ class AlongDenoiser:
         places: list[list[int]] = [[0] * len(ask.questions) for ask in asks]
         offset = 0
         for number, turns in enumerate(self._rounds(asks)):
-            for run in self._runs(asks, turns):
+            for run in self._runs(asks, turns, writes=number == 0):
                 states = self._forward([asks[i] for i in run], [turns[i] for i in run], writes=number == 0)
                 B, A, D = states.shape
                 for b, i in enumerate(run):
@@ -118,7 +128,7 @@ class AlongDenoiser:
         states = torch.nn.functional.pad(states, (0, 0, 0, count - R))
         logits = None if logits is None else torch.nn.functional.pad(logits, (0, 0, 0, count - R))
         where = torch.from_numpy(np.pad(positions, (0, count - R))).to(states.device)
-        return head.alone(states, logits, where)[:R].double().cpu().numpy()  # type: ignore[no-any-return]
+        return head.alone(states, logits, where)[:R].double().cpu().numpy()
 
     def settle(self, held: Held) -> None:
         """What was pending has been computed."""
@@ -150,17 +160,15 @@ class AlongDenoiser:
                 rounds[number].setdefault(i, []).append(j)
         return rounds
 
-    def _runs(self, asks: Sequence[Ask], turns: dict[int, list[int]]) -> Iterable[list[int]]:
+    def _runs(self, asks: Sequence[Ask], turns: dict[int, list[int]], *, writes: bool) -> Iterable[list[int]]:
         """The canvases of a round in forwards: neighbours in memory, no more than a shape takes."""
-        order = sorted(turns, key=lambda i: asks[i].held.row)
+        num_contents = max(len(asks[i].contents) for i in turns) if writes else 0
+        most = self.shapes.rows_of(num_contents + max(map(len, turns.values())))
         run: list[int] = []
-        most = 0
-        for i in order:
+        for i in sorted(turns, key=lambda i: asks[i].held.row):
             if run and (asks[i].held.row != asks[run[-1]].held.row + 1 or len(run) == most):
                 yield run
                 run = []
-            if not run:
-                most = self.shapes.rows_of(max(len(ask.contents) + len(ask.questions) for ask in asks))
             run.append(i)
         yield run
 
@@ -210,6 +218,19 @@ class OpenedAlong:
         """See `model.decoding.batch.Opened`."""
         for own, canvas, positions in zip(self._held, canvases, revealed, strict=True):
             self._denoiser.rows.advance(own, canvas, positions)
+
+    def in_turn(self, orders: Sequence[Sequence[int]], truths: Sequence[Sequence[int]]) -> Tensor:
+        """See `model.decoding.batch.RowScorer`."""
+        asks = []
+        for own, order, truth in zip(self._held, orders, truths, strict=True):
+            ranks = range(own.canvas.num_forwards + 1, own.canvas.num_forwards + 1 + len(order))
+            contents = [Content(position, truth[position], rank) for position, rank in zip(order, ranks, strict=True)]
+            questions = [Question(position, rank) for position, rank in zip(order, ranks, strict=True)]
+            asks.append(Ask(own, [*own.pending, *contents[:-1]], questions))  # nobody reads the last
+        states = self._denoiser.ask(asks)
+        for ask in asks:
+            self._denoiser.settle(ask.held)
+        return self._denoiser.logits(states, np.array([position for order in orders for position in order]))
 
     def _states(self, rows: Ints, positions: Ints) -> Tensor:
         if self._looked is not None:

@@ -1,7 +1,7 @@
 """The shapes in which slots are computed, checked to agree: a row's bits must not depend on what is computed with it.
 
-The rounding of a product may depend on its shape. A forward's slots are filled up to one of a few shapes, and at warm-up
-it is measured, bit for bit, which of these agree with each other.
+The rounding of a product may depend on its shape. A forward's slots are filled up to one of a few shapes, and at
+warm-up it is measured, bit for bit, which of these agree with each other.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,13 +29,14 @@ class Shapes:
         self._at_once = max([n for n in self.counts if n * vocabulary <= _CELLS], default=self.counts[0])
         self.most_rows = max(rows for rows, _ in self.pairs)
         self._fit = lru_cache(maxsize=4096)(self._find)
+        self._filled = lru_cache(maxsize=4096)(self._next_count)
 
     def spare(self) -> int:
         """The most rows that a batch is filled up by, one more for exchanges."""
         return max(self.fit(B, 1, 1)[0] - B for B in range(1, self.most_rows + 1)) + 1
 
     def fit(self, num_rows: int, num_contents: int, num_asked: int) -> tuple[int, int, int]:
-        """Rows, slots a row and questions a row, as many as are given or more. ValueError if no shape is large enough."""
+        """Rows, slots a row and questions a row, as many as are given or more. ValueError if no shape is so large."""
         return self._fit(num_rows, num_contents, num_asked)
 
     @property
@@ -49,12 +50,15 @@ class Shapes:
 
     def filled(self, num_states: int) -> int:
         """So many states or more; beyond the largest count a multiple of it."""
-        largest = self.counts[-1]
-        return next((n for n in self.counts if n >= num_states), -(-num_states // largest) * largest)
+        return self._filled(num_states)
 
     def at_once(self, num_states: int) -> int:
         """How many states' logits to compute at once, of so many."""
-        return min((n for n in self.counts if n >= num_states), default=self._at_once)
+        return min(self._filled(num_states), self._at_once)
+
+    def _next_count(self, num_states: int) -> int:
+        largest = self.counts[-1]
+        return next((n for n in self.counts if n >= num_states), -(-num_states // largest) * largest)
 
     def _find(self, num_rows: int, num_contents: int, num_asked: int) -> tuple[int, int, int]:
         options = []

@@ -36,15 +36,27 @@ class Opened(Protocol):
         ...
 
     def advance(self, canvases: Sequence[Canvas], revealed: Sequence[Sequence[int]]) -> None:
-        """Tells what became of each canvas, and which of its positions were revealed; of one that is complete nothing is
-        kept."""
+        """Tells what became of each canvas, and which positions were revealed. Of complete ones nothing is kept."""
+        ...
+
+
+class RowScorer(Protocol):
+    """`Opened` of a denoiser that is autoregressive along its order."""
+
+    def in_turn(self, orders: Sequence[Sequence[int]], truths: Sequence[Sequence[int]]) -> Tensor:
+        """Token logits [N, V] of each canvas's hidden positions in the sequence of `orders`, as of their own turns, if
+        what is revealed is what `truths` [B][L] says: one canvas's after the other's."""
         ...
 
 
 class Served(Protocol):
-    """A denoiser that takes canvases, `most` of them at a time, and may keep what it computed of them."""
+    """A denoiser that takes canvases, `most` of them at a time, and may keep what it computed of them.
+
+    `order_ahead` [W]: the order logits of every canvas; None where they depend on the canvas.
+    """
 
     most: int
+    order_ahead: Floats | None
 
     def open(self, canvases: Sequence[Canvas]) -> Opened:
         """Gets canvases ready, which are one step further than when they were opened last, or new, or come again."""
@@ -95,6 +107,13 @@ def begin(denoise: AnyDenoiser, canvases: Sequence[Canvas], *, device: torch.dev
     if hasattr(inner, "open"):
         return Batch(inner.open(canvases), canvases, params, barring)
     return Batch(_WholeCanvases(in_stages(inner), canvases, device), canvases, params, barring)
+
+
+def release(denoise: AnyDenoiser, canvases: Iterable[Canvas]) -> None:
+    """Drops what a denoiser keeps of these canvases, if it keeps anything."""
+    inner = denoise.denoise if isinstance(denoise, Barring) else denoise
+    if hasattr(inner, "release"):
+        inner.release(canvases)
 
 
 class _WholeCanvases:

@@ -9,6 +9,7 @@ canvas's future does not depend on its neighbours as long as the denoiser's rows
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -17,13 +18,12 @@ import torch
 from torch import Tensor
 
 from unveil.model.decoding import loop
-from unveil.model.decoding.batch import Batch, Sureness, begin, collate, groups, log_probabilities
+from unveil.model.decoding.batch import AnyDenoiser, Batch, Sureness, begin, groups, log_probabilities, release
 from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
 from unveil.model.decoding.loop import Decoded
 from unveil.model.decoding.noise import reveal_uniforms
 from unveil.model.decoding.order_keys import Ints
 from unveil.model.decoding.step_plan import Plan, plan_step
-from unveil.model.denoiser import Denoiser, Stages, in_stages
 
 
 class StepResult(NamedTuple):
@@ -34,9 +34,7 @@ class StepResult(NamedTuple):
 
 
 @torch.inference_mode()
-def step(
-    denoise: Denoiser | Stages, canvases: Sequence[Canvas], *, device: torch.device | None = None
-) -> list[StepResult]:
+def step(denoise: AnyDenoiser, canvases: Sequence[Canvas], *, device: torch.device | None = None) -> list[StepResult]:
     """One denoising step of every canvas; none may be complete.
 
     Raises ValueError if the denoiser's output does not fit the canvases or is not a number.
@@ -102,12 +100,14 @@ def apply(canvas: Canvas, reveals: Sequence[Reveal]) -> Canvas:
 
 @torch.inference_mode()
 def order_probabilities(
-    denoise: Denoiser | Stages, canvas: Canvas, *, device: torch.device | None = None
+    denoise: AnyDenoiser, canvas: Canvas, *, device: torch.device | None = None
 ) -> list[tuple[int, float]]:
     """The model's own probability of each hidden position to be revealed next, by position."""
-    begun = in_stages(denoise).begin(*collate([canvas], device))
+    learned = replace(canvas, params=SamplingParams())
+    batch = begin(denoise, [learned], device=device)
     positions = [position for position, is_hidden in enumerate(canvas.hidden) if is_hidden]
-    law = begun.order_logits[0, positions].to(torch.float64).softmax(-1)
+    law = torch.from_numpy(batch.order_logits[0, positions]).softmax(-1)
+    release(denoise, [learned])
     return list(zip(positions, law.tolist(), strict=True))
 
 
@@ -177,7 +177,7 @@ def _filtered(log_p: Tensor, top_k: Sequence[int], top_p: Sequence[float | None]
 
 
 def decode(
-    denoise: Denoiser | Stages,
+    denoise: AnyDenoiser,
     canvases: Iterable[Canvas],
     *,
     max_batch: int | None = None,

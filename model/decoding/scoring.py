@@ -11,68 +11,128 @@ Orders never see a value before it is revealed, so with every law `E[sum_k CE(si
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from unveil.model.decoding.batch import Batch, Sureness, begin
+from unveil.model.decoding.batch import AnyDenoiser, Batch, RowScorer, Sureness, begin, log_probabilities, release
 from unveil.model.decoding.loop import Group, run
-from unveil.model.decoding.order_keys import Ints, rank
+from unveil.model.decoding.noise import Floats
+from unveil.model.decoding.order_keys import Ints, keys_at, rank
 from unveil.model.decoding.scoring_chain import Chain, Term
 from unveil.model.decoding.step_plan import batch_keys
-from unveil.model.denoiser import Denoiser, Stages
 
 
 class ScoreResult(NamedTuple):
-    """A chain after a step, and what the step cost."""
+    """A chain after a step, and what the step cost: a term, or those of the whole rest of its order."""
 
     chain: Chain
-    term: Term
+    terms: tuple[Term, ...]
 
 
 Step = Callable[[Sequence[Chain]], list[ScoreResult]]
+Links = Callable[[Chain], Sequence[int] | None]
 
 
 @torch.inference_mode()
 def score_step(
-    denoise: Denoiser | Stages, chains: Sequence[Chain], *, device: torch.device | None = None
+    denoise: AnyDenoiser, chains: Sequence[Chain], *, device: torch.device | None = None
 ) -> list[ScoreResult]:
-    """Reveals and scores the next position of every chain; none may be complete.
+    """Reveals and scores the next position of every chain, or all that is left of it where a denoiser that is
+    autoregressive along its order needs one forward for that; none may be complete.
 
     Raises ValueError if the denoiser's output does not fit the canvases or gives a cost that is not a number.
     """
     assert chains
     assert not any(chain.is_complete for chain in chains)
+    ahead: Floats | None = getattr(denoise, "order_ahead", None)
+    whole = [i for i, chain in enumerate(chains) if ahead is not None and chain.canvas.params.measure is None]
+    steps = [i for i in range(len(chains)) if i not in set(whole)]
+    results: dict[int, ScoreResult] = {}
+    if ahead is not None and whole:
+        results.update(zip(whole, _score_rows(denoise, [chains[i] for i in whole], ahead), strict=True))
+    if steps:
+        results.update(zip(steps, _score_next(denoise, [chains[i] for i in steps], device), strict=True))
+    return [results[i] for i in range(len(chains))]
+
+
+def _score_next(denoise: AnyDenoiser, chains: Sequence[Chain], device: torch.device | None) -> list[ScoreResult]:
+    """The next position of each."""
     batch = begin(denoise, [chain.canvas for chain in chains], device=device)
-    chosen = _choose(chains, batch)
-    results = []
-    for chain, position, cost in zip(chains, chosen.tolist(), _costs(chains, batch, chosen), strict=True):
-        if not math.isfinite(cost):
-            raise ValueError(f"the denoiser's logits at position {position} are not finite")
-        results.append(ScoreResult(chain.after([position]), Term(position, chain.canvas.step, cost)))
+    chosen = _choose(chains, batch).tolist()
+    log_p = batch.log_p(np.arange(len(chains)), np.array(chosen))  # [B, V']
+    costs = _costs(log_p, [chain.truth[i] for chain, i in zip(chains, chosen, strict=True)], chosen)
+    results = [
+        ScoreResult(chain.after([position]), (Term(position, chain.canvas.step, cost),))
+        for chain, position, cost in zip(chains, chosen, costs, strict=True)
+    ]
+    batch.opened.advance([result.chain.canvas for result in results], [[position] for position in chosen])
+    release(denoise, [result.chain.canvas for result in results if result.chain.is_complete])
     return results
 
 
+def _score_rows(denoise: AnyDenoiser, chains: Sequence[Chain], order_logits: Floats) -> list[ScoreResult]:
+    """All that is left of each, in one forward."""
+    canvases = [chain.canvas for chain in chains]
+    orders = orders_ahead(chains, order_logits)
+    opened = cast(RowScorer, begin(denoise, canvases).opened)
+    log_p = log_probabilities(opened.in_turn(orders, [chain.truth for chain in chains]))
+    release(denoise, canvases)
+    places = [position for order in orders for position in order]
+    true = [chain.truth[position] for chain, order in zip(chains, orders, strict=True) for position in order]
+    costs = iter(_costs(log_p, true, places))
+    return [
+        ScoreResult(
+            chain.after(order),
+            tuple(Term(position, step, next(costs)) for step, position in enumerate(order, chain.canvas.step)),
+        )
+        for chain, order in zip(chains, orders, strict=True)
+    ]
+
+
+def orders_ahead(chains: Sequence[Chain], order_logits: Floats) -> list[list[int]]:
+    """The order in which each chain reveals what is pending, where order logits [W] are the same for every canvas."""
+    W = len(order_logits)
+    pending = np.array([chain.pending + (False,) * (W - len(chain.pending)) for chain in chains])
+    logits = np.broadcast_to(order_logits, pending.shape)
+    orders: list[list[int]] = [[] for _ in chains]
+    for step in range(int(pending.sum(1).max())):
+        rows = np.flatnonzero(pending.any(1))
+        canvases = [chains[row].canvas for row in rows.tolist()]
+        keys = keys_at(canvases, logits[rows], [canvas.step + step for canvas in canvases])
+        chosen = rank(keys, pending[rows], is_whole=False)[:, 0]
+        pending[rows, chosen] = False
+        for row, position in zip(rows.tolist(), chosen.tolist(), strict=True):
+            orders[row].append(position)
+    return orders
+
+
 def score(
-    step: Step, chains: Sequence[Chain], *, max_batch: int, group: Group[Chain] | None = None
+    step: Step,
+    chains: Sequence[Chain],
+    *,
+    max_batch: int,
+    group: Group[Chain] | None = None,
+    links: Links = Chain.order_ahead,
 ) -> list[list[Term]]:
     """Each chain to its end: its terms, in the order in which they were revealed. For use without a service.
 
-    The steps of a chain whose order is known ahead do not wait for one another: each is a chain of its own, so that
-    they share batches. `group` is that of `model.decoding.loop.run`.
+    The steps of a chain of which `links` tells the order do not wait for one another: each is a chain of its own, so
+    that they share batches. `group` is that of `model.decoding.loop.run`.
     """
     terms: list[list[Term]] = [[] for _ in chains]
-    orders = {index: order for index, chain in enumerate(chains) if (order := chain.order_ahead()) is not None}
-    links = [(index, k) for index in orders for k in range(chains[index].num_pending)]
+    orders = {index: order for index, chain in enumerate(chains) if (order := links(chain)) is not None}
+    linked = [(index, k) for index in orders for k in range(chains[index].num_pending)]
     walks = [index for index in range(len(chains)) if index not in orders]
-    linked = (chains[index].link(orders[index], k) for index, k in links)
-    for stepped in run(step, linked, max_batch=max_batch, group=group):
-        for place, _, term in stepped:
-            terms[links[place][0]].append(term)
+    parts = (chains[index].link(orders[index], k) for index, k in linked)
+    for stepped in run(step, parts, max_batch=max_batch, group=group):
+        for place, _, found in stepped:
+            terms[linked[place][0]] += found
     for stepped in run(step, (chains[index] for index in walks), max_batch=max_batch, group=group):
-        for place, _, term in stepped:
-            terms[walks[place]].append(term)
+        for place, _, found in stepped:
+            terms[walks[place]] += found
     return terms
 
 
@@ -83,9 +143,11 @@ def _choose(chains: Sequence[Chain], batch: Batch) -> Ints:
     return rank(batch_keys(batch, Sureness(batch)).keys, pending, is_whole=False)[:, 0]
 
 
-def _costs(chains: Sequence[Chain], batch: Batch, chosen: Ints) -> list[float]:
-    """`-log p` of the true id at each chain's chosen position, computed as the sampler computes a reveal's."""
-    log_p = batch.log_p(np.arange(len(chains)), chosen)  # [B, V']
-    true = torch.tensor([chain.truth[i] for chain, i in zip(chains, chosen.tolist(), strict=True)], device=log_p.device)
-    nats: list[float] = (0.0 - log_p.gather(-1, true[:, None]).squeeze(-1)).tolist()
+def _costs(log_p: Tensor, true: Sequence[int], positions: Sequence[int]) -> list[float]:
+    """`-log p` of the true id at each position, from log-probabilities [R, V']. ValueError for what is not finite."""
+    ids = torch.tensor(true, device=log_p.device)
+    nats: list[float] = (0.0 - log_p.gather(-1, ids[:, None]).squeeze(-1)).tolist()
+    for position, cost in zip(positions, nats, strict=True):
+        if not math.isfinite(cost):
+            raise ValueError(f"the denoiser's logits at position {position} are not finite")
     return nats
