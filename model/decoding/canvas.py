@@ -56,9 +56,9 @@ class SamplingParams:
 class Canvas:
     """One sample being made. `tokens[i]` is 0 wherever `hidden[i]`.
 
-    `step` counts the sample's own steps and keys its noise; with `steps` set it is the index of the time step, so it
-    may run ahead of `num_forwards`, the denoising steps really computed. `num_at_start` is the number of positions
-    hidden at the start.
+    `step` counts the sample's own steps and keys the noise of its order; with `steps` set it is the index of the time
+    step, so it may run ahead of `num_forwards`, the denoising steps really computed. `num_at_start` is the number of
+    positions hidden at the start.
     """
 
     tokens: tuple[int, ...]
@@ -90,7 +90,7 @@ class Reveal:
     """One position becoming known. Log-probabilities are natural and of the unmodified model.
 
     `order_logprob` is None where the order is deterministic. `uniform` in (0, 1) is the noise from which a tokenizer
-    draws the shown value (a number inside its bin, say).
+    draws the shown value (a number inside its bin, say); it is keyed by the seed and the position alone.
     """
 
     position: int
