@@ -60,9 +60,9 @@ class Canvas:
     `ranks[i]` says when i became known: 0 from the start, k in the k-th denoising step, HIDDEN if it is not. What a
     network that is autoregressive along its order says next depends on the order of the past, so ranks are part of it.
 
-    `step` counts the sample's own steps and keys its noise; with `steps` set it is the index of the time step, so it
-    may run ahead of `num_forwards`, the denoising steps really computed. `num_at_start` is the number of positions
-    hidden at the start.
+    `step` counts the sample's own steps and keys the noise of its order; with `steps` set it is the index of the time
+    step, so it may run ahead of `num_forwards`, the denoising steps really computed. `num_at_start` is the number of
+    positions hidden at the start.
     """
 
     tokens: tuple[int, ...]
@@ -96,7 +96,7 @@ class Reveal:
     """One position becoming known. Log-probabilities are natural and of the unmodified model.
 
     `order_logprob` is None where the order is deterministic. `uniform` in (0, 1) is the noise from which a tokenizer
-    draws the shown value (a number inside its bin, say).
+    draws the shown value (a number inside its bin, say); it is keyed by the seed and the position alone.
     """
 
     position: int

@@ -11,17 +11,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unveil.model.decoding import loop
-from unveil.model.decoding.batch import AnyDenoiser, Batch, Sureness, begin, groups, log_probabilities, release
+from unveil.model.decoding.batch import AnyDenoiser, Batch, Sureness, begin, groups, release
 from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
+from unveil.model.decoding.draw import draw
 from unveil.model.decoding.loop import Decoded
-from unveil.model.decoding.noise import reveal_uniforms
+from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.order_keys import Ints
 from unveil.model.decoding.step_plan import Plan, plan_step
 
@@ -58,10 +58,10 @@ def _draw(batch: Batch, plan: Plan, sure: Sureness) -> list[list[Reveal]]:
         rows, ranks = (np.arange(plan.ranking.shape[1]) < plan.counts[:, None]).nonzero()  # [R] each
         of, positions, order_logprobs = rows.tolist(), plan.ranking[rows, ranks], plan.order_logprobs[rows, ranks]
     places, steps = positions.tolist(), [plan.steps[row] for row in of]
-    noise, values = reveal_uniforms([canvases[row].seed for row in of], steps, places, batch.hidden.shape[1])
-    ids, logprobs = _tokens(batch, sure, of, positions, noise)
+    noise = reveal_noise([canvases[row].seed for row in of], places)
+    ids, logprobs = _tokens(batch, sure, of, positions, noise.states)
     reveals: list[list[Reveal]] = [[] for _ in canvases]
-    drawn = zip(of, places, ids, steps, logprobs, order_logprobs.tolist(), values, strict=True)
+    drawn = zip(of, places, ids, steps, logprobs, order_logprobs.tolist(), noise.values.tolist(), strict=True)
     for row, position, token_id, step_, logprob, order_logprob, value in drawn:
         is_drawn = batch.params[row].is_order_drawn
         if not (math.isfinite(logprob) and (math.isfinite(order_logprob) or not is_drawn)):
@@ -72,13 +72,13 @@ def _draw(batch: Batch, plan: Plan, sure: Sureness) -> list[list[Reveal]]:
 
 
 def _tokens(
-    batch: Batch, sure: Sureness, of: Sequence[int], positions: Ints, noise: Sequence[float]
+    batch: Batch, sure: Sureness, of: Sequence[int], positions: Ints, states: Ints
 ) -> tuple[list[int], list[float]]:
     """The id drawn at each position of the canvases `of`, and its log-probability."""
     ids, logprobs, rows = [0] * len(of), [0.0] * len(of), np.array(of)
     for measure, at in groups([sure.measures[row] for row in of]):
         log_p = (batch.log_p if measure is None else partial(sure.log_p, measure))(rows[at], positions[at])
-        drawn, found = draw(log_p, [noise[i] for i in at], [batch.params[of[i]] for i in at])
+        drawn, found = draw(log_p, states[at], [batch.params[of[i]] for i in at])
         for i, token_id, logprob in zip(at, drawn.tolist(), found.tolist(), strict=True):
             ids[i], logprobs[i] = token_id, logprob
     return ids, logprobs
@@ -109,71 +109,6 @@ def order_probabilities(
     law = torch.from_numpy(batch.order_logits[0, positions]).softmax(-1)
     release(denoise, [learned])
     return list(zip(positions, law.tolist(), strict=True))
-
-
-def draw_tokens(logits: Tensor, noise: Sequence[float], params: Sequence[SamplingParams]) -> tuple[Tensor, Tensor]:
-    """`draw` from logits [R, V]."""
-    return draw(log_probabilities(logits), noise, params)
-
-
-def draw(log_p: Tensor, noise: Sequence[float], params: Sequence[SamplingParams]) -> tuple[Tensor, Tensor]:
-    """Draws one id a row by inverting its distribution function at `noise`: [R, V'] -> ids [R], logprobs [R].
-
-    Temperature, then top-k, then top-p (the smallest set of likeliest ids whose mass reaches p), all in float64; ties
-    go to the lowest id. The log-probability is the unmodified model's. A row goes its own way whoever its neighbours
-    are.
-    """
-    ways = tuple(groups([_way(own) for own in params]))
-    if len(ways) == 1:
-        ids = _draw_one_way(ways[0][0], log_p, noise, params)
-    else:
-        ids = torch.empty(len(log_p), dtype=torch.int64, device=log_p.device)
-        for way, rows in ways:
-            ids[rows] = _draw_one_way(way, log_p[rows], [noise[row] for row in rows], [params[row] for row in rows])
-    return ids, log_p.gather(-1, ids[:, None]).squeeze(-1)
-
-
-Way = Literal["likeliest", "plain", "filtered"]
-
-
-def _way(params: SamplingParams) -> Way:
-    if params.temperature == 0:
-        return "likeliest"
-    return "plain" if params.top_k is None and params.top_p is None else "filtered"
-
-
-def _draw_one_way(way: Way, log_p: Tensor, noise: Sequence[float], params: Sequence[SamplingParams]) -> Tensor:
-    if way == "likeliest":
-        return log_p.argmax(-1)
-    tempered = _tempered(log_p, [own.temperature for own in params])
-    if way == "plain":
-        mass = tempered.exp()
-    else:
-        V = log_p.shape[-1]
-        mass = _filtered(tempered, [own.top_k or V for own in params], [own.top_p for own in params])
-    cumulative = mass.cumsum(-1)
-    at = torch.tensor(noise, dtype=torch.float64, device=log_p.device)[:, None] * cumulative[:, -1:]
-    return (cumulative <= at).sum(-1)
-
-
-def _tempered(log_p: Tensor, temperature: Sequence[float]) -> Tensor:
-    """Log-probabilities [R, V'] at each row's temperature."""
-    if all(t == 1.0 for t in temperature):
-        return log_p
-    heat = torch.tensor(temperature, dtype=torch.float64, device=log_p.device)[:, None]
-    return torch.where(heat == 1.0, log_p, (log_p / heat).log_softmax(-1))
-
-
-def _filtered(log_p: Tensor, top_k: Sequence[int], top_p: Sequence[float | None]) -> Tensor:
-    """Unnormalised probabilities [R, V'] after top-k and then top-p."""
-    k = torch.tensor(top_k, device=log_p.device)
-    p = torch.tensor([1.0 if p is None else p for p in top_p], dtype=torch.float64, device=log_p.device)
-    order = log_p.sort(dim=-1, descending=True, stable=True).indices
-    ranked = log_p.gather(-1, order)
-    ranked = ranked.masked_fill(torch.arange(ranked.shape[-1], device=k.device) >= k[:, None], -torch.inf)
-    mass = ranked.softmax(-1)
-    mass = mass.masked_fill(mass.cumsum(-1) - mass >= p[:, None], 0.0)
-    return torch.zeros_like(mass).scatter(-1, order, mass)
 
 
 def decode(

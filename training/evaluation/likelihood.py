@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unveil.model.confidence import confidence_of
 from unveil.model.decoding.canvas import MAX_SEED
-from unveil.model.decoding.noise import uniforms
+from unveil.model.decoding.noise import order_uniforms
 from unveil.model.denoiser import Denoiser, Prediction, cross_entropy
 from unveil.model.order.plackett_luce import gumbel_noise
 from unveil.model.order.uniforms import gumbel
@@ -179,7 +179,7 @@ def policy_walk(
 ) -> Walk:
     """Cost and order of each row along a policy. A `seed` draws from the learned one, and goes with no other.
 
-    A row's noise depends on the seed, its own number, the step and the position, as in the sampler.
+    A row's noise depends on the seed, its own number, the step and the position, as in the sampler's orders.
     """
     keys = _KEYS[policy]
     if seed is None:
@@ -242,7 +242,7 @@ def _fresh_noise(seeds: Tensor, L: int) -> Noise:
 
     def noise(step: int) -> Tensor:
         steps = torch.full_like(seeds, step)
-        return gumbel(uniforms(seeds[:, None], steps[:, None], positions, purpose="order")[0])
+        return gumbel(order_uniforms(seeds[:, None], steps[:, None], positions))
 
     return noise
 

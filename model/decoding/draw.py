@@ -1,0 +1,72 @@
+"""Which id is drawn at a position: the largest of log-probability plus Gumbel noise.
+
+The noise of an id does not depend on the logits, so rows with the same noise and similar logits mostly draw the same.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unveil.model.decoding.batch import groups
+from unveil.model.decoding.canvas import SamplingParams
+from unveil.model.decoding.noise import Ints, token_gumbel
+
+
+def draw(log_p: Tensor, states: Ints, params: Sequence[SamplingParams]) -> tuple[Tensor, Tensor]:
+    """Draws one id a row by the noise of its state [R]: [R, V'] -> ids [R], logprobs [R].
+
+    Temperature, then top-k, then top-p (the smallest set of likeliest ids whose mass reaches p), then the largest of
+    log-probability plus Gumbel noise, all in float64; ties go to the lowest id. An id of probability zero is never
+    drawn where another is not. The log-probability is the unmodified model's. A row goes its own way whoever its
+    neighbours are.
+    """
+    ways = tuple(groups([_way(own) for own in params]))
+    if len(ways) == 1:
+        ids = _draw_one_way(ways[0][0], log_p, states, params)
+    else:
+        ids = torch.empty(len(log_p), dtype=torch.int64, device=log_p.device)
+        for way, rows in ways:
+            ids[rows] = _draw_one_way(way, log_p[rows], states[rows], [params[row] for row in rows])
+    return ids, log_p.gather(-1, ids[:, None]).squeeze(-1)
+
+
+Way = Literal["likeliest", "plain", "filtered"]
+
+
+def _way(params: SamplingParams) -> Way:
+    if params.temperature == 0:
+        return "likeliest"
+    return "plain" if params.top_k is None and params.top_p is None else "filtered"
+
+
+def _draw_one_way(way: Way, log_p: Tensor, states: Ints, params: Sequence[SamplingParams]) -> Tensor:
+    if way == "likeliest":
+        return log_p.argmax(-1)
+    V = log_p.shape[-1]
+    score = _tempered(log_p, [own.temperature for own in params])
+    if way == "filtered":
+        score = _filtered(score, [own.top_k or V for own in params], [own.top_p for own in params])
+    return token_gumbel(states, V, log_p.device).add_(score).argmax(-1)
+
+
+def _tempered(log_p: Tensor, temperature: Sequence[float]) -> Tensor:
+    """Log-probabilities [R, V'] at each row's temperature, up to a constant a row."""
+    if temperature.count(1.0) == len(temperature):
+        return log_p
+    # Divided by a tensor even where all are the same: of a Python number some devices take the reciprocal, which rounds
+    # differently, and a row would depend on its neighbours' temperatures.
+    shared = temperature[:1] if temperature.count(temperature[0]) == len(temperature) else temperature
+    return log_p / torch.tensor(shared, dtype=torch.float64, device=log_p.device)[:, None]
+
+
+def _filtered(score: Tensor, top_k: Sequence[int], top_p: Sequence[float | None]) -> Tensor:
+    """Log-probabilities [R, V'] up to a constant a row, minus infinity at what top-k and then top-p leave out."""
+    k = torch.tensor(top_k, device=score.device)
+    p = torch.tensor([1.0 if p is None else p for p in top_p], dtype=torch.float64, device=score.device)
+    ranked, order = score.sort(dim=-1, descending=True, stable=True)
+    ranked = ranked.masked_fill(torch.arange(ranked.shape[-1], device=k.device) >= k[:, None], -torch.inf)
+    mass = ranked.softmax(-1)
+    ranked = ranked.masked_fill(mass.cumsum(-1) - mass >= p[:, None], -torch.inf)
+    return torch.empty_like(score).scatter_(-1, order, ranked)
