@@ -7,6 +7,7 @@ import torch
 from unveil.engine.catalog import Source
 from unveil.engine.messages import Loaded
 from unveil.engine.scheduler import Kind
+from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along
 from unveil.model.along.shapes import agreeing_shapes
@@ -51,6 +52,8 @@ class Runner:
         release(self.denoiser, canvases)
 
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
+        if isinstance(self.denoiser, AlongDenoiser):
+            return ahead.step(self.denoiser, canvases)
         return step(self.denoiser, canvases, device=self._device)
 
     def rank(self, canvas: Canvas) -> list[tuple[int, float]]:

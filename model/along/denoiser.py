@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unveil.model.along.forward import Along, Slots
+from unveil.model.along.pace import Pace
 from unveil.model.along.rows import Content, Held, Rows
 from unveil.model.along.shapes import Shapes
 from unveil.model.decoding.canvas import Canvas
@@ -20,6 +21,7 @@ from unveil.model.decoding.order_keys import Ints, padded_width
 from unveil.model.network.order_heads import NextCostHead
 
 _FEW_CONTENTS = 2  # left to the forward that asks
+_CPU_AHEAD, _DEVICE_AHEAD = 32, 512  # canvases times positions that a step tries
 
 
 class Question(NamedTuple):
@@ -38,18 +40,20 @@ class Ask(NamedTuple):
 
 
 class AlongDenoiser:
-    """`model.decoding.batch.Served`. `num_positions` counts the slots computed so far, those without work included."""
+    """`model.decoding.batch.Served`. `num_positions` counts the slots computed so far, those without work included;
+    `num_saved` the steps of canvases that needed no forward of their own (`model.along.ahead`)."""
 
     def __init__(self, network: Along, shapes: Shapes, *, max_rows: int) -> None:
         self.network, self.shapes = network, shapes
         length = network.architecture.length
         self.most = max_rows
         self.rows = Rows(network.size, most=max_rows, spare=shapes.spare(), length=length)
-        self.num_positions = 0
+        self.num_positions = self.num_saved = 0
         self.looks = network.order_head.kind == "contextual"
         self.log_w: Floats = np.zeros(padded_width(length))
         self.log_w[:length] = network.log_w.double().cpu().numpy()
         self.order_ahead = None if self.looks else self.log_w
+        self.pace = Pace(most=_CPU_AHEAD if network.size.device.type == "cpu" else _DEVICE_AHEAD)
 
     def bucket(self, length: int) -> int:  # noqa: ARG002
         """The padded length of canvases of this length: they all step together."""
@@ -63,11 +67,15 @@ class AlongDenoiser:
     @torch.inference_mode()
     def open(self, canvases: Sequence[Canvas]) -> "OpenedAlong":
         """See `model.decoding.batch.Served`."""
+        return OpenedAlong(self, canvases, self.hold(canvases))
+
+    def hold(self, canvases: Sequence[Canvas]) -> list[Held]:
+        """A row for each, all but the latest contents computed, those that are asked alike side by side."""
         held = self.rows.find(canvases)
         for own in held:
             self._begin(own)
         self.rows.arrange(held, [canvas.params.measure for canvas in canvases])
-        return OpenedAlong(self, canvases, held)
+        return held
 
     def release(self, canvases: Iterable[Canvas]) -> None:
         """See `model.decoding.batch.Served`."""
@@ -217,6 +225,8 @@ class OpenedAlong:
     def advance(self, canvases: Sequence[Canvas], revealed: Sequence[Sequence[int]]) -> None:
         """See `model.decoding.batch.Opened`."""
         for own, canvas, positions in zip(self._held, canvases, revealed, strict=True):
+            own.plan.clear()
+            own.drafts.clear()
             self._denoiser.rows.advance(own, canvas, positions)
 
     def in_turn(self, orders: Sequence[Sequence[int]], truths: Sequence[Sequence[int]]) -> Tensor:

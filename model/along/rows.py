@@ -28,7 +28,7 @@ class Content(NamedTuple):
 class Held:
     """A canvas with a row: how many of its contents are computed, in the order of arrival, and which are to be."""
 
-    __slots__ = ("canvas", "drafts", "hidden", "num_contents", "pending", "prompt", "row", "used")
+    __slots__ = ("canvas", "drafts", "hidden", "num_contents", "num_hidden", "pending", "plan", "prompt", "row", "used")
 
     def __init__(self, canvas: Canvas, row: int, width: int) -> None:
         self.canvas, self.row, self.used = canvas, row, 0
@@ -38,6 +38,8 @@ class Held:
         self.num_contents = 0
         self.hidden: NDArray[np.bool_] = np.zeros(width, np.bool_)
         self.hidden[: canvas.length] = canvas.hidden
+        self.num_hidden = sum(canvas.hidden)
+        self.plan: list[tuple[int, float]] = []  # what is revealed next, and the logprob of that choice
         self.drafts: dict[int, int] = {}  # tokens that may turn out at hidden positions
 
     def is_at(self, canvas: Canvas) -> bool:
@@ -89,14 +91,18 @@ class Rows:
                     self._swap(own.row, next(vacant))
             first += len(members)
 
-    def advance(self, held: Held, canvas: Canvas, revealed: Sequence[int]) -> None:
-        """The canvas as it is after a step, which revealed these positions; one that is complete leaves."""
+    def advance(self, held: Held, canvas: Canvas, revealed: Sequence[int], *, num_computed: int = 0) -> None:
+        """The canvas as it is after a step, which revealed these positions; one that is complete leaves. Of the first
+        `num_computed` of them the contents are there."""
         self._forget(held)
         if canvas.is_complete:
             self._at[held.row] = None
             return
-        contents = [Content(position, canvas.tokens[position], canvas.ranks[position]) for position in revealed]
+        held.num_contents += num_computed
+        pending = revealed[num_computed:]
+        contents = [Content(position, canvas.tokens[position], canvas.ranks[position]) for position in pending]
         held.pending += contents if len(contents) == 1 else sorted(contents, key=lambda own: (own.rank, own.position))
+        held.num_hidden -= len(revealed)
         for position in revealed:
             held.hidden[position] = False
         held.canvas = canvas

@@ -100,6 +100,12 @@ def order_gumbel(seeds: Sequence[int], steps: Sequence[int], width: int) -> Floa
     return np.stack([_order_block(seed, at // n, width)[at % n] for seed, at in zip(seeds, steps, strict=True)])
 
 
+def order_gumbel_ahead(seeds: Sequence[int], firsts: Sequence[int], num: int, width: int) -> Floats:
+    """The same of `num` steps from each seed's first one on: [B, num, width]."""
+    steps = _column(firsts) + np.arange(num, dtype=np.uint64)
+    return _gumbel(_order_uniforms(_column(seeds)[..., None], steps[..., None], np.arange(width, dtype=np.uint64)))
+
+
 def gumbel_at(seed: int, steps: Ints, positions: Ints) -> Floats:
     """The order's noise of one canvas as `order_gumbel` has it, at some of its positions: [K], [P] -> [K, P]."""
     at, where = steps.astype(np.uint64)[:, None], positions.astype(np.uint64)

@@ -59,19 +59,6 @@ def fixed_keys(order: OrderPolicy, canvases: Sequence[Canvas], order_logits: Flo
     return positions if order == "left_to_right" else -positions
 
 
-def keys_at(canvases: Sequence[Canvas], order_logits: Floats, steps: Sequence[int]) -> Floats:
-    """Keys [B, W] of the positions at these steps, for orders that measure nothing and reveal one position a step."""
-    keys = np.empty(order_logits.shape)
-    for row, canvas in enumerate(canvases):
-        if not canvas.params.is_order_drawn:
-            keys[row] = fixed_keys(canvas.params.order, [canvas], order_logits[row : row + 1], None)
-    drawn = [row for row, canvas in enumerate(canvases) if canvas.params.is_order_drawn]
-    if drawn:
-        own = [canvases[row] for row in drawn]
-        keys[drawn] = race_keys(own, log_rates(own, order_logits[drawn]), [steps[row] for row in drawn])
-    return keys
-
-
 def _ranks(explicit_order: Sequence[int], width: int) -> list[float]:
     """When each position's turn comes; never, for those that are not listed."""
     ranks = [math.inf] * width

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unveil.model.decoding.ahead import plan_ahead
 from unveil.model.decoding.batch import AnyDenoiser, Batch, RowScorer, Sureness, begin, log_probabilities, release
 from unveil.model.decoding.loop import Group, run
 from unveil.model.decoding.noise import Floats
-from unveil.model.decoding.order_keys import Ints, keys_at, rank
+from unveil.model.decoding.order_keys import Ints, rank
 from unveil.model.decoding.scoring_chain import Chain, Term
 from unveil.model.decoding.step_plan import batch_keys
 
@@ -96,17 +97,9 @@ def orders_ahead(chains: Sequence[Chain], order_logits: Floats) -> list[list[int
     """The order in which each chain reveals what is pending, where order logits [W] are the same for every canvas."""
     W = len(order_logits)
     pending = np.array([chain.pending + (False,) * (W - len(chain.pending)) for chain in chains])
-    logits = np.broadcast_to(order_logits, pending.shape)
-    orders: list[list[int]] = [[] for _ in chains]
-    for step in range(int(pending.sum(1).max())):
-        rows = np.flatnonzero(pending.any(1))
-        canvases = [chains[row].canvas for row in rows.tolist()]
-        keys = keys_at(canvases, logits[rows], [canvas.step + step for canvas in canvases])
-        chosen = rank(keys, pending[rows], is_whole=False)[:, 0]
-        pending[rows, chosen] = False
-        for row, position in zip(rows.tolist(), chosen.tolist(), strict=True):
-            orders[row].append(position)
-    return orders
+    nums = pending.sum(1)
+    planned = plan_ahead([chain.canvas for chain in chains], pending, order_logits, int(nums.max()))
+    return [order[:num] for order, num in zip(planned.positions.tolist(), nums.tolist(), strict=True)]
 
 
 def score(
