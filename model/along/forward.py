@@ -28,7 +28,7 @@ from unveil.model.network.transformer import Transformer
 Ints = NDArray[np.int64]
 LEAST_ROWS = 4  # of a product: one of fewer rows is another kernel, which rounds otherwise
 _WIDTH_STEP = 16  # of the columns that a forward reads
-_SHORT = 64
+_SHORT = 256
 
 
 class Slots(NamedTuple):
@@ -53,7 +53,7 @@ class Along(Folded):
         super().__init__(network)
         length, sizes = self.architecture.length, torch.tensor(self.architecture.vocabulary_sizes)
         weight, H = network.embedding.weight, self.architecture.heads
-        first = 16 if length <= _SHORT else 32
+        first = 16 if length <= _SHORT else 64
         num_columns = first + -(-length // _WIDTH_STEP) * _WIDTH_STEP
         shape = (len(self.layers), H, self.architecture.width // H, num_columns, first)
         self.size = RowSize(*shape, weight.dtype, weight.device)

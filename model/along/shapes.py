@@ -29,6 +29,7 @@ class Shapes:
         self._at_once = max([n for n in self.counts if n * vocabulary <= _CELLS], default=self.counts[0])
         self.most_rows = max(rows for rows, _ in self.pairs)
         self._fit = lru_cache(maxsize=4096)(self._find)
+        self._rows_of = lru_cache(maxsize=4096)(self._most_rows)
         self._filled = lru_cache(maxsize=4096)(self._next_count)
 
     def spare(self) -> int:
@@ -46,7 +47,7 @@ class Shapes:
 
     def rows_of(self, num_slots: int) -> int:
         """How many rows of so many slots a forward takes at most."""
-        return max(rows for rows, slots in self.pairs if slots >= num_slots)
+        return self._rows_of(num_slots)
 
     def filled(self, num_states: int) -> int:
         """So many states or more; beyond the largest count a multiple of it."""
@@ -55,6 +56,9 @@ class Shapes:
     def at_once(self, num_states: int) -> int:
         """How many states' logits to compute at once, of so many."""
         return min(self._filled(num_states), self._at_once)
+
+    def _most_rows(self, num_slots: int) -> int:
+        return max(rows for rows, slots in self.pairs if slots >= num_slots)
 
     def _next_count(self, num_states: int) -> int:
         largest = self.counts[-1]
