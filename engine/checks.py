@@ -67,12 +67,12 @@ def check_scores(chains: Sequence[Chain], results: Sequence[ScoreResult]) -> Non
     """Raises BadStepError unless each chain went on by exactly the positions that were scored, at least one."""
     _check_length(chains, results)
     for chain, (after, terms) in zip(chains, results, strict=True):
-        positions = [term.position for term in terms]
+        positions, paid = [term.position for term in terms], [term for term in terms if not term.is_absorbed]
         if not all(0 <= i < len(chain.pending) and chain.pending[i] for i in positions):
             raise BadStepError("a position was scored that was not to be scored")
-        steps = [term.step - chain.canvas.step for term in terms]
-        is_next = steps == list(range(len(terms))) and len(set(positions)) == len(terms) > 0
-        if not is_next or after != chain.after(positions):
+        is_next = [term.step - chain.canvas.step for term in paid] == list(range(len(paid))) and len(paid) > 0
+        expected = chain.after([term.position for term in paid], [term.position for term in terms if term.is_absorbed])
+        if not is_next or len(set(positions)) < len(terms) or after != expected:
             raise BadStepError("the chain does not follow from the positions that were scored")
         for term in terms:
             if not math.isfinite(term.nats):

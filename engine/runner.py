@@ -77,6 +77,7 @@ def load_models(
         network = artifact.denoiser.to(place)
         most = CPU_ROWS if artifact.denoiser.is_one_by_one and place.type == "cpu" else max_batch
         denoiser, is_deterministic = _served(network, min(most, max_batch), place)
+        denoiser.end_id = artifact.tokenizer.end_id
         version = artifact.manifest.weights_sha256
         loaded = Loaded(source.name, version, str(place), is_deterministic)
         yield loaded, Runner(denoiser, weights_version=version, device=place)

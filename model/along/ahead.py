@@ -18,9 +18,10 @@ from unveil.model.along.denoiser import AlongDenoiser, Ask, Question
 from unveil.model.along.rows import Content, Held
 from unveil.model.decoding import sampler
 from unveil.model.decoding.ahead import is_known_ahead, plan_ahead
-from unveil.model.decoding.batch import log_probabilities
+from unveil.model.decoding.batch import bar_ends, log_probabilities
 from unveil.model.decoding.canvas import Canvas, Reveal
 from unveil.model.decoding.draw import draw
+from unveil.model.decoding.ends import absorbed_by, last_token
 from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.sampler import StepResult, apply
 
@@ -54,15 +55,19 @@ def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas]) -> list[Step
     asks = [_ask(denoiser, own, window) for own in held]
     positions = [position for ask in asks for position, _ in ask.questions]
     asked = [ask.held.canvas for ask in asks for _ in ask.questions]
-    log_p = log_probabilities(denoiser.logits(denoiser.ask(asks), np.array(positions)))
+    logits = denoiser.logits(denoiser.ask(asks), np.array(positions))
+    if denoiser.end_id is not None:
+        barred = [flag for ask in asks for flag in _barred(ask, denoiser.end_id)]
+        logits = bar_ends(logits, np.array(barred), denoiser.end_id)
+    log_p = log_probabilities(logits)
     noise = reveal_noise([canvas.seed for canvas in asked], positions)
     ids, logprobs = (x.tolist() for x in draw(log_p, noise.states, [canvas.params for canvas in asked]))
     drawn = iter(zip(ids, logprobs, noise.values.tolist(), strict=True))
-    accepted = [_accepted(ask, list(islice(drawn, len(ask.questions)))) for ask in asks]
+    accepted = [_accepted(ask, list(islice(drawn, len(ask.questions))), denoiser.end_id) for ask in asks]
     results = [_advance(denoiser, ask.held, *own) for ask, own in zip(asks, accepted, strict=True)]
-    num_revealed = sum(len(result.reveals) for result in results)
-    denoiser.num_saved += num_revealed - len(results)
-    denoiser.pace.record(len(held), window, seconds=_now(denoiser) - began, num_revealed=num_revealed)
+    num_steps = sum(len(reveals) for reveals, _ in accepted)
+    denoiser.num_saved += num_steps - len(results)
+    denoiser.pace.record(len(held), window, seconds=_now(denoiser) - began, num_revealed=num_steps)
     return results
 
 
@@ -95,7 +100,9 @@ def _ask(denoiser: AlongDenoiser, own: Held, window: int) -> Ask:
     return Ask(own, contents, questions)
 
 
-def _accepted(ask: Ask, drawn: Sequence[tuple[int, float, float]]) -> tuple[list[Reveal], dict[int, int]]:
+def _accepted(
+    ask: Ask, drawn: Sequence[tuple[int, float, float]], end_id: int | None
+) -> tuple[list[Reveal], dict[int, int]]:
     """What is certain, up to the first draw that differs from its draft or had none; and the drafts for the rest."""
     own, reveals, canvas = ask.held, list[Reveal](), ask.held.canvas
     drafts = [content.token_id for content in ask.contents[len(own.pending) :]]
@@ -105,7 +112,7 @@ def _accepted(ask: Ask, drawn: Sequence[tuple[int, float, float]]) -> tuple[list
         if not (math.isfinite(logprob) and (math.isfinite(order_logprob) or not is_drawn)):
             raise ValueError(f"the denoiser's logits at position {position} are not finite")
         reveals.append(Reveal(position, token_id, canvas.step + k, logprob, order_logprob if is_drawn else None, value))
-        if k >= len(drafts) or drafts[k] != token_id:
+        if k >= len(drafts) or drafts[k] != token_id or (token_id == end_id and absorbed_by(position, canvas.hidden)):
             break
     num = len(reveals)
     rest = zip(ask.questions[num:], drawn[num:], strict=True)
@@ -113,12 +120,40 @@ def _accepted(ask: Ask, drawn: Sequence[tuple[int, float, float]]) -> tuple[list
 
 
 def _advance(denoiser: AlongDenoiser, own: Held, reveals: list[Reveal], drafts: dict[int, int]) -> StepResult:
+    num, absorbed = len(reveals), _absorbed(own.canvas, reveals, denoiser.end_id)
+    if own.last_token is not None:
+        tokens = [reveal.position for reveal in reveals if reveal.token_id != denoiser.end_id]
+        own.last_token = max([own.last_token, *tokens])
+    reveals = [*reveals, *absorbed]
     after = apply(own.canvas, reveals)
     denoiser.settle(own)
-    denoiser.rows.advance(own, after, [reveal.position for reveal in reveals], num_computed=len(reveals) - 1)
-    del own.plan[: len(reveals)]
+    denoiser.rows.advance(own, after, [reveal.position for reveal in reveals], num_computed=num - 1)
+    own.plan = [] if absorbed else own.plan[num:]
     own.drafts = drafts
     return StepResult(after, tuple(reveals))
+
+
+def _absorbed(canvas: Canvas, reveals: Sequence[Reveal], end_id: int | None) -> list[Reveal]:
+    """What the last of these reveals decides, if it is an end."""
+    last = reveals[-1]
+    if last.token_id != end_id:
+        return []
+    revealed = {reveal.position for reveal in reveals}
+    positions = [position for position in absorbed_by(last.position, canvas.hidden) if position not in revealed]
+    return [Reveal(position, last.token_id, last.step, 0.0, None, 0.5, is_absorbed=True) for position in positions]
+
+
+def _barred(ask: Ask, end_id: int) -> list[bool]:
+    """At each question, whether a token behind it is known by its turn, drafts included."""
+    own, barred = ask.held, list[bool]()
+    if own.last_token is None:
+        own.last_token = last_token(own.canvas, end_id)
+    last, drafts = own.last_token, {content.position: content.token_id for content in ask.contents[len(own.pending) :]}
+    for position, _ in ask.questions:
+        barred.append(position < last)
+        if drafts.get(position, end_id) != end_id:
+            last = max(last, position)
+    return barred
 
 
 def _now(denoiser: AlongDenoiser) -> float:

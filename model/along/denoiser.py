@@ -43,8 +43,8 @@ class AlongDenoiser:
     """`model.decoding.batch.Served`. `num_positions` counts the slots computed so far, those without work included;
     `num_saved` the steps of canvases that needed no forward of their own (`model.along.ahead`)."""
 
-    def __init__(self, network: Along, shapes: Shapes, *, max_rows: int) -> None:
-        self.network, self.shapes = network, shapes
+    def __init__(self, network: Along, shapes: Shapes, *, max_rows: int, end_id: int | None = None) -> None:
+        self.network, self.shapes, self.end_id = network, shapes, end_id
         length = network.architecture.length
         self.most = max_rows
         self.rows = Rows(network.size, most=max_rows, spare=shapes.spare(), length=length)
@@ -227,6 +227,7 @@ class OpenedAlong:
         for own, canvas, positions in zip(self._held, canvases, revealed, strict=True):
             own.plan.clear()
             own.drafts.clear()
+            own.last_token = None
             self._denoiser.rows.advance(own, canvas, positions)
 
     def in_turn(self, orders: Sequence[Sequence[int]], truths: Sequence[Sequence[int]]) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unveil.model.along.memory import Memory, RowSize
-from unveil.model.decoding.canvas import Canvas
+from unveil.model.decoding.canvas import UNREAD, Canvas
 from unveil.model.decoding.order_keys import padded_width
 
 _FIRST_ROWS = 8
@@ -28,11 +28,23 @@ class Content(NamedTuple):
 class Held:
     """A canvas with a row: how many of its contents are computed, in the order of arrival, and which are to be."""
 
-    __slots__ = ("canvas", "drafts", "hidden", "num_contents", "num_hidden", "pending", "plan", "prompt", "row", "used")
+    __slots__ = (
+        "canvas",
+        "drafts",
+        "hidden",
+        "last_token",
+        "num_contents",
+        "num_hidden",
+        "pending",
+        "plan",
+        "prompt",
+        "row",
+        "used",
+    )
 
     def __init__(self, canvas: Canvas, row: int, width: int) -> None:
         self.canvas, self.row, self.used = canvas, row, 0
-        places = sorted((rank, position) for position, rank in enumerate(canvas.ranks) if rank >= 0)
+        places = sorted((rank, position) for position, rank in enumerate(canvas.ranks) if 0 <= rank < UNREAD)
         self.pending = [Content(position, canvas.tokens[position], rank) for rank, position in places]
         self.prompt = tuple(content for content in self.pending if content.rank == 0)
         self.num_contents = 0
@@ -40,6 +52,7 @@ class Held:
         self.hidden[: canvas.length] = canvas.hidden
         self.num_hidden = sum(canvas.hidden)
         self.plan: list[tuple[int, float]] = []  # what is revealed next, and the logprob of that choice
+        self.last_token: int | None = None  # once looked up; see `model.decoding.ends`
         self.drafts: dict[int, int] = {}  # tokens that may turn out at hidden positions
 
     def is_at(self, canvas: Canvas) -> bool:
@@ -99,8 +112,8 @@ class Rows:
             self._at[held.row] = None
             return
         held.num_contents += num_computed
-        pending = revealed[num_computed:]
-        contents = [Content(position, canvas.tokens[position], canvas.ranks[position]) for position in pending]
+        read = [position for position in revealed if canvas.ranks[position] < UNREAD]
+        contents = [Content(i, canvas.tokens[i], canvas.ranks[i]) for i in read[num_computed:]]
         held.pending += contents if len(contents) == 1 else sorted(contents, key=lambda own: (own.rank, own.position))
         held.num_hidden -= len(revealed)
         for position in revealed:

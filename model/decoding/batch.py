@@ -5,6 +5,7 @@ Canvases that look alike share a row of the forward: the samples of a prompt at 
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from unveil.model.confidence import LANES, Measure, sureness
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
+from unveil.model.decoding.ends import last_token
 from unveil.model.decoding.noise import Floats
 from unveil.model.decoding.order_keys import Bools, Ints, padded_width
 from unveil.model.denoiser import Barring, Denoiser, Stages, in_stages
@@ -52,11 +54,13 @@ class RowScorer(Protocol):
 class Served(Protocol):
     """A denoiser that takes canvases, `most` of them at a time, and may keep what it computed of them.
 
-    `order_ahead` [W]: the order logits of every canvas; None where they depend on the canvas.
+    `order_ahead` [W]: the order logits of every canvas; None where they depend on the canvas. `end_id`: the id that
+    ends a sequence, None if none does.
     """
 
     most: int
     order_ahead: Floats | None
+    end_id: int | None
 
     def open(self, canvases: Sequence[Canvas]) -> Opened:
         """Gets canvases ready, which are one step further than when they were opened last, or new, or come again."""
@@ -72,12 +76,20 @@ AnyDenoiser = Denoiser | Stages | Served | Barring
 
 @dataclass(frozen=True)
 class Batch:
-    """Canvases in front of a denoiser, with their parameters; see `Opened`."""
+    """Canvases in front of a denoiser, with their parameters; see `Opened`. `end_id`: the id that ends a sequence, if
+    one does (`model.decoding.ends`)."""
 
     opened: Opened
     canvases: Sequence[Canvas]
     params: Sequence[SamplingParams]
     barring: Barring | None = None
+    end_id: int | None = None
+
+    @cached_property
+    def last_tokens(self) -> Ints:
+        """The last position of each canvas that is known to hold no end, [B]."""
+        assert self.end_id is not None
+        return np.array([last_token(canvas, self.end_id) for canvas in self.canvases])
 
     @property
     def row_of(self) -> Ints:
@@ -96,6 +108,8 @@ class Batch:
         logits = self.opened.logits(rows, positions)
         if self.barring is not None:
             logits = self.barring.bar(logits, torch.from_numpy(positions).to(logits.device))
+        if self.end_id is not None:
+            logits = bar_ends(logits, positions < self.last_tokens[rows], self.end_id)
         return log_probabilities(logits)
 
 
@@ -105,8 +119,17 @@ def begin(denoise: AnyDenoiser, canvases: Sequence[Canvas], *, device: torch.dev
     barring = denoise if isinstance(denoise, Barring) else None
     inner = denoise.denoise if isinstance(denoise, Barring) else denoise
     if hasattr(inner, "open"):
-        return Batch(inner.open(canvases), canvases, params, barring)
-    return Batch(_WholeCanvases(in_stages(inner), canvases, device), canvases, params, barring)
+        return Batch(inner.open(canvases), canvases, params, barring, inner.end_id)
+    opened = _WholeCanvases(in_stages(inner), canvases, device)
+    return Batch(opened, canvases, params, barring, getattr(inner, "end_id", None))
+
+
+def bar_ends(logits: Tensor, is_barred: Bools, end_id: int) -> Tensor:
+    """Token logits [R, V] with no end where none can stand, [R]."""
+    if not is_barred.any():
+        return logits
+    barred = torch.from_numpy(is_barred.nonzero()[0]).to(logits.device)
+    return logits.index_put((barred, torch.tensor(end_id, device=logits.device)), logits.new_tensor(-torch.inf))
 
 
 def release(denoise: AnyDenoiser, canvases: Iterable[Canvas]) -> None:

@@ -14,6 +14,7 @@ ORDER_POLICIES: tuple[OrderPolicy, ...] = get_args(OrderPolicy)
 Measure = Literal["confidence", "margin", "entropy"]  # as in `model.confidence`, which needs torch
 MAX_SEED = 2**63 - 1
 HIDDEN = -1  # the rank of what is not known yet
+UNREAD = 1 << 30  # the rank of an end that another end decided (`model.decoding.ends`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class SamplingParams:
 class Canvas:
     """One sample being made. `tokens[i]` is 0 wherever `hidden[i]`.
 
-    `ranks[i]` says when i became known: 0 from the start, k in the k-th denoising step, HIDDEN if it is not. What a
+    `ranks[i]` says when i became known: 0 from the start, k in the k-th denoising step, HIDDEN if it is not, UNREAD if nobody reads it. What a
     network that is autoregressive along its order says next depends on the order of the past, so ranks are part of it.
 
     `step` counts the sample's own steps and keys the noise of its order; with `steps` set it is the index of the time
@@ -96,7 +97,8 @@ class Reveal:
     """One position becoming known. Log-probabilities are natural and of the unmodified model.
 
     `order_logprob` is None where the order is deterministic. `uniform` in (0, 1) is the noise from which a tokenizer
-    draws the shown value (a number inside its bin, say); it is keyed by the seed and the position alone.
+    draws the shown value (a number inside its bin, say); it is keyed by the seed and the position alone. `is_absorbed`: an end
+    that another one decided, in its step.
     """
 
     position: int
@@ -105,3 +107,4 @@ class Reveal:
     logprob: float
     order_logprob: float | None
     uniform: float
+    is_absorbed: bool = False

@@ -18,8 +18,9 @@ import torch
 
 from unveil.model.decoding import loop
 from unveil.model.decoding.batch import AnyDenoiser, Batch, Sureness, begin, groups, release
-from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
+from unveil.model.decoding.canvas import UNREAD, Canvas, Reveal, SamplingParams
 from unveil.model.decoding.draw import draw
+from unveil.model.decoding.ends import absorbed_by
 from unveil.model.decoding.loop import Decoded
 from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.order_keys import Ints
@@ -68,7 +69,34 @@ def _draw(batch: Batch, plan: Plan, sure: Sureness) -> list[list[Reveal]]:
             raise ValueError(f"the denoiser's logits at position {position} are not finite")
         own = order_logprob if is_drawn else None
         reveals[row].append(Reveal(position, token_id, step_, logprob, own, value))
-    return reveals
+    if batch.end_id is None:
+        return reveals
+    return [_ended(batch, row, own, batch.end_id) for row, own in enumerate(reveals)]
+
+
+def _ended(batch: Batch, row: int, drawn: Sequence[Reveal], end_id: int) -> list[Reveal]:
+    """One canvas's reveals of a step, in their order, with what an end among them decides. What was drawn in the same
+    step did not know of it: behind it an end stands in its place, and an end before a token is drawn anew."""
+    found: list[Reveal] = []
+    open_, last, canvas = list(batch.canvases[row].hidden), int(batch.last_tokens[row]), batch.canvases[row]
+    for reveal in drawn:
+        if not open_[reveal.position]:
+            continue
+        if reveal.token_id == end_id and reveal.position < last:
+            log_p = batch.log_p(np.array([row]), np.array([reveal.position]))
+            log_p = log_p.masked_fill(torch.arange(log_p.shape[1], device=log_p.device) == end_id, -torch.inf)
+            noise = reveal_noise([canvas.seed], [reveal.position])
+            ids, logprobs = draw(log_p.log_softmax(-1), noise.states, [canvas.params])
+            reveal = replace(reveal, token_id=int(ids), logprob=float(logprobs))
+        found.append(reveal)
+        open_[reveal.position] = False
+        if reveal.token_id != end_id:
+            last = max(last, reveal.position)
+            continue
+        for position in absorbed_by(reveal.position, open_):
+            found.append(Reveal(position, end_id, reveal.step, 0.0, None, 0.5, is_absorbed=True))
+            open_[position] = False
+    return found
 
 
 def _tokens(
@@ -93,7 +121,8 @@ def apply(canvas: Canvas, reveals: Sequence[Reveal]) -> Canvas:
         assert hidden[position]
         if reveal.step != at:
             rank, at = rank + 1, reveal.step
-        tokens[position], hidden[position], ranks[position] = reveal.token_id, False, rank
+        tokens[position], hidden[position] = reveal.token_id, False
+        ranks[position] = UNREAD if reveal.is_absorbed else rank
     own = canvas.seed, canvas.params, canvas.num_at_start
     return Canvas(tuple(tokens), tuple(hidden), *own, tuple(ranks), at + 1, rank)
 

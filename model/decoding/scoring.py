@@ -18,7 +18,17 @@ import torch
 from torch import Tensor
 
 from unveil.model.decoding.ahead import plan_ahead
-from unveil.model.decoding.batch import AnyDenoiser, Batch, RowScorer, Sureness, begin, log_probabilities, release
+from unveil.model.decoding.batch import (
+    AnyDenoiser,
+    Batch,
+    RowScorer,
+    Sureness,
+    bar_ends,
+    begin,
+    log_probabilities,
+    release,
+)
+from unveil.model.decoding.ends import absorbed_by, last_token
 from unveil.model.decoding.loop import Group, run
 from unveil.model.decoding.noise import Floats
 from unveil.model.decoding.order_keys import Ints, rank
@@ -60,16 +70,17 @@ def score_step(
 
 
 def _score_next(denoise: AnyDenoiser, chains: Sequence[Chain], device: torch.device | None) -> list[ScoreResult]:
-    """The next position of each."""
+    """The next position of each, and what it decides."""
     batch = begin(denoise, [chain.canvas for chain in chains], device=device)
     chosen = _choose(chains, batch).tolist()
     log_p = batch.log_p(np.arange(len(chains)), np.array(chosen))  # [B, V']
     costs = _costs(log_p, [chain.truth[i] for chain, i in zip(chains, chosen, strict=True)], chosen)
     results = [
-        ScoreResult(chain.after([position]), (Term(position, chain.canvas.step, cost),))
+        _result(chain, [position], [cost], batch.end_id)
         for chain, position, cost in zip(chains, chosen, costs, strict=True)
     ]
-    batch.opened.advance([result.chain.canvas for result in results], [[position] for position in chosen])
+    revealed = [[term.position for term in result.terms] for result in results]
+    batch.opened.advance([result.chain.canvas for result in results], revealed)
     release(denoise, [result.chain.canvas for result in results if result.chain.is_complete])
     return results
 
@@ -77,29 +88,54 @@ def _score_next(denoise: AnyDenoiser, chains: Sequence[Chain], device: torch.dev
 def _score_rows(denoise: AnyDenoiser, chains: Sequence[Chain], order_logits: Floats) -> list[ScoreResult]:
     """All that is left of each, in one forward."""
     canvases = [chain.canvas for chain in chains]
-    orders = orders_ahead(chains, order_logits)
-    opened = cast(RowScorer, begin(denoise, canvases).opened)
-    log_p = log_probabilities(opened.in_turn(orders, [chain.truth for chain in chains]))
+    batch = begin(denoise, canvases)
+    orders = orders_ahead(chains, order_logits, batch.end_id)
+    logits = cast(RowScorer, batch.opened).in_turn(orders, [chain.truth for chain in chains])
     release(denoise, canvases)
+    if batch.end_id is not None:
+        barred = [_barred(chain, order, batch.end_id) for chain, order in zip(chains, orders, strict=True)]
+        logits = bar_ends(logits, np.array([own for flags in barred for own in flags]), batch.end_id)
     places = [position for order in orders for position in order]
     true = [chain.truth[position] for chain, order in zip(chains, orders, strict=True) for position in order]
-    costs = iter(_costs(log_p, true, places))
+    costs = iter(_costs(log_probabilities(logits), true, places))
     return [
-        ScoreResult(
-            chain.after(order),
-            tuple(Term(position, step, next(costs)) for step, position in enumerate(order, chain.canvas.step)),
-        )
+        _result(chain, order, [next(costs) for _ in order], batch.end_id)
         for chain, order in zip(chains, orders, strict=True)
     ]
 
 
-def orders_ahead(chains: Sequence[Chain], order_logits: Floats) -> list[list[int]]:
-    """The order in which each chain reveals what is pending, where order logits [W] are the same for every canvas."""
+def _result(chain: Chain, order: Sequence[int], costs: Sequence[float], end_id: int | None) -> ScoreResult:
+    """The chain after these positions, with what ends among them decide."""
+    pending, terms = list(chain.pending), list[Term]()
+    for step, (position, cost) in enumerate(zip(order, costs, strict=True), chain.canvas.step):
+        terms.append(Term(position, step, cost))
+        pending[position] = False
+        if chain.truth[position] == end_id:
+            for absorbed in absorbed_by(position, pending):
+                terms.append(Term(absorbed, step, 0.0, is_absorbed=True))
+                pending[absorbed] = False
+    return ScoreResult(chain.after(order, [term.position for term in terms if term.is_absorbed]), tuple(terms))
+
+
+def _barred(chain: Chain, order: Sequence[int], end_id: int) -> list[bool]:
+    """At each position of the order, whether a token behind it is known by then."""
+    last, barred = last_token(chain.canvas, end_id), list[bool]()
+    for position in order:
+        barred.append(position < last)
+        last = max(last, position) if chain.truth[position] != end_id else last
+    return barred
+
+
+def orders_ahead(chains: Sequence[Chain], order_logits: Floats, end_id: int | None = None) -> list[list[int]]:
+    """The order in which each chain reveals what is pending, where order logits [W] are the same for every canvas;
+    without what an end decides."""
     W = len(order_logits)
     pending = np.array([chain.pending + (False,) * (W - len(chain.pending)) for chain in chains])
-    nums = pending.sum(1)
-    planned = plan_ahead([chain.canvas for chain in chains], pending, order_logits, int(nums.max()))
-    return [order[:num] for order, num in zip(planned.positions.tolist(), nums.tolist(), strict=True)]
+    ends = np.array([[i == end_id for i in chain.truth] + [False] * (W - len(chain.truth)) for chain in chains])
+    num = int(pending.sum(1).max())
+    planned = plan_ahead([chain.canvas for chain in chains], pending, order_logits, num, ends=ends & pending)
+    counts = planned.counts.tolist()
+    return [order[:count] for order, count in zip(planned.positions.tolist(), counts, strict=True)]
 
 
 def score(

@@ -11,18 +11,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
+from unveil.model.decoding.canvas import UNREAD, Canvas, OrderPolicy, SamplingParams
 
 _KNOWN_AHEAD: tuple[OrderPolicy, ...] = ("left_to_right", "right_to_left", "explicit")
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """What one position cost: `-log p` in nats, in the step in which it was revealed, counted from 0."""
+    """What one position cost: `-log p` in nats, in the step in which it was revealed, counted from 0. `is_absorbed`: an
+    end that another one decided, in its step and for nothing."""
 
     position: int
     step: int
     nats: float
+    is_absorbed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,18 @@ class Chain:
         positions = tuple(i for i, is_pending in enumerate(self.pending) if is_pending)
         return positions if params.order == "left_to_right" else positions[::-1]
 
-    def after(self, positions: Sequence[int]) -> "Chain":
-        """These positions revealed, one each in the steps that come next."""
+    def after(self, positions: Sequence[int], absorbed: Sequence[int] = ()) -> "Chain":
+        """These positions revealed, one each in the steps that come next, and what ends among them decided."""
         tokens, hidden, pending = list(self.canvas.tokens), list(self.canvas.hidden), list(self.pending)
         ranks = list(self.canvas.ranks)
         for rank, position in enumerate(positions, self.canvas.num_forwards + 1):
             assert pending[position]
             tokens[position], hidden[position], pending[position] = self.truth[position], False, False
             ranks[position] = rank
+        for position in absorbed:
+            assert pending[position]
+            tokens[position], hidden[position], pending[position] = self.truth[position], False, False
+            ranks[position] = UNREAD
         num_done = len(positions)
         canvas = replace(
             self.canvas,

@@ -50,6 +50,7 @@ class FixedShapes:
         self._sizes = {length: tuple(sorted(sizes[length])) for length in sorted(sizes)}
         self._finish_sizes = tuple(sorted(finish_sizes))
         self.num_positions = 0
+        self.end_id: int | None = None
 
     @property
     def sizes(self) -> Mapping[int, tuple[int, ...]]:

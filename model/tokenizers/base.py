@@ -39,6 +39,10 @@ class Tokenizer(Protocol):
     def default_length(self) -> int: ...
     @property
     def vocabulary_sizes(self) -> tuple[int, ...]: ...
+    @property
+    def end_id(self) -> int | None:
+        """The id behind which nothing but itself stands; None where there is none."""
+        ...
 
     def encode(self, prompt: object, *, length: int | None = None, append: bool = True) -> Template:
         """Raises PromptError, with `param` the column to blame where there is one; "length" names the length.

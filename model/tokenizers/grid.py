@@ -64,6 +64,10 @@ class GridTokenizer:
         return CELLS
 
     @property
+    def end_id(self) -> None:
+        return None
+
+    @property
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return (SIDE,)
 

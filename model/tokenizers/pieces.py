@@ -78,6 +78,10 @@ class PieceTokenizer:
         return self._default_length
 
     @property
+    def end_id(self) -> None:
+        return None
+
+    @property
     def vocabulary_sizes(self) -> tuple[int]:
         return (len(self._pieces),)
 

@@ -109,6 +109,10 @@ class SmilesTokenizer:
         return self._tokens
 
     @property
+    def end_id(self) -> int:
+        return 0
+
+    @property
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return (len(self._tokens),)
 

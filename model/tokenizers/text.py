@@ -98,6 +98,10 @@ class TextTokenizer:
         return self._default_length
 
     @property
+    def end_id(self) -> None:
+        return None
+
+    @property
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return (len(self._tokens),)
 

@@ -129,6 +129,10 @@ class TableTokenizer:
         return self.length
 
     @property
+    def end_id(self) -> None:
+        return None
+
+    @property
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return tuple(column.vocabulary_size for column in self.columns)
 
