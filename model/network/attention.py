@@ -146,7 +146,9 @@ def stream_bias(ranks: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:
     1, 2, ..., and positions of one rank do not read each other."""
     places = torch.arange(ranks.shape[1], device=ranks.device)
     reader, read = ranks[:, :, None], ranks[:, None, :]
-    is_read = torch.cat([(read < reader) | (read == 0), read < reader]) & (places < lengths[:, None])[:, None, :].repeat(2, 1, 1)
+    is_read = torch.cat([(read < reader) | (read == 0), read < reader]) & (places < lengths[:, None])[
+        :, None, :
+    ].repeat(2, 1, 1)
     is_read = is_read | (places == places[:, None])
     return torch.zeros_like(is_read, dtype=dtype).masked_fill(~is_read, -torch.inf)[:, None]
 

@@ -275,7 +275,7 @@ def _walk(
     order = torch.full_like(batch.x, -1)
     is_solved = torch.ones(len(batch), dtype=torch.bool, device=hidden.device)
 
-    def see(rows: Tensor, unseen: Tensor) -> Prediction:
+    def see(rows: Tensor, unseen: Tensor, _: Tensor) -> Prediction:
         return denoise(batch.x[rows].masked_fill(unseen, 0), unseen, batch.lengths[rows])
 
     def take(prediction: Prediction, free: Tensor, rows: Tensor, number: int) -> Tensor:
