@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.training.small import small_dataset, small_recipe
 from unveil.model.artifact.folder import load_artifact, save_artifact
 from unveil.model.errors import ArtifactError, UnveilError
 from unveil.model.network.architecture import Architecture
 from unveil.model.network.base import Network
+from unveil.model.network.order_heads import Reading
+from unveil.model.network.transformer import Transformer
 from unveil.training.config import build_recipe
 from unveil.training.run.warm_start import load_start, make_denoiser
 from unveil.training.trainer import row_forwards, train
@@ -132,8 +135,17 @@ def test_what_attends_to_the_earlier_is_trained_on_by_whole_orders_alone(earlier
 
 @pytest.mark.parametrize("method", ["global", "next_cost"])
 def test_a_frozen_denoiser_that_attends_to_the_earlier_gets_an_order(
-    earlier: Path, tmp_path: Path, method: str
+    earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
+    highest: list[int] = []
+    read = Transformer.read_in_turn
+
+    def watched(network: Transformer, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Reading:
+        if not torch.is_inference_mode_enabled():  # training, not the validation
+            highest.append(int(ranks.max()))
+        return read(network, tokens, ranks, lengths)
+
+    monkeypatch.setattr(Transformer, "read_in_turn", watched)
     recipe = small_recipe(f"order.method={method}", f"start.artifact={earlier}", "start.freeze_denoiser=true")
     trained = train(recipe, DATASET, work=tmp_path)
     assert trained is not None
@@ -144,6 +156,8 @@ def test_a_frozen_denoiser_that_attends_to_the_earlier_gets_an_order(
     fresh = make_denoiser(recipe, DATASET, load_start(recipe, DATASET)).order_head
     pairs = zip(head.parameters(), fresh.parameters(), strict=True)
     assert any(not torch.equal(learned, begun) for learned, begun in pairs)
+    assert len(highest) >= 12
+    assert max(highest) == DATASET.train.shape[1], "the last position is asked after all others, in their order"
 
 
 def test_what_attends_to_the_visible_but_loops_is_refused_for_that(tmp_path: Path) -> None:
