@@ -41,8 +41,8 @@ class ModelConfig(_Frozen):
     """The denoiser's shape, as in `model.network.architecture.Architecture`; length, vocabulary and trunk follow from
     the data.
 
-    `attends` left out is "visible" with `optimizer.teacher_forcing`, "all" without it. With `num_loops`, the tokens of
-    every loop are trained, not of the last one alone (deep supervision).
+    `attends` left out is "earlier" with `optimizer.teacher_forcing`, which trains that alone, "all" without it. With
+    `num_loops`, the tokens of every loop are trained, not of the last one alone (deep supervision).
     """
 
     width: int = Field(default=64, ge=2)
@@ -92,7 +92,7 @@ class OptimizerConfig(_Frozen):
     trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
     most (`model.num_loops`), and a sudoku grid that is learned goes through no more of them.
     `teacher_forcing`: one forward trains every step of a row's order, from what it shows at the start on, not the next
-    one alone (`model.loss.objective.teacher_forced`). It takes a network that attends to "visible", and orders that are
+    one alone (`model.loss.objective.teacher_forced`). Its network attends to what was revealed "earlier"; orders are
     uniform, fixed, or global, whose critic then learns of alternatives to the law's choices from rows in uniform orders
     alone; a forward costs about two. The order's `spread` has no part in it.
     """
@@ -167,7 +167,7 @@ class Recipe(_Frozen):
     @property
     def attends(self) -> Attends:
         """What the positions of a fresh network read."""
-        return self.model.attends or ("visible" if self.optimizer.teacher_forcing else "all")
+        return self.model.attends or ("earlier" if self.optimizer.teacher_forcing else "all")
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
@@ -196,6 +196,8 @@ class Recipe(_Frozen):
             raise ValueError("start.artifact: data.kind lines needs one, for its tokenizer")
         if self.optimizer.teacher_forcing:
             self._check_teacher_forcing()
+        elif self.model.attends == "earlier" and not self.is_frozen:
+            raise ValueError('advanced.model.attends: "earlier" is only valid with optimizer.teacher_forcing = true')
         if self.optimizer.backward_loops is not None and self.is_frozen:
             raise ValueError("advanced.optimizer.backward_loops: is not valid with a frozen denoiser")
         return self
@@ -203,8 +205,8 @@ class Recipe(_Frozen):
     def _check_teacher_forcing(self) -> None:
         if self.is_frozen:
             raise ValueError("optimizer.teacher_forcing: is not valid with a frozen denoiser")
-        if self.attends != "visible":
-            raise ValueError('optimizer.teacher_forcing: is only valid with advanced.model.attends = "visible"')
+        if self.attends != "earlier":
+            raise ValueError('optimizer.teacher_forcing: is only valid with advanced.model.attends = "earlier"')
         if self.model.num_loops > 1:
             raise ValueError("optimizer.teacher_forcing: is only valid with advanced.model.num_loops = 1")
         if isinstance(self.order, UniformOrder) and self.order.bare:

@@ -101,7 +101,7 @@ def train(given: Given) -> None:
         stderr.print(describe_data(dataset), soft_wrap=True)
 
     def finish(trained: Trained) -> None:
-        total = num_row_forwards(dataset, split="test", limit=loaded.run.evaluate_rows, kind=loaded.order.kind)
+        total = num_row_forwards(trained.denoiser, dataset, split="test", limit=loaded.run.evaluate_rows)
         text = _recipe_text(recipe_as_run(loaded, trained.denoiser))
         with Bar("evaluating on the test split", total) as advance:
             publish(trained, loaded, dataset, out=folder, recipe_text=text, advance=advance)
@@ -136,8 +136,7 @@ def evaluate(
     device = pick_device("auto")
     for network in (loaded.denoiser, *([] if other is None else [other])):
         network.to(device)
-    kind = loaded.manifest.order.kind
-    total = num_row_forwards(dataset, split=split, limit=rows, kind=kind, has_reference=other is not None)
+    total = num_row_forwards(loaded.denoiser, dataset, split=split, limit=rows, reference=other)
     with Bar(f"evaluating on the {split} split", total) as advance:
         metrics = evaluate_model(loaded.denoiser, dataset, split=split, limit=rows, reference=other, advance=advance)
     if as_json:

@@ -6,13 +6,13 @@
 Nets of one size learn MOSES molecules, from left to right and in uniform orders, in three ways: `next step`, a
 network whose positions all read each other, each row showing one prefix of its order (`order_form`, with the usual
 `spread` of a half, by which every hidden position is trained, and the next one most); the same of a network that
-reads what is visible alone; and `whole order`, that network with teacher forcing, a step of which shows as many rows
-and costs about two, so it takes half as many. All are scored alike, a forward for each position: nats a test row, exact
-from left to right, a bound under uniform orders. CPU seconds are of the whole training on one thread (of the rest of it
-where a killed one went on).
+reads what is visible alone; and `whole order`, one that reads what was revealed earlier, with teacher forcing, a step
+of which shows as many rows and costs about two, so it takes half as many. All are scored as they are served: nats a
+test row, exact from left to right, a bound under uniform orders. CPU seconds are of the whole training on one thread
+(of the rest of it where a killed one went on).
 
-`in turn` is what the last net's own two streams give for whole rows from left to right. Contents had not seen there
-what came after them, and have in what is served: if that mattered, the two would differ. Intervals are Student's over
+`both ways` is what the last net's weights would cost from left to right if all that is visible read each other, at a
+forward for each position: what training never showed them but for prompts and prefixes. Intervals are Student's over
 seeds, 95 %. `--smiles` takes a file of one's own. Results are kept in DIR, and found again: remove DIR after a change
 to the method.
 """
@@ -28,8 +28,8 @@ from torch import Tensor
 from unveil import training
 from unveil.benchmarks.common.arms import with_order
 from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all, with_interval
-from unveil.model.denoiser import cross_entropy
 from unveil.model.network.base import Network
+from unveil.model.network.build import build_network
 from unveil.training.config import Recipe, load_recipe
 from unveil.training.data.load import load_dataset
 from unveil.training.data.rows import Rows, split_rows
@@ -38,7 +38,8 @@ from unveil.training.trainer import train
 from unveil.training_commands import cache_folder
 
 RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses-start.toml"
-WAYS = ("next step", "next step, visible", "whole order")
+ATTENDS = {"next step": "all", "next step, visible": "visible", "whole order": "earlier"}
+WAYS = tuple(ATTENDS)
 ORDERS = ("left to right", "uniform")
 STEPS = 400  # of teacher forcing; twice as many of the next step alone
 REDUCED = [
@@ -98,7 +99,7 @@ def measure(task: Fields) -> Fields:
         "steps": recipe.optimizer.num_steps,
         "cpu_seconds": seconds,
         "nats": float(scored(trained.denoiser, rows, task["order"]).mean()),
-        "in_turn": in_turn(trained.denoiser, rows) if task["way"] == "whole order" and is_fixed else None,
+        "both_ways": both_ways(trained.denoiser, rows) if task["way"] == "whole order" and is_fixed else None,
         "parameters": trained.denoiser.num_parameters,
         "rows": len(rows),
     }
@@ -106,11 +107,11 @@ def measure(task: Fields) -> Fields:
 
 def arm_recipe(task: Fields) -> Recipe:
     """The recipe of one arm. Every row follows its order from the first step on, none has a prompt."""
-    is_forced, is_visible = task["way"] == "whole order", task["way"] != "next step"
+    is_forced = task["way"] == "whole order"
     own = [
         f"seed={task['seed']}",
         "prompts={share = 0.0}",
-        f"advanced.model.attends={'visible' if is_visible else 'all'}",
+        f"advanced.model.attends={ATTENDS[task['way']]}",
         f"optimizer.teacher_forcing={'true' if is_forced else 'false'}",
         f"optimizer.steps={task['steps'] * (1 if is_forced else 2)}",
     ]
@@ -132,15 +133,11 @@ def scored(net: Network, rows: Rows, order: str) -> Tensor:
     return -log_likelihood(net, rows, list(range(L)))
 
 
-@torch.inference_mode()
-def in_turn(net: Network, rows: Rows) -> float:
-    """Nats a row from left to right by the two streams of training, nothing visible at the start."""
-    ranks = torch.arange(1, rows.x.shape[1] + 1).expand(rows.x.shape)
-    nats = [
-        cross_entropy(net.in_turn(some.x, its, some.lengths), some.x).masked_fill(some.padding, 0.0).sum(-1)
-        for some, (its,) in rows.batches(ranks, size=128)
-    ]
-    return float(torch.cat(nats).double().mean())
+def both_ways(net: Network, rows: Rows) -> float:
+    """Nats a row from left to right of the same weights in a network whose contents read each other both ways."""
+    other = build_network(net.architecture.model_copy(update={"attends": "visible"}), net.order)
+    other.load_state_dict(net.state_dict())
+    return float(scored(other.eval(), rows, "left to right").mean())
 
 
 def summary(tasks: Sequence[Fields], results: Sequence[Fields]) -> Fields:
@@ -150,7 +147,7 @@ def summary(tasks: Sequence[Fields], results: Sequence[Fields]) -> Fields:
         pairs = zip(tasks, results, strict=True)
         return [r[column] for t, r in pairs if (t["order"], t["way"]) == (order, way) and r[column] is not None]
 
-    columns = ("nats", "cpu_seconds", "in_turn")
+    columns = ("nats", "cpu_seconds", "both_ways")
     found = {
         order: {way: {c: interval(values) for c in columns if (values := over_seeds(order, way, c))} for way in WAYS}
         for order in ORDERS
@@ -175,7 +172,7 @@ def as_text(report: Fields) -> str:
         lines.append(order)
         for way, found in ways.items():
             line = f"  {way:<20}{with_interval(found['nats'], '.3f'):>30}  {found['cpu_seconds']['mean']:.0f} CPU s"
-            lines.append(line + (f", in turn {found['in_turn']['mean']:.3f}" if "in_turn" in found else ""))
+            lines.append(line + (f", both ways {found['both_ways']['mean']:.3f}" if "both_ways" in found else ""))
         for way, found in report["whole_order_minus"][order].items():
             lines.append(f"  whole order minus {way}: {with_interval(found, '.3f')}")
     return "\n".join(lines)

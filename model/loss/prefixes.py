@@ -50,6 +50,13 @@ class Prefixes(NamedTuple):
         """[B, L]: 0 for what is visible, then 1, 2, ... along the order."""
         return (self.places - (self.num_known + self.num_revealed)[:, None] + 1).clamp(min=0)
 
+    @property
+    def history(self) -> Tensor:
+        """[B, L]: 0 for what was known from the start, then 1, 2, ... for what is revealed in the order in which it
+        was, and the number after those for all that is hidden."""
+        since = (self.places - self.num_known[:, None] + 1).clamp(min=0)
+        return torch.minimum(since, self.num_revealed[:, None] + 1)
+
     def some_turns(self, num: int) -> Turns:
         """Up to `num` of the hidden positions, evenly along the order from each row's own offset on. Short rows give
         some more than once."""

@@ -55,6 +55,8 @@ class Architecture(_Frozen):
             raise ValueError("relative_bias is only valid with trunk attention")
         if self.attends != "all" and self.trunk == "planes":
             raise ValueError("attends is only valid with trunk attention")
+        if self.attends == "earlier" and self.num_loops > 1:
+            raise ValueError('attends "earlier" is only valid with num_loops 1')
         if self.pair_bias and self.trunk == "planes":
             raise ValueError("pair_bias is only valid with trunk attention")
         if self.pair_bias and self.relative_bias:

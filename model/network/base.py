@@ -43,10 +43,22 @@ class Network(nn.Module):
         to what was revealed "earlier" this is what it says; of one that attends to what is "visible" it is exact for
         rank 1 alone.
         """
-        raise NotImplementedError
+        logits = self.read_in_turn(tokens, ranks, lengths).token_logits
+        assert logits is not None
+        return logits
+
+    @property
+    def reads_ranks(self) -> bool:
+        """Whether what it says depends on the order in which the visible was revealed: its forward then takes the
+        `ranks` of `in_turn`. Without them all that is visible was so from the start."""
+        return isinstance(self.architecture, Architecture) and self.architecture.attends == "earlier"
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """All that the order head is given."""
+        raise NotImplementedError
+
+    def read_in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Reading:
+        """The same of every position as of just before its turn: arguments as of `in_turn`."""
         raise NotImplementedError
 
     def _predict(self, reading: Reading) -> Prediction:

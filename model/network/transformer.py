@@ -103,8 +103,10 @@ class Transformer(Network):
         """[B, L] ids and bools -> [B, L, D], before positions: the mask's embedding stands for what is hidden."""
         return torch.where(hidden[..., None], self.mask, self.embedding(tokens + self.get_buffer("offsets")))
 
-    def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
-        """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""
+    def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, ranks: Tensor | None = None) -> Prediction:
+        """See `model.denoiser.Denoiser`. One trunk pass feeds both heads. With `ranks` see `Network.in_turn`."""
+        if ranks is not None:
+            return self._predict(self.read_in_turn(tokens, ranks, lengths))
         return self._predict(self.read(tokens, hidden, lengths))
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
@@ -125,8 +127,8 @@ class Transformer(Network):
         prediction = self._predict(Reading(x, self._logits(x), tokens, hidden, lengths))
         return Depths(prediction, tuple(map(self._logits, states[:-1])))
 
-    def in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Tensor:
-        """See `Network.in_turn`. Two streams: contents, and masks that ask for them."""
+    def read_in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Reading:
+        """See `Network.read_in_turn`. Two streams: contents, and masks that ask for them."""
         assert self.architecture.attends != "all"
         assert self.architecture.num_loops == 1
         contents = self.embed(tokens, torch.zeros_like(tokens, dtype=torch.bool))
@@ -134,7 +136,8 @@ class Transformer(Network):
         bias = stream_bias(ranks, lengths, x.dtype)
         for block in self.blocks[:-1]:
             x = block(x, bias, streams=Streams.BOTH)
-        return self._logits(self.blocks[-1](x, bias, streams=Streams.QUESTIONS))  # nobody reads its contents
+        x = self.blocks[-1](x, bias, streams=Streams.QUESTIONS)  # nobody reads its contents
+        return Reading(x, self._logits(x), tokens, ranks > 0, lengths)
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]

@@ -27,7 +27,7 @@ def test_the_quick_variant_sets_whole_orders_beside_single_steps(tmp_path: Path)
             assert less == pytest.approx(nats["whole order"] - nats[way])
         assert all(runs[order, way]["cpu_seconds"] > 0 for way in WAYS)
     assert len({run["parameters"] for run in report["seeds"]}) == 1
-    by_streams = runs["left to right", "whole order"]["in_turn"]
-    assert by_streams == pytest.approx(runs["left to right", "whole order"]["nats"], rel=1e-3), "one layer: the same"
-    assert "in turn" in as_text(report)
+    both_ways = runs["left to right", "whole order"]["both_ways"]
+    assert both_ways == pytest.approx(runs["left to right", "whole order"]["nats"], rel=1e-3), "one layer: the same"
+    assert "both ways" in as_text(report)
     assert run_one_seed("teacher_forcing", tmp_path, "--smiles", str(MOLECULES)) == report  # found again

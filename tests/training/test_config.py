@@ -50,7 +50,11 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
         ("advanced.order.bare=0.5", 'advanced.order.bare: unknown key with method = "global"'),
         ("data.length=5", 'data.length: unknown key with kind = "table"'),
         ("advanced.data.puzzles=5", 'advanced.data.puzzles: unknown key with kind = "table"'),
-        ("advanced.model.attends=nobody", "advanced.model.attends: Input should be 'all' or 'visible'"),
+        ("advanced.model.attends=nobody", "advanced.model.attends: Input should be 'all', 'visible' or 'earlier'"),
+        (
+            "advanced.model.attends=earlier",
+            'advanced.model.attends: "earlier" is only valid with optimizer.teacher_for',
+        ),
         ("advanced.optimizer.betas=[2.0,0.9]", "advanced.optimizer.betas.0: Input should be less than 1"),
         ("seed=20241128123456", "seed: Input should be less than or equal to 1000000000000"),
         ("run.threads=100000000000", "run.threads: Input should be less than or equal to 1024"),
@@ -83,7 +87,8 @@ FORCED = "optimizer.teacher_forcing=true"
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["advanced.model.attends=all"], 'is only valid with advanced.model.attends = "visible"'),
+        (["advanced.model.attends=all"], 'is only valid with advanced.model.attends = "earlier"'),
+        (["advanced.model.attends=visible"], 'is only valid with advanced.model.attends = "earlier"'),
         (["advanced.model.num_loops=2"], "is only valid with advanced.model.num_loops = 1"),
         (["start={artifact = 'x', freeze_denoiser = true}"], "is not valid with a frozen denoiser"),
         (["order.method=cost_to_go", "start.artifact=x"], "is not valid with a frozen denoiser"),
@@ -97,7 +102,8 @@ def test_what_teacher_forcing_would_ignore_is_refused(overrides: list[str], line
 
 
 def test_what_positions_read_follows_from_teacher_forcing_unless_it_is_given() -> None:
-    assert (small_recipe().attends, small_recipe(FORCED).attends) == ("all", "visible")
+    assert (small_recipe().attends, small_recipe(FORCED).attends) == ("all", "earlier")
+    assert small_recipe(FORCED, "advanced.model.attends=earlier").attends == "earlier"
     assert small_recipe("advanced.model.attends=visible").attends == "visible"
 
 

@@ -12,6 +12,7 @@ from tests.training.small import small_dataset, small_recipe
 from unveil.model.denoiser import Prediction
 from unveil.model.errors import UnveilError
 from unveil.model.network.base import Network
+from unveil.model.network.build import build_network
 from unveil.model.network.transformer import Transformer
 from unveil.training import trainer
 from unveil.training.config import Recipe
@@ -186,6 +187,20 @@ def test_every_arm_that_is_taught_whole_orders_learns(tmp_path: Path, kind: str)
     assert ("critic_error" in taught[-1]) == (kind == "global")
     if kind == "global":
         assert bool(trained.denoiser.order_head.global_log_w().any())
+
+
+def test_what_is_validated_while_whole_orders_are_taught_is_what_is_served_along_them(tmp_path: Path) -> None:
+    positions = [3, 1, 0, 2]
+    order = ("order.method=fixed", f"order.positions={positions}")
+    forced = ("optimizer.teacher_forcing=true", "model.layers=3", "optimizer.steps=60", "optimizer.learning_rate=0.03")
+    trained = _train(small_recipe(*order, *forced), tmp_path)
+    found = [float(line["negative_log_likelihood"]) for line in _log(tmp_path) if line["kind"] == "validation"][-1]
+    rows = as_rows(DATASET.validation)
+    assert found == pytest.approx(-float(log_likelihood(trained.denoiser, rows, positions).mean()), abs=1e-5)
+    architecture = trained.denoiser.architecture.model_copy(update={"attends": "visible"})
+    both_ways = build_network(architecture, trained.denoiser.order)
+    both_ways.load_state_dict(trained.denoiser.state_dict())
+    assert abs(found + float(log_likelihood(both_ways.eval(), rows, positions).mean())) > 1e-3
 
 
 def test_an_order_that_is_reconsidered_stands_apart_a_seventh_as_far_and_goes_on(tmp_path: Path) -> None:

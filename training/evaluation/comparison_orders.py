@@ -13,6 +13,7 @@ from unveil.model.network.base import Network
 from unveil.model.oracle.exact import best_order, subset_table, worst_order
 from unveil.model.order.plackett_luce import deterministic_order
 from unveil.training.data.rows import Rows
+from unveil.training.evaluation.conditionals import ask, reads_ranks
 from unveil.training.evaluation.likelihood import (
     Advance,
     log_likelihood,
@@ -74,14 +75,25 @@ class Law:
         return -log_likelihood(denoise, rows, self.order()[::-1], advance=advance)
 
     def _guide(self, denoise: Denoiser, *, sign: float = 1.0) -> Denoiser:
-        """Values by `denoise`, orders by the owner of the law."""
+        return _Guided(denoise, self.owner, sign)
 
-        def guided(tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
-            prediction = denoise(tokens, hidden, lengths)
-            own = prediction if denoise is self.owner else self.owner(tokens, hidden, lengths)
-            return Prediction(prediction.token_logits, sign * own.order_logits)
 
-        return guided
+@dataclass(frozen=True)
+class _Guided:
+    """Values by one denoiser, orders by the owner of a law: a denoiser itself."""
+
+    values: Denoiser
+    owner: Denoiser
+    sign: float
+
+    @property
+    def reads_ranks(self) -> bool:
+        return reads_ranks(self.values) or reads_ranks(self.owner)
+
+    def __call__(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, *, ranks: Tensor | None = None) -> Prediction:
+        prediction = ask(self.values, tokens, hidden, lengths, ranks)
+        own = prediction if self.values is self.owner else ask(self.owner, tokens, hidden, lengths, ranks)
+        return Prediction(prediction.token_logits, self.sign * own.order_logits)
 
 
 def mean_order_rows(rows: Rows) -> Rows:
@@ -100,8 +112,10 @@ def mean_order(denoise: Denoiser, rows: Rows, *, advance: Advance | None = None)
     return steps.double().mean(0).argsort(stable=True).tolist()
 
 
-def why_not_enumerable(rows: Rows) -> str | None:
+def why_not_enumerable(rows: Rows, denoise: Denoiser) -> str | None:
     """Why best and worst order are not to be found for such rows; None where they are."""
+    if reads_ranks(denoise):
+        return "what is said of a position depends on the order of those before it, not on their set alone"
     L = rows.x.shape[1]
     if L > MAX_ENUMERABLE:
         return f"{L} positions; all orders are compared only up to {MAX_ENUMERABLE}"

@@ -7,7 +7,8 @@ All of it is one walk (`training/evaluation/walks.py`): a row's hidden positions
 cost of its own true value given what is known by then, in an order that a law of keys chooses (smallest first, ties to
 the lowest position). A law may look at what the model says of the row, which has seen revealed values only, so every
 walk is a factorisation of the row: without noise its cost is minus the exact log-likelihood, with noise it is one
-unbiased draw of the NELBO.
+unbiased draw of the NELBO. A network that reads ranks walks an order that is known ahead in one forward of the row
+(`training/evaluation/conditionals.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,8 @@ from unveil.model.decoding.noise import order_uniforms
 from unveil.model.denoiser import Denoiser, Prediction, cross_entropy
 from unveil.model.order.plackett_luce import gumbel_noise
 from unveil.model.order.uniforms import gumbel
-from unveil.training.data.rows import Rows, as_rows, known_sets
+from unveil.training.data.rows import BATCH_ROWS, Rows, as_rows, known_sets
+from unveil.training.evaluation.conditionals import ask, ask_in_turn, reads_ranks
 from unveil.training.evaluation.estimate import Estimate
 from unveil.training.evaluation.walks import walk
 
@@ -47,6 +49,7 @@ Advance = Callable[[int], None]
 Policy = Literal["learned", "confidence", "margin", "entropy"]
 Keys = Callable[[Prediction, Tensor], Tensor]  # what the model says and the step's noise [B, L] -> keys [B, L]
 Noise = Callable[[int], Tensor]  # the step -> [B, L] float64
+_WHOLE_ROWS = 16  # in one forward: more are slower, as what is computed of them no longer fits into caches
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,9 @@ def nelbo(
 ) -> Tensor:
     """An unbiased estimate of each row's NELBO under Plackett-Luce(log_w), in nats: [N] float64.
 
-    One order is drawn a row, and the row is scored exactly along it, in L forwards. (Summing the next position out at
-    every prefix would be unbiased too, and far noisier: what a position costs whatever is known would be counted a
-    random number of times instead of once.) The order depends on `seed` alone through its noise, so two laws share
+    One order is drawn a row, and the row is scored exactly along it, in L forwards or one. (Summing the next position
+    out at every prefix would be unbiased too, and far noisier: what a position costs whatever is known would be counted
+    a random number of times instead of once.) The order depends on `seed` alone through its noise, so two laws share
     their random numbers. With `known` [N, L] the bound is of the rest given what is known.
     """
     return law_walk(denoise, rows, log_w, seed=seed, known=known, advance=advance).nats
@@ -100,15 +103,7 @@ def law_walk(
 ) -> Walk:
     """Cost and order of each row along an order of its own, drawn from Plackett-Luce(log_w): see `nelbo`."""
     noise = gumbel_noise(rows.x.shape, torch.Generator().manual_seed(seed)).to(rows.x.device)
-
-    def keys(_: Prediction, z: Tensor) -> Tensor:
-        return -(log_w.double() + z)
-
-    walks = [
-        _walk(denoise, batch, ~given, keys, _constant(z), advance)
-        for batch, (z, given) in rows.batches(noise, _given(rows, known))
-    ]
-    return _joined(walks)
+    return _known_ahead(denoise, rows, -(log_w.double() + noise), ~_given(rows, known), advance)
 
 
 @torch.inference_mode()
@@ -120,10 +115,7 @@ def marginal_nats(
     The rest stays hidden to the end: this is `/score`, the marginal of the decoder that reveals C first.
     """
     noise = gumbel_noise(rows.x.shape, torch.Generator().manual_seed(seed)).to(rows.x.device)
-    parts = []
-    for batch, (z, own) in rows.batches(noise, scored):
-        parts.append(_walk(denoise, batch, ~batch.given, _drawn_keys, _constant(z), advance, scored=own).nats)
-    return torch.cat(parts)
+    return _known_ahead(denoise, rows, -noise, ~rows.given, advance, scored=scored).nats
 
 
 @torch.inference_mode()
@@ -135,10 +127,11 @@ def log_likelihood(
     known: Tensor | None = None,
     advance: Advance | None = None,
 ) -> Tensor:
-    """Each row's exact log-likelihood when positions are revealed in this very order: [N] float64, nats, L forwards."""
-    ranks = torch.empty(len(order), dtype=torch.float64, device=rows.x.device)
-    ranks[list(order)] = torch.arange(len(order), dtype=torch.float64, device=rows.x.device)
-    return -_noiseless(denoise, rows, lambda _, z: ranks + z, known, advance).nats
+    """Each row's exact log-likelihood when positions are revealed in this very order: [N] float64, nats, in L forwards
+    or one."""
+    places = torch.empty(len(order), dtype=torch.float64, device=rows.x.device)
+    places[list(order)] = torch.arange(len(order), dtype=torch.float64, device=rows.x.device)
+    return -_known_ahead(denoise, rows, places.expand(rows.x.shape), ~_given(rows, known), advance).nats
 
 
 def policy_nelbo(
@@ -195,19 +188,21 @@ def policy_walk(
 
 @torch.inference_mode()
 def imputation_accuracy(denoise: Denoiser, rows: Rows) -> Tensor:
-    """Share of rows whose likeliest id is right when one position alone is hidden: [L] float64."""
+    """Share of rows whose likeliest id is right when one position alone is hidden, and all others were known from the
+    start: [L] float64."""
     hits = torch.zeros(rows.x.shape[1], dtype=torch.float64, device=rows.x.device)
     for batch, _ in rows.batches():
         for position in range(rows.x.shape[1]):
             hidden = torch.zeros_like(batch.padding)
             hidden[:, position] = True
-            logits = denoise(batch.x, hidden, batch.lengths).token_logits[:, position]
+            logits = ask(denoise, batch.x, hidden, batch.lengths, None).token_logits[:, position]
             hits[position] += (logits.argmax(-1) == batch.x[:, position]).sum()
     return hits / len(rows)
 
 
 def num_forwards(rows: Rows, *, chains: int) -> int:
-    """Row-forwards that so many calls of `nelbo`, `log_likelihood` or `policy_walk` take, for a progress bar."""
+    """Row-forwards that so many calls of `nelbo`, `log_likelihood` or `policy_walk` take, for a progress bar; a whole
+    row in one forward is told as L."""
     return chains * len(rows) * rows.x.shape[1]
 
 
@@ -221,11 +216,6 @@ _KEYS: dict[Policy, Keys] = {
     "margin": lambda prediction, z: z - confidence_of(prediction.token_logits).margin,
     "entropy": lambda prediction, z: z + confidence_of(prediction.token_logits).entropy,
 }
-
-
-def _drawn_keys(_: Prediction, z: Tensor) -> Tensor:
-    """Of uniform orders."""
-    return -z
 
 
 def _given(rows: Rows, known: Tensor | None) -> Tensor:
@@ -245,6 +235,42 @@ def _fresh_noise(seeds: Tensor, L: int) -> Noise:
         return gumbel(order_uniforms(seeds[:, None], steps[:, None], positions))
 
     return noise
+
+
+def _known_ahead(
+    denoise: Denoiser,
+    rows: Rows,
+    keys: Tensor,
+    hidden: Tensor,
+    advance: Advance | None,
+    *,
+    scored: Tensor | None = None,
+) -> Walk:
+    """Reveals what is `hidden` [N, L], only what is `scored` of it if that is given, along fixed `keys` [N, L]."""
+    is_whole = reads_ranks(denoise)
+    wanted = hidden if scored is None else hidden & scored
+    walks = []
+    for batch, (k, unseen, own) in rows.batches(keys, hidden, wanted, size=_WHOLE_ROWS if is_whole else BATCH_ROWS):
+        if is_whole:
+            walks.append(_in_one_forward(denoise, batch, k, unseen, own))
+            if advance is not None:
+                advance(batch.x.numel())
+        else:
+            walks.append(_walk(denoise, batch, unseen, lambda _, z: z, _constant(k), advance, scored=own))
+    return _joined(walks)
+
+
+def _in_one_forward(denoise: Denoiser, batch: Rows, keys: Tensor, hidden: Tensor, wanted: Tensor) -> Walk:
+    """What is `wanted` [B, L] of the hidden positions, by keys [B, L]; the others are hidden to the end."""
+    L = batch.x.shape[1]
+    order = keys.masked_fill(~wanted, torch.inf).argsort(dim=-1, stable=True)  # [B, L], all that is wanted first
+    turns = torch.arange(1, L + 1, device=order.device).expand_as(order)
+    ranks = torch.zeros_like(order).scatter(-1, order, turns)
+    ranks = ranks.masked_fill(~wanted, L + 1).masked_fill(~hidden, 0)
+    logits = ask_in_turn(denoise, batch.x, ranks, batch.lengths).token_logits
+    losses = cross_entropy(logits, batch.x).double().masked_fill(~wanted, 0.0)
+    is_right = (logits.argmax(-1) == batch.x) | ~wanted
+    return Walk(losses.sum(-1), order.masked_fill(turns > wanted.sum(-1, keepdim=True), -1), is_right.all(-1))
 
 
 def _noiseless(denoise: Denoiser, rows: Rows, keys: Keys, known: Tensor | None, advance: Advance | None) -> Walk:
@@ -269,14 +295,13 @@ def _walk(
     *,
     scored: Tensor | None = None,
 ) -> Walk:
-    """Reveals `hidden` [B, L], only what is `scored` of it if that is given, one position a step. The denoiser gets
-    zeros where it must not look."""
+    """Reveals `hidden` [B, L], only what is `scored` of it if that is given, one position a step."""
     nats = torch.zeros(len(batch), dtype=torch.float64, device=hidden.device)
     order = torch.full_like(batch.x, -1)
     is_solved = torch.ones(len(batch), dtype=torch.bool, device=hidden.device)
 
-    def see(rows: Tensor, unseen: Tensor) -> Prediction:
-        return denoise(batch.x[rows].masked_fill(unseen, 0), unseen, batch.lengths[rows])
+    def see(rows: Tensor, unseen: Tensor, ranks: Tensor) -> Prediction:
+        return ask(denoise, batch.x[rows], unseen, batch.lengths[rows], ranks)
 
     def take(prediction: Prediction, free: Tensor, rows: Tensor, number: int) -> Tensor:
         ranked = keys(prediction, noise(number)[rows]).masked_fill(~free, torch.inf)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from unveil.model.denoiser import Denoiser, device_of
-from unveil.model.network.architecture import OrderKind
 from unveil.model.network.base import Network
 from unveil.model.tokenizers.text import TextTokenizer
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.rows import Rows, known_sets, split_rows
 from unveil.training.evaluation.comparison_orders import (
+    MAX_ENUMERABLE,
     Law,
     best_and_worst,
     choosing_rows,
@@ -74,7 +74,7 @@ class _Scorer:
 
     def extremes(self) -> dict[str, list[int]]:
         """Best and worst order, chosen on validation rows; nothing where they are not to be found."""
-        if why_not_enumerable(self.rows) is not None:
+        if why_not_enumerable(self.rows, self.denoise) is not None:
             return {}
         best, worst = best_and_worst(self.denoise, self.validation, advance=self.advance)
         return {"best": best, "worst": worst}
@@ -121,7 +121,7 @@ def evaluate_model(
         "nelbo": {name: _estimate(cost) for name, cost in bounds.items()},
         "log_likelihood": {name: _estimate(-cost) for name, cost in exact.items()},
         "orders": orders if law.is_contextual else {"learned": law.order(), **orders},
-        "left_out": _left_out(rows),
+        "left_out": _left_out(rows, denoiser),
         "conditional": _estimate(conditional),
         "consistency": order_spread(denoiser, rows, seed=EVALUATION_SEED, advance=advance),
         **_of_domain(denoiser, dataset, rows, limit, advance),
@@ -151,23 +151,25 @@ def conditional_losses(denoise: Denoiser, rows: Rows, known: Tensor, *, advance:
 
 
 def num_row_forwards(
-    dataset: Dataset, *, split: str, limit: int | None, kind: OrderKind, has_reference: bool = False
+    denoiser: Network, dataset: Dataset, *, split: str, limit: int | None, reference: Network | None = None
 ) -> int:
-    """What `advance` will be told in all."""
+    """What `advance` will be told in all by `evaluate_model` of the same arguments."""
+    kind = denoiser.order.kind
     rows, validation = _rows(dataset, split, limit), _rows(dataset, "validation", None)
     L = rows.x.shape[1]
     if dataset.tokenizer.domain == "grid":
         return num_grid_walks(kind) * len(rows) * L + num_consistency_forwards(rows)
-    is_enumerable = why_not_enumerable(rows) is None
-    choice = len(choosing_rows(validation)) * 2**L if is_enumerable else 0
+    choice = len(choosing_rows(validation)) * 2**L if L <= MAX_ENUMERABLE else 0
+    is_enumerable = why_not_enumerable(rows, denoiser) is None
     # Learned, reversed, uniform; deployed, reversed, both directions; random prompts.
     chains = 3 + 4 + 1 + len(HEURISTICS) + (2 if is_enumerable else 0)
     generated = num_samples(dataset, limit) + num_generated(dataset, limit=limit)
-    total = chains * len(rows) * L + choice + generated * L + num_consistency_forwards(rows)
+    total = chains * len(rows) * L + choice * is_enumerable + generated * L + num_consistency_forwards(rows)
     if kind == "contextual":
         total += (len(rows) + len(mean_order_rows(validation))) * L
-    if has_reference:  # two orders of the model, random ones, the margin's, random prompts, and its own best
-        total += (5 + is_enumerable) * len(rows) * L + choice
+    if reference is not None:  # two orders of the model, random ones, the margin's, random prompts, and its own best
+        is_enumerable = why_not_enumerable(rows, reference) is None
+        total += (5 + is_enumerable) * len(rows) * L + choice * is_enumerable
     return total
 
 
@@ -199,12 +201,12 @@ def _against(reference: _Scorer, law: Law, own: dict[str, Tensor]) -> Metrics:
             for name, (a, b) in pairs.items()
         },
         "orders": {"own_best_order": orders["best"]} if orders else {},
-        "left_out": _left_out(rows),
+        "left_out": _left_out(rows, denoise),
     }
 
 
-def _left_out(rows: Rows) -> dict[str, str]:
-    reason = why_not_enumerable(rows)
+def _left_out(rows: Rows, denoise: Denoiser) -> dict[str, str]:
+    reason = why_not_enumerable(rows, denoise)
     return {} if reason is None else {"best_and_worst": reason}
 
 

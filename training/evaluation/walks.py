@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 Seen = TypeVar("Seen")
@@ -27,18 +28,20 @@ class Step(Generic[Seen]):
 def walk(
     hidden: Tensor,
     *,
-    see: Callable[[Tensor, Tensor], Seen],
+    see: Callable[[Tensor, Tensor, Tensor], Seen],
     take: Callable[[Seen, Tensor, Tensor, int], Tensor],
     wanted: Tensor | None = None,
     stop: Tensor | None = None,
 ) -> Iterator[Step[Seen]]:
     """Reveals all of `hidden` [B, L] bool, which it changes in place, or what is `wanted` [B, L] bool of it.
 
-    `see(rows, hidden)` is asked about the rows [A] that go on, with what is hidden of them [A, L]. Then `take(seen,
-    free, rows, number)` says which of the `free` positions [A, L] come next in step `number`, counted from 0: [A, L]
-    bool, at least one of each row. A row goes on while something wanted is hidden, for at most `stop` [B] steps.
+    `see(rows, hidden, ranks)` is asked about the rows [A] that go on, with what is hidden of them [A, L], and the ranks
+    of all positions [A, L] int64: 0 what was never hidden, then the steps in which they were revealed, counted from 1;
+    what is hidden has the next one. Then `take(seen, free, rows, number)` says which of the `free` positions [A, L]
+    come next in step `number`, counted from 0: [A, L] bool, at least one of each row. A row goes on while something
+    wanted is hidden, for at most `stop` [B] steps.
     """
-    number = 0
+    number, ranks = 0, torch.zeros_like(hidden, dtype=torch.int64)
     while True:
         free = hidden if wanted is None else hidden & wanted
         goes_on = free.any(-1) if stop is None else free.any(-1) & (stop > number)
@@ -46,7 +49,8 @@ def walk(
         if not len(rows):
             return
         before = hidden[rows]
-        seen = see(rows, before)
+        ranks.masked_fill_(hidden, number + 1)
+        seen = see(rows, before, ranks[rows])
         taken = take(seen, free[rows], rows, number)
         yield Step(rows, before, seen, taken)
         hidden[rows] = before & ~taken

@@ -15,6 +15,7 @@ from unveil.model.oracle.exact import order_table, subset_table
 from unveil.model.oracle.regret import regret
 from unveil.model.order.plackett_luce import deterministic_order, gumbel_noise, next_log_probs, order_entropy
 from unveil.training.data.rows import Rows
+from unveil.training.evaluation.conditionals import reads_ranks
 from unveil.training.evaluation.estimate import Estimate
 from unveil.training.evaluation.likelihood import log_likelihood, nelbo, policy_nelbo, policy_walk
 from unveil.training.step.training_model import full_tensor
@@ -95,10 +96,11 @@ def validation_metrics(
 def own_regret(denoise: Denoiser, rows: Rows, *, log_w: Tensor, is_contextual: bool) -> float | None:
     """Order regret on the net itself, the best order chosen on every other row and scored on those between.
 
-    None for rows that are long or differ in length, and where orders hardly differ.
+    None for rows that are long or differ in length, for a net to which the order of the past matters, and where orders
+    hardly differ.
     """
     x, L = rows.subset(REGRET_ROWS).x, rows.x.shape[1]
-    if L > MAX_REGRET_LENGTH or len(x) < 4 or bool(rows.padding.any()):
+    if L > MAX_REGRET_LENGTH or len(x) < 4 or bool(rows.padding.any()) or reads_ranks(denoise):
         return None
 
     def table(read: int) -> Tensor:

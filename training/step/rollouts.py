@@ -23,8 +23,9 @@ from unveil.training.step.training_model import NextCost
 
 _WALK_STREAM = 2**42
 
-Foresee = Callable[[Tensor, Tensor, Tensor], NextCost]
-"""Clean tokens and what is hidden of them [A, L], lengths [A] -> what there is to see: a `TrainingModule`."""
+Foresee = Callable[..., NextCost]
+"""Clean tokens and what is hidden of them [A, L], lengths [A], and by name the `ranks` [A, L] of a network that reads
+them -> what there is to see: a `TrainingModule`."""
 
 
 class Canvases(NamedTuple):
@@ -115,9 +116,9 @@ class View(NamedTuple):
         return View(*(part[index] for part in self))
 
 
-def view(foresee: Foresee, canvases: Canvases) -> View:
-    """One forward of every row."""
-    seen = foresee(*canvases)
+def view(foresee: Foresee, canvases: Canvases, *, ranks: Tensor | None = None) -> View:
+    """One forward of every row; `ranks` [B, L] for a network that reads them."""
+    seen = foresee(*canvases) if ranks is None else foresee(*canvases, ranks=ranks)
     return View(*seen, law=(-SHARPNESS * seen.cost.detach()).double())
 
 
@@ -143,8 +144,11 @@ def walk_by_law(
     `is_uniform` [B] take random orders. `stop`: see `training.evaluation.walks.walk`.
     """
 
-    def see(rows: Tensor, unseen: Tensor) -> View:
-        return view(foresee, Canvases(canvases.x[rows], unseen, canvases.lengths[rows]))
+    is_ranked = getattr(foresee, "reads_ranks", False)
+
+    def see(rows: Tensor, unseen: Tensor, ranks: Tensor) -> View:
+        part = Canvases(canvases.x[rows], unseen, canvases.lengths[rows])
+        return view(foresee, part, ranks=ranks if is_ranked else None)
 
     def take(seen: View, free: Tensor, rows: Tensor, _: int) -> Tensor:
         law = seen.law if is_uniform is None else seen.law.masked_fill(is_uniform[rows, None], 0.0)

@@ -112,12 +112,12 @@ class Stepper:
         mine = batch.cut(own, self._device)
         law = self._unwrapped.log_w()[: mine.rows.x.shape[1]]
         prefixes = mine.draws.under(law)
-        is_forced = self._recipe.optimizer.teacher_forcing
+        is_forced, is_ranked = self._recipe.optimizer.teacher_forcing, self._unwrapped.reads_ranks
         losses: StepLosses = self._module(
             mine.rows.x,
             prefixes.hidden,
             mine.rows.lengths,
-            ranks=prefixes.ranks if is_forced else None,
+            ranks=prefixes.ranks if is_forced else prefixes.history if is_ranked else None,
             turns=prefixes.some_turns(_TURNS) if is_forced and trials is not None else None,
             trials=None if trials is None else trials.to(self._device),
         )

@@ -58,6 +58,11 @@ class TrainingModule(nn.Module):
         self.is_frozen, self._backward_loops = is_frozen, backward_loops
         self.register_buffer("marginals", marginals, persistent=False)
 
+    @property
+    def reads_ranks(self) -> bool:
+        """See `Network.reads_ranks`."""
+        return self.denoiser.reads_ranks
+
     def train(self, mode: bool = True) -> "TrainingModule":
         super().train(mode)
         if self.is_frozen:
@@ -77,13 +82,15 @@ class TrainingModule(nn.Module):
         """Tokens, hidden [B, L], lengths [B]. In evaluation mode, what the averaged weights predict.
 
         In training mode tokens are clean, and the answer is their losses; for an order head that foresees, what it and
-        the frozen denoiser say. With `ranks` [B, L] (`Network.in_turn`) each position's loss is as of its own turn. A
-        critic learns from the losses, with `turns` at those turns alone, and tries the law on the orders of `trials`.
+        the frozen denoiser say. With `ranks` [B, L] (`Network.in_turn`) all this is said of each position as of its own
+        turn. A critic learns from the losses, with `turns` at those turns alone, and tries the law on the orders of
+        `trials`.
         """
         if not self.training:
-            return self.average(tokens, hidden, lengths)  # type: ignore[no-any-return]
+            ranked = () if ranks is None else (ranks,)
+            return self.average(tokens, hidden, lengths, *ranked)  # type: ignore[no-any-return]
         if isinstance(self.denoiser.order_head, NextCostHead):
-            return foresee(self.denoiser, tokens, hidden, lengths)
+            return foresee(self.denoiser, tokens, hidden, lengths, ranks)
         losses, earlier = self._losses(tokens, hidden, lengths, ranks)
         if self.critic is None or trials is None:
             return StepLosses(losses, earlier, None)
@@ -159,14 +166,18 @@ class TrainingModule(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
 
-def foresee(network: Network, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> NextCost:
+def foresee(network: Network, tokens: Tensor, hidden: Tensor, lengths: Tensor, ranks: Tensor | None = None) -> NextCost:
     """One forward of clean `tokens` [B, L]; only the order head's part of it keeps gradients. In float32 whatever the
-    precision: choices differ by little."""
+    precision: choices differ by little. With `ranks` see `Network.in_turn`."""
     head = network.order_head
     assert isinstance(head, NextCostHead)
     with torch.autocast(tokens.device.type, enabled=False):
         with torch.no_grad():
-            reading = network.read(tokens.masked_fill(hidden, 0), hidden, lengths)
+            shown = tokens.masked_fill(hidden, 0)
+            if ranks is None:
+                reading = network.read(shown, hidden, lengths)
+            else:
+                reading = network.read_in_turn(shown, ranks, lengths)
             assert reading.token_logits is not None
             losses = cross_entropy(reading.token_logits, tokens)
         return NextCost(losses, *head.foresee(reading))

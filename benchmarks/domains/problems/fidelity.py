@@ -29,6 +29,7 @@ from unveil.training.data.splits import Index, draw_out, take
 from unveil.training.data.table.adult import FOLDER, WHEEL, parse
 from unveil.training.data.table.dates import typed_dates
 from unveil.training.data.wheels import read_member
+from unveil.training.evaluation.conditionals import ask
 from unveil.training.evaluation.fidelity import number_of
 from unveil.training_commands import cache_folder
 
@@ -49,14 +50,16 @@ def sample(denoise: Denoiser, *, order: Sequence[int], rows: int, seed: int) -> 
     generator = torch.Generator().manual_seed(seed)
     x = torch.zeros(rows, len(order), dtype=torch.int64)
     hidden = torch.ones(len(order), dtype=torch.bool)
-    for position in order:
+    ranks = torch.full_like(hidden, len(order) + 1, dtype=torch.int64)  # as revealed; hidden, above them all
+    for number, position in enumerate(order, 1):
         for start in range(0, rows, CHUNK):
             part = x[start : start + CHUNK]
             lengths = torch.full((len(part),), len(order))
-            logits = denoise(part, hidden.expand_as(part), lengths).token_logits[:, position]
+            unseen, turns = hidden.expand_as(part), ranks.expand_as(part)
+            logits = ask(denoise, part, unseen, lengths, turns).token_logits[:, position]
             drawn = torch.multinomial(logits.double().softmax(-1), 1, generator=generator)
             part[:, position] = drawn.squeeze(-1)
-        hidden[position] = False
+        hidden[position], ranks[position] = False, number
     return x.numpy()
 
 

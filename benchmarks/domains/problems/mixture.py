@@ -9,6 +9,8 @@ from torch import Tensor
 from unveil.model.denoiser import Denoiser, cross_entropy
 from unveil.model.order.plackett_luce import gumbel_noise, plackett_luce_order
 from unveil.training.data.rows import Rows
+from unveil.training.evaluation.conditionals import reads_ranks
+from unveil.training.evaluation.likelihood import log_likelihood
 
 
 def drawn_orders(log_w: Tensor, num: int, *, seed: int) -> list[list[int]]:
@@ -27,6 +29,9 @@ def mixture_log_likelihood(denoise: Denoiser, rows: Rows, orders: Sequence[Seque
     the NELBO is its mean for K = 1 (Burda et al. 2015, arXiv 1509.00519). No row may be padded or show clues.
     """
     assert not rows.given.any(), "every position of every row is revealed"
+    if reads_ranks(denoise):  # prefixes are not shared as sets, but a whole row is one forward
+        along = [log_likelihood(denoise, rows, order) for order in orders]
+        return torch.stack(along).logsumexp(0) - log(len(orders))
     return torch.cat([_mixture(denoise, batch, orders) for batch, _ in rows.batches()])
 
 

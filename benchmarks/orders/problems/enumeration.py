@@ -14,6 +14,7 @@ def token_table(denoiser: Network, x: Tensor) -> Tensor:
     """`CE(i | S)` of clean ids x [N, L], every column with a vocabulary of its own -> [N, 2**L, L] float64, in nats."""
     sizes = torch.tensor(denoiser.architecture.vocabulary_sizes)
     assert len(sizes) == x.shape[1]
+    assert not denoiser.reads_ranks, "what it says is no function of sets"
 
     @torch.inference_mode()
     def cross_entropy(rows: Tensor, hidden: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from unveil.model.denoiser import Denoiser, cross_entropy
 from unveil.training.data.rows import Rows
+from unveil.training.evaluation.conditionals import reads_ranks
 
 LONGEST_MOVE = 6
 
@@ -22,7 +23,8 @@ class OutOfForwardsError(Exception):
 
 @dataclass
 class Costs:
-    """Mean cost in nats of each position at each prefix set that was asked for; no more than `max_sets` may be."""
+    """Mean cost in nats of each position at each prefix set that was asked for; no more than `max_sets` may be. For
+    networks to which the order within a set does not matter."""
 
     denoise: Denoiser
     rows: Rows
@@ -40,6 +42,9 @@ class Costs:
     def of(self, order: Sequence[int]) -> float:
         """Nats a row along an order. Raises OutOfForwardsError."""
         return sum(self.at(frozenset(order[:k]))[order[k]] for k in range(len(order)))
+
+    def __post_init__(self) -> None:
+        assert not reads_ranks(self.denoise)
 
     @torch.inference_mode()
     def _ask(self, prefix: frozenset[int]) -> list[float]:

@@ -217,6 +217,7 @@ def test_ranks_and_turns_follow_the_order() -> None:
         k = int(prefixes.num_revealed[row])
         order = prefixes.sigma[row].tolist()
         assert [int(prefixes.ranks[row, i]) for i in order] == [0] * k + list(range(1, L - k + 1))
+        assert [int(prefixes.history[row, i]) for i in order] == [*range(1, k + 1), *[k + 1] * (L - k)]
     asked, hidden = prefixes.some_turns(4)
     assert asked.shape == (32, 4)
     for row in range(32):
@@ -254,3 +255,11 @@ def test_a_table_of_the_network_is_a_function_of_sets() -> None:
     assert table.shape == (1, 2**L, L)
     assert torch.isfinite(table).all()
     assert float(exact_nelbo(torch.zeros(L), table)[0]) > 0
+
+
+def test_a_prompt_is_the_beginning_of_every_history() -> None:
+    known = torch.tensor([False, True, False, False, True, False])
+    prefixes = _draws(torch.zeros(L), 32, known=known, generator=torch.Generator().manual_seed(1))
+    assert not prefixes.history[:, known].any()
+    assert (prefixes.history[:, ~known] > 0).all()
+    assert torch.equal(prefixes.history == prefixes.num_revealed[:, None] + 1, prefixes.hidden)

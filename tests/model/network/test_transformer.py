@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from unveil.model.denoiser import Prediction, cross_entropy
 from unveil.model.network.architecture import Architecture, OrderKind, OrderSpec
 from unveil.model.network.attention import PairBias, RelativeBias, attend
+from unveil.model.network.build import build_network
 from unveil.model.network.transformer import Transformer
 
 SIZES = (3, 1, 5, 2)
@@ -199,3 +200,14 @@ def test_an_architecture_that_cannot_be_is_refused() -> None:
         Architecture(length=81, vocabulary_sizes=(9,), trunk="planes", pair_bias=True)
     with pytest.raises(ValueError, match="give one of them"):
         Architecture(length=4, vocabulary_sizes=(5,), relative_bias=True, pair_bias=True)
+
+
+def test_a_network_that_reads_ranks_has_no_loops_and_no_head_over_all_positions() -> None:
+    shape: dict[str, Any] = {"length": 4, "vocabulary_sizes": (3,), "width": 8, "heads": 2, "attends": "earlier"}
+    with pytest.raises(ValueError, match='attends "earlier" is only valid with num_loops 1'):
+        Architecture(**shape, num_loops=2)
+    with pytest.raises(ValueError, match="head cost_to_go is not valid with attends"):
+        build_network(Architecture(**shape), OrderSpec(kind="contextual", head="cost_to_go"))
+    for head in ("trunk", "next_cost"):
+        assert build_network(Architecture(**shape), OrderSpec(kind="contextual", head=head)).reads_ranks
+    assert not build_network(Architecture(**{**shape, "attends": "visible"}), OrderSpec(kind="global")).reads_ranks

@@ -46,8 +46,9 @@ def _mean(values: torch.Tensor) -> float:
 def test_the_progress_bar_is_told_what_it_was_promised(kind: OrderKind, has_reference: bool) -> None:
     told: list[int] = []
     reference = _network("uniform", seed=1) if has_reference else None
-    metrics = evaluate_model(_network(kind), DATASET, limit=40, reference=reference, advance=told.append)
-    promised = num_row_forwards(DATASET, split="test", limit=40, kind=kind, has_reference=has_reference)
+    network = _network(kind)
+    metrics = evaluate_model(network, DATASET, limit=40, reference=reference, advance=told.append)
+    promised = num_row_forwards(network, DATASET, split="test", limit=40, reference=reference)
     assert sum(told) == promised
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert ("reference" in metrics) == has_reference
@@ -112,12 +113,13 @@ def test_best_and_worst_are_so_among_all_orders_of_the_rows_they_were_chosen_on(
 
 def test_where_orders_are_too_many_to_compare_the_metrics_say_so() -> None:
     wide = torch.zeros(3, 11, dtype=torch.int64)
-    reason = why_not_enumerable(Rows(wide, torch.full((3,), 11)))
+    network = _network("global")
+    reason = why_not_enumerable(Rows(wide, torch.full((3,), 11)), network)
     assert reason is not None
     assert "11 positions" in reason
-    assert why_not_enumerable(Rows(wide[:, :10], torch.full((3,), 10))) is None
-    assert why_not_enumerable(Rows(wide[:, :10], torch.tensor([10, 9, 10]))) == "rows differ in length"
-    metrics = evaluate_model(_network("global"), DATASET, limit=20)
+    assert why_not_enumerable(Rows(wide[:, :10], torch.full((3,), 10)), network) is None
+    assert why_not_enumerable(Rows(wide[:, :10], torch.tensor([10, 9, 10])), network) == "rows differ in length"
+    metrics = evaluate_model(network, DATASET, limit=20)
     metrics["left_out"] = {"best_and_worst": reason}
     assert f"left out: {reason}." in "".join(notes(metrics, digits=3))
 
@@ -167,7 +169,8 @@ def test_rows_that_differ_in_length_are_scored_without_best_and_worst() -> None:
     lengths = {split: np.full(len(getattr(DATASET, split)), 3) for split in ("train", "validation", "test")}
     padded = replace(DATASET, lengths=lengths)
     told: list[int] = []
-    metrics = evaluate_model(_network("contextual"), padded, limit=20, advance=told.append)
+    network = _network("contextual")
+    metrics = evaluate_model(network, padded, limit=20, advance=told.append)
     assert metrics["left_out"] == {"best_and_worst": "rows differ in length"}
     assert "best" not in metrics["log_likelihood"]
-    assert sum(told) == num_row_forwards(padded, split="test", limit=20, kind="contextual")
+    assert sum(told) == num_row_forwards(network, padded, split="test", limit=20)

@@ -226,7 +226,7 @@ def test_metrics_card_and_order_of_a_grid(denoiser: Path, tmp_path: Path, kind: 
         network = _train(recipe, tmp_path).denoiser
     told: list[int] = []
     metrics = evaluate_model(network, DATASET, limit=2, advance=told.append)
-    assert sum(told) == num_row_forwards(DATASET, split="test", limit=2, kind=network.order.kind)
+    assert sum(told) == num_row_forwards(network, DATASET, split="test", limit=2)
     names = {"learned"} if kind == "contextual" else set()
     assert set(metrics["solved"]) == {"confidence", "margin", "uniform"} | names
     account = describe_order(network, DATASET.tokenizer, name="grids")

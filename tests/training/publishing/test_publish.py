@@ -82,7 +82,7 @@ def test_the_metrics_are_those_of_the_evaluation(artifact: Path) -> None:
     metrics = evaluate_model(loaded.denoiser, DATASET, advance=told.append)
     # Training computes these in the same float32, but with weights that never went through a file.
     assert metrics == loaded.manifest.metrics
-    assert sum(told) == num_row_forwards(DATASET, split="test", limit=None, kind="global")
+    assert sum(told) == num_row_forwards(loaded.denoiser, DATASET, split="test", limit=None)
     log_likelihood = metrics["log_likelihood"]["learned"]["mean"]
     assert -metrics["nelbo"]["learned"]["mean"] == pytest.approx(log_likelihood, abs=1.0)
     assert set(metrics["imputation"]) == set(NAMES)

@@ -4,12 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.training.small import small_dataset, small_recipe
 from unveil.model.artifact.folder import load_artifact, save_artifact
 from unveil.model.errors import ArtifactError, UnveilError
+from unveil.model.network.architecture import Architecture
+from unveil.model.network.base import Network
+from unveil.model.network.order_heads import Reading
+from unveil.model.network.transformer import Transformer
 from unveil.training.config import build_recipe
-from unveil.training.run.warm_start import load_start
+from unveil.training.run.warm_start import load_start, make_denoiser
 from unveil.training.trainer import row_forwards, train
 
 DATASET = small_dataset()
@@ -63,10 +68,96 @@ def test_another_network_or_another_table_is_refused_by_name(artifact: Path) -> 
         load_start(small_recipe(f"start.artifact={artifact}-not"), DATASET)
 
 
-def test_whole_orders_are_taught_to_a_network_that_attends_to_what_is_visible(artifact: Path) -> None:
-    recipe = small_recipe(f"start.artifact={artifact}", "optimizer.teacher_forcing=true")
-    with pytest.raises(UnveilError, match=r'needs a network that attends to "visible"; start\.artifact does not'):
-        load_start(recipe, DATASET)
+FORCED = "optimizer.teacher_forcing=true"
+
+
+def test_whole_orders_are_not_taught_to_a_network_that_attends_to_all(artifact: Path) -> None:
+    with pytest.raises(UnveilError, match=r'needs a network that attends to "visible" or "earlier"; start\.artifact d'):
+        load_start(small_recipe(f"start.artifact={artifact}", FORCED), DATASET)
+
+
+@pytest.fixture(scope="module")
+def visible(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _trained(tmp_path_factory.mktemp("visible"), "order.method=uniform", "advanced.model.attends=visible")
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _trained(tmp_path_factory.mktemp("earlier"), FORCED)
+
+
+def _trained(folder: Path, *overrides: str) -> Path:
+    trained = train(small_recipe(*overrides), DATASET, work=folder / "run")
+    assert trained is not None
+    out = folder / "artifact"
+    save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, metrics={}, card="")
+    return out
+
+
+def _attends(denoiser: Network) -> str:
+    assert isinstance(denoiser.architecture, Architecture)
+    return denoiser.architecture.attends
+
+
+@pytest.mark.parametrize("start", ["visible", "earlier"])
+@pytest.mark.parametrize("given", [(), ("advanced.model.attends=earlier",)], ids=["left out", "given"])
+def test_whole_orders_are_taught_to_the_weights_of_what_attends_to_the_visible_or_to_the_earlier(
+    request: pytest.FixtureRequest, tmp_path: Path, start: str, given: tuple[str, ...]
+) -> None:
+    folder: Path = request.getfixturevalue(start)
+    recipe = small_recipe(f"start.artifact={folder}", FORCED, *given)
+    loaded = load_start(recipe, DATASET)
+    begun = make_denoiser(recipe, DATASET, loaded)
+    assert (_attends(load_artifact(folder).denoiser), _attends(begun)) == (start, "earlier")
+    for name, weights in load_artifact(folder).denoiser.state_dict().items():
+        if not name.startswith("order_head."):
+            assert torch.equal(begun.state_dict()[name], weights), name
+    trained = train(recipe, DATASET, work=tmp_path)
+    assert trained is not None
+    assert _attends(trained.denoiser) == "earlier"
+    again = train(recipe, DATASET, work=tmp_path)  # resumed at its last step
+    assert again is not None
+    torch.testing.assert_close(again.denoiser.state_dict(), trained.denoiser.state_dict(), rtol=0, atol=0)
+
+
+def test_what_attends_to_the_earlier_is_trained_on_by_whole_orders_alone(earlier: Path, visible: Path) -> None:
+    with pytest.raises(UnveilError, match=r"^optimizer\.teacher_forcing: must be true with a start\.artifact that att"):
+        load_start(small_recipe(f"start.artifact={earlier}"), DATASET)
+    with pytest.raises(UnveilError, match=r'^order\.method: "cost_to_go" is not valid with a start\.artifact that att'):
+        load_start(small_recipe(f"start.artifact={earlier}", "order.method=cost_to_go"), DATASET)
+    assert load_start(small_recipe(f"start.artifact={visible}", "order.method=cost_to_go"), DATASET) is not None
+    kept = small_recipe(f"start.artifact={visible}", "start.freeze_denoiser=true", "advanced.model.attends=earlier")
+    with pytest.raises(
+        UnveilError, match=r"^advanced\.model\.attends: earlier, but start\.artifact has visible; leave"
+    ):
+        load_start(kept, DATASET)
+
+
+@pytest.mark.parametrize("method", ["global", "next_cost"])
+def test_a_frozen_denoiser_that_attends_to_the_earlier_gets_an_order(
+    earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    highest: list[int] = []
+    read = Transformer.read_in_turn
+
+    def watched(network: Transformer, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Reading:
+        if not torch.is_inference_mode_enabled():  # training, not the validation
+            highest.append(int(ranks.max()))
+        return read(network, tokens, ranks, lengths)
+
+    monkeypatch.setattr(Transformer, "read_in_turn", watched)
+    recipe = small_recipe(f"order.method={method}", f"start.artifact={earlier}", "start.freeze_denoiser=true")
+    trained = train(recipe, DATASET, work=tmp_path)
+    assert trained is not None
+    assert _attends(trained.denoiser) == "earlier"
+    before, after = load_artifact(earlier).denoiser.state_dict(), trained.denoiser.state_dict()
+    assert all(torch.equal(after[name], w) for name, w in before.items() if not name.startswith("order_head."))
+    head = trained.denoiser.order_head
+    fresh = make_denoiser(recipe, DATASET, load_start(recipe, DATASET)).order_head
+    pairs = zip(head.parameters(), fresh.parameters(), strict=True)
+    assert any(not torch.equal(learned, begun) for learned, begun in pairs)
+    assert len(highest) >= 12
+    assert max(highest) == DATASET.train.shape[1], "the last position is asked after all others, in their order"
 
 
 def test_what_attends_to_the_visible_but_loops_is_refused_for_that(tmp_path: Path) -> None:

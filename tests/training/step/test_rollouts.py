@@ -22,8 +22,8 @@ from unveil.model.oracle.exact import best_order, policy_cost, subset_table, tab
 from unveil.model.order.plackett_luce import next_log_probs
 from unveil.training.config import build_recipe
 from unveil.training.step.cost_to_go import branch, branch_error, forwards_a_row, rollout_costs, walk_to_random_states
-from unveil.training.step.rollouts import Canvases, Draws, Foresee, next_cost_error, walk_to_the_end
-from unveil.training.step.training_model import foresee
+from unveil.training.step.rollouts import Canvases, Draws, Foresee, next_cost_error, walk_by_law, walk_to_the_end
+from unveil.training.step.training_model import TrainingModule, foresee
 
 L, V, COPIES = 4, 2, 400
 NEXT_COST = OrderSpec(kind="contextual", head="next_cost")
@@ -374,3 +374,27 @@ def test_an_order_learned_on_walks_needs_an_artifact() -> None:
     fields = {key: value for key, value in FIELDS.items() if key != "start"}
     with pytest.raises(UnveilError, match=r"^test: start\.artifact: an order alone is learned for the denoiser of an"):
         build_recipe(fields, source="test")
+
+
+@torch.no_grad()
+def test_a_walk_asks_a_network_that_attends_to_the_earlier_in_the_order_of_its_reveals() -> None:
+    torch.manual_seed(0)
+    architecture = Architecture(
+        length=6, vocabulary_sizes=(3,), width=16, layers=3, heads=2, mlp_width=32, attends="earlier"
+    )
+    network = build_network(architecture, NEXT_COST)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    module = TrainingModule(network, marginals=torch.zeros(1, 3), is_frozen=True).train()
+    canvases = all_hidden(torch.randint(3, (5, 6)))
+    canvases.hidden[:2, 3] = False  # known from the start
+    ranks, losses = torch.zeros_like(canvases.x), torch.zeros(canvases.x.shape)
+    noise = draws_for(canvases).noise
+    for number, step in enumerate(walk_by_law(module, canvases, canvases.hidden.clone(), stride=2, noise=noise)):
+        ranks[step.rows] += step.taken * (number + 1)
+        losses[step.rows] += step.seen.losses * step.taken
+    expected = cross_entropy(network.in_turn(canvases.x, ranks, canvases.lengths), canvases.x)
+    expected = expected.masked_fill(~canvases.hidden, 0.0)
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-4)
+    other = cross_entropy(network.in_turn(canvases.x, ranks.clamp(max=1), canvases.lengths), canvases.x)
+    assert not torch.allclose(other[canvases.hidden], expected[canvases.hidden], atol=1e-2)
