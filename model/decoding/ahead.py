@@ -78,8 +78,8 @@ def _race(canvases: Sequence[Canvas], hidden: Bools, logits: Floats, num: int, e
             left[row, choices[row, k] :] = False
     is_learned = np.array([canvas.params.order == "learned" for canvas in canvases])
     log_w = np.where(is_learned[:, None], logits, 0.0)
-    row, k = np.nonzero(remaining.any(2))
+    at, steps = np.nonzero(remaining.any(2))
     found = np.full((B, num), np.nan)
-    ones = np.ones(len(row), np.int64)
-    found[row, k] = choice_logprobs(log_w[row], remaining[row, k], choices[row, k][:, None], ones)[:, 0]
+    ones = np.ones(len(at), np.int64)
+    found[at, steps] = choice_logprobs(log_w[at], remaining[at, steps], choices[at, steps][:, None], ones)[:, 0]
     return Planned(choices, found, remaining.any(2).sum(1))

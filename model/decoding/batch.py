@@ -119,7 +119,7 @@ def begin(denoise: AnyDenoiser, canvases: Sequence[Canvas], *, device: torch.dev
     barring = denoise if isinstance(denoise, Barring) else None
     inner = denoise.denoise if isinstance(denoise, Barring) else denoise
     if hasattr(inner, "open"):
-        return Batch(inner.open(canvases), canvases, params, barring, inner.end_id)
+        return Batch(inner.open(canvases), canvases, params, barring, getattr(inner, "end_id", None))
     opened = _WholeCanvases(in_stages(inner), canvases, device)
     return Batch(opened, canvases, params, barring, getattr(inner, "end_id", None))
 

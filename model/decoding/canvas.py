@@ -58,8 +58,9 @@ class SamplingParams:
 class Canvas:
     """One sample being made. `tokens[i]` is 0 wherever `hidden[i]`.
 
-    `ranks[i]` says when i became known: 0 from the start, k in the k-th denoising step, HIDDEN if it is not, UNREAD if nobody reads it. What a
-    network that is autoregressive along its order says next depends on the order of the past, so ranks are part of it.
+    `ranks[i]` says when i became known: 0 from the start, k in the k-th denoising step, HIDDEN if it is not, UNREAD if
+    nobody reads it. What a network that is autoregressive along its order says next depends on the order of the past,
+    so ranks are part of it.
 
     `step` counts the sample's own steps and keys the noise of its order; with `steps` set it is the index of the time
     step, so it may run ahead of `num_forwards`, the denoising steps really computed. `num_at_start` is the number of
@@ -97,8 +98,8 @@ class Reveal:
     """One position becoming known. Log-probabilities are natural and of the unmodified model.
 
     `order_logprob` is None where the order is deterministic. `uniform` in (0, 1) is the noise from which a tokenizer
-    draws the shown value (a number inside its bin, say); it is keyed by the seed and the position alone. `is_absorbed`: an end
-    that another one decided, in its step.
+    draws the shown value (a number inside its bin, say); it is keyed by the seed and the position alone.
+    `is_absorbed`: an end that another one decided, in its step.
     """
 
     position: int
