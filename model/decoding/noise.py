@@ -102,7 +102,7 @@ def order_gumbel(seeds: Sequence[int], steps: Sequence[int], width: int) -> Floa
 
 def order_gumbel_ahead(seeds: Sequence[int], firsts: Sequence[int], num: int, width: int) -> Floats:
     """The same of `num` steps from each seed's first one on: [B, num, width]."""
-    steps: Words = _column(firsts) + np.arange(num, dtype=np.uint64)
+    steps = np.add(_column(firsts), np.arange(num, dtype=np.uint64), dtype=np.uint64)
     return _gumbel(_order_uniforms(_column(seeds)[..., None], steps[..., None], np.arange(width, dtype=np.uint64)))
 
 
