@@ -164,8 +164,8 @@ class Failed:
 class StepStats:
     """One denoising step over a batch, to generate, to score or to rank, for the metrics. Also a sign of life.
 
-    `num_positions` counts what the forward passes computed, padding included; `num_useful_positions` the canvases' own,
-    those that look alike once.
+    `num_positions` counts what the forward passes computed, padding included; `num_useful_positions` what of it was
+    wanted, canvases that look alike once. `num_saved`: steps of canvases that needed no forward of their own.
     """
 
     seconds: float
@@ -173,6 +173,7 @@ class StepStats:
     num_positions: int
     num_useful_positions: int
     num_revealed: int
+    num_saved: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Models in memory, warm and checked: what the worker steps with."""
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -17,10 +18,15 @@ from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.sampler import StepResult, order_probabilities, step
 from unveil.model.decoding.scoring import ScoreResult, score_step
 from unveil.model.decoding.scoring_chain import Chain
+from unveil.model.denoiser import Counts
+from unveil.model.errors import UnveilError
 from unveil.model.network.base import Network
 from unveil.model.network.build import prepare
 from unveil.model.network.fixed_shapes import CPU_ROWS, FixedShapes, fixed_shapes
 from unveil.model.network.transformer import Transformer
+
+CACHE_BYTES = 2**30
+ROWS_A_CANVAS = 2  # of a batch: so many canvases keep what is computed of them while others are stepped
 
 
 class Runner:
@@ -31,9 +37,13 @@ class Runner:
         self._device = device
         self.weights_version = weights_version
 
+    def counts(self) -> Counts:
+        return self.denoiser.counts
+
     @property
-    def num_positions(self) -> int:
-        return self.denoiser.num_positions
+    def most(self) -> int:
+        """How many canvases may be given to a step."""
+        return self.denoiser.most if isinstance(self.denoiser, AlongDenoiser) else sys.maxsize
 
     def bucket(self, length: int) -> int:
         return self.denoiser.bucket(length)
@@ -64,11 +74,17 @@ class Runner:
 
 
 def load_models(
-    sources: Sequence[Source], *, max_batch: int, device: str = "auto", threads: int = 1
+    sources: Sequence[Source],
+    *,
+    max_batch: int,
+    device: str = "auto",
+    threads: int = 1,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Iterator[tuple[Loaded, Runner]]:
     """Loads, checks and warms one model after the other. To be run in the thread that will step them.
 
-    Raises ArtifactError for a damaged artifact.
+    `cache_bytes` is what the contents of canvases may take, of each model. Raises ArtifactError for a damaged artifact,
+    UnveilError where that is too little for one canvas.
     """
     torch.set_num_threads(threads)
     place = torch.device(pick_device(device))
@@ -76,19 +92,24 @@ def load_models(
         artifact = load_artifact(source.folder)
         network = artifact.denoiser.to(place)
         most = CPU_ROWS if artifact.denoiser.is_one_by_one and place.type == "cpu" else max_batch
-        denoiser, is_deterministic = _served(network, min(most, max_batch), place)
+        denoiser, is_deterministic = _served(network, min(most, max_batch), place, cache_bytes, source.name)
         denoiser.end_id = artifact.tokenizer.end_id
         version = artifact.manifest.weights_sha256
         loaded = Loaded(source.name, version, str(place), is_deterministic)
         yield loaded, Runner(denoiser, weights_version=version, device=place)
 
 
-def _served(network: Network, max_batch: int, device: torch.device) -> tuple[FixedShapes | AlongDenoiser, bool]:
+def _served(
+    network: Network, max_batch: int, device: torch.device, cache_bytes: int, name: str
+) -> tuple[FixedShapes | AlongDenoiser, bool]:
     if isinstance(network, Transformer) and network.architecture.attends == "earlier":
         network.requires_grad_(False)
         along = Along(network)
-        shapes, is_deterministic = agreeing_shapes(along, max_batch)
-        return AlongDenoiser(along, shapes, max_rows=max_batch), is_deterministic
+        max_rows = min(cache_bytes // along.size.num_bytes, ROWS_A_CANVAS * max_batch)
+        if max_rows < 1:
+            raise UnveilError(f"cache_bytes: {cache_bytes}, but one canvas of {name} takes {along.size.num_bytes}")
+        shapes, is_deterministic = agreeing_shapes(along, min(max_batch, max_rows))
+        return AlongDenoiser(along, shapes, max_rows=max_rows), is_deterministic
     return fixed_shapes(prepare(network), network.architecture, max_batch, device)
 
 

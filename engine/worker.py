@@ -9,7 +9,7 @@ are gone before the next step.
 import math
 import queue
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from unveil.engine.checks import BadStepError, Failure, check_scores, check_steps, step_all
@@ -36,6 +36,7 @@ from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.decoding.sampler import StepResult
 from unveil.model.decoding.scoring import ScoreResult
 from unveil.model.decoding.scoring_chain import Chain
+from unveil.model.denoiser import Counts
 
 MAX_FAILED_STEPS = 16  # in a row, without a success in any batch: then the worker tries a canvas of its own, or ends
 OneJob = TypeVar("OneJob", DecodeJob, ScoreJob)
@@ -47,12 +48,14 @@ class StepsFailedError(RuntimeError):
 
 
 class Runner(Protocol):
-    """One model, ready to step. `num_positions` grows by what its forward passes compute, padding included."""
+    """One model, ready to step."""
 
     weights_version: str
 
-    @property
-    def num_positions(self) -> int: ...
+    def counts(self) -> Counts:
+        """What has been computed so far."""
+        ...
+
     def bucket(self, length: int) -> int: ...
     def largest(self, bucket: int, kind: Kind) -> int:
         """How many canvases of this padded length a step of this kind takes."""
@@ -176,8 +179,8 @@ class Worker:
         if key.kind == "rank":
             return self._rank(key, slots)
         runner = self._runners[key.model]
-        before, begin = runner.num_positions, time.perf_counter()
-        results, retried, num_useful = self._run(runner, key.kind, slots)
+        before, begin = runner.counts(), time.perf_counter()
+        results, retried = self._run(runner, key.kind, slots)
         seconds = time.perf_counter() - begin
         failures = [(slot, result) for slot, result in zip(slots, results, strict=True) if isinstance(result, Failure)]
         for slot, failure in failures:
@@ -193,26 +196,19 @@ class Worker:
         if retried is not None:
             max_batch = self._scheduler.halve(key) if retried.is_out_of_memory else None
             events.append(BatchRetried(key.model, key.length, len(slots), retried.cause, max_batch))
-        stats = StepStats(
-            seconds=seconds,
-            num_canvases=len(slots),
-            num_positions=runner.num_positions - before,
-            num_useful_positions=num_useful,
-            num_revealed=sum(len(result.reveals) for _, result in good if isinstance(result, StepResult)),
-        )
-        self._emit([*events, stats])
+        num_revealed = sum(len(result.reveals) for _, result in good if isinstance(result, StepResult))
+        self._emit([*events, _stats(runner, before, seconds, len(slots), num_revealed)])
         return failures[-1][1] if len(failures) == len(slots) else None
 
     def _run(
         self, runner: Runner, kind: Kind, slots: Sequence[Slot]
-    ) -> tuple[Sequence[Result | Failure], Failure | None, int]:
-        """One forward over what these slots hold; see `step_all`. And how many positions the canvases have, those that
-        look alike counted once: they share a row of the forward."""
+    ) -> tuple[Sequence[Result | Failure], Failure | None]:
+        """One step over what these slots hold; see `step_all`."""
         if kind == "score":
             chains = [self._job(slot, ScoreJob).chain(slot.index) for slot in slots]
-            return *step_all(runner.score, chains, check_scores), _num_positions(chain.canvas for chain in chains)
+            return step_all(runner.score, chains, check_scores)
         canvases = [self._job(slot, DecodeJob).canvases[slot.index] for slot in slots]
-        return *step_all(runner.step, canvases, check_steps), _num_positions(canvases)
+        return step_all(runner.step, canvases, check_steps)
 
     def _job(self, slot: Slot, kind: type[OneJob]) -> OneJob:
         job = self._jobs[slot.request_id]
@@ -233,7 +229,7 @@ class Worker:
         runner, failures = self._runners[key.model], list[Failure]()
         for slot in slots:
             job = self._job(slot, DecodeJob)
-            before, begin = runner.num_positions, time.perf_counter()
+            before, begin = runner.counts(), time.perf_counter()
             try:
                 probabilities = tuple(runner.rank(job.canvases[0]))
                 if not all(math.isfinite(p) for _, p in probabilities):
@@ -243,13 +239,7 @@ class Worker:
                 self._fail({slot.request_id}, failures[-1])
                 continue
             self._forget(slot.request_id)
-            stats = StepStats(
-                seconds=time.perf_counter() - begin,
-                num_canvases=1,
-                num_positions=runner.num_positions - before,
-                num_useful_positions=job.canvases[0].length,
-                num_revealed=0,
-            )
+            stats = _stats(runner, before, time.perf_counter() - begin, 1, 0)
             self._emit([Ranked(*job.ids, probabilities), stats])
         return failures[-1] if len(failures) == len(slots) else None
 
@@ -279,5 +269,13 @@ class Worker:
             self._runners[job.command.model].release(job.held())
 
 
-def _num_positions(canvases: Iterable[Canvas]) -> int:
-    return sum(len(tokens) for tokens, _ in {(canvas.tokens, canvas.hidden) for canvas in canvases})
+def _stats(runner: Runner, before: Counts, seconds: float, num_canvases: int, num_revealed: int) -> StepStats:
+    after = runner.counts()
+    return StepStats(
+        seconds=seconds,
+        num_canvases=num_canvases,
+        num_positions=after.num_positions - before.num_positions,
+        num_useful_positions=after.num_useful - before.num_useful,
+        num_revealed=num_revealed,
+        num_saved=after.num_saved - before.num_saved,
+    )

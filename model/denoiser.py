@@ -19,6 +19,18 @@ class Prediction(NamedTuple):
     order_logits: Tensor
 
 
+class Counts(NamedTuple):
+    """What a served denoiser has computed so far.
+
+    `num_positions`: positions in its forwards, padding included; `num_useful` without; `num_saved`: steps of canvases
+    that needed no forward of their own.
+    """
+
+    num_positions: int = 0
+    num_useful: int = 0
+    num_saved: int = 0
+
+
 class Denoiser(Protocol):
     """`tokens` [B, L] int64, `hidden` [B, L] bool, `lengths` [B] int64; positions from `lengths[b]` on are padding."""
 

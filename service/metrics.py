@@ -50,6 +50,7 @@ class Metrics:
             registry=self.registry,
         )
         self.denoising_steps = self._count("denoising_steps", "Steps of single canvases.")
+        self.forwards_saved = self._count("forwards_saved", "Steps of single canvases that needed no forward.")
         self.revealed_tokens = self._count("revealed_tokens", "Positions revealed.")
         self.forward_positions = self._count("forward_positions", "Positions computed, padding included.")
         self.batches_retried = self._count("batches_retried", "Batches that failed and were stepped one by one.")
@@ -65,7 +66,8 @@ class Metrics:
         self.step_batch_size.observe(step.num_canvases)
         if step.num_positions:
             self.padding_ratio.observe(max(0.0, 1 - step.num_useful_positions / step.num_positions))
-        self.denoising_steps.inc(step.num_canvases)
+        self.denoising_steps.inc(step.num_canvases + step.num_saved)
+        self.forwards_saved.inc(step.num_saved)
         self.revealed_tokens.inc(step.num_revealed)
         self.forward_positions.inc(step.num_positions)
 

@@ -124,7 +124,13 @@ def build_engine(sources: tuple[Source, ...], settings: Settings) -> EnginePort:
     def load() -> "Iterable[tuple[Loaded, Runner]]":
         from unveil.engine.runner import load_models
 
-        return load_models(sources, max_batch=settings.max_batch, device=settings.device, threads=settings.threads)
+        return load_models(
+            sources,
+            max_batch=settings.max_batch,
+            device=settings.device,
+            threads=settings.threads,
+            cache_bytes=settings.cache_bytes,
+        )
 
     return Engine(load, max_batch=settings.max_batch)
 

@@ -39,6 +39,12 @@ class Settings(BaseSettings):
     threads: int = Field(default=1, ge=1, description="Of the engine. Its idle ones compete with the event loop.")
     max_batch: int = Field(default=64, ge=1, le=4096, description="Canvases in one denoising step.")
 
+    cache_bytes: int = Field(
+        default=2**30,
+        ge=1,
+        description="Of each model that goes along its order: what canvases may keep.",
+    )
+
     queue_capacity: int = Field(default=1024, ge=1, description="Canvases admitted at once, running ones included.")
     max_num_samples: int = Field(default=256, ge=1)
     max_num_orders: int = Field(default=256, ge=1, description="Drawn orders of one prompt in a score.")

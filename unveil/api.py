@@ -169,7 +169,7 @@ class Model:
 
             step = partial(sampler.step, Barring(runner.denoiser, barred), device=torch.device(loaded.device))
         width = max(self.manifest.architecture.vocabulary_sizes) * self.manifest.length
-        window = max(min(_CELLS_AT_ONCE // width, _LARGEST_WINDOW), 1)
+        window = max(min(_CELLS_AT_ONCE // width, _LARGEST_WINDOW, runner.most), 1)
         return loop.decode(step, canvases, max_batch=window, group=lambda canvas: runner.bucket(canvas.length))
 
     def describe_order(self) -> "OrderAccount":

@@ -24,6 +24,7 @@ from unveil.model.decoding.draw import draw
 from unveil.model.decoding.ends import absorbed_by, last_token
 from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.sampler import StepResult, apply
+from unveil.model.denoiser import Counts
 
 _PLANNED = 16  # steps planned at a time
 
@@ -66,7 +67,7 @@ def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas]) -> list[Step
     accepted = [_accepted(ask, list(islice(drawn, len(ask.questions))), denoiser.end_id) for ask in asks]
     results = [_advance(denoiser, ask.held, *own) for ask, own in zip(asks, accepted, strict=True)]
     num_steps = sum(len(reveals) for reveals, _ in accepted)
-    denoiser.num_saved += num_steps - len(results)
+    denoiser.count(Counts(num_saved=num_steps - len(results)))
     denoiser.pace.record(len(held), window, seconds=_now(denoiser) - began, num_revealed=num_steps)
     return results
 

@@ -18,6 +18,7 @@ from unveil.model.along.shapes import Shapes
 from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.noise import Floats
 from unveil.model.decoding.order_keys import Ints, padded_width
+from unveil.model.denoiser import Counts
 from unveil.model.network.order_heads import NextCostHead
 
 _FEW_CONTENTS = 2  # left to the forward that asks
@@ -40,15 +41,15 @@ class Ask(NamedTuple):
 
 
 class AlongDenoiser:
-    """`model.decoding.batch.Served`. `num_positions` counts the slots computed so far, those without work included;
-    `num_saved` the steps of canvases that needed no forward of their own (`model.along.ahead`)."""
+    """`model.decoding.batch.Served`. `counts`: positions are slots, useful if they have work; `num_saved` by
+    `model.along.ahead`."""
 
     def __init__(self, network: Along, shapes: Shapes, *, max_rows: int, end_id: int | None = None) -> None:
         self.network, self.shapes, self.end_id = network, shapes, end_id
         length = network.architecture.length
-        self.most = max_rows
+        self.most = min(max_rows, shapes.most_rows)
         self.rows = Rows(network.size, most=max_rows, spare=shapes.spare(), length=length)
-        self.num_positions = self.num_saved = 0
+        self.counts = Counts()
         self.looks = network.order_head.kind == "contextual"
         self.log_w: Floats = np.zeros(padded_width(length))
         self.log_w[:length] = network.log_w.double().cpu().numpy()
@@ -138,6 +139,10 @@ class AlongDenoiser:
         where = torch.from_numpy(np.pad(positions, (0, count - R))).to(states.device)
         return head.alone(states, logits, where)[:R].double().cpu().numpy()
 
+    def count(self, more: Counts) -> None:
+        """Adds to the counts."""
+        self.counts = Counts(*(a + b for a, b in zip(self.counts, more, strict=True)))
+
     def settle(self, held: Held) -> None:
         """What was pending has been computed."""
         self._done(held, len(held.pending))
@@ -191,7 +196,8 @@ class AlongDenoiser:
             start = ask.held.num_contents
             self._fill(slots, b, ask if writes else ask._replace(contents=()), [ask.questions[j] for j in own])
             filled = max(filled, start + len(ask.contents))
-        self.num_positions += B * Q
+        useful = sum(len(own) + (len(ask.contents) if writes else 0) for ask, own in zip(asks, turns, strict=True))
+        self.count(Counts(B * Q, useful))
         return network.run(self.rows.memory, asks[0].held.row, slots, num_contents=filled, num_asked=A)
 
     def _fill(self, slots: Slots, b: int, ask: Ask, questions: Sequence[Question]) -> None:

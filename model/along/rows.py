@@ -149,11 +149,12 @@ class Rows:
     def _free_row(self) -> int:
         if None in self._at:
             return self._at.index(None)
-        if len(self._at) < self.most:
+        num = len(self._at)
+        if num < self.most:
+            if num + 1 + self._spare > self.memory.num_rows:
+                self.memory = self.memory.grown(min(max(2 * num, _FIRST_ROWS), self.most) + self._spare)
             self._at.append(None)
-            if len(self._at) + self._spare > self.memory.num_rows:
-                self.memory = self.memory.grown(min(max(2 * len(self._at), _FIRST_ROWS), self.most) + self._spare)
-            return len(self._at) - 1
+            return num
         oldest = min((held for held in self._at if held is not None), key=lambda held: held.used)
         assert oldest.used < self._clock
         self._forget(oldest)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unveil.model.denoiser import Begun, Denoiser, Stages, in_stages
+from unveil.model.denoiser import Begun, Counts, Denoiser, Stages, in_stages
 from unveil.model.network.architecture import Architecture, ImportedArchitecture
 
 # On a CPU a forward over more positions gains nothing, and costs in warm-up: larger batches run in parts. Nor do
@@ -39,8 +39,7 @@ class FixedShapes:
     """`Stages` around stages, with the batch sizes allowed at each length bucket, and the numbers of positions allowed
     to the second stage.
 
-    All canvases of one call must belong to one length bucket. `num_positions` counts what the first stage has computed
-    so far, padding included.
+    All canvases of one call must belong to one length bucket. `counts` is of the first stage.
     """
 
     def __init__(self, stages: Stages, *, sizes: Mapping[int, Sequence[int]], finish_sizes: Sequence[int]) -> None:
@@ -49,7 +48,7 @@ class FixedShapes:
         self._stages = stages
         self._sizes = {length: tuple(sorted(sizes[length])) for length in sorted(sizes)}
         self._finish_sizes = tuple(sorted(finish_sizes))
-        self.num_positions = 0
+        self.counts = Counts()
         self.end_id: int | None = None
 
     @property
@@ -69,13 +68,14 @@ class FixedShapes:
     def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
         """See `model.denoiser.Stages`."""
         B, L = tokens.shape
+        self._count(num_useful=int(lengths.sum()))
         bucket = self.bucket(L)
         if len(self._sizes) > 1:
             assert bucket == self.bucket(int(lengths.min())), "canvases of two length buckets in one call"
         inputs = Inputs(_wide(tokens, bucket), _wide(hidden, bucket), lengths)
         sizes = self._sizes[bucket]
         if B in sizes:
-            self.num_positions += B * bucket
+            self._count(num_positions=B * bucket)
             begun = self._stages.begin(*inputs)
         else:
             parts = [self._begin(inputs.rows(chunk), bucket) for chunk in _chunks(torch.arange(B), sizes[-1])]
@@ -85,11 +85,14 @@ class FixedShapes:
     def _begin(self, inputs: Inputs, bucket: int) -> Begun:
         B = len(inputs.lengths)
         size = _fitting(self._sizes[bucket], B)
-        self.num_positions += size * bucket
+        self._count(num_positions=size * bucket)
         order_logits, states = self._stages.begin(
             _filled(inputs.tokens, size), _filled(inputs.hidden, size), _filled(inputs.lengths, size, bucket)
         )
         return Begun(order_logits[:B], states[:B])
+
+    def _count(self, *, num_positions: int = 0, num_useful: int = 0) -> None:
+        self.counts = Counts(self.counts.num_positions + num_positions, self.counts.num_useful + num_useful)
 
     def finish(self, states: Tensor, positions: Tensor) -> Tensor:
         """See `model.denoiser.Stages`."""
