@@ -20,7 +20,7 @@ Seeds are the numbers of the requests.
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -72,7 +72,9 @@ def whole_canvases(subject: Subject) -> Subject:
     return with_denoiser(subject, denoiser)
 
 
-def measured(sides: dict[str, Subject], canvases: Sequence[Canvas], *, together: bool, rounds: int) -> dict[str, Any]:
+def measured(
+    sides: Mapping[str, Subject], canvases: Sequence[Canvas], *, together: bool, rounds: int
+) -> dict[str, Any]:
     """Microseconds a token of each side, and how many times those of whole canvases."""
     runs = {name: partial(_tokens, subject, canvases, together=together) for name, subject in sides.items()}
     taken = _microseconds(runs, rounds=rounds)
@@ -91,7 +93,7 @@ def _tokens(subject: Subject, canvases: Sequence[Canvas], *, together: bool) -> 
     return sum(engine_decode(subject, [canvas]) for canvas in canvases)
 
 
-def _microseconds(sides: dict[str, Callable[[], int]], *, rounds: int) -> dict[str, float]:
+def _microseconds(sides: Mapping[str, Callable[[], int]], *, rounds: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds + 1):
         for name, run in sides.items():

@@ -21,8 +21,8 @@ import torch
 from unveil.benchmarks.speed.reference_loop import Rule, reference_decode
 from unveil.engine.catalog import Source, find_sources
 from unveil.engine.messages import Command, Event, Failed, Finished, Generate, SampleDone, Stop
-from unveil.engine.runner import load_models
-from unveil.engine.worker import Runner, Worker
+from unveil.engine.runner import Runner, load_models
+from unveil.engine.worker import Worker
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.decoding.batch import collate
 from unveil.model.decoding.canvas import Canvas, SamplingParams
