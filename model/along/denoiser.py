@@ -201,7 +201,7 @@ class AlongDenoiser:
         return network.run(self.rows.memory, asks[0].held.row, slots, num_contents=filled, num_asked=A)
 
     def _fill(self, slots: Slots, b: int, ask: Ask, questions: Sequence[Question]) -> None:
-        ids, columns, turns, ranks, positions = (field[b] for field in slots)
+        ids, columns, turns, ranks, positions = slots.all[:, b]
         network = self.network
         first = network.size.first + ask.held.num_contents
         for s, (position, token_id, rank) in enumerate(ask.contents):

@@ -12,7 +12,6 @@ writes to and reads its own, which follows from its position, so that sums run i
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unveil.model.along.memory import LATER, Memory, RowSize
+from unveil.model.along.memory import LATER, Memory, RowSize, Stored
 from unveil.model.network.attention import PairBias, RelativeBias
 from unveil.model.network.folded import Folded
 from unveil.model.network.transformer import Transformer
@@ -31,18 +30,18 @@ _WIDTH_STEP = 16  # of the columns that a forward reads
 _SHORT = 256
 
 
-class Slots(NamedTuple):
-    """What one forward computes, [B, Q] int64 each: contents stand first in a row, questions last.
+class Slots:
+    """What one forward computes, [5, B, Q] int64: contents stand first in a row, questions last.
 
     `ids`: rows of the embedding, the mask's for questions. `columns`: where a slot's key and value are written, and
     read by itself. `turns`: it reads the columns of ranks below. `ranks`: of what it writes, LATER for questions.
     """
 
-    ids: Ints
-    columns: Ints
-    turns: Ints
-    ranks: Ints
-    positions: Ints
+    def __init__(self, B: int, Q: int, *, mask: int) -> None:
+        """Slots without work."""
+        self.all: Ints = np.zeros((5, B, Q), np.int64)
+        self.ids, self.columns, self.turns, self.ranks, self.positions = self.all
+        self.ids[:], self.ranks[:] = mask, LATER
 
 
 class Along(Folded):
@@ -67,9 +66,7 @@ class Along(Folded):
 
     def empty(self, B: int, Q: int) -> Slots:
         """Slots without work."""
-        slots = np.zeros((5, B, Q), np.int64)
-        slots[0], slots[3] = self.mask, LATER
-        return Slots(*slots)
+        return Slots(B, Q, mask=self.mask)
 
     def own_column(self, position: int) -> int:
         """The column of the question of a position."""
@@ -83,43 +80,47 @@ class Along(Folded):
     def run(self, memory: Memory, first: int, slots: Slots, *, num_contents: int, num_asked: int) -> Tensor:
         """Computes slots [B, Q] of the rows from `first` on, and gives the last `num_asked` slots' last states
         [B, num_asked, D]. `num_contents`: the most of any row, what is written now included."""
-        (B, Q), D = slots.ids.shape, self.architecture.width
-        ids, columns, turns, *own = torch.from_numpy(np.stack(slots)).to(self.size.device)
-        width, rows = self.width(num_contents), slice(first, first + B)
-        cells = (columns + memory.row_starts[rows]).view(-1)
-        memory.table.view(2, -1).index_copy_(1, cells, torch.stack(own).flatten(1))
-        ranks, places = memory.table[:, rows, :width]  # [B, S] each
-        is_read = (ranks[:, None] < turns[..., None]) | (columns[..., None] == self._columns[:width])  # [B, Q, S]
-        biases = self._scores(is_read, places, own[1])
-        target = (columns[..., None, None] + memory.head_starts[rows, None]).view(-1)  # of each slot's keys and values
-        x = F.embedding(ids, self._embedding).add_(F.embedding(own[1], self._position)).view(B * Q, D)
-        *layers, last = zip(self.layers, memory.contents, biases, strict=True)
+        (_, B, Q), D = slots.all.shape, self.architecture.width
+        given = torch.from_numpy(slots.all).to(self.size.device)
+        ids, columns, turns, _, positions = given
+        seen = memory.seen(first, B, self.width(num_contents))
+        memory.cells.index_copy_(1, (columns + seen.row_starts).view(-1), given[3:].flatten(1))
+        width = seen.ranks.shape[1]
+        is_read = (seen.ranks[:, None] < turns[..., None]) | (columns[..., None] == self._columns[:width])  # [B, Q, S]
+        biases = self._scores(is_read, seen.places, positions)
+        target = (columns[..., None, None] + seen.head_starts).view(-1)  # of each slot's keys and values
+        x = F.embedding(ids, self._embedding).add_(F.embedding(positions, self._position)).view(B * Q, D)
+        *layers, last = zip(self.layers, seen.stored, biases, strict=True)
         for layer, stored, bias in layers:
             q = self._write(layer.qkv(self.norm(x)), stored, target)
-            x = self.finished(layer, x, self.attended(q.view(B, Q, D), stored[:, rows, :, :width], bias))
+            x = self.finished(layer, x, self.attended(q.view(B, Q, D), stored, bias))
         layer, stored, bias = last
         q = self._write(layer.qkv(self.norm(x)), stored, target)
         if not num_asked:  # nobody reads the contents' last states
             return x.new_zeros(B, 0, D)
-        q, x = (y.view(B, Q, D)[:, Q - num_asked :] for y in (q, x))
-        attended = self.attended(q, stored[:, rows, :, :width], bias[:, Q - num_asked :])
-        return self.finished(layer, x, attended.view(x.shape))
+        if num_asked < Q:
+            x, bias = x.view(B, Q, D)[:, Q - num_asked :].reshape(-1, D), bias[:, Q - num_asked :]
+        q = q.view(B, Q, D)[:, Q - num_asked :]
+        return self.finished(layer, x, self.attended(q, stored, bias)).view(B, num_asked, D)
 
-    def _write(self, qkv: Tensor, stored: Tensor, target: Tensor) -> Tensor:
+    def _write(self, qkv: Tensor, stored: Stored, target: Tensor) -> Tensor:
         """Stores keys and values of qkv [N, 3 D]; gives the queries [N, D]."""
         D, E = self.architecture.width, self.size.E
-        stored.view(-1, E).index_copy_(0, target, qkv[:, D:].reshape(-1, E))
+        stored.cells.index_copy_(0, target, qkv[:, D:].reshape(-1, E))
         return qkv[:, :D]
 
-    def attended(self, q: Tensor, stored: Tensor, bias: Tensor) -> Tensor:
-        """Queries [B, Q, D], stored [2, B, H, S, E] and bias [B * H, Q or more, S] -> [B * Q, D]."""
+    def attended(self, q: Tensor, stored: Stored, bias: Tensor) -> Tensor:
+        """Queries [B, Q, D] and bias [B * H, Q or more, S] -> [B * Q, D]."""
         (B, Q, D), H, E = q.shape, self.size.heads, self.size.E
         if Q < LEAST_ROWS:
             q = F.pad(q, (0, 0, 0, LEAST_ROWS - Q))
-        bias = bias[:, : q.shape[1]]
-        k, v = stored.flatten(1, 2)  # [B * H, S, E] each
-        scores = torch.baddbmm(bias, q.view(B, -1, H, E).transpose(1, 2).reshape(B * H, -1, E), k.mT, alpha=E**-0.5)
-        return torch.bmm(scores.softmax(-1), v).view(B, H, -1, E)[:, :, :Q].transpose(1, 2).reshape(B * Q, D)
+        rows = q.shape[1]
+        if bias.shape[1] > rows:
+            bias = bias[:, :rows]
+        q = q.view(B, rows, H, E).transpose(1, 2).reshape(B * H, rows, E)
+        scores = torch.baddbmm(bias, q, stored.keys, alpha=E**-0.5).softmax(-1)
+        attended = torch.bmm(scores, stored.values).view(B, H, rows, E).transpose(1, 2)
+        return (attended if rows == Q else attended[:, :Q]).reshape(B * Q, D)
 
     def _scores(self, is_read: Tensor, places: Tensor, positions: Tensor) -> Sequence[Tensor]:
         """What is added to the scores, for each layer [B * H, Q + LEAST_ROWS - 1, S]: is_read [B, Q, S], places [B, S]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unveil.model.along.forward import LEAST_ROWS, Along
+from unveil.model.along.memory import Memory
 from unveil.model.network.fixed_shapes import agreeing_sizes, batch_sizes
 
 _CELLS = 8_000_000  # logits computed at a time
@@ -122,21 +123,23 @@ def _agreeing_pairs(network: Along, pairs: Sequence[tuple[int, int]]) -> list[tu
     """The pairs in which attention gives every query what it gives it alone with the most slots, at every width."""
     size, generator = network.size, torch.Generator().manual_seed(0)
     rows, slots = (max(of) for of in zip(*pairs, strict=True))
-    stored = torch.randn(2, rows, size.heads, size.num_columns, size.E, generator=generator)
+    memory = Memory(size._replace(layers=1), rows)
+    memory.contents.copy_(torch.randn(memory.contents.shape, generator=generator))
     q = torch.randn(rows, slots, network.architecture.width, generator=generator)
     bias = torch.randn(rows * size.heads, slots, size.num_columns, generator=generator)
     narrow = network.width(0)
     bias[:, :, narrow:] = -torch.inf  # so that a forward may read these columns or not
-    stored, q, bias = (x.to(size.device, size.dtype) for x in (stored, q, bias))
+    q, bias = (x.to(size.device, size.dtype) for x in (q, bias))
 
     def attended(num_rows: int, num_slots: int, width: int) -> Tensor:
-        some = stored[:, :num_rows, :, :width], bias[: num_rows * size.heads, :, :width]
-        return network.attended(q[:num_rows, :num_slots], *some).view(num_rows, num_slots, -1)
+        (stored,) = memory.seen(0, num_rows, width).stored
+        some = q[:num_rows, :num_slots], stored, bias[: num_rows * size.heads, :, :width]
+        return network.attended(*some).view(num_rows, num_slots, -1)
 
     few = min(rows, 2)
     biases = bias.view(rows, size.heads, slots, -1)
-    alone = [network.attended(q[b : b + 1], stored[:, b : b + 1], biases[b]) for b in range(few)]
-    expected = torch.stack(alone)
+    whole = [memory.seen(b, 1, size.num_columns).stored[0] for b in range(few)]
+    expected = torch.stack([network.attended(q[b : b + 1], whole[b], biases[b]) for b in range(few)])
     widths = (narrow, size.num_columns)
     return [
         (B, Q) for B, Q in pairs if all(torch.equal(attended(B, Q, width)[:few], expected[:B, :Q]) for width in widths)

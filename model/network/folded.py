@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unveil.model.confidence import LANES
 from unveil.model.network.transformer import Block, Transformer
 
-_WIDE = 256
+_WIDE = 128
 _GELU = 2 * (2 / torch.pi) ** 0.5  # tanh GELU is x * sigmoid(_GELU * (x + _CUBIC * x**3))
 _CUBIC = 0.044715
 _MANY_IDS = 4096  # over all columns: beyond, each position's own head is gathered instead of computing all
