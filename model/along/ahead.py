@@ -7,7 +7,6 @@ the drafts of the next step: Jacobi iteration, arXiv 2305.10427, with coupled no
 """
 
 import math
-import time
 from collections.abc import Sequence
 from itertools import islice
 
@@ -49,7 +48,7 @@ def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas]) -> list[Step
     Raises ValueError if what the network says of a revealed position is not a number.
     """
     assert denoiser.order_ahead is not None
-    began = _now(denoiser)
+    began = denoiser.pace.now()
     held = denoiser.hold(canvases)
     window = denoiser.pace.window(len(held))
     _plan(denoiser, held, window)
@@ -68,7 +67,7 @@ def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas]) -> list[Step
     results = [_advance(denoiser, ask.held, *own) for ask, own in zip(asks, accepted, strict=True)]
     num_steps = sum(len(reveals) for reveals, _ in accepted)
     denoiser.count(Counts(num_saved=num_steps - len(results)))
-    denoiser.pace.record(len(held), window, seconds=_now(denoiser) - began, num_revealed=num_steps)
+    denoiser.pace.record(len(held), window, seconds=denoiser.pace.now() - began, num_revealed=num_steps)
     return results
 
 
@@ -155,8 +154,3 @@ def _barred(ask: Ask, end_id: int) -> list[bool]:
         if drafts.get(position, end_id) != end_id:
             last = max(last, position)
     return barred
-
-
-def _now(denoiser: AlongDenoiser) -> float:
-    """Seconds: of this thread on a CPU, which others may share."""
-    return time.thread_time() if denoiser.network.size.device.type == "cpu" else time.perf_counter()

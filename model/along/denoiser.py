@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unveil.model.along.forward import LEAST_ROWS, Along, Slots
-from unveil.model.along.pace import Pace
+from unveil.model.along.pace import Clock, Pace
 from unveil.model.along.rows import Content, Held, Rows
 from unveil.model.along.shapes import Shapes
 from unveil.model.decoding.canvas import Canvas
@@ -44,7 +44,15 @@ class AlongDenoiser:
     """`model.decoding.batch.Served`. `counts`: positions are slots, useful if they have work; `num_saved` by
     `model.along.ahead`."""
 
-    def __init__(self, network: Along, shapes: Shapes, *, max_rows: int, end_id: int | None = None) -> None:
+    def __init__(
+        self,
+        network: Along,
+        shapes: Shapes,
+        *,
+        max_rows: int,
+        end_id: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.network, self.shapes, self.end_id = network, shapes, end_id
         length = network.architecture.length
         self.most = min(max_rows, shapes.most_rows)
@@ -54,7 +62,7 @@ class AlongDenoiser:
         self.log_w: Floats = np.zeros(padded_width(length))
         self.log_w[:length] = network.log_w.double().cpu().numpy()
         self.order_ahead = None if self.looks else self.log_w
-        self.pace = Pace(most=_CPU_AHEAD if network.size.device.type == "cpu" else _DEVICE_AHEAD)
+        self.pace = Pace(most=_CPU_AHEAD if network.size.device.type == "cpu" else _DEVICE_AHEAD, clock=clock)
 
     def bucket(self, length: int) -> int:  # noqa: ARG002
         """The padded length of canvases of this length: they all step together."""
