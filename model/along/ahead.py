@@ -36,20 +36,22 @@ def step(denoiser: AlongDenoiser, canvases: Sequence[Canvas]) -> list[StepResult
         return step_ahead(denoiser, canvases)
     others = sorted(set(range(len(canvases))) - set(ahead))
     results = dict(zip(others, sampler.step(denoiser, [canvases[i] for i in others]), strict=True))
+    num_others = sum(not result.canvas.is_complete for result in results.values())
     if ahead:
-        results.update(zip(ahead, step_ahead(denoiser, [canvases[i] for i in ahead]), strict=True))
+        found = step_ahead(denoiser, [canvases[i] for i in ahead], first=num_others)
+        results.update(zip(ahead, found, strict=True))
     return [results[i] for i in range(len(canvases))]
 
 
 @torch.inference_mode()
-def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas]) -> list[StepResult]:
+def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas], *, first: int = 0) -> list[StepResult]:
     """As `model.decoding.sampler.step`, of canvases whose order is known ahead: one position each, or several.
 
-    Raises ValueError if what the network says of a revealed position is not a number.
+    Rows from `first` on are theirs. Raises ValueError if what the network says of a revealed position is not a number.
     """
     assert denoiser.order_ahead is not None
     began = denoiser.pace.now()
-    held = denoiser.hold(canvases)
+    held = denoiser.hold(canvases, first=first)
     window = denoiser.pace.window(len(held))
     _plan(denoiser, held, window)
     asks = [_ask(denoiser, own, window) for own in held]

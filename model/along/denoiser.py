@@ -78,12 +78,12 @@ class AlongDenoiser:
         """See `model.decoding.batch.Served`."""
         return OpenedAlong(self, canvases, self.hold(canvases))
 
-    def hold(self, canvases: Sequence[Canvas]) -> list[Held]:
-        """A row for each, all but the latest contents computed, those that are asked alike side by side."""
+    def hold(self, canvases: Sequence[Canvas], *, first: int = 0) -> list[Held]:
+        """A row for each from `first` on, all but the latest contents computed, those asked alike side by side."""
         held = self.rows.find(canvases)
         for own in held:
             self._begin(own)
-        self.rows.arrange(held, [self.asks_apart(canvas) for canvas in canvases])
+        self.rows.arrange(held, [self.asks_apart(canvas) for canvas in canvases], first=first)
         return held
 
     def asks_apart(self, canvas: Canvas) -> bool:
