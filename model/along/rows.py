@@ -91,7 +91,7 @@ class Rows:
         return next((other for other in others if other.num_contents >= len(prompt)), None)
 
     def arrange(self, held: Sequence[Held], kinds: Sequence[Hashable], *, first: int = 0) -> None:
-        """Moves these canvases to the rows from `first` on, those of a kind next to each other. There must be so many."""
+        """Moves these canvases to the rows from `first` on, of which there are enough, each kind side by side."""
         ranges: dict[Hashable, list[Held]] = {}
         for own, kind in zip(held, kinds, strict=True):
             ranges.setdefault(kind, []).append(own)
