@@ -1,6 +1,7 @@
 """Models in memory, warm and checked: what the worker steps with."""
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -109,7 +110,8 @@ def _served(
         if max_rows < 1:
             raise UnveilError(f"cache_bytes: {cache_bytes}, but one canvas of {name} takes {along.size.num_bytes}")
         shapes, is_deterministic = agreeing_shapes(along, min(max_batch, max_rows))
-        return AlongDenoiser(along, shapes, max_rows=max_rows), is_deterministic
+        clock = time.thread_time if device.type == "cpu" else time.perf_counter  # others may share the CPU
+        return AlongDenoiser(along, shapes, max_rows=max_rows, clock=clock), is_deterministic
     return fixed_shapes(prepare(network), network.architecture, max_batch, device)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unveil.model.along.forward import Along, Slots
-from unveil.model.along.pace import Pace
+from unveil.model.along.forward import LEAST_ROWS, Along, Slots
+from unveil.model.along.pace import Clock, Pace
 from unveil.model.along.rows import Content, Held, Rows
 from unveil.model.along.shapes import Shapes
 from unveil.model.decoding.canvas import Canvas
@@ -44,7 +44,15 @@ class AlongDenoiser:
     """`model.decoding.batch.Served`. `counts`: positions are slots, useful if they have work; `num_saved` by
     `model.along.ahead`."""
 
-    def __init__(self, network: Along, shapes: Shapes, *, max_rows: int, end_id: int | None = None) -> None:
+    def __init__(
+        self,
+        network: Along,
+        shapes: Shapes,
+        *,
+        max_rows: int,
+        end_id: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.network, self.shapes, self.end_id = network, shapes, end_id
         length = network.architecture.length
         self.most = min(max_rows, shapes.most_rows)
@@ -54,7 +62,7 @@ class AlongDenoiser:
         self.log_w: Floats = np.zeros(padded_width(length))
         self.log_w[:length] = network.log_w.double().cpu().numpy()
         self.order_ahead = None if self.looks else self.log_w
-        self.pace = Pace(most=_CPU_AHEAD if network.size.device.type == "cpu" else _DEVICE_AHEAD)
+        self.pace = Pace(most=_CPU_AHEAD if network.size.device.type == "cpu" else _DEVICE_AHEAD, clock=clock)
 
     def bucket(self, length: int) -> int:  # noqa: ARG002
         """The padded length of canvases of this length: they all step together."""
@@ -70,13 +78,17 @@ class AlongDenoiser:
         """See `model.decoding.batch.Served`."""
         return OpenedAlong(self, canvases, self.hold(canvases))
 
-    def hold(self, canvases: Sequence[Canvas]) -> list[Held]:
-        """A row for each, all but the latest contents computed, those that are asked alike side by side."""
+    def hold(self, canvases: Sequence[Canvas], *, first: int = 0) -> list[Held]:
+        """A row for each from `first` on, all but the latest contents computed, those asked alike side by side."""
         held = self.rows.find(canvases)
         for own in held:
             self._begin(own)
-        self.rows.arrange(held, [canvas.params.measure for canvas in canvases])
+        self.rows.arrange(held, [self.asks_apart(canvas) for canvas in canvases], first=first)
         return held
+
+    def asks_apart(self, canvas: Canvas) -> bool:
+        """Whether everything that a canvas hides is asked at every step."""
+        return canvas.params.measure is not None or (self.looks and canvas.params.order == "learned")
 
     def release(self, canvases: Iterable[Canvas]) -> None:
         """See `model.decoding.batch.Served`."""
@@ -163,6 +175,10 @@ class AlongDenoiser:
         """Which questions of which canvas each forward takes: of one canvas only those with different columns."""
         rounds: list[dict[int, list[int]]] = []
         for i, ask in enumerate(asks):
+            if self.asks_apart(ask.held.canvas):
+                rounds = rounds or [{}]
+                rounds[0][i] = list(range(len(ask.questions)))
+                continue
             taken: dict[int, int] = {}
             for j, (position, _) in enumerate(ask.questions):
                 column = self.network.own_column(position)
@@ -179,9 +195,13 @@ class AlongDenoiser:
         most = self.shapes.rows_of(num_contents + max(map(len, turns.values())))
         run: list[int] = []
         for i in sorted(turns, key=lambda i: asks[i].held.row):
-            if run and (asks[i].held.row != asks[run[-1]].held.row + 1 or len(run) == most):
-                yield run
-                run = []
+            own = asks[i].held
+            if run:
+                last = asks[run[-1]].held
+                is_alike = self.asks_apart(own.canvas) == self.asks_apart(last.canvas)
+                if own.row != last.row + 1 or not is_alike or len(run) == most:
+                    yield run
+                    run = []
             run.append(i)
         yield run
 
@@ -189,26 +209,30 @@ class AlongDenoiser:
         """One forward over rows next to each other: last states [B, A, D], each row's questions at its end. Without
         `writes` the contents are there already."""
         num_contents = max(len(ask.contents) for ask in asks) if writes else 0
-        B, Q, A = self.shapes.fit(len(asks), num_contents, max(map(len, turns)))
+        is_apart = self.asks_apart(asks[0].held.canvas) and any(turns)
+        num_asked = max(map(len, turns))
+        B, Q, A = self.shapes.fit(len(asks), num_contents, max(num_asked, LEAST_ROWS) if is_apart else num_asked)
         slots, network = self.network.empty(B, Q), self.network
         filled = 0
         for b, (ask, own) in enumerate(zip(asks, turns, strict=True)):
             start = ask.held.num_contents
-            self._fill(slots, b, ask if writes else ask._replace(contents=()), [ask.questions[j] for j in own])
+            contents = ask.contents if writes else ()
+            self._fill(slots, b, ask._replace(contents=contents, questions=[ask.questions[j] for j in own]))
             filled = max(filled, start + len(ask.contents))
         useful = sum(len(own) + (len(ask.contents) if writes else 0) for ask, own in zip(asks, turns, strict=True))
         self.count(Counts(B * Q, useful))
-        return network.run(self.rows.memory, asks[0].held.row, slots, num_contents=filled, num_asked=A)
+        first, memory = asks[0].held, self.rows.memory
+        return network.run(memory, first.row, slots, num_contents=filled, num_asked=A, is_apart=is_apart)
 
-    def _fill(self, slots: Slots, b: int, ask: Ask, questions: Sequence[Question]) -> None:
+    def _fill(self, slots: Slots, b: int, ask: Ask) -> None:
         ids, columns, turns, ranks, positions = slots.all[:, b]
-        network = self.network
+        network, is_apart = self.network, self.asks_apart(ask.held.canvas)
         first = network.size.first + ask.held.num_contents
         for s, (position, token_id, rank) in enumerate(ask.contents):
             ids[s], positions[s] = token_id + network.offsets[position], position
             columns[s], turns[s], ranks[s] = first + s, rank or 1, rank
-        for s, (position, turn) in enumerate(questions, len(ids) - len(questions)):
-            columns[s], turns[s], positions[s] = network.own_column(position), turn, position
+        for s, (position, turn) in enumerate(ask.questions, len(ids) - len(ask.questions)):
+            columns[s], turns[s], positions[s] = 0 if is_apart else network.own_column(position), turn, position
 
 
 class OpenedAlong:

@@ -90,12 +90,11 @@ class Rows:
         others = (x for x in self._at if x is not None and x is not held and x.prompt == prompt)
         return next((other for other in others if other.num_contents >= len(prompt)), None)
 
-    def arrange(self, held: Sequence[Held], kinds: Sequence[Hashable]) -> None:
-        """Moves these canvases to the first rows, those of a kind next to each other."""
+    def arrange(self, held: Sequence[Held], kinds: Sequence[Hashable], *, first: int = 0) -> None:
+        """Moves these canvases to the rows from `first` on, of which there are enough, each kind side by side."""
         ranges: dict[Hashable, list[Held]] = {}
         for own, kind in zip(held, kinds, strict=True):
             ranges.setdefault(kind, []).append(own)
-        first = 0
         for members in ranges.values():
             rows = set(range(first, first + len(members)))
             vacant = iter(sorted(rows - {own.row for own in members}))

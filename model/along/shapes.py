@@ -38,7 +38,10 @@ class Shapes:
         return max(self.fit(B, 1, 1)[0] - B for B in range(1, self.most_rows + 1)) + 1
 
     def fit(self, num_rows: int, num_contents: int, num_asked: int) -> tuple[int, int, int]:
-        """Rows, slots a row and questions a row, as many as are given or more. ValueError if no shape is so large."""
+        """Rows, slots a row, and how many of these, from the end, are finished: the questions, or more.
+
+        ValueError if no shape is so large.
+        """
         return self._fit(num_rows, num_contents, num_asked)
 
     @property
@@ -69,7 +72,7 @@ class Shapes:
         options = []
         for rows, slots in self.pairs:
             asked = next((n for n in range(num_asked, slots + 1) if not n or rows * n in self.counts), None)
-            if rows >= num_rows and asked is not None and slots >= num_contents + asked:
+            if rows >= num_rows and asked is not None and slots >= num_contents + num_asked:
                 options.append((rows * slots, rows, slots, asked))
         if not options:
             raise ValueError(f"no shape for {num_rows} rows of {num_contents} contents and {num_asked} questions")
@@ -120,27 +123,48 @@ def _products(network: Along, num_slots: int) -> Callable[[Tensor], Tensor]:
 
 
 def _agreeing_pairs(network: Along, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The pairs in which attention gives every query what it gives it alone with the most slots, at every width."""
-    size, generator = network.size, torch.Generator().manual_seed(0)
+    """The pairs in which attention gives every slot what it gives it with the most slots, at every width."""
     rows, slots = (max(of) for of in zip(*pairs, strict=True))
-    memory = Memory(size._replace(layers=1), rows)
-    memory.contents.copy_(torch.randn(memory.contents.shape, generator=generator))
-    q = torch.randn(rows, slots, network.architecture.width, generator=generator)
-    bias = torch.randn(rows * size.heads, slots, size.num_columns, generator=generator)
-    narrow = network.width(0)
-    bias[:, :, narrow:] = -torch.inf  # so that a forward may read these columns or not
-    q, bias = (x.to(size.device, size.dtype) for x in (q, bias))
+    attention, few = _Attention(network, rows, slots), min(rows, 2)
+    columns = network.size.num_columns
+    within = torch.stack([attention.within(b + 1, slots, columns)[b] for b in range(few)])
+    apart = torch.stack([attention.apart(b + 1, slots, columns, 0.0)[b] for b in range(few)])
 
-    def attended(num_rows: int, num_slots: int, width: int) -> Tensor:
-        (stored,) = memory.seen(0, num_rows, width).stored
-        some = q[:num_rows, :num_slots], stored, bias[: num_rows * size.heads, :, :width]
-        return network.attended(*some).view(num_rows, num_slots, -1)
+    def agrees(B: int, Q: int) -> bool:
+        for width in (network.width(0), columns):
+            found = [(attention.within(B, Q, width), within)]
+            if Q >= LEAST_ROWS:  # questions never stand apart in fewer
+                found.append((attention.apart(B, Q, width, 0.0), apart))
+                found.append((attention.apart(B, Q, width, -torch.inf), within))  # contents read themselves in a column
+            if not all(torch.equal(own[:few], expected[:B, :Q]) for own, expected in found):
+                return False
+        return True
 
-    few = min(rows, 2)
-    biases = bias.view(rows, size.heads, slots, -1)
-    whole = [memory.seen(b, 1, size.num_columns).stored[0] for b in range(few)]
-    expected = torch.stack([network.attended(q[b : b + 1], whole[b], biases[b]) for b in range(few)])
-    widths = (narrow, size.num_columns)
-    return [
-        (B, Q) for B, Q in pairs if all(torch.equal(attended(B, Q, width)[:few], expected[:B, :Q]) for width in widths)
-    ]
+    return [pair for pair in pairs if agrees(*pair)]
+
+
+class _Attention:
+    """Of random slots over random rows of memory, of which the narrowest forward reads as much as the widest."""
+
+    def __init__(self, network: Along, num_rows: int, num_slots: int) -> None:
+        size, generator = network.size, torch.Generator().manual_seed(0)
+        self._attended, self._heads = network.attended, size.heads
+        self._memory = Memory(size._replace(layers=1), num_rows)
+        self._memory.contents.copy_(torch.randn(self._memory.contents.shape, generator=generator))
+        qkv = torch.randn(num_rows, num_slots, 3 * network.architecture.width, generator=generator)
+        bias = torch.randn(num_rows * size.heads, num_slots, size.num_columns, generator=generator)
+        bias[:, :, network.width(0) :] = -torch.inf
+        self._qkv, self._bias = (x.to(size.device, size.dtype) for x in (qkv, bias))
+
+    def within(self, B: int, Q: int, width: int) -> Tensor:
+        """[B, Q, D] of slots that read themselves in columns."""
+        return self._given(B, Q, width, None)
+
+    def apart(self, B: int, Q: int, width: int, score: float) -> Tensor:
+        """[B, Q, D] of slots that read themselves beside the columns, with this added to the score."""
+        return self._given(B, Q, width, torch.full_like(self._bias[: B * self._heads, :Q, :1], score))
+
+    def _given(self, B: int, Q: int, width: int, own: Tensor | None) -> Tensor:
+        (stored,) = self._memory.seen(0, B, width).stored
+        bias = self._bias[: B * self._heads, :, :width]
+        return self._attended(self._qkv[:B, :Q], stored, bias, own).view(B, Q, -1)

@@ -25,6 +25,7 @@ from unveil.model.decoding.batch import (
     Sureness,
     bar_ends,
     begin,
+    groups,
     log_probabilities,
     release,
 )
@@ -72,9 +73,15 @@ def score_step(
 def _score_next(denoise: AnyDenoiser, chains: Sequence[Chain], device: torch.device | None) -> list[ScoreResult]:
     """The next position of each, and what it decides."""
     batch = begin(denoise, [chain.canvas for chain in chains], device=device)
-    chosen = _choose(chains, batch).tolist()
-    log_p = batch.log_p(np.arange(len(chains)), np.array(chosen))  # [B, V']
-    costs = _costs(log_p, [chain.truth[i] for chain, i in zip(chains, chosen, strict=True)], chosen)
+    sure = Sureness(batch)
+    chosen = _choose(chains, batch, sure).tolist()
+    costs = [0.0] * len(chains)
+    for measure, at in groups(sure.measures):
+        rows, positions = np.array(at), np.array([chosen[i] for i in at])
+        log_p = batch.log_p(rows, positions) if measure is None else sure.log_p(measure, rows, positions)
+        found = _costs(log_p, [chains[i].truth[chosen[i]] for i in at], positions.tolist())
+        for i, cost in zip(at, found, strict=True):
+            costs[i] = cost
     results = [
         _result(chain, [position], [cost], batch.end_id)
         for chain, position, cost in zip(chains, chosen, costs, strict=True)
@@ -165,11 +172,11 @@ def score(
     return terms
 
 
-def _choose(chains: Sequence[Chain], batch: Batch) -> Ints:
+def _choose(chains: Sequence[Chain], batch: Batch, sure: Sureness) -> Ints:
     """Each chain's next position: the pending one of the smallest key, ties to the lowest."""
     W = batch.hidden.shape[1]
     pending = np.array([chain.pending + (False,) * (W - len(chain.pending)) for chain in chains])
-    return rank(batch_keys(batch, Sureness(batch)).keys, pending, is_whole=False)[:, 0]
+    return rank(batch_keys(batch, sure).keys, pending, is_whole=False)[:, 0]
 
 
 def _costs(log_p: Tensor, true: Sequence[int], positions: Sequence[int]) -> list[float]:
