@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from unveil.benchmarks.speed.bare import with_denoiser
+from unveil.benchmarks.speed.bare import anew, with_denoiser
 from unveil.benchmarks.speed.in_process import Subject, load_subject, mixed_canvases
 from unveil.engine.catalog import Source
 from unveil.model.along.denoiser import AlongDenoiser
@@ -21,7 +21,7 @@ class FixedPace(Pace):
     """So many positions in every step, whatever they are worth."""
 
     def __init__(self, window: int) -> None:
-        super().__init__(most=sys.maxsize)
+        super().__init__(most=sys.maxsize, clock=None)
         self._window = window
 
     def window(self, num_canvases: int) -> int:  # noqa: ARG002
@@ -44,7 +44,7 @@ def at_pace(subject: Subject, window: int | None) -> Subject:
     """The same with memory and a pace of its own: so many positions a step, None for as many as pay."""
     served = subject.runner.denoiser
     assert isinstance(served, AlongDenoiser)
-    denoiser = AlongDenoiser(served.network, served.shapes, max_rows=served.rows.most, end_id=served.end_id)
+    denoiser = anew(served, served.network)
     if window is not None:
         denoiser.pace = FixedPace(window)
     return with_denoiser(subject, denoiser)

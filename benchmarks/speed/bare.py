@@ -42,10 +42,14 @@ class RecordedAlong(Along):
         self.forwards: list[Forward] = []
         self._states = _States()
 
-    def run(self, memory: Memory, first: int, slots: Slots, *, num_contents: int, num_asked: int) -> Tensor:
+    def run(
+        self, memory: Memory, first: int, slots: Slots, *, num_contents: int, num_asked: int, is_apart: bool = False
+    ) -> Tensor:
         """See `Along.run`."""
-        shape = ("slots", *slots.ids.shape, num_asked, self.width(num_contents))
-        run = partial(super().run, memory, first, slots, num_contents=num_contents, num_asked=num_asked)
+        shape = ("slots", *slots.ids.shape, num_asked, self.width(num_contents), is_apart)
+        run = partial(
+            super().run, memory, first, slots, num_contents=num_contents, num_asked=num_asked, is_apart=is_apart
+        )
         self.forwards.append(Forward(shape, run))
         return run()
 
@@ -100,12 +104,17 @@ def recorded(subject: Subject) -> tuple[Subject, list[Forward]]:
     if isinstance(served, AlongDenoiser):
         assert isinstance(subject.denoise, Transformer)
         network = RecordedAlong(subject.denoise.requires_grad_(False))
-        along = AlongDenoiser(network, served.shapes, max_rows=served.rows.most, end_id=served.end_id)
-        return with_denoiser(subject, along), network.forwards
+        return with_denoiser(subject, anew(served, network)), network.forwards
     stages = RecordedStages(prepare(subject.denoise))
     whole = FixedShapes(stages, sizes=served.sizes, finish_sizes=served.finish_sizes)
     whole.end_id = served.end_id
     return with_denoiser(subject, whole), stages.forwards
+
+
+def anew(served: AlongDenoiser, network: Along) -> AlongDenoiser:
+    """Another one on the CPU for the same work, with memory and a pace of its own."""
+    most, end_id = served.rows.most, served.end_id
+    return AlongDenoiser(network, served.shapes, max_rows=most, end_id=end_id, clock=time.thread_time)
 
 
 def with_denoiser(subject: Subject, denoiser: FixedShapes | AlongDenoiser) -> Subject:

@@ -36,7 +36,6 @@ from unveil.benchmarks.common.runs import timing_arguments
 from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along
-from unveil.model.along.pace import Pace
 from unveil.model.along.shapes import wanted_shapes
 from unveil.model.decoding import loop
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
@@ -97,12 +96,11 @@ def measured(point: dict[str, Any]) -> dict[str, float]:
 
 
 def _along(canvases: Sequence[Canvas], vocabulary: int) -> tuple[float, int]:
-    """Seconds a token, and bytes of a row. The shapes are not checked against each other: that changes nothing in what
-    is measured."""
+    """Seconds a token, and bytes of a row. Without a clock there is one position a step. The shapes are not checked
+    against each other: that changes nothing in what is measured."""
     network = Along(_network(canvases[0].length, vocabulary, attends="earlier"))
     num = len(canvases)
     denoiser = AlongDenoiser(network, wanted_shapes(network, num), max_rows=num)
-    denoiser.pace = Pace(most=1)
     run, warm = partial(ahead.step, denoiser), list(canvases)
     for _ in range(_WARM_STEPS):
         warm = [result.canvas for result in run(warm)]
