@@ -21,7 +21,7 @@ from unveil.model.decoding.order_keys import Ints, padded_width
 from unveil.model.denoiser import Counts
 from unveil.model.network.order_heads import NextCostHead
 
-_FEW_CONTENTS = 2  # left to the forward that asks
+_FEW_CONTENTS = 16  # left to the forward that asks
 _CPU_AHEAD, _DEVICE_AHEAD = 32, 512  # canvases times positions that a step tries
 
 
@@ -81,9 +81,12 @@ class AlongDenoiser:
     def hold(self, canvases: Sequence[Canvas], *, first: int = 0) -> list[Held]:
         """A row for each from `first` on, all but the latest contents computed, those asked alike side by side."""
         held = self.rows.find(canvases)
-        for own in held:
-            self._begin(own)
         self.rows.arrange(held, [self.asks_apart(canvas) for canvas in canvases], first=first)
+        if len(held) > 1:
+            self.prefill(held)
+        for own in held:
+            while len(own.pending) > (_FEW_CONTENTS if len(held) > 1 else self.shapes.most_contents):
+                self.extend(own, own.pending[: self.shapes.most_contents])
         return held
 
     def asks_apart(self, canvas: Canvas) -> bool:
@@ -95,19 +98,24 @@ class AlongDenoiser:
         for canvas in canvases:
             self.rows.release(canvas)
 
-    def prefill(self, held: Held) -> None:
-        """The contents of what was known at the start: they read each other, so they are one forward, always alone."""
-        other = self.rows.like(held)
-        num = len(held.prompt)
-        if other is None:
-            self._forward([Ask(held, held.prompt, ())], [()], writes=True)
-        else:
-            self.rows.memory.copy(other.row, held.row, num)
-        self._done(held, num)
+    def prefill(self, held: Sequence[Held]) -> None:
+        """The contents of what was known at the start, each prompt once. They read each other, so a prompt is one
+        forward, of several prompts at a time."""
+        new = [own for own in held if own.num_contents == 0 and own.prompt]
+        firsts = {own.prompt: own for own in reversed(new) if self.rows.like(own) is None}
+        asks = [Ask(own, own.prompt, ()) for own in firsts.values()]
+        if asks:
+            self._compute(asks)
+        for ask in asks:
+            self._done(ask.held, len(ask.contents))
+        for own in new:
+            if own.num_contents == 0 and (other := self.rows.like(own)) is not None:
+                self.rows.memory.copy(other.row, own.row, len(own.prompt))
+                self._done(own, len(own.prompt))
 
     def extend(self, held: Held, contents: Sequence[Content]) -> None:
         """The contents of what was revealed since, in the order of their ranks."""
-        self._forward([Ask(held, contents, ())], [()], writes=True)
+        self._compute([Ask(held, contents, ())])
         self._done(held, len(contents))
 
     def ask(self, asks: Sequence[Ask]) -> Tensor:
@@ -159,13 +167,17 @@ class AlongDenoiser:
         """What was pending has been computed."""
         self._done(held, len(held.pending))
 
-    def _begin(self, held: Held) -> None:
-        """Contents that are to be computed before anything is asked, all but those that a step leaves."""
-        if held.pending and held.pending[0].rank == 0:
-            self.prefill(held)
-        most = self.shapes.most_contents
-        while len(held.pending) > _FEW_CONTENTS:
-            self.extend(held, held.pending[:most])
+    def _compute(self, asks: Sequence[Ask]) -> None:
+        """Contents alone, of rows side by side as far as one forward takes them; those of a run are of like numbers."""
+        run: list[Ask] = []
+        for ask in sorted(asks, key=lambda ask: ask.held.row):
+            num = max([len(ask.contents), *(len(own.contents) for own in run)])
+            is_next = not run or ask.held.row == run[-1].held.row + 1
+            if run and (not is_next or len(run) == self.shapes.rows_of(num) or num > 2 * len(run[0].contents)):
+                self._forward(run, [()] * len(run), writes=True)
+                run = []
+            run.append(ask)
+        self._forward(run, [()] * len(run), writes=True)
 
     def _done(self, held: Held, num: int) -> None:
         held.num_contents += num

@@ -82,7 +82,10 @@ class Rows:
             found.append(None if held is None or held.used == self._clock else held)
             if held is not None:
                 held.used = self._clock
-        return [held or self._take(canvas) for held, canvas in zip(found, canvases, strict=True)]
+        missing = [i for i, held in enumerate(found) if held is None]
+        for i in sorted(missing, key=lambda i: canvases[i].length - canvases[i].num_at_start):  # alike side by side
+            found[i] = self._take(canvases[i])
+        return [held for held in found if held is not None]
 
     def like(self, held: Held) -> Held | None:
         """Another canvas with the same prompt, computed."""
