@@ -70,6 +70,6 @@ def _watch(metrics: Metrics, dispatcher: Dispatcher, settings: Settings) -> None
     metrics.gauge(
         "requests_waiting", "Requests admitted that wait for their first step.", lambda: dispatcher.num_waiting
     )
-    metrics.gauge("ready", "1 while requests are taken.", lambda: dispatcher.is_ready)
+    metrics.gauge("ready", "1 while requests for every model are taken.", lambda: dispatcher.is_ready)
     metrics.gauge("draining", "1 while shutting down.", lambda: dispatcher.is_draining)
     metrics.gauge("queue_capacity", "Canvases admitted at once.", lambda: settings.queue_capacity)

@@ -127,7 +127,7 @@ async def live(request: Request) -> Response:
 @router.head("/health", include_in_schema=False)
 @router.get("/health", response_model=HealthReply, responses=responses(503))
 async def ready(request: Request) -> Response:
-    """Whether requests are taken: models loaded and warm, worker alive, not draining."""
+    """Whether requests are taken for every model: all loaded and warm, worker alive, not draining."""
     _service(request).dispatcher.check_ready()
     return JSONResponse({"status": "ready"})
 
@@ -187,7 +187,7 @@ async def _read(request: Request, service: Service, schema: type[AnyRequest]) ->
     timeout_seconds = deadline(parsed.timeout_seconds, settings.limits)
     size = num_canvases(parsed, settings.limits)
     if size <= settings.queue_capacity:  # else it is refused for good
-        dispatcher.check_room(size)
+        dispatcher.check_room(size, model=model.name)
     return _Asked(parsed, model, size * model.manifest.length, timeout_seconds)
 
 

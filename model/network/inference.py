@@ -12,6 +12,7 @@ what was measured on the day.
 """
 
 from collections.abc import Callable
+from copy import copy
 from typing import NamedTuple, cast
 
 import torch
@@ -38,6 +39,7 @@ class _Layer(NamedTuple):
     widen: Product  # the activation included
     narrow: Product
     relative: Tensor | None  # [H, L, L], by distance or by pair
+    shapes: tuple[torch.Size, ...]  # of all parameters: layers of the same ones run the same kernels
 
 
 class Prepared:
@@ -83,6 +85,15 @@ class Prepared:
         bias = F.pad(head.bias, (0, len(weight) - len(head.bias)), value=-torch.inf)
         self._own = (weight, bias) if self._has_own and len(weight) > _MANY_IDS else None
         self._all_ids = _product(weight, bias)
+
+    def sketch(self) -> "Prepared":
+        """See `model.denoiser.sketch_of`: of the layers before the last one each shape once."""
+        first = dict[tuple[torch.Size, ...], _Layer]()
+        for layer in self._layers[:-1]:
+            first.setdefault(layer.shapes, layer)
+        sketch = copy(self)
+        sketch._layers = [*first.values(), self._layers[-1]]
+        return sketch
 
     def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
         """See `model.denoiser.Stages`."""
@@ -164,6 +175,7 @@ def _layer(block: Block) -> _Layer:
         widen=_product(*_folded(block.mlp_norm, cast(nn.Linear, block.mlp[0])), has_gelu=True),
         narrow=_product(narrow.weight, narrow.bias),
         relative=None if relative is None else relative(relative.length),
+        shapes=tuple(parameter.shape for parameter in block.parameters()),
     )
 
 
