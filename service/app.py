@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from unveil.engine.catalog import Catalog
@@ -18,6 +19,7 @@ from unveil.service.routes import Service, router
 from unveil.service.settings import Settings
 from unveil.service.transport.error_replies import on_http_exception, on_service_error
 from unveil.service.transport.middleware import RequestLog
+from unveil.service.transport.shortcut import ShortCut
 
 
 def create_app(settings: Settings, *, engine: EnginePort, catalog: Catalog) -> FastAPI:
@@ -53,6 +55,7 @@ def create_app(settings: Settings, *, engine: EnginePort, catalog: Catalog) -> F
     app.include_router(pages())
     app.add_exception_handler(ServiceError, on_service_error)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_middleware(ShortCut, routes=[route for route in router.routes if isinstance(route, APIRoute)])
     app.add_middleware(RequestLog, metrics=metrics)
     openapi.install(app, example_prompt=catalog.get(None).tokenizer.example_prompt())
     return app
