@@ -20,7 +20,7 @@ class ShortCut:
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[APIRoute]) -> None:
         self._app = app
-        self._routes = {route.path: route for route in routes if "POST" in route.methods}
+        self._routes = {route.path: route for route in routes if "POST" in (route.methods or ())}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
