@@ -83,6 +83,7 @@ class Worker:
         heartbeat_seconds: float,
     ) -> None:
         self._runners: dict[str, Runner] = {}
+        self._early: list[Work] = []  # what has come for models that are not loaded yet
         self._loading: Iterator[tuple[Loaded, Runner] | None] | None = iter(loading)
         self._inbox = inbox
         self._emit = emit
@@ -112,7 +113,7 @@ class Worker:
                 raise StepsFailedError(f"{MAX_FAILED_STEPS} steps in a row failed, the last one of {failure.cause}")
 
     def _load_on(self) -> None:
-        """The next piece of what is still to be loaded."""
+        """The next piece of what is still to be loaded. What has waited for it is taken in."""
         if self._loading is None:
             return
         try:
@@ -120,10 +121,14 @@ class Worker:
         except StopIteration:
             self._loading = None
             self._emit([Ready()])
-            return
-        if found is not None:
+        else:
+            if found is None:
+                return
             loaded, self._runners[loaded.model] = found
             self._emit([loaded])
+        early, self._early = self._early, []
+        for work in early:
+            self._take(work)
 
     def _can_step(self, key: BatchKey) -> bool:
         """Whether a canvas that nobody asked for can be stepped: then the requests were to blame, not the model or its
@@ -160,6 +165,9 @@ class Worker:
     def _take(self, command: Work | Cancel) -> None:
         if isinstance(command, Cancel):
             self._forget(command.request_id)
+            return
+        if command.model not in self._runners and self._loading is not None:
+            self._early.append(command)
             return
         try:
             self._admit(command)
@@ -290,6 +298,7 @@ class Worker:
         self._emit([Failed(*job.ids, failure.cause) for job in jobs])
 
     def _forget(self, request_id: str) -> None:
+        self._early = [work for work in self._early if work.request_id != request_id]
         self._scheduler.drop(request_id)
         self._jobs.pop(request_id, None)
 

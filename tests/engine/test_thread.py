@@ -527,6 +527,31 @@ def test_a_model_is_stepped_between_two_pieces_of_loading_another(runner: MockRu
     assert not any(isinstance(event, Heartbeat | Ready) for event in said.events)
 
 
+def test_what_comes_before_its_model_waits_for_it_unless_it_is_cancelled(runner: MockRunner) -> None:
+    said = Recorder()
+
+    def load() -> Iterator[tuple[Loaded, MockRunner] | None]:
+        for name in ("kept", "dropped"):
+            engine.send(Generate(name, "toy", VERSION, (canvas(),)))
+        engine.send(Generate("unknown", "other", VERSION, (canvas(),)))
+        yield None
+        engine.send(Cancel("dropped"))
+        yield None
+        yield Loaded("toy", VERSION, "cpu", True), runner
+
+    engine = Engine(load, max_batch=1)
+    engine.start(said)
+    said.until(lambda event: isinstance(event, Failed))  # it is told so when all are loaded
+    said.until(lambda event: isinstance(event, Finished))
+    engine.send(Stop())
+    engine.join(WAIT_SECONDS)
+    ended = {event.request_id for event in said.events if isinstance(event, Finished)}
+    assert ended == {"kept"}
+    assert [event.request_id for event in said.events if isinstance(event, Failed)] == ["unknown"]
+    kinds = [type(event) for event in said.events]
+    assert kinds.index(Loaded) < kinds.index(Ready) < kinds.index(Failed)
+
+
 def test_a_stop_ends_the_loading(runner: MockRunner) -> None:
     def load() -> Iterator[tuple[Loaded, MockRunner] | None]:
         engine.send(Stop())
