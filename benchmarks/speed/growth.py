@@ -36,7 +36,7 @@ from unveil.benchmarks.common.runs import timing_arguments
 from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along
-from unveil.model.along.shapes import wanted_shapes
+from unveil.model.along.shapes import shapes_of
 from unveil.model.decoding import loop
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
 from unveil.model.decoding.sampler import step
@@ -100,7 +100,7 @@ def _along(canvases: Sequence[Canvas], vocabulary: int) -> tuple[float, int]:
     against each other: that changes nothing in what is measured."""
     network = Along(_network(canvases[0].length, vocabulary, attends="earlier"))
     num = len(canvases)
-    denoiser = AlongDenoiser(network, wanted_shapes(network, num), max_rows=num)
+    denoiser = AlongDenoiser(network, shapes_of(network, num), max_rows=num)
     run, warm = partial(ahead.step, denoiser), list(canvases)
     for _ in range(_WARM_STEPS):
         warm = [result.canvas for result in run(warm)]

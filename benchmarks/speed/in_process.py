@@ -20,7 +20,7 @@ import torch
 
 from unveil.benchmarks.speed.reference_loop import Rule, reference_decode
 from unveil.engine.catalog import Source, find_sources
-from unveil.engine.messages import Command, Event, Failed, Finished, Generate, SampleDone, Stop
+from unveil.engine.messages import Command, Event, Failed, Finished, Generate, Loaded, SampleDone, Stop
 from unveil.engine.runner import Runner, load_models
 from unveil.engine.worker import Worker
 from unveil.model.artifact.folder import load_artifact
@@ -81,7 +81,8 @@ class Subject:
 
 def load_subject(source: Source, *, max_batch: int, threads: int = 1) -> Subject:
     """An artifact as the service runs it on a CPU: warm, checked, in fixed shapes. Raises ArtifactError."""
-    ((_, runner),) = load_models([source], max_batch=max_batch, device="cpu", threads=threads)
+    loading = load_models([source], max_batch=max_batch, device="cpu", threads=threads)
+    (runner,) = (found[1] for found in loading if found is not None)
     artifact = load_artifact(source.folder)
     architecture = artifact.manifest.architecture
     sizes, length = architecture.vocabulary_sizes, architecture.length
@@ -125,8 +126,10 @@ def engine_decode(subject: Subject, canvases: Sequence[Canvas]) -> int:
         if not left:
             inbox.put(Stop())
 
-    runners = {subject.name: subject.runner}
-    worker = Worker(runners, inbox=inbox, emit=emit, max_batch=subject.max_batch, heartbeat_seconds=1.0)
+    loaded = Loaded(subject.name, subject.runner.weights_version, "cpu", True)
+    worker = Worker(
+        [(loaded, subject.runner)], inbox=inbox, emit=emit, max_batch=subject.max_batch, heartbeat_seconds=1.0
+    )
     for number, canvas in enumerate(canvases):
         inbox.put(Generate(str(number), subject.name, subject.runner.weights_version, (canvas,)))
     worker.run()

@@ -56,7 +56,7 @@ class AlongDenoiser:
         self.network, self.shapes, self.end_id = network, shapes, end_id
         length = network.architecture.length
         self.most = min(max_rows, shapes.most_rows)
-        self.rows = Rows(network.size, most=max_rows, spare=shapes.spare(), length=length)
+        self.rows = Rows(network.size, most=max_rows, length=length)
         self.counts = Counts()
         self.looks = network.order_head.kind == "contextual"
         self.log_w: Floats = np.zeros(padded_width(length))
@@ -224,6 +224,7 @@ class AlongDenoiser:
         is_apart = self.asks_apart(asks[0].held.canvas) and any(turns)
         num_asked = max(map(len, turns))
         B, Q, A = self.shapes.fit(len(asks), num_contents, max(num_asked, LEAST_ROWS) if is_apart else num_asked)
+        self.rows.grow(asks[0].held.row + B)
         slots, network = self.network.empty(B, Q), self.network
         filled = 0
         for b, (ask, own) in enumerate(zip(asks, turns, strict=True)):

@@ -60,11 +60,11 @@ class Held:
 
 
 class Rows:
-    """Up to `most` rows, and `spare` ones behind them for batches that are filled up; memory grows as it is needed."""
+    """Up to `most` rows, and one behind them for exchanges; memory grows as it is needed."""
 
-    def __init__(self, size: RowSize, *, most: int, spare: int, length: int) -> None:
-        self.most, self._spare, self._width = most, spare, padded_width(length)
-        self.memory = Memory(size, 1 + spare)
+    def __init__(self, size: RowSize, *, most: int, length: int) -> None:
+        self.most, self._width = most, padded_width(length)
+        self.memory = Memory(size, 2)
         self._at: list[Held | None] = []  # by row
         self._by_canvas: dict[int, Held] = {}  # by identity
         self._clock = 0
@@ -105,6 +105,11 @@ class Rows:
                 if own.row not in rows:
                     self._swap(own.row, next(vacant))
             first += len(members)
+
+    def grow(self, num_rows: int) -> None:
+        """Sees to it that there are so many rows."""
+        if num_rows > self.memory.num_rows:
+            self.memory = self.memory.grown(num_rows)
 
     def advance(self, held: Held, canvas: Canvas, revealed: Sequence[int], *, num_computed: int = 0) -> None:
         """The canvas as it is after a step, which revealed these positions; one that is complete leaves. Of the first
@@ -153,8 +158,8 @@ class Rows:
             return self._at.index(None)
         num = len(self._at)
         if num < self.most:
-            if num + 1 + self._spare > self.memory.num_rows:
-                self.memory = self.memory.grown(min(max(2 * num, _FIRST_ROWS), self.most) + self._spare)
+            if num + 2 > self.memory.num_rows:
+                self.grow(min(max(2 * num, _FIRST_ROWS), self.most) + 1)
             self._at.append(None)
             return num
         oldest = min((held for held in self._at if held is not None), key=lambda held: held.used)

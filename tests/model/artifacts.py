@@ -34,7 +34,7 @@ def text_tokenizer(*, length: int = 40, default_length: int = 8) -> TextTokenize
 
 
 def random_transformer(
-    tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0, **bias: bool | str
+    tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0, layers: int = 2, **bias: bool | str
 ) -> Transformer:
     """Weights large enough that tokens and orders really differ from place to place."""
     torch.manual_seed(seed)
@@ -43,7 +43,7 @@ def random_transformer(
         length=tokenizer.length,
         vocabulary_sizes=sizes,
         width=32,
-        layers=2,
+        layers=layers,
         heads=2,
         mlp_width=64,
         **bias,
