@@ -124,10 +124,9 @@ class Rows:
         self._by_canvas[id(canvas)] = held
 
     def release(self, canvas: Canvas) -> None:
-        """Frees the row, if there is one."""
-        held = self._by_canvas.pop(id(canvas), None)
-        if held is not None:
-            self._at[held.row] = None
+        """Frees its rows: one, or none, or several if it was given more than once."""
+        if self._by_canvas.pop(id(canvas), None) is not None:
+            self._at = [None if held is not None and held.canvas is canvas else held for held in self._at]
 
     def release_all(self) -> None:
         """Frees every row."""

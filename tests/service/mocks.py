@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.model.artifacts import table_tokenizer
 from unveil.engine.catalog import Catalog, ServedModel
 from unveil.engine.messages import Event, Loaded
+from unveil.engine.scheduler import Kind
 from unveil.engine.thread import Engine
 from unveil.model.artifact.manifest import TOKENIZER, WEIGHTS, Manifest
 from unveil.model.decoding.canvas import Canvas, SamplingParams
@@ -53,12 +54,19 @@ class MockRunner:
     spoil_scores: Callable[[list[ScoreResult]], list[ScoreResult]] = lambda results: results
     batches: list[list[Canvas]] = field(default_factory=list)
     scored: list[list[Chain]] = field(default_factory=list)
+    released: list[Canvas] = field(default_factory=list)
 
     def bucket(self, length: int) -> int:
         return length
 
-    def largest(self, bucket: int) -> int:
+    def largest(self, bucket: int, kind: Kind) -> int:
         return 1000
+
+    def links(self, chain: Chain) -> Sequence[int] | None:
+        return chain.order_ahead()
+
+    def release(self, canvases: Sequence[Canvas]) -> None:
+        self.released += canvases
 
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
         self.batches.append(list(canvases))

@@ -1,0 +1,123 @@
+"""Shapes: whatever is asked for fits one, the ones that agree are kept, and where rounding differs it is said."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.model.along.networks import KINDS, make, network
+from unveil.model.along.denoiser import AlongDenoiser
+from unveil.model.along.forward import Along
+from unveil.model.along.shapes import CPU_SLOTS, Shapes, agreeing_shapes, wanted_shapes
+from unveil.model.network.folded import Layer
+
+ROWS = (1, 2, 3, 8, 20, 64)
+
+
+@pytest.mark.parametrize("max_rows", ROWS)
+@pytest.mark.parametrize("name", ["relative bias", "long"])
+def test_whatever_a_step_asks_for_fits(name: str, max_rows: int) -> None:
+    """Any contents and questions; as many rows as are said to fit these, and each row's own share in it."""
+    along = Along(network(name))
+    shapes = wanted_shapes(along, max_rows)
+    length, most_asked = along.architecture.length, along.size.first - 1
+    assert shapes.most_rows == max_rows
+    for contents in range(length + 1):
+        for asked in range(min(length, most_asked) + 1):
+            if not contents + asked:
+                continue
+            largest = shapes.rows_of(contents + asked)
+            assert largest >= 1
+            for rows in range(1, min(largest, max_rows) + 1):
+                found_rows, slots, found_asked = shapes.fit(rows, contents, asked)
+                assert (found_rows, slots) in shapes.pairs
+                assert rows <= found_rows <= rows + shapes.spare() - 1
+                assert asked <= found_asked
+                assert contents + found_asked <= slots
+                assert not found_asked or found_rows * found_asked in shapes.counts
+                assert found_rows * slots <= max(CPU_SLOTS, slots)
+
+
+def test_what_fits_nothing_is_refused_with_its_numbers() -> None:
+    shapes = Shapes([8, 16], [(1, 8), (2, 8)], vocabulary=7)
+    assert shapes.fit(2, 3, 4) == (2, 8, 4)
+    with pytest.raises(ValueError, match="no shape for 3 rows of 1 contents and 1 questions"):
+        shapes.fit(3, 1, 1)
+    with pytest.raises(ValueError, match="no shape for 1 rows of 8 contents and 4 questions"):
+        shapes.fit(1, 8, 4)
+
+
+@pytest.mark.parametrize("num_states", [1, 3, 4, 63, 64, 65, 127, 128, 129, 1000])
+def test_states_are_filled_up_to_a_count_or_a_multiple_of_the_largest(num_states: int) -> None:
+    shapes = Shapes([4, 8, 64], [(1, 8)], vocabulary=7)
+    filled = shapes.filled(num_states)
+    assert filled >= num_states
+    assert filled in (4, 8) or filled % 64 == 0
+    assert shapes.at_once(num_states) == min(filled, 64)
+
+
+def test_logits_of_a_large_vocabulary_are_computed_few_at_a_time() -> None:
+    shapes = Shapes([4, 8, 64], [(1, 8)], vocabulary=1_000_000)
+    assert shapes.at_once(64) == 8
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_real_networks_agree_in_one_row_of_any_number_of_slots(name: str) -> None:
+    shapes, is_deterministic = agreeing_shapes(Along(network(name)), 4)
+    assert is_deterministic
+    wanted = wanted_shapes(Along(network(name)), 4)
+    assert {pair for pair in wanted.pairs if pair[0] == 1} <= set(shapes.pairs) <= set(wanted.pairs)
+    assert set(shapes.counts) <= set(wanted.counts)
+
+
+class _RoundsByRows(Along):
+    """A network whose products after attention round by how many slots are computed at once, from some number on."""
+
+    least = 0
+
+    def finished(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
+        found = super().finished(layer, x, attended)
+        num = found.numel() // found.shape[-1]
+        return found * (1.0 + 1e-6 * num) if num >= self.least else found
+
+
+class _RoundsBySlots(Along):
+    """A network whose attention rounds by how many rows are computed at once, from two on."""
+
+    def attended(self, q: Tensor, stored: Tensor, bias: Tensor) -> Tensor:
+        found = super().attended(q, stored, bias)
+        return found if len(q) == 1 else found * (1.0 + 1e-6 * len(q))
+
+
+class _RoundsByWidth(Along):
+    """A network whose attention rounds by how many columns are read."""
+
+    def attended(self, q: Tensor, stored: Tensor, bias: Tensor) -> Tensor:
+        return super().attended(q, stored, bias) * (1.0 + 1e-6 * stored.shape[3])
+
+
+def test_products_that_round_by_their_rows_are_found_and_said() -> None:
+    along = _RoundsByRows(make())
+    shapes, is_deterministic = agreeing_shapes(along, 4)
+    assert not is_deterministic
+    served = AlongDenoiser(along, shapes, max_rows=4)
+    assert served.most == 4, "it is served all the same"
+
+
+def test_attention_that_rounds_by_its_rows_leaves_no_shape_of_several_rows() -> None:
+    shapes, is_deterministic = agreeing_shapes(_RoundsBySlots(make()), 4)
+    assert is_deterministic, "one row at a time"
+    assert {rows for rows, _ in shapes.pairs} == {1}
+    assert shapes.most_rows == 1
+
+
+def test_attention_that_rounds_by_its_width_is_found_and_said() -> None:
+    _, is_deterministic = agreeing_shapes(_RoundsByWidth(make()), 4)
+    assert not is_deterministic
+
+
+def test_what_is_not_a_number_never_agrees() -> None:
+    broken = make()
+    with torch.no_grad():
+        broken.blocks[0].attention.qkv.weight[0] = torch.nan  # type: ignore[union-attr, index]
+    _, is_deterministic = agreeing_shapes(Along(broken), 4)
+    assert not is_deterministic
