@@ -106,6 +106,11 @@ class Rows:
                     self._swap(own.row, next(vacant))
             first += len(members)
 
+    def reach(self, num_rows: int) -> None:
+        """Sees to it that a batch that is filled up to this row finds memory there."""
+        if num_rows > self.memory.num_rows:
+            self.memory = self.memory.grown(num_rows)
+
     def advance(self, held: Held, canvas: Canvas, revealed: Sequence[int], *, num_computed: int = 0) -> None:
         """The canvas as it is after a step, which revealed these positions; one that is complete leaves. Of the first
         `num_computed` of them the contents are there."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from unveil.model.along.forward import LEAST_ROWS, Along
+from unveil.model.along.forward import LEAST_ROWS, WIDTH_STEP, Along
 from unveil.model.along.memory import Memory
 from unveil.model.network.fixed_shapes import agreeing_sizes, batch_sizes
 
@@ -131,7 +131,7 @@ def _agreeing_pairs(network: Along, pairs: Sequence[tuple[int, int]]) -> list[tu
     apart = torch.stack([attention.apart(b + 1, slots, columns, 0.0)[b] for b in range(few)])
 
     def agrees(B: int, Q: int) -> bool:
-        for width in (network.width(0), columns):
+        for width in range(network.width(0), columns + 1, WIDTH_STEP):
             found = [(attention.within(B, Q, width), within)]
             if Q >= LEAST_ROWS:  # questions never stand apart in fewer
                 found.append((attention.apart(B, Q, width, 0.0), apart))

@@ -16,6 +16,7 @@ from unveil.model.network.attention import Streams, stream_bias
 from unveil.model.network.order_heads import Reading
 from unveil.model.network.transformer import Transformer
 
+END = 0
 HIGH = 1_000  # the rank of what is hidden: above all that is known
 TEXT, TABLE = (7,), (3, 5, 2, 7, 4, 6, 3, 5, 9, 2, 4, 3)
 LENGTH = 12
@@ -26,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "contextual": {"sizes": TEXT, "relative_bias": True, "kind": "contextual"},
     "next cost": {"sizes": TABLE, "pair_bias": True, "kind": "contextual", "head": "next_cost"},
     "wide": {"sizes": TEXT, "relative_bias": True, "width": 256},  # products of oneDNN
+    "ends": {"sizes": TEXT, "relative_bias": True, "seed": 4},  # id END ends a sequence
     "long": {"sizes": TEXT, "relative_bias": True, "length": 40},  # more positions than columns of questions
 }
 
@@ -67,7 +69,7 @@ def _shapes(name: str, max_rows: int) -> tuple[Along, Shapes]:
 def denoiser(name: str, *, max_rows: int = 8) -> AlongDenoiser:
     """A fresh one, in shapes of its own."""
     along, shapes = _shapes(name, max_rows)
-    return AlongDenoiser(along, shapes, max_rows=max_rows)
+    return AlongDenoiser(along, shapes, max_rows=max_rows, end_id=END if name == "ends" else None)
 
 
 def canvas(
@@ -78,7 +80,8 @@ def canvas(
     L = length or architecture.length
     draws = torch.Generator().manual_seed(seed)
     known = torch.randperm(L, generator=draws)[:num_known].tolist()
-    tokens = tuple(torch.randint(size, (), generator=draws).item() for size in sizes_of(architecture)[:L])
+    least = END + 1 if name == "ends" else 0
+    tokens = tuple(torch.randint(least, size, (), generator=draws).item() for size in sizes_of(architecture)[:L])
     hidden = tuple(position not in known for position in range(L))
     return Canvas.start(tuple(map(int, tokens)), hidden, seed=seed, params=params or SamplingParams())
 

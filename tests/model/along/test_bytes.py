@@ -1,4 +1,5 @@
-"""The same canvas, the same bytes: alone, in any company, after eviction, from its value, with memory for few rows."""
+"""The same canvas, the same bytes: alone, in any company, after eviction, from its value, with memory for few rows,
+one position a step or several at a time."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -7,11 +8,13 @@ from functools import lru_cache
 
 import pytest
 
-from tests.model.along.networks import canvas, denoiser, network, sizes_of
+from tests.model.along.networks import END, canvas, denoiser, network, sizes_of
+from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
+from unveil.model.along.pace import WINDOWS, Pace
 from unveil.model.decoding.batch import AnyDenoiser
 from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
-from unveil.model.decoding.sampler import decode, step
+from unveil.model.decoding.sampler import StepResult, decode, step
 from unveil.model.denoiser import Barring
 
 ORDERS: tuple[SamplingParams, ...] = (
@@ -30,7 +33,7 @@ ORDERS: tuple[SamplingParams, ...] = (
     SamplingParams(order="uniform", steps=4),
     SamplingParams(tokens_per_step=4, order_temperature=0.5),
 )
-NAMES = ("relative bias", "pair bias", "no bias", "contextual", "next cost", "wide", "long")
+NAMES = ("relative bias", "pair bias", "no bias", "contextual", "next cost", "wide", "ends", "long")
 Reveals = tuple[Reveal, ...]
 
 
@@ -59,6 +62,25 @@ def _alone(name: str) -> tuple[Reveals, ...]:
     return tuple(_finish(denoiser(name), [start])[0] for start in _canvases(name))
 
 
+class _Fixed(Pace):
+    """Tries so many positions ahead, whatever it takes."""
+
+    def __init__(self, window: int) -> None:
+        super().__init__(most=1000)
+        self.fixed = window
+
+    def window(self, num_canvases: int) -> int:
+        return self.fixed
+
+
+def _step(served: AlongDenoiser, canvases: Sequence[Canvas], window: int | None) -> list[StepResult]:
+    """One position a step, or as many as turn out certain of `window`."""
+    if window is None:
+        return step(served, canvases)
+    served.pace = _Fixed(window)
+    return ahead.step(served, canvases)
+
+
 def _walk(
     served: AlongDenoiser,
     starts: Sequence[Canvas],
@@ -68,13 +90,14 @@ def _walk(
     meanwhile: Callable[[random.Random, list[Canvas]], None] = lambda draws, canvases: None,
 ) -> list[Reveals]:
     """All to their ends in random company: up to `most` at a time, in any sequence. `meanwhile` may do what it likes to
-    the memory and the canvases that wait before each step."""
+    the memory and the canvases that wait before each step. Some steps are taken several positions at a time."""
     draws, canvases = random.Random(seed), list(starts)
     reveals: list[Reveals] = [() for _ in starts]
     while waiting := [i for i, own in enumerate(canvases) if not own.is_complete]:
         meanwhile(draws, canvases)
         chosen = draws.sample(waiting, min(draws.randint(1, most), len(waiting)))
-        for i, result in zip(chosen, step(served, [canvases[i] for i in chosen]), strict=True):
+        window = draws.choice([None, *WINDOWS])
+        for i, result in zip(chosen, _step(served, [canvases[i] for i in chosen], window), strict=True):
             canvases[i] = result.canvas
             reveals[i] += result.reveals
     return reveals
@@ -92,6 +115,38 @@ def test_all_in_step_it_is_as_alone(name: str) -> None:
     served = denoiser(name, max_rows=16)
     assert _finish(served, _canvases(name)) == list(_alone(name))
     assert len(served.rows) == 0
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("name", NAMES)
+def test_several_positions_at_a_time_are_as_one_by_one(name: str, window: int) -> None:
+    """In one batch, and each canvas alone."""
+    starts = _canvases(name)
+    for batch in (starts, *([start] for start in starts[::3])):
+        served, canvases = denoiser(name, max_rows=16), list(batch)
+        reveals: list[Reveals] = [() for _ in batch]
+        num_steps = 0
+        while waiting := [i for i, own in enumerate(canvases) if not own.is_complete]:
+            for i, result in zip(waiting, _step(served, [canvases[i] for i in waiting], window), strict=True):
+                canvases[i] = result.canvas
+                reveals[i] += result.reveals
+            num_steps += len(waiting)
+        assert reveals == [_alone(name)[starts.index(start)] for start in batch]
+        assert len(served.rows) == 0
+        forwards = sum(own.num_forwards for own in canvases)
+        assert served.counts.num_saved == forwards - num_steps >= 0
+        assert window > 1 or served.counts.num_saved == 0
+    assert window == 1 or name in ("contextual", "next cost") or _saves(name, window)
+
+
+def _saves(name: str, window: int) -> bool:
+    """Whether drafts of cold canvases, which are easy to foresee, are ever right."""
+    params = SamplingParams(order="left_to_right", temperature=0)
+    served, canvases = denoiser(name), [canvas(name, seed=seed, params=params) for seed in range(8)]
+    while canvases:
+        after = [result.canvas for result in _step(served, canvases, window)]
+        canvases = [own for own in after if not own.is_complete]
+    return served.counts.num_saved > 0
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 3])
@@ -152,6 +207,18 @@ def test_one_canvas_given_twice_is_two_canvases(name: str) -> None:
     for i in (0, 6, 9):
         assert _finish(served, [starts[i], starts[1], starts[i]]) == [_alone(name)[j] for j in (i, 1, i)]
     assert len(served.rows) == 0
+
+
+def test_behind_an_end_stand_only_ends_and_before_a_token_none() -> None:
+    num_absorbed = 0
+    for start, own in zip(_canvases("ends"), _alone("ends"), strict=True):
+        tokens = list(start.tokens)
+        for reveal in own:
+            tokens[reveal.position] = reveal.token_id
+        ended = tokens.index(END) if END in tokens else len(tokens)
+        assert all(token_id == END for token_id in tokens[ended:])
+        num_absorbed += sum(reveal.is_absorbed for reveal in own)
+    assert num_absorbed > 0
 
 
 def test_a_finished_or_released_canvas_may_come_again() -> None:

@@ -78,7 +78,7 @@ def test_canvases_that_do_not_ask_the_head_are_not_looked_at(name: str) -> None:
     canvases = [canvas(name, seed=seed, params=params) for seed in range(4)]
     served = denoiser(name)
     step(served, canvases)
-    few = served.num_positions
+    few = served.counts.num_positions
     served = denoiser(name)
     step(served, [canvas(name, seed=seed) for seed in range(4)])
-    assert (served.num_positions > 4 * few) == (name in CONTEXTUAL)
+    assert (served.counts.num_positions > 4 * few) == (name in CONTEXTUAL)
