@@ -118,10 +118,12 @@ class Worker:
         device, and a client who repeats one that fails cannot end the engine."""
         runner, L, params = self._runners[key.model], key.length, SamplingParams()
         canvas = Canvas.start((0,) * L, (True,) * L, seed=0, params=params)
+        kept = [canvas]
         try:
             if key.kind == "rank":
                 return all(math.isfinite(p) for _, p in runner.rank(canvas))
             (result,) = results = runner.step([canvas])
+            kept.append(result.canvas)
             check_steps([canvas], results)
             if key.kind == "score":  # what was drawn just now has a cost
                 after = result.canvas
@@ -129,6 +131,8 @@ class Worker:
                 check_scores(chains, runner.score(chains))
         except Exception:
             return False
+        finally:
+            runner.release(kept)
         return True
 
     def _read_inbox(self) -> bool:

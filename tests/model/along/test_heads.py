@@ -16,7 +16,7 @@ def _canvases(name: str, seed: int) -> list[Canvas]:
     """Of several pasts, the same known positions in another order among them."""
     start = canvas(name, seed=seed, num_known=seed % 4)
     hidden = [i for i, is_hidden in enumerate(start.hidden) if is_hidden]
-    orders = ([], hidden[:3], hidden[2::-1], hidden[4:6])
+    orders: tuple[list[int], ...] = ([], hidden[:3], hidden[2::-1], hidden[4:6])
     sizes = sizes_of(network(name).architecture)
     return [
         apply(start, [Reveal(i, (i + seed) % sizes[i], k // 2, 0.0, None, 0.5) for k, i in enumerate(order)])

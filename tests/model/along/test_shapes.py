@@ -124,6 +124,6 @@ def test_attention_that_rounds_by_its_width_is_found_and_said(num_contents: int)
 def test_what_is_not_a_number_never_agrees() -> None:
     broken = make()
     with torch.no_grad():
-        broken.blocks[0].attention.qkv.weight[0] = torch.nan  # type: ignore[union-attr, index]
+        broken.get_parameter("blocks.0.attention.qkv.weight")[0] = torch.nan
     _, is_deterministic = agreeing_shapes(Along(broken), 4)
     assert not is_deterministic

@@ -151,7 +151,7 @@ def test_the_network_only_ever_sees_its_sizes_and_lengths_and_the_caller_its_own
         assert begun.states.shape == (rows, length, V)
         assert begun.order_logits.shape == (rows, length)
     assert seen == [(4, 16), (4, 16), (8, 16), (8, 16), (4, 16), (2, 40), (2, 40)]
-    assert fixed.num_positions == sum(rows * length for rows, length in seen)
+    assert fixed.counts.num_positions == sum(rows * length for rows, length in seen)
 
 
 def test_canvases_of_two_length_buckets_are_not_run_together() -> None:
