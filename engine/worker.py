@@ -251,6 +251,8 @@ class Worker:
         """Records a slot's step; gives its events. The request may have failed through another of its slots."""
         job = self._jobs.get(slot.request_id)
         if job is None:
+            after = result.canvas if isinstance(result, StepResult) else result.chain.canvas
+            self._runners[key.model].release([after])
             return []
         events, is_done = job.advance(slot.index, result)
         if is_done:

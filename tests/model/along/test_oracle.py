@@ -129,7 +129,6 @@ def test_probabilities_that_do_not_regard_the_order_of_the_past_are_told_apart()
     assert statistic > 2 * _limit(degrees)
 
 
-
 def test_another_law_of_orders_is_told_apart() -> None:
     statistic, degrees = _statistic(_counts(SamplingParams()), NUM * _exact(SamplingParams(order="uniform")))
     assert statistic > 2 * _limit(degrees)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.model.along.networks import canvas, denoiser
+from unveil.model.along import ahead
 from unveil.model.along.memory import LATER, RowSize
 from unveil.model.along.rows import Held, Rows
 from unveil.model.decoding.canvas import Canvas, SamplingParams
@@ -185,3 +186,21 @@ def test_after_a_step_that_fails_release_leaves_no_row_and_the_next_step_is_as_e
             step(served, canvases)
     served.release(canvases)
     assert len(served.rows) == 0
+
+
+def test_where_only_one_part_of_a_step_fails_nothing_of_the_other_part_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = denoiser("relative bias")
+    orders = [SamplingParams(order="left_to_right"), SamplingParams(order="margin")]
+    canvases = [canvas("relative bias", seed=seed, params=orders[seed % 2]) for seed in range(4)]
+    expected = ahead.step(denoiser("relative bias"), canvases)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ahead, "step_ahead", fail)
+        with pytest.raises(RuntimeError, match="no"):
+            ahead.step(served, canvases)
+    served.release(canvases)
+    assert len(served.rows) == 0
+    assert ahead.step(served, canvases) == expected
