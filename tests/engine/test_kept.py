@@ -1,4 +1,4 @@
-"""What an engine keeps of canvases along their order goes with them: finished, failed, cancelled or left by a client."""
+"""What an engine keeps of canvases along their order goes with them: finished, failed, cancelled or left alone."""
 
 import queue
 from collections.abc import Callable, Sequence
