@@ -191,6 +191,17 @@ def test_at_whichever_step_everything_is_forgotten_it_is_as_alone(name: str) -> 
         assert reveals == list(_alone(name)[:8]), forgotten
 
 
+def test_a_batch_that_is_filled_up_past_the_rows_of_all_canvases_finds_memory_there() -> None:
+    """Those that look take shapes of a power of two rows: 37 behind 27 others are filled up to row 91 of 64."""
+    served, name = denoiser("relative bias", max_rows=64), "relative bias"
+    orders = [SamplingParams(order="confidence" if seed > 26 else "left_to_right") for seed in range(64)]
+    starts = [canvas(name, seed=seed, params=params) for seed, params in enumerate(orders)]
+    found = _finish(served, starts)
+    for i in (0, 26, 27, 63):
+        assert found[i] == _finish(denoiser(name, max_rows=64), [starts[i]])[0]
+    assert len(served.rows) == 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_canvases_of_one_prompt_share_it_and_are_as_alone(name: str) -> None:
     served, prompt = denoiser(name), canvas(name, seed=5, num_known=6)
