@@ -123,7 +123,8 @@ def _products(network: Along, num_slots: int) -> Callable[[Tensor], Tensor]:
 
 
 def _agreeing_pairs(network: Along, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The pairs in which attention gives every slot what it gives it with the most slots, at every width."""
+    """The pairs in which attention gives every slot what it gives it with the most slots: one row at every width,
+    several rows at the narrowest and the widest."""
     rows, slots = (max(of) for of in zip(*pairs, strict=True))
     attention, few = _Attention(network, rows, slots), min(rows, 2)
     columns = network.size.num_columns
@@ -131,7 +132,7 @@ def _agreeing_pairs(network: Along, pairs: Sequence[tuple[int, int]]) -> list[tu
     apart = torch.stack([attention.apart(b + 1, slots, columns, 0.0)[b] for b in range(few)])
 
     def agrees(B: int, Q: int) -> bool:
-        for width in range(network.width(0), columns + 1, WIDTH_STEP):
+        for width in range(network.width(0), columns + 1, WIDTH_STEP if B == 1 else max(columns - network.width(0), 1)):
             found = [(attention.within(B, Q, width), within)]
             if Q >= LEAST_ROWS:  # questions never stand apart in fewer
                 found.append((attention.apart(B, Q, width, 0.0), apart))

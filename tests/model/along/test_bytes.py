@@ -67,7 +67,7 @@ class _Fixed(Pace):
     """Tries so many positions ahead, whatever it takes."""
 
     def __init__(self, window: int) -> None:
-        super().__init__(most=1000)
+        super().__init__(most=1000, clock=None)
         self.fixed = window
 
     def window(self, num_canvases: int) -> int:

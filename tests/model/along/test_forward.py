@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,9 +44,12 @@ def _cuts(contents: Sequence[Content], seed: int, *, most: int) -> list[list[Con
     return cuts
 
 
-def _difference(name: str, cuts: Sequence[Sequence[Content]], *, seed: int = 0, shift: int = 0) -> float:
+def _difference(
+    name: str, cuts: Sequence[Sequence[Content]], *, seed: int = 0, shift: int = 0, is_apart: bool = False
+) -> float:
     """The largest one from `in_turn` where each position that was hidden is asked in some forward from the one on that
-    writes what it reads. `shift`: how many ranks too far everything reads."""
+    writes what it reads. `shift`: how many ranks too far everything reads;
+    `is_apart`: whether questions stand apart from the columns."""
     draws, model = random.Random(seed), network(name)
     along = Along(model)
     memory, row, written = Memory(along.size, 3), 1, 0
@@ -70,10 +74,11 @@ def _difference(name: str, cuts: Sequence[Sequence[Content]], *, seed: int = 0, 
             slots.columns[0, s], slots.ranks[0, s] = along.size.first + written + s, rank
             slots.turns[0, s] = (rank or 1) + shift
         for s, (position, _, rank) in enumerate(asked, len(cut)):
-            slots.columns[0, s], slots.positions[0, s] = along.own_column(position), position
-            slots.turns[0, s] = rank + shift
+            slots.columns[0, s] = 0 if is_apart else along.own_column(position)
+            slots.positions[0, s], slots.turns[0, s] = position, rank + shift
         written += len(cut)
-        states = along.run(memory, row, slots, num_contents=written, num_asked=len(asked))[0]
+        way: Any = {"num_contents": written, "num_asked": len(asked), "is_apart": is_apart and bool(asked)}
+        states = along.run(memory, row, slots, **way)[0]
         if asked:
             places = torch.tensor([content.position for content in asked])
             V = expected.shape[1]
@@ -91,16 +96,18 @@ def test_every_way_to_cut_the_past_is_the_definition(name: str, most: int, num_k
     contents = _past(name, num_known, num_known=num_known, most=most)
     ways = {"at once": [contents], **{f"up to {n}": _cuts(contents, n, most=n) for n in (1, 2, 3, 5)}}
     for way, cuts in ways.items():
-        assert _difference(name, cuts) < 1e-4, way
+        for is_apart in (False, True):
+            assert _difference(name, cuts, is_apart=is_apart) < 1e-4, (way, is_apart)
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_what_reads_its_own_rank_or_later_ones_is_another_function(name: str) -> None:
     contents = _past(name, 1, num_known=2, most=3)
     cuts = _cuts(contents, 3, most=3)
-    assert _difference(name, cuts) < 1e-4
-    assert _difference(name, cuts, shift=1) > 1e-2
-    assert _difference(name, cuts, shift=100) > 1e-2
+    for is_apart in (False, True):
+        assert _difference(name, cuts, is_apart=is_apart) < 1e-4
+        assert _difference(name, cuts, shift=1, is_apart=is_apart) > 1e-2
+        assert _difference(name, cuts, shift=100, is_apart=is_apart) > 1e-2
 
 
 @pytest.mark.parametrize("name", SHORT)

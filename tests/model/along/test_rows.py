@@ -45,7 +45,7 @@ def _is_whole(rows: Rows, held: Held) -> bool:
 
 
 def _made(rows: Rows, num: int) -> list[Held]:
-    held = rows.find([_canvas(seed, num_known=1 + seed % 3) for seed in range(num)])
+    held = [rows.find([_canvas(seed, num_known=1 + seed % 3)])[0] for seed in range(num)]
     for own in held:
         _write(rows, own)
     return held
@@ -170,7 +170,7 @@ def test_after_a_step_that_fails_release_leaves_no_row_and_the_next_step_is_as_e
     canvases = [result.canvas for result in step(served, [canvas(name, seed=seed) for seed in range(3)])]
     with monkeypatch.context() as broken:
         owner, method = {
-            "open": (served, "ask" if served.looks else "_begin"),
+            "open": (served, "ask" if served.looks else "prefill"),
             "logits": (served, "logits"),
             "advance": (served.rows, "advance"),
         }[at]
@@ -194,7 +194,7 @@ def test_where_only_one_part_of_a_step_fails_nothing_of_the_other_part_stays(mon
     canvases = [canvas("relative bias", seed=seed, params=orders[seed % 2]) for seed in range(4)]
     expected = ahead.step(denoiser("relative bias"), canvases)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no")
 
     with monkeypatch.context() as broken:

@@ -7,6 +7,7 @@ from torch import Tensor
 from tests.model.along.networks import KINDS, make, network
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along
+from unveil.model.along.memory import Stored
 from unveil.model.along.shapes import CPU_SLOTS, Shapes, agreeing_shapes, wanted_shapes
 from unveil.model.network.folded import Layer
 
@@ -25,14 +26,14 @@ def test_whatever_a_step_asks_for_fits(name: str, max_rows: int) -> None:
         for asked in range(min(length, most_asked) + 1):
             if not contents + asked:
                 continue
-            largest = shapes.rows_of(contents, asked)
+            largest = shapes.rows_of(contents + asked)
             assert largest >= 1
             for rows in range(1, min(largest, max_rows) + 1):
                 found_rows, slots, found_asked = shapes.fit(rows, contents, asked)
                 assert (found_rows, slots) in shapes.pairs
                 assert rows <= found_rows
                 assert asked <= found_asked
-                assert contents + found_asked <= slots
+                assert contents + asked <= slots
                 assert not found_asked or found_rows * found_asked in shapes.counts
                 assert found_rows * slots <= max(CPU_SLOTS, slots)
 
@@ -83,9 +84,17 @@ class _RoundsByRows(Along):
 class _RoundsBySlots(Along):
     """A network whose attention rounds by how many rows are computed at once, from two on."""
 
-    def attended(self, q: Tensor, stored: Tensor, bias: Tensor) -> Tensor:
-        found = super().attended(q, stored, bias)
-        return found if len(q) == 1 else found * (1.0 + 1e-6 * len(q))
+    def attended(self, qkv: Tensor, stored: Stored, bias: Tensor, own: Tensor | None = None) -> Tensor:
+        found = super().attended(qkv, stored, bias, own)
+        return found if len(qkv) == 1 else found * (1.0 + 1e-6 * len(qkv))
+
+
+class _RoundsApart(Along):
+    """A network whose attention rounds otherwise where questions stand apart from the columns, contents among them."""
+
+    def attended(self, qkv: Tensor, stored: Stored, bias: Tensor, own: Tensor | None = None) -> Tensor:
+        found = super().attended(qkv, stored, bias, own)
+        return found if own is None else found * (1.0 + 1e-6)
 
 
 class _RoundsByWidth(Along):
@@ -93,9 +102,9 @@ class _RoundsByWidth(Along):
 
     odd = 0
 
-    def attended(self, q: Tensor, stored: Tensor, bias: Tensor) -> Tensor:
-        found = super().attended(q, stored, bias)
-        return found * (1.0 + 1e-6) if stored.shape[3] == self.odd else found
+    def attended(self, qkv: Tensor, stored: Stored, bias: Tensor, own: Tensor | None = None) -> Tensor:
+        found = super().attended(qkv, stored, bias, own)
+        return found * (1.0 + 1e-6) if stored.keys.shape[-1] == self.odd else found
 
 
 def test_products_that_round_by_their_rows_are_found_and_said() -> None:
@@ -111,6 +120,11 @@ def test_attention_that_rounds_by_its_rows_leaves_no_shape_of_several_rows() -> 
     assert is_deterministic, "one row at a time"
     assert {rows for rows, _ in shapes.pairs} == {1}
     assert shapes.most_rows == 1
+
+
+def test_contents_that_round_otherwise_beside_questions_that_stand_apart_are_found_and_said() -> None:
+    _, is_deterministic = agreeing_shapes(_RoundsApart(make()), 4)
+    assert not is_deterministic
 
 
 @pytest.mark.parametrize("num_contents", [0, 17, 40])
