@@ -58,7 +58,9 @@ class Runner:
         return self.denoiser.most_scored if kind == "score" else self.denoiser.most
 
     def links(self, chain: Chain) -> Sequence[int] | None:
-        return chain.order_ahead() if isinstance(self.denoiser, FixedShapes) else None
+        """As `engine.worker.Runner`; where ends decide what lies behind them, a step waits for those before it."""
+        is_apart = isinstance(self.denoiser, FixedShapes) and self.denoiser.end_id is None
+        return chain.order_ahead() if is_apart else None
 
     def release(self, canvases: Sequence[Canvas]) -> None:
         release(self.denoiser, canvases)

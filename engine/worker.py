@@ -146,10 +146,12 @@ class Worker:
         device, and a client who repeats one that fails cannot end the engine."""
         runner, L, params = self._runners[key.model], key.length, SamplingParams()
         canvas = Canvas.start((0,) * L, (True,) * L, seed=0, params=params)
+        kept = [canvas]
         try:
             if key.kind == "rank":
                 return all(math.isfinite(p) for _, p in runner.rank(canvas))
             (result,) = results = runner.step([canvas])
+            kept.append(result.canvas)
             check_steps([canvas], results)
             if key.kind == "score":  # what was drawn just now has a cost
                 after = result.canvas
@@ -157,6 +159,8 @@ class Worker:
                 check_scores(chains, runner.score(chains))
         except Exception:
             return False
+        finally:
+            runner.release(kept)
         return True
 
     def _read_inbox(self) -> bool:
@@ -279,6 +283,8 @@ class Worker:
         """Records a slot's step; gives its events. The request may have failed through another of its slots."""
         job = self._jobs.get(slot.request_id)
         if job is None:
+            after = result.canvas if isinstance(result, StepResult) else result.chain.canvas
+            self._runners[key.model].release([after])
             return []
         events, is_done = job.advance(slot.index, result)
         if is_done:

@@ -170,7 +170,13 @@ class Model:
             step = partial(sampler.step, Barring(runner.denoiser, barred), device=torch.device(device))
         width = max(self.manifest.architecture.vocabulary_sizes) * self.manifest.length
         window = max(min(_CELLS_AT_ONCE // width, _LARGEST_WINDOW, runner.most), 1)
-        return loop.decode(step, canvases, max_batch=window, group=lambda canvas: runner.bucket(canvas.length))
+        return loop.decode(
+            step,
+            canvases,
+            max_batch=window,
+            group=lambda canvas: runner.bucket(canvas.length),
+            release=runner.release,
+        )
 
     def describe_order(self) -> "OrderAccount":
         """The learned order in words, as JSON and as a picture."""
@@ -216,7 +222,11 @@ class Model:
         if isinstance(work, Generate):
             yield from (SampleDone(*ids, i, 0) for i, canvas in enumerate(work.canvases) if canvas.is_complete)
             for stepped in loop.run(
-                runner.step, work.canvases, max_batch=_MAX_BATCH, group=lambda canvas: runner.bucket(canvas.length)
+                runner.step,
+                work.canvases,
+                max_batch=min(_MAX_BATCH, runner.most),
+                group=lambda canvas: runner.bucket(canvas.length),
+                release=runner.release,
             ):
                 for index, canvas, reveals in stepped:
                     yield Revealed(*ids, index, reveals)
@@ -228,9 +238,10 @@ class Model:
         every = score(
             runner.score,
             work.chains,
-            max_batch=_MAX_BATCH,
+            max_batch=min(_MAX_BATCH, runner.most),
             group=lambda chain: runner.bucket(chain.canvas.length),
             links=runner.links,
+            release=lambda chains: runner.release([chain.canvas for chain in chains]),
         )
         yield from (Scored(*ids, index, term) for index, terms in enumerate(every) for term in terms)
 

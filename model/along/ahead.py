@@ -38,7 +38,11 @@ def step(denoiser: AlongDenoiser, canvases: Sequence[Canvas]) -> list[StepResult
     results = dict(zip(others, sampler.step(denoiser, [canvases[i] for i in others]), strict=True))
     num_others = sum(not result.canvas.is_complete for result in results.values())
     if ahead:
-        found = step_ahead(denoiser, [canvases[i] for i in ahead], first=num_others)
+        try:
+            found = step_ahead(denoiser, [canvases[i] for i in ahead], first=num_others)
+        except Exception:  # whoever repeats the step does so from before it
+            denoiser.release(result.canvas for result in results.values())
+            raise
         results.update(zip(ahead, found, strict=True))
     return [results[i] for i in range(len(canvases))]
 

@@ -224,7 +224,7 @@ class AlongDenoiser:
         is_apart = self.asks_apart(asks[0].held.canvas) and any(turns)
         num_asked = max(map(len, turns))
         B, Q, A = self.shapes.fit(len(asks), num_contents, max(num_asked, LEAST_ROWS) if is_apart else num_asked)
-        self.rows.grow(asks[0].held.row + B)
+        self.rows.reach(asks[0].held.row + B)
         slots, network = self.network.empty(B, Q), self.network
         filled = 0
         for b, (ask, own) in enumerate(zip(asks, turns, strict=True)):

@@ -28,7 +28,7 @@ from unveil.model.network.transformer import Transformer
 
 Ints = NDArray[np.int64]
 LEAST_ROWS = 4  # of a product: one of fewer rows is another kernel, which rounds otherwise
-_WIDTH_STEP = 16  # of the columns that a forward reads
+WIDTH_STEP = 16  # of the columns that a forward reads
 _SHORT = 256
 
 
@@ -56,7 +56,7 @@ class Along(Folded):
         length, sizes = self.architecture.length, torch.tensor(self.architecture.vocabulary_sizes)
         weight, H = network.embedding.weight, self.architecture.heads
         first = 16 if length <= _SHORT else 64
-        num_columns = first + -(-length // _WIDTH_STEP) * _WIDTH_STEP
+        num_columns = first + -(-length // WIDTH_STEP) * WIDTH_STEP
         shape = (len(self.layers), H, self.architecture.width // H, num_columns, first)
         self.size = RowSize(*shape, weight.dtype, weight.device)
         with torch.no_grad():
@@ -79,7 +79,7 @@ class Along(Folded):
 
     def width(self, num_contents: int) -> int:
         """How many columns a forward reads, so many contents being in its fullest row."""
-        return self.size.first + max(-(-num_contents // _WIDTH_STEP), 1) * _WIDTH_STEP
+        return self.size.first + max(-(-num_contents // WIDTH_STEP), 1) * WIDTH_STEP
 
     @torch.inference_mode()
     def run(

@@ -106,8 +106,8 @@ class Rows:
                     self._swap(own.row, next(vacant))
             first += len(members)
 
-    def grow(self, num_rows: int) -> None:
-        """Sees to it that there are so many rows."""
+    def reach(self, num_rows: int) -> None:
+        """Sees to it that a batch that is filled up to this row finds memory there."""
         if num_rows > self.memory.num_rows:
             self.memory = self.memory.grown(num_rows)
 
@@ -129,10 +129,9 @@ class Rows:
         self._by_canvas[id(canvas)] = held
 
     def release(self, canvas: Canvas) -> None:
-        """Frees the row, if there is one."""
-        held = self._by_canvas.pop(id(canvas), None)
-        if held is not None:
-            self._at[held.row] = None
+        """Frees its rows: one, or none, or several if it was given more than once."""
+        if self._by_canvas.pop(id(canvas), None) is not None:
+            self._at = [None if held is not None and held.canvas is canvas else held for held in self._at]
 
     def release_all(self) -> None:
         """Frees every row."""
@@ -159,7 +158,7 @@ class Rows:
         num = len(self._at)
         if num < self.most:
             if num + 2 > self.memory.num_rows:
-                self.grow(min(max(2 * num, _FIRST_ROWS), self.most) + 1)
+                self.reach(min(max(2 * num, _FIRST_ROWS), self.most) + 1)
             self._at.append(None)
             return num
         oldest = min((held for held in self._at if held is not None), key=lambda held: held.used)

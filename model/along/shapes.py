@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from unveil.model.along.forward import LEAST_ROWS, Along
+from unveil.model.along.forward import LEAST_ROWS, WIDTH_STEP, Along
 from unveil.model.along.memory import Memory
 from unveil.model.network.fixed_shapes import AgreeingSizes, batch_sizes
 
@@ -46,9 +46,12 @@ class Shapes:
 
     def check(self) -> bool:
         """Checks all that there is. False if what one row needs does not agree: then everything is used."""
-        for pair in self.pairs:
-            self._is_used(*pair)
+        self.used()
         return not self._agreeing.is_empty and self._is_whole
+
+    def used(self) -> list[tuple[int, int]]:
+        """The pairs in use, all of them checked."""
+        return [pair for pair in self.pairs if self._is_used(*pair)]
 
     def at_once(self, num_states: int) -> int:
         """How many states' logits to compute at once, of so many."""
@@ -61,7 +64,7 @@ class Shapes:
         """
         large = [(B * Q, B, Q) for B, Q in self.pairs if num_rows <= B and num_contents + num_asked <= Q]
         for _, B, Q in sorted(large):
-            asked = (n for n in range(num_asked, Q + 1) if not n or self._is_count(B * n))
+            asked = (n for n in range(num_asked, Q + 1) if not n or self.is_count(B * n))
             if self._is_used(B, Q) and (num := next(asked, None)) is not None:
                 return B, Q, num
         raise ValueError(f"no shape for {num_rows} rows of {num_contents} contents and {num_asked} questions")
@@ -78,18 +81,19 @@ class Shapes:
     @cached_property
     def _most_at_once(self) -> int:
         few = [n for n in sorted(self._counts, reverse=True) if n * self._vocabulary <= _CELLS]
-        return next((n for n in few if self._is_count(n)), self._agreeing.fitting(1))
+        return next((n for n in few if self.is_count(n)), self._agreeing.fitting(1))
 
     @cached_property
     def _is_whole(self) -> bool:
         """Whether whatever one row needs agrees."""
-        return all(self._is_count(B * Q) and self._agrees(B, Q) for B, Q in self.pairs if B == 1)
+        return all(self.is_count(B * Q) and self._agrees(B, Q) for B, Q in self.pairs if B == 1)
 
     def _is_used(self, num_rows: int, num_slots: int) -> bool:
-        is_agreed = self._is_count(num_rows * num_slots) and self._agrees(num_rows, num_slots)
+        is_agreed = self.is_count(num_rows * num_slots) and self._agrees(num_rows, num_slots)
         return is_agreed or not self._is_whole
 
-    def _is_count(self, num: int) -> bool:
+    def is_count(self, num: int) -> bool:
+        """Whether so many slots may be computed at once."""
         return num in self._counts and num <= self._agreeing.largest and self._agreeing.fitting(num) == num
 
 
@@ -134,9 +138,10 @@ class _Attention:
 
     @torch.inference_mode()
     def agrees(self, B: int, Q: int) -> bool:
-        """Whether every slot gets what it gets with the most slots, at every width."""
-        few = min(B, 2)
-        for width in (self._network.width(0), self._network.size.num_columns):
+        """Whether every slot gets what it gets with the most slots: one row at every width, several rows at the
+        narrowest and the widest."""
+        few, narrow, columns = min(B, 2), self._network.width(0), self._network.size.num_columns
+        for width in range(narrow, columns + 1, WIDTH_STEP if B == 1 else max(columns - narrow, 1)):
             found = [(self._within(B, Q, width), self._expected[0])]
             if Q >= LEAST_ROWS:  # questions never stand apart in fewer
                 found.append((self._apart(B, Q, width, 0.0), self._expected[1]))

@@ -30,7 +30,7 @@ from unveil.model.decoding.batch import (
     release,
 )
 from unveil.model.decoding.ends import absorbed_by, last_token
-from unveil.model.decoding.loop import Group, run
+from unveil.model.decoding.loop import Group, Release, run
 from unveil.model.decoding.noise import Floats
 from unveil.model.decoding.order_keys import Ints, rank
 from unveil.model.decoding.scoring_chain import Chain, Term
@@ -152,21 +152,22 @@ def score(
     max_batch: int,
     group: Group[Chain] | None = None,
     links: Links = Chain.order_ahead,
+    release: Release[Chain] | None = None,
 ) -> list[list[Term]]:
     """Each chain to its end: its terms, in the order in which they were revealed. For use without a service.
 
     The steps of a chain of which `links` tells the order do not wait for one another: each is a chain of its own, so
-    that they share batches. `group` is that of `model.decoding.loop.run`.
+    that they share batches. `group` and `release` are those of `model.decoding.loop.run`.
     """
     terms: list[list[Term]] = [[] for _ in chains]
     orders = {index: order for index, chain in enumerate(chains) if (order := links(chain)) is not None}
     linked = [(index, k) for index in orders for k in range(chains[index].num_pending)]
     walks = [index for index in range(len(chains)) if index not in orders]
     parts = (chains[index].link(orders[index], k) for index, k in linked)
-    for stepped in run(step, parts, max_batch=max_batch, group=group):
+    for stepped in run(step, parts, max_batch=max_batch, group=group, release=release):
         for place, _, found in stepped:
             terms[linked[place][0]] += found
-    for stepped in run(step, (chains[index] for index in walks), max_batch=max_batch, group=group):
+    for stepped in run(step, (chains[i] for i in walks), max_batch=max_batch, group=group, release=release):
         for place, _, found in stepped:
             terms[walks[place]] += found
     return terms

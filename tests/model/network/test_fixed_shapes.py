@@ -194,7 +194,7 @@ def test_the_network_only_ever_sees_its_sizes_and_lengths_and_the_caller_its_own
         assert begun.states.shape == (rows, length, V)
         assert begun.order_logits.shape == (rows, length)
     assert seen == [(4, 16), (4, 16), (8, 16), (8, 16), (4, 16), (2, 40), (2, 40)]
-    assert fixed.num_positions == sum(rows * length for rows, length in seen)
+    assert fixed.counts.num_positions == sum(rows * length for rows, length in seen)
 
 
 def test_canvases_of_two_length_buckets_are_not_run_together() -> None:
@@ -240,8 +240,8 @@ def _rounding_in(layer: int) -> Prepared:
     cast(Block, network.blocks[1]).mlp = nn.Sequential(nn.Linear(D, M + 8), nn.GELU(), nn.Linear(M + 8, D))
     stages = prepare(network)
     assert isinstance(stages, Prepared)
-    narrow = stages._layers[layer].narrow
-    stages._layers[layer] = stages._layers[layer]._replace(narrow=lambda x: narrow(x) + (1e-3 if len(x) == 1 else 0.0))
+    narrow = stages.layers[layer].narrow
+    stages.layers[layer] = stages.layers[layer]._replace(narrow=lambda x: narrow(x) + (1e-3 if len(x) == 1 else 0.0))
     return stages
 
 
@@ -278,5 +278,5 @@ def test_shapes_that_are_checked_when_they_are_needed_are_those_of_the_warm_up(t
         assert torch.equal(states, expected.states)
         asked = states.flatten(0, 1)[: 2 * rows], torch.arange(2 * rows) % length
         assert torch.equal(lazy.finish(*asked), warm.finish(*asked))
-    assert lazy.num_positions == warm.num_positions
+    assert lazy.counts == warm.counts
     assert (lazy.sizes, lazy.finish_sizes) == (warm.sizes, warm.finish_sizes)
