@@ -1,5 +1,6 @@
 """Models in memory, warm and checked: what the worker steps with."""
 
+import logging
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -12,6 +13,7 @@ from unveil.engine.scheduler import Kind
 from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along
+from unveil.model.along.graphs import CudaRecorder, Graphs
 from unveil.model.along.shapes import shapes_of
 from unveil.model.artifact.folder import Artifact, load_artifact
 from unveil.model.artifact.manifest import Manifest, read_manifest
@@ -26,6 +28,7 @@ from unveil.model.network.build import prepare
 from unveil.model.network.fixed_shapes import CPU_ROWS, FixedShapes, checked_shapes, unchecked_shapes
 from unveil.model.network.transformer import Transformer
 
+_LOG = logging.getLogger(__name__)
 CACHE_BYTES = 2**30
 ROWS_A_CANVAS = 2  # of a batch: so many canvases keep what is computed of them while others are stepped
 Served = FixedShapes | AlongDenoiser
@@ -84,12 +87,14 @@ def load_models(
     device: str = "auto",
     threads: int = 1,
     cache_bytes: int = CACHE_BYTES,
+    has_graphs: bool = True,
 ) -> Iterator[tuple[Loaded, Runner] | None]:
     """Loads, checks and warms one model after the other, the smallest first. None in between: others may have the
     thread. To be run in the thread that will step them.
 
-    `cache_bytes` is what the contents of canvases may take, of each model. Raises ArtifactError for a damaged artifact,
-    UnveilError where that is too little for one canvas.
+    `cache_bytes` is what the contents of canvases may take, of each model. `has_graphs`: on CUDA, networks along their
+    order are recorded and replayed (`model.along.graphs`). Raises ArtifactError for a damaged artifact, UnveilError
+    where `cache_bytes` is too little for one canvas.
     """
     torch.set_num_threads(threads)
     place = torch.device(pick_device(device))
@@ -98,6 +103,8 @@ def load_models(
         artifact = load_artifact(source.folder)
         yield None
         denoiser, is_deterministic = yield from _checked(artifact, max_batch, place, cache_bytes, source.name)
+        if has_graphs and place.type == "cuda" and isinstance(denoiser, AlongDenoiser):
+            denoiser.run = recorded(denoiser.network).run
         version = artifact.manifest.weights_sha256
         loaded = Loaded(source.name, version, str(place), is_deterministic)
         yield loaded, Runner(denoiser, weights_version=version, device=place)
@@ -161,6 +168,11 @@ def _most(artifact: Artifact, max_batch: int, place: torch.device) -> int:
 def _size(manifest: Manifest) -> int:
     """What a warm-up's time grows with, roughly."""
     return manifest.num_parameters * manifest.length
+
+
+def recorded(network: Along) -> Graphs:
+    """A network's forwards as CUDA graphs; where that fails, a line in the log says so."""
+    return Graphs(network, new_recorder=lambda: CudaRecorder(network.size.device), report=_LOG.warning)
 
 
 def pick_device(device: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -99,6 +100,17 @@ def device_of(denoise: "Denoiser | Stages") -> torch.device:
     """Where a network's weights are; of what has none the CPU."""
     weight = next(denoise.parameters(), None) if isinstance(denoise, nn.Module) else None
     return torch.device("cpu") if weight is None else weight.device
+
+
+def staged(values: NDArray[Any], device: torch.device) -> Tensor:
+    """An array as a tensor on the host, for a CUDA device in pinned memory: nobody waits for a copy out of that."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def sent(values: NDArray[Any], device: torch.device) -> Tensor:
+    """An array as a tensor on the device; see `staged`."""
+    return staged(values, device).to(device, non_blocking=device.type == "cuda")
 
 
 class Barring:

@@ -130,6 +130,7 @@ def build_engine(sources: tuple[Source, ...], settings: Settings) -> EnginePort:
             device=settings.device,
             threads=settings.threads,
             cache_bytes=settings.cache_bytes,
+            has_graphs=settings.cuda_graphs,
         )
 
     return Engine(load, max_batch=settings.max_batch)

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     checkpoints: Path = Field(default=_BUNDLED, description="Where the bundled artifacts are.")
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    cuda_graphs: bool = Field(default=True, description="Steps on CUDA are recorded once a shape, and replayed.")
     threads: int = Field(default=1, ge=1, description="Of the engine. Its idle ones compete with the event loop.")
     max_batch: int = Field(default=64, ge=1, le=4096, description="Canvases in one denoising step.")
 

@@ -19,7 +19,7 @@ from unveil.model.decoding import sampler
 from unveil.model.decoding.ahead import is_known_ahead, plan_ahead
 from unveil.model.decoding.batch import bar_ends, log_probabilities
 from unveil.model.decoding.canvas import Canvas, Reveal
-from unveil.model.decoding.draw import draw
+from unveil.model.decoding.draw import draw, fetched
 from unveil.model.decoding.ends import absorbed_by, last_token
 from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.sampler import StepResult, apply
@@ -67,7 +67,7 @@ def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas], *, first: in
         logits = bar_ends(logits, np.array(barred), denoiser.end_id)
     log_p = log_probabilities(logits)
     noise = reveal_noise([canvas.seed for canvas in asked], positions)
-    ids, logprobs = (x.tolist() for x in draw(log_p, noise.states, [canvas.params for canvas in asked]))
+    ids, logprobs = fetched(*draw(log_p, noise.states, [canvas.params for canvas in asked]))
     drawn = iter(zip(ids, logprobs, noise.values.tolist(), strict=True))
     accepted = [_accepted(ask, list(islice(drawn, len(ask.questions))), denoiser.end_id) for ask in asks]
     results = [_advance(denoiser, ask.held, *own) for ask, own in zip(asks, accepted, strict=True)]

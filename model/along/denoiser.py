@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unveil.model.along.forward import LEAST_ROWS, Along, Slots
+from unveil.model.along.forward import LEAST_ROWS, Along, Run, Slots
 from unveil.model.along.pace import Clock, Pace
 from unveil.model.along.rows import Content, Held, Rows
 from unveil.model.along.shapes import Shapes
 from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.noise import Floats
 from unveil.model.decoding.order_keys import Ints, padded_width
-from unveil.model.denoiser import Counts
+from unveil.model.denoiser import Counts, sent
 from unveil.model.network.order_heads import NextCostHead
 
 _FEW_CONTENTS = 16  # left to the forward that asks
@@ -52,8 +52,10 @@ class AlongDenoiser:
         max_rows: int,
         end_id: int | None = None,
         clock: Clock | None = None,
+        run: Run | None = None,
     ) -> None:
-        self.network, self.shapes, self.end_id = network, shapes, end_id
+        """`run`: what computes slots, if not the network itself does."""
+        self.network, self.shapes, self.end_id, self.run = network, shapes, end_id, run or network.run
         length = network.architecture.length
         self.most = min(max_rows, shapes.most_rows)
         self.rows = Rows(network.size, most=max_rows, length=length)
@@ -133,12 +135,12 @@ class AlongDenoiser:
                         places[i][j] = first + k
                 pieces.append(states.reshape(B * A, D))
                 offset += B * A
-        flat = torch.tensor([place for own in places for place in own], device=self.network.size.device)
+        flat = sent(np.array([place for own in places for place in own]), self.network.size.device)
         return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).index_select(0, flat)
 
     def logits(self, states: Tensor, positions: Ints) -> Tensor:
         """Token logits [R, V] of states [R, D] at `positions` [R]."""
-        R, where = len(states), torch.from_numpy(positions).to(states.device)
+        R, where = len(states), sent(positions, states.device)
         at_once = self.shapes.at_once(R)
         found = []
         for start in range(0, R, at_once):
@@ -156,7 +158,7 @@ class AlongDenoiser:
         R, count = len(states), self.shapes.filled(len(states))
         states = torch.nn.functional.pad(states, (0, 0, 0, count - R))
         logits = None if logits is None else torch.nn.functional.pad(logits, (0, 0, 0, count - R))
-        where = torch.from_numpy(np.pad(positions, (0, count - R))).to(states.device)
+        where = sent(np.pad(positions, (0, count - R)), states.device)
         return head.alone(states, logits, where)[:R].double().cpu().numpy()
 
     def count(self, more: Counts) -> None:
@@ -225,8 +227,7 @@ class AlongDenoiser:
         num_asked = max(map(len, turns))
         B, Q, A = self.shapes.fit(len(asks), num_contents, max(num_asked, LEAST_ROWS) if is_apart else num_asked)
         self.rows.reach(asks[0].held.row + B)
-        slots, network = self.network.empty(B, Q), self.network
-        filled = 0
+        slots, filled = self.network.empty(B, Q), 0
         for b, (ask, own) in enumerate(zip(asks, turns, strict=True)):
             start = ask.held.num_contents
             contents = ask.contents if writes else ()
@@ -235,7 +236,7 @@ class AlongDenoiser:
         useful = sum(len(own) + (len(ask.contents) if writes else 0) for ask, own in zip(asks, turns, strict=True))
         self.count(Counts(B * Q, useful))
         first, memory = asks[0].held, self.rows.memory
-        return network.run(memory, first.row, slots, num_contents=filled, num_asked=A, is_apart=is_apart)
+        return self.run(memory, first.row, slots, num_contents=filled, num_asked=A, is_apart=is_apart)
 
     def _fill(self, slots: Slots, b: int, ask: Ask) -> None:
         ids, columns, turns, ranks, positions = slots.all[:, b]
@@ -291,7 +292,7 @@ class OpenedAlong:
             states, places = self._looked
             found = places[rows, positions]
             if (found >= 0).all():
-                return states.index_select(0, torch.from_numpy(found).to(states.device))
+                return states.index_select(0, sent(found, states.device))
         questions: dict[int, list[Question]] = {}
         places_of: list[tuple[int, int]] = []
         for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
@@ -306,7 +307,7 @@ class OpenedAlong:
             return states
         starts = dict(zip(questions, np.cumsum([0, *(len(own) for own in questions.values())]), strict=False))
         flat = [int(starts[row]) + k for row, k in places_of]
-        return states.index_select(0, torch.tensor(flat, device=states.device))
+        return states.index_select(0, sent(np.array(flat), states.device))
 
     def _look(self, rows: Ints) -> Floats:
         """Order logits [B, W] of a contextual order, of these rows: all their hidden positions are asked."""

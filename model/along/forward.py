@@ -14,6 +14,7 @@ themselves beside the columns.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unveil.model.along.memory import LATER, Memory, RowSize, Stored
+from unveil.model.denoiser import sent
 from unveil.model.network.attention import PairBias, RelativeBias
 from unveil.model.network.folded import Folded
 from unveil.model.network.transformer import Transformer
@@ -47,6 +49,14 @@ class Slots:
         self.ids[:], self.ranks[:] = mask, LATER
 
 
+class Run(Protocol):
+    """See `Along.run`."""
+
+    def __call__(
+        self, memory: Memory, first: int, slots: Slots, *, num_contents: int, num_asked: int, is_apart: bool = False
+    ) -> Tensor: ...
+
+
 class Along(Folded):
     """A transformer's forward over slots. Its weights must not change any more."""
 
@@ -68,6 +78,7 @@ class Along(Folded):
         self._columns = torch.arange(num_columns, device=weight.device)
         self._columns_apart = self._columns.clone()
         self._columns_apart[0] = -1  # nobody's
+        self.is_fused = weight.device.type != "cpu"  # attention in one kernel, which on a CPU is slower
 
     def empty(self, B: int, Q: int) -> Slots:
         """Slots without work."""
@@ -88,12 +99,18 @@ class Along(Folded):
         """Computes slots [B, Q] of the rows from `first` on, and gives the last `num_asked` slots' last states
         [B, num_asked, D]. `num_contents`: the most of any row, what is written now included. `is_apart`: whether
         questions stand apart."""
-        (_, B, Q), D = slots.all.shape, self.architecture.width
-        given = torch.from_numpy(slots.all).to(self.size.device)
+        given, width = sent(slots.all, self.size.device), self.width(num_contents)
+        return self.compute(memory, first, given, width=width, num_asked=num_asked, is_apart=is_apart)
+
+    def compute(
+        self, memory: Memory, first: int, given: Tensor, *, width: int, num_asked: int, is_apart: bool
+    ) -> Tensor:
+        """`run` of slots [5, B, Q] that are on the device, over so many columns. Their values are read on the device
+        alone, so that what is done there can be recorded and replayed (`model.along.graphs`)."""
+        (_, B, Q), D = given.shape, self.architecture.width
         ids, columns, turns, _, positions = given
-        seen = memory.seen(first, B, self.width(num_contents))
+        seen = memory.seen(first, B, width)
         memory.cells.index_copy_(1, (columns + seen.row_starts).view(-1), given[3:].flatten(1))
-        width = seen.ranks.shape[1]
         own_columns = self._columns_apart if is_apart else self._columns
         is_read = (seen.ranks[:, None] < turns[..., None]) | (columns[..., None] == own_columns[:width])  # [B, Q, S]
         biases = self._scores(is_read, seen.places, positions)
@@ -129,6 +146,8 @@ class Along(Folded):
         if own is not None:
             return self._attended_apart(qkv, stored, bias[:, :Q], own)
         q = qkv[..., :D]
+        if self.is_fused:
+            return self._fused(q, stored, bias[:, :Q]).transpose(1, 2).reshape(B * Q, D)
         if Q < LEAST_ROWS:
             q = F.pad(q, (0, 0, 0, LEAST_ROWS - Q))
         rows = q.shape[1]
@@ -143,9 +162,27 @@ class Along(Folded):
         (B, Q, D3), H, E, S = qkv.shape, self.size.heads, self.size.E, bias.shape[-1]
         q, k, v = qkv.view(B, Q, 3, H, E).permute(2, 0, 3, 1, 4).reshape(3, B * H, Q, E)
         itself = (q * k).sum(-1, keepdim=True).mul_(E**-0.5).add_(own)
+        if self.is_fused:
+            return self._fused_apart(qkv, stored, bias, itself)
         weights = torch.cat([torch.baddbmm(bias, q, stored.keys, alpha=E**-0.5), itself], -1).softmax(-1)
         read = torch.bmm(weights[..., :S].contiguous(), stored.values)
         return read.addcmul_(weights[..., S:], v).view(B, H, Q, E).transpose(1, 2).reshape(B * Q, D3 // 3)
+
+    def _fused(self, q: Tensor, stored: Stored, bias: Tensor) -> Tensor:
+        """Queries [B, Q, D] and bias [B * H, Q, S] -> [B, H, Q, E], in one kernel."""
+        shape = (len(q), self.size.heads)
+        k, v, mask = (x.unflatten(0, shape) for x in (stored.keys.mT, stored.values, bias))
+        return F.scaled_dot_product_attention(q.unflatten(-1, (self.size.heads, -1)).transpose(1, 2), k, v, mask)
+
+    def _fused_apart(self, qkv: Tensor, stored: Stored, bias: Tensor, itself: Tensor) -> Tensor:
+        """What the columns say, weighed against what a slot says of itself: nothing for contents, whose bits are those
+        of `_fused`. The columns' sum is computed once more, since the kernel keeps it."""
+        (B, Q, _), D, H, E = qkv.shape, self.architecture.width, self.size.heads, self.size.E
+        q, _, v = qkv.view(B, Q, 3, H, E).permute(2, 0, 3, 1, 4)
+        scores = torch.baddbmm(bias, q.reshape(B * H, Q, E), stored.keys, alpha=E**-0.5)
+        share = (itself - scores.logsumexp(-1, keepdim=True)).sigmoid().view(B, H, Q, 1)
+        read = self._fused(qkv[..., :D], stored, bias).masked_fill(share == 1, 0.0)  # who reads no column has no number
+        return (read * (1 - share)).addcmul_(share, v).transpose(1, 2).reshape(B * Q, D)
 
     def _own_scores(self, columns: Tensor, positions: Tensor) -> Sequence[Tensor]:
         """For each layer [B * H, Q, 1]: what is added to the score of a question that stands apart for itself; minus

@@ -17,7 +17,7 @@ from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
 from unveil.model.decoding.ends import last_token
 from unveil.model.decoding.noise import Floats
 from unveil.model.decoding.order_keys import Bools, Ints, padded_width
-from unveil.model.denoiser import Barring, Denoiser, Stages, in_stages
+from unveil.model.denoiser import Barring, Denoiser, Stages, in_stages, sent
 
 Kind = TypeVar("Kind", bound=Hashable)
 
@@ -128,8 +128,9 @@ def bar_ends(logits: Tensor, is_barred: Bools, end_id: int) -> Tensor:
     """Token logits [R, V] with no end where none can stand, [R]."""
     if not is_barred.any():
         return logits
-    barred = torch.from_numpy(is_barred.nonzero()[0]).to(logits.device)
-    return logits.index_put((barred, torch.tensor(end_id, device=logits.device)), logits.new_tensor(-torch.inf))
+    logits = logits.clone()
+    logits[:, end_id].index_fill_(0, sent(is_barred.nonzero()[0], logits.device), -torch.inf)
+    return logits
 
 
 def release(denoise: AnyDenoiser, canvases: Iterable[Canvas]) -> None:

@@ -6,12 +6,14 @@ The noise of an id does not depend on the logits, so rows with the same noise an
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unveil.model.decoding.batch import groups
 from unveil.model.decoding.canvas import SamplingParams
 from unveil.model.decoding.noise import Ints, token_gumbel
+from unveil.model.denoiser import sent
 
 
 def draw(log_p: Tensor, states: Ints, params: Sequence[SamplingParams]) -> tuple[Tensor, Tensor]:
@@ -28,8 +30,18 @@ def draw(log_p: Tensor, states: Ints, params: Sequence[SamplingParams]) -> tuple
     else:
         ids = torch.empty(len(log_p), dtype=torch.int64, device=log_p.device)
         for way, rows in ways:
-            ids[rows] = _draw_one_way(way, log_p[rows], states[rows], [params[row] for row in rows])
+            own = sent(np.array(rows), log_p.device)
+            drawn = _draw_one_way(way, log_p.index_select(0, own), states[rows], [params[row] for row in rows])
+            ids.index_copy_(0, own, drawn)
     return ids, log_p.gather(-1, ids[:, None]).squeeze(-1)
+
+
+def fetched(ids: Tensor, logprobs: Tensor) -> tuple[list[int], list[float]]:
+    """What was drawn, on the host; from a device in one copy, in which float64 holds ids exactly."""
+    if ids.device.type == "cpu":
+        return ids.tolist(), logprobs.tolist()
+    drawn, found = torch.stack([ids.double(), logprobs]).tolist()
+    return [int(own) for own in drawn], found
 
 
 Way = Literal["likeliest", "plain", "filtered"]
@@ -58,13 +70,13 @@ def _tempered(log_p: Tensor, temperature: Sequence[float]) -> Tensor:
     # Divided by a tensor even where all are the same: of a Python number some devices take the reciprocal, which rounds
     # differently, and a row would depend on its neighbours' temperatures.
     shared = temperature[:1] if temperature.count(temperature[0]) == len(temperature) else temperature
-    return log_p / torch.tensor(shared, dtype=torch.float64, device=log_p.device)[:, None]
+    return log_p / sent(np.array(shared, dtype=np.float64), log_p.device)[:, None]
 
 
 def _filtered(score: Tensor, top_k: Sequence[int], top_p: Sequence[float | None]) -> Tensor:
     """Log-probabilities [R, V'] up to a constant a row, minus infinity at what top-k and then top-p leave out."""
-    k = torch.tensor(top_k, device=score.device)
-    p = torch.tensor([1.0 if p is None else p for p in top_p], dtype=torch.float64, device=score.device)
+    k = sent(np.array(top_k), score.device)
+    p = sent(np.array([1.0 if p is None else p for p in top_p], dtype=np.float64), score.device)
     ranked, order = score.sort(dim=-1, descending=True, stable=True)
     ranked = ranked.masked_fill(torch.arange(ranked.shape[-1], device=k.device) >= k[:, None], -torch.inf)
     mass = ranked.softmax(-1)

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unveil.model.denoiser import sent
 from unveil.model.order.uniforms import gumbel
 
 Purpose = Literal["order", "reveal"]
@@ -147,7 +148,7 @@ def token_gumbel(states: Ints, width: int, device: torch.device) -> Tensor:
     """
     if device.type == "cpu":
         return torch.from_numpy(_gumbel(stream(states, width)))
-    return gumbel(stream_on(torch.from_numpy(states).to(device), width))
+    return gumbel(stream_on(sent(states, device), width))
 
 
 def stream(states: Ints, width: int) -> Floats:

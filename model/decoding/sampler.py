@@ -19,7 +19,7 @@ import torch
 from unveil.model.decoding import loop
 from unveil.model.decoding.batch import AnyDenoiser, Batch, Sureness, begin, groups, release
 from unveil.model.decoding.canvas import UNREAD, Canvas, Reveal, SamplingParams
-from unveil.model.decoding.draw import draw
+from unveil.model.decoding.draw import draw, fetched
 from unveil.model.decoding.ends import absorbed_by
 from unveil.model.decoding.loop import Decoded
 from unveil.model.decoding.noise import reveal_noise
@@ -106,8 +106,8 @@ def _tokens(
     ids, logprobs, rows = [0] * len(of), [0.0] * len(of), np.array(of)
     for measure, at in groups([sure.measures[row] for row in of]):
         log_p = (batch.log_p if measure is None else partial(sure.log_p, measure))(rows[at], positions[at])
-        drawn, found = draw(log_p, states[at], [batch.params[of[i]] for i in at])
-        for i, token_id, logprob in zip(at, drawn.tolist(), found.tolist(), strict=True):
+        drawn, found = fetched(*draw(log_p, states[at], [batch.params[of[i]] for i in at]))
+        for i, token_id, logprob in zip(at, drawn, found, strict=True):
             ids[i], logprobs[i] = token_id, logprob
     return ids, logprobs
 

@@ -1,0 +1,1 @@
+"""The tests marked `gpu`, and the same bodies on the CPU in small."""
