@@ -77,16 +77,18 @@ class Subject:
     length: int
     is_padded: bool
     max_batch: int
+    device: str = "cpu"
 
 
-def load_subject(source: Source, *, max_batch: int, threads: int = 1) -> Subject:
-    """An artifact as the service runs it on a CPU: warm, checked, in fixed shapes. Raises ArtifactError."""
-    loading = load_models([source], max_batch=max_batch, device="cpu", threads=threads)
+def load_subject(source: Source, *, max_batch: int, threads: int = 1, device: str = "cpu") -> Subject:
+    """An artifact as the service runs it: warm, checked, in fixed shapes. Raises ArtifactError."""
+    loading = load_models([source], max_batch=max_batch, device=device, threads=threads)
     (runner,) = (found[1] for found in loading if found is not None)
     artifact = load_artifact(source.folder)
     architecture = artifact.manifest.architecture
     sizes, length = architecture.vocabulary_sizes, architecture.length
-    return Subject(source.name, runner, artifact.denoiser, sizes, length, architecture.is_padded, max_batch)
+    network = artifact.denoiser.to(device)
+    return Subject(source.name, runner, network, sizes, length, architecture.is_padded, max_batch, device)
 
 
 def mixed_canvases(subject: Subject, *, num: int, rule: Rule, holes: int | None = None) -> list[Canvas]:
@@ -138,9 +140,10 @@ def engine_decode(subject: Subject, canvases: Sequence[Canvas]) -> int:
 
 def reference_batches(subject: Subject, canvases: Sequence[Canvas], *, rule: Rule, batch: int) -> None:
     """The published loop over fixed batches in order of arrival, each padded to its longest."""
-    generator = torch.Generator().manual_seed(0)
+    device = torch.device(subject.device)
+    generator = torch.Generator(device).manual_seed(0)
     for start in range(0, len(canvases), batch):
-        inputs = collate(canvases[start : start + batch])
+        inputs = collate(canvases[start : start + batch], device)
         reference_decode(subject.denoise, *inputs, rule=rule, temperature=TEMPERATURES[rule], generator=generator)
 
 
@@ -158,7 +161,7 @@ def compare(subject: Subject, *, rule: Rule, rounds: int, num: int = 64, holes: 
         "engine, alone": lambda: engine_decode(subject, one),
         "reference, alone": lambda: reference_batches(subject, one, rule=rule, batch=1),
     }
-    seconds = medians(sides, rounds=rounds)
+    seconds = medians(sides, rounds=rounds, device=subject.device)
     best = min(batches, key=lambda b: seconds[f"batch {b}"])
     tokens = sum(canvas.num_at_start for canvas in canvases)
     return {
@@ -197,21 +200,35 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def medians(sides: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
+def medians(sides: dict[str, Callable[[], object]], *, rounds: int, device: str = "cpu") -> dict[str, float]:
     """Seconds of the calling thread's own CPU time, which is all that a side of one thread takes; the sides take turns.
-    Clock time would count other processes of a busy machine too."""
+    Clock time would count other processes of a busy machine too. On a GPU it is clock time, all work there done."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    for name, seconds in _rounds(sides, rounds):
+    now = time.thread_time if device == "cpu" else clock_of(device)
+    for name, seconds in _rounds(sides, rounds, now):
         taken[name].append(seconds)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def _rounds(sides: dict[str, Callable[[], object]], rounds: int) -> Iterator[tuple[str, float]]:
+def clock_of(device: str) -> Callable[[], float]:
+    """Clock time in seconds once all that was begun on a GPU is done."""
+
+    def now() -> float:
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
+def _rounds(
+    sides: dict[str, Callable[[], object]], rounds: int, now: Callable[[], float]
+) -> Iterator[tuple[str, float]]:
     for _ in range(rounds):
         for name, run in sides.items():
-            begin = time.thread_time()
+            begin = now()
             run()
-            yield name, time.thread_time() - begin
+            yield name, now() - begin
 
 
 if __name__ == "__main__":

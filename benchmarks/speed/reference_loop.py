@@ -37,7 +37,7 @@ def reference_decode(
         if rule == "confidence":
             sure = logits.to(torch.float64).softmax(-1).gather(-1, drawn[..., None]).squeeze(-1)
         else:
-            sure = torch.rand(drawn.shape, generator=generator, dtype=torch.float64)
+            sure = torch.rand(drawn.shape, generator=generator, dtype=torch.float64, device=drawn.device)
         sure = sure.masked_fill(~hidden, -torch.inf)
         reveal = torch.zeros_like(hidden)
         for row in range(len(tokens)):
@@ -52,5 +52,6 @@ def add_gumbel_noise(logits: Tensor, temperature: float, generator: torch.Genera
     if temperature == 0:
         return logits
     logits = logits.to(torch.float64)
-    noise = -torch.rand(logits.shape, generator=generator, dtype=torch.float64).clamp(min=1e-300).log()
+    uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float64, device=logits.device)
+    noise = -uniform.clamp(min=1e-300).log()
     return logits.exp() / noise**temperature

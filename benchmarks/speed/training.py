@@ -52,7 +52,7 @@ def main() -> None:
 def measured(name: str, shape: dict[str, int], kind: str, *, rounds: int) -> dict[str, Any]:
     """Seconds of CPU a step, and of the bare forward and backward."""
     with tempfile.TemporaryDirectory() as work:
-        run = Run(Fabric(accelerator="cpu", devices=1), _recipe(shape, kind), _dataset(shape), Path(work))
+        run = Run(Fabric(accelerator="cpu", devices=1), recipe_of(shape, kind), dataset_of(shape), Path(work))
         network, rows = run.unwrapped.denoiser, run.rows
         batch = rows.x[: shape["batch"]].long()
         hidden = torch.rand(batch.shape, generator=torch.Generator().manual_seed(0)) < 0.5
@@ -86,19 +86,26 @@ def _medians(sides: dict[str, Callable[[], object]], *, rounds: int) -> dict[str
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
 
 
-def _recipe(shape: dict[str, int], kind: str) -> Recipe:
+def recipe_of(shape: dict[str, int], kind: str, *, teacher_forcing: bool = False, **run: Any) -> Recipe:
+    """Of a table of these columns; `run` as in a recipe's `[run]`, by default float32 on a CPU."""
     fields: dict[str, Any] = {
         "name": "timed",
         "data": {"kind": "table", "path": "made-up.csv"},
         "model": {**{key: shape[key] for key in ("width", "layers", "mlp_width")}, "heads": 4, "dropout": 0.1},
         "order": {"method": kind, "warmup": 0.0} if kind == "global" else {"method": kind},
-        "optimizer": {"steps": 10_000, "batch_size": shape["batch"], "warmup_steps": 3},
-        "run": {"precision": "32-true", "accelerator": "cpu", "threads": 1},
+        "optimizer": {
+            "steps": 10_000,
+            "batch_size": shape["batch"],
+            "warmup_steps": 3,
+            "teacher_forcing": teacher_forcing,
+        },
+        "run": {"precision": "32-true", "accelerator": "cpu", "threads": 1, **run},
     }
     return Recipe.of(fields)
 
 
-def _dataset(shape: dict[str, int]) -> Dataset:
+def dataset_of(shape: dict[str, int]) -> Dataset:
+    """Rows of such a table, made up."""
     draws = np.random.default_rng(0)
     num_rows = 4 * shape["batch"]
     texts = np.array([f"v{i}" for i in range(shape["values"])], dtype=object)
