@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 # Which PyTorch build: `cpu` takes the small CPU build where PyTorch offers one apart (Linux on x86), `default` what the
-# package index gives, which on Linux is the CUDA build. A folder of wheels in PIP_FIND_LINKS goes before either.
+# package index gives, which on Linux is the CUDA build. A folder of wheels in PIP_FIND_LINKS goes before either. A torch
+# that .venv has already stays, if pyproject.toml allows it.
 TORCH     ?= cpu
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 

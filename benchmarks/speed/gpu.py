@@ -7,14 +7,16 @@ what was revealed earlier: the engine and LLaDA's loop in turns, same weights, r
 work on the device done, the median of the rounds. `of_limit` is the engine's tokens a second over those of its own
 forwards called one after the other, with nothing between them. Tokens a second against the length: the smaller random
 network, canvases all hidden, one alone and many. Training: steps of the trainer on tables made up here, whole rows a
-forward, in bf16 where there is a GPU, with compiled blocks and without; `of_peak` is the share of what products of
-large matrices reach in the same run, the operations being those of the step's products by torch's own counter. Shapes
-of random networks are not checked against each other. `--results` writes `gpu-NAME.json`, named after the device.
+forward, in bf16 where there is a GPU, with compiled blocks (where there is a C compiler) and without; `of_peak` is the
+share of what products of large matrices reach in the same run, the operations being those of the step's products by
+torch's own counter. Shapes of random networks are not checked against each other. `--results` writes `gpu-NAME.json`,
+named after the device.
 """
 
 import argparse
 import json
 import re
+import shutil
 import statistics
 import tempfile
 import time
@@ -69,13 +71,15 @@ class Scale:
     def __init__(self, *, is_quick: bool, rounds: int) -> None:
         self.device = "cuda" if torch.cuda.is_available() and not is_quick else "cpu"
         self.rounds = 1 if is_quick else rounds
-        self.nets, self.lengths = (QUICK_NETS, QUICK_LENGTHS) if is_quick else (NETS, LENGTHS)
+        self.nets = QUICK_NETS if is_quick else NETS
+        self.lengths: tuple[int, ...] = QUICK_LENGTHS if is_quick else LENGTHS
         self.table, self.length = (QUICK_TABLE, 8) if is_quick else (TABLE, LENGTH)
         self.models = MODELS[:1] if is_quick else MODELS
         self.requests, self.net_requests, self.many = (2, 2, 2) if is_quick else (REQUESTS, NET_REQUESTS, MANY)
         self.peak_size = 128 if is_quick else 8192
         self.precision = "32-true" if is_quick else "bf16-mixed"
-        self.compiles = (False,) if is_quick else (False, True)
+        has_compiler = shutil.which("cc") is not None or shutil.which("gcc") is not None
+        self.compiles = (False, True) if has_compiler and not is_quick else (False,)
 
 
 def main() -> None:

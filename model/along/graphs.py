@@ -44,7 +44,8 @@ class CudaRecorder:
     """Records on a CUDA device, into memory that all its recordings share."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, compute: Callable[[], Tensor]) -> Recording:
         graph = torch.cuda.CUDAGraph()

@@ -5,6 +5,7 @@ The recorder here notes operations on the CPU (`tests.gpu.recorder`); on CUDA th
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from unveil.model.along.shapes import wanted_shapes
 from unveil.model.decoding.batch import log_probabilities
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.decoding.draw import draw
-from unveil.model.decoding.loop import decode
+from unveil.model.decoding.loop import Decoded, decode
 from unveil.model.decoding.noise import reveal_noise
 
 SHAPES = ((0, 2, 4, 2), (1, 2, 4, 2), (0, 2, 6, 3), (0, 3, 4, 0))  # first row, rows, slots and questions a row
@@ -78,24 +79,26 @@ def starts() -> list[Canvas]:
     return [canvas("relative bias", number, SamplingParams()) for number in range(MAX_ROWS)]
 
 
+def finished(denoiser: AlongDenoiser, canvases: list[Canvas]) -> list[Decoded]:
+    """By the engine's step."""
+    return list(decode(partial(ahead.step, denoiser), canvases))
+
+
 def test_recordings_go_with_the_memory_that_they_wrote_to() -> None:
     place = served("relative bias", "cpu as cuda", is_fused=False)
     assert place.graphs is not None
-    found = [list(decode(lambda some: ahead.step(place.denoiser, some), starts())) for _ in range(2)]
+    found = [finished(place.denoiser, starts()) for _ in range(2)]
     assert len(place.graphs) > 1
     place.denoiser.rows.release_all()
     place.denoiser.rows.memory = place.denoiser.rows.memory.grown(place.denoiser.rows.memory.num_rows)
-    next(decode(lambda some: ahead.step(place.denoiser, some), starts()[:1]))
-    again = list(decode(lambda some: ahead.step(place.denoiser, some), starts()))
-    assert again == found[0] == found[1]
+    assert finished(place.denoiser, starts()) == found[0] == found[1]
 
 
 def test_where_recording_fails_a_line_says_so_and_the_same_is_computed() -> None:
     plain, said = served("relative bias", "cpu").denoiser, list[str]()
     graphs = Graphs(plain.network, new_recorder=lambda: refusing, report=said.append)
     denoiser = AlongDenoiser(plain.network, plain.shapes, max_rows=MAX_ROWS, run=graphs.run)
-    expected, found = (list(decode(lambda some, own=own: ahead.step(own, some), starts())) for own in (plain, denoiser))
-    assert found == expected
+    assert finished(denoiser, starts()) == finished(plain, starts())
     assert said == ["no more CUDA graphs are recorded, CUDA out of memory. Tried to record."]
     assert len(graphs) == 0
 
