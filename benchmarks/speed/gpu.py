@@ -156,7 +156,7 @@ def engine_row(subject: Subject, scale: Scale, *, num: int, **fields: Any) -> Fi
         for call in calls:
             call()
 
-    sides = {"bare": bare, "engine": lambda: engine_decode(subject, canvases)}
+    sides: dict[str, Callable[[], object]] = {"bare": bare, "engine": lambda: engine_decode(subject, canvases)}
     seconds = medians(sides, rounds=scale.rounds, device=scale.device)
     num_parameters = sum(parameter.numel() for parameter in subject.denoise.parameters())
     return {**row, "parameters": num_parameters, "of_limit": seconds["bare"] / seconds["engine"]}

@@ -170,17 +170,17 @@ class Along(Folded):
 
     def _fused(self, q: Tensor, stored: Stored, bias: Tensor) -> Tensor:
         """Queries [B, Q, D] and bias [B * H, Q, S] -> [B, H, Q, E], in one kernel."""
-        shape = (len(q), self.size.heads)
-        k, v, mask = (x.unflatten(0, shape) for x in (stored.keys.mT, stored.values, bias))
-        return F.scaled_dot_product_attention(q.unflatten(-1, (self.size.heads, -1)).transpose(1, 2), k, v, mask)
+        (B, Q, _), H = q.shape, self.size.heads
+        k, v, mask = (x.view(B, H, *x.shape[1:]) for x in (stored.keys.mT, stored.values, bias))
+        return F.scaled_dot_product_attention(q.view(B, Q, H, -1).transpose(1, 2), k, v, mask)
 
     def _fused_apart(self, qkv: Tensor, stored: Stored, bias: Tensor, itself: Tensor) -> Tensor:
         """What the columns say, weighed against what a slot says of itself: nothing for contents, whose bits are those
-        of `_fused`. The columns' sum is computed once more, since the kernel keeps it."""
+        of `_fused`. The columns' scores are computed once more, since the kernel keeps them."""
         (B, Q, _), D, H, E = qkv.shape, self.architecture.width, self.size.heads, self.size.E
         q, _, v = qkv.view(B, Q, 3, H, E).permute(2, 0, 3, 1, 4)
         scores = torch.baddbmm(bias, q.reshape(B * H, Q, E), stored.keys, alpha=E**-0.5)
-        share = (itself - scores.logsumexp(-1, keepdim=True)).sigmoid().view(B, H, Q, 1)
+        share = torch.cat([itself, scores], -1).softmax(-1)[..., :1].view(B, H, Q, 1)
         read = self._fused(qkv[..., :D], stored, bias).masked_fill(share == 1, 0.0)  # who reads no column has no number
         return (read * (1 - share)).addcmul_(share, v).transpose(1, 2).reshape(B * Q, D)
 

@@ -9,6 +9,8 @@ import torch
 from tests.gpu.places import DEVICES, LENGTH, MAX_ROWS, NETWORKS, PLACES, TOLERANCE, canvas, network, served
 from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
+from unveil.model.along.forward import Along
+from unveil.model.along.shapes import _Attention
 from unveil.model.decoding import loop
 from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
 from unveil.model.decoding.sampler import decode
@@ -131,3 +133,21 @@ def test_whole_canvases_have_the_logits_of_the_definition(name: str, device: str
     torch.testing.assert_close(found[:, : wanted.shape[1]], wanted, atol=TOLERANCE, rtol=0)
     order_logits = begun.order_logits.cpu()
     torch.testing.assert_close(order_logits[hidden], expected.order_logits[hidden], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_in_one_kernel_contents_have_the_same_bits_beside_questions_that_stand_apart(name: str, device: str) -> None:
+    """Else what is kept of a canvas would depend on which orders its company has."""
+    along = Along(deepcopy(network(name)).to(device))
+    attention = _Attention(along, 3, 8)
+    along.is_fused = True
+    for width in (along.width(0), along.size.num_columns):
+        fused, beside = attention.within(3, 8, width), attention.apart(3, 8, width, -torch.inf)
+        assert torch.equal(beside, fused)
+        apart = attention.apart(3, 8, width, 0.5)
+        assert not torch.equal(apart, fused)
+        along.is_fused = False
+        torch.testing.assert_close(attention.apart(3, 8, width, 0.5), apart, atol=1e-5, rtol=0)
+        torch.testing.assert_close(attention.within(3, 8, width), fused, atol=1e-5, rtol=0)
+        along.is_fused = True

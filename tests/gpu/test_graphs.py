@@ -56,10 +56,14 @@ def test_what_is_replayed_has_the_bytes_of_what_is_computed(name: str, place: st
     kept: list[tuple[Tensor, Tensor]] = []
     for number in range(10):
         for shape in SHAPES:
-            slots, fields = slots_of(along, number, shape, start=number), {"num_contents": 12, "num_asked": shape[3]}
-            expected = along.run(direct, shape[0], slots, **fields)
-            kept.append((graphs.run(replayed, shape[0], slots, **fields), expected))
-    assert len(graphs) == len(SHAPES)
+            for is_apart in (False, True):
+                slots, fields = (
+                    slots_of(along, number, shape, start=number),
+                    {"num_contents": 12, "num_asked": shape[3]},
+                )
+                expected = along.run(direct, shape[0], slots, **fields, is_apart=is_apart)
+                kept.append((graphs.run(replayed, shape[0], slots, **fields, is_apart=is_apart), expected))
+    assert len(graphs) == 2 * len(SHAPES)
     assert all(torch.equal(found, expected) for found, expected in kept)  # nothing is written over later either
     assert torch.equal(replayed.contents, direct.contents)
     assert torch.equal(replayed.table, direct.table)
