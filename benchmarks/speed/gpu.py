@@ -9,8 +9,8 @@ forwards called one after the other, with nothing between them. Tokens a second 
 network, canvases all hidden, one alone and many. Training: steps of the trainer on tables made up here, whole rows a
 forward, in bf16 where there is a GPU, with compiled blocks (where there is a C compiler) and without; `of_peak` is the
 share of what products of large matrices reach in the same run, the operations being those of the step's products by
-torch's own counter. Shapes of random networks are not checked against each other. `--results` writes `gpu-NAME.json`,
-named after the device.
+torch's own counter. Shapes of random networks are checked when they are first needed, outside what is timed.
+`--results` writes `gpu-NAME.json`, named after the device.
 """
 
 import argparse
@@ -45,7 +45,7 @@ from unveil.engine.catalog import Source
 from unveil.engine.runner import Runner, recorded
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along
-from unveil.model.along.shapes import wanted_shapes
+from unveil.model.along.shapes import shapes_of
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.network.architecture import Architecture, OrderSpec
 from unveil.model.network.transformer import Transformer
@@ -212,7 +212,7 @@ def random_subject(name: str, shape: dict[str, int], scale: Scale, *, length: in
     network = Transformer(architecture, OrderSpec(kind="uniform")).to(device).eval().requires_grad_(False)
     along = Along(network)
     run = recorded(along).run if device.type == "cuda" else None
-    denoiser = AlongDenoiser(along, wanted_shapes(along, max_batch), max_rows=max_batch, run=run)
+    denoiser = AlongDenoiser(along, shapes_of(along, max_batch), max_rows=max_batch, run=run)
     runner = Runner(denoiser, weights_version="random", device=device)
     return Subject(f"random, {name}", runner, network, sizes, length, True, max_batch, scale.device)
 

@@ -16,7 +16,7 @@ from tests.gpu.recorder import Recorder
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along
 from unveil.model.along.graphs import CudaRecorder, Graphs, Record
-from unveil.model.along.shapes import agreeing_shapes
+from unveil.model.along.shapes import shapes_of
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.network.architecture import Architecture, OrderSpec
 from unveil.model.network.transformer import Transformer
@@ -67,7 +67,8 @@ def served(name: str, place: str, *, is_fused: bool | None = None, max_rows: int
     device = torch.device("cuda" if place == "cuda" else "cpu")
     along = Along(deepcopy(network(name)).to(device))
     along.is_fused = (place != "cpu") if is_fused is None else is_fused
-    shapes, is_deterministic = agreeing_shapes(along, max_rows)
+    shapes = shapes_of(along, max_rows)
+    is_deterministic = shapes.check()
     graphs = None
     if place != "cpu":
         graphs = Graphs(along, new_recorder=recorders(place, device), report=pytest.fail)

@@ -140,14 +140,14 @@ def test_whole_canvases_have_the_logits_of_the_definition(name: str, device: str
 def test_in_one_kernel_contents_have_the_same_bits_beside_questions_that_stand_apart(name: str, device: str) -> None:
     """Else what is kept of a canvas would depend on which orders its company has."""
     along = Along(deepcopy(network(name)).to(device))
-    attention = _Attention(along, 3, 8)
+    attention = _Attention(along, {(3, 8)})
     along.is_fused = True
     for width in (along.width(0), along.size.num_columns):
-        fused, beside = attention.within(3, 8, width), attention.apart(3, 8, width, -torch.inf)
+        fused, beside = attention._within(3, 8, width), attention._apart(3, 8, width, -torch.inf)
         assert torch.equal(beside, fused)
-        apart = attention.apart(3, 8, width, 0.5)
+        apart = attention._apart(3, 8, width, 0.5)
         assert not torch.equal(apart, fused)
         along.is_fused = False
-        torch.testing.assert_close(attention.apart(3, 8, width, 0.5), apart, atol=1e-5, rtol=0)
-        torch.testing.assert_close(attention.within(3, 8, width), fused, atol=1e-5, rtol=0)
+        torch.testing.assert_close(attention._apart(3, 8, width, 0.5), apart, atol=1e-5, rtol=0)
+        torch.testing.assert_close(attention._within(3, 8, width), fused, atol=1e-5, rtol=0)
         along.is_fused = True

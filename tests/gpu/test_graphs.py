@@ -20,7 +20,7 @@ from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along, Slots
 from unveil.model.along.graphs import Graphs, Record
 from unveil.model.along.memory import Memory
-from unveil.model.along.shapes import wanted_shapes
+from unveil.model.along.shapes import shapes_of
 from unveil.model.decoding.batch import log_probabilities
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.decoding.draw import draw
@@ -126,7 +126,7 @@ def on_nothing(name: str) -> AlongDenoiser:
     there = deepcopy(network(name)).to("meta")
     along = Along(there)
     along.log_w = network(name).order_head.global_log_w()
-    return AlongDenoiser(along, wanted_shapes(along, MAX_ROWS), max_rows=MAX_ROWS)
+    return AlongDenoiser(along, shapes_of(Along(network(name)), MAX_ROWS), max_rows=MAX_ROWS)
 
 
 @pytest.mark.parametrize("name", ["relative bias", "pair bias"])
