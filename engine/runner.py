@@ -151,7 +151,8 @@ def _along(
     room = cache_bytes // along.size.num_bytes
     if room < 2:  # one more for exchanges
         raise UnveilError(f"cache_bytes: must be at least {2 * along.size.num_bytes} for {name}, got {cache_bytes}")
-    clock = time.thread_time if place.type == "cpu" else time.perf_counter  # others may share the CPU
+    is_one_thread = place.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if is_one_thread else time.perf_counter  # others may share the CPU
     max_rows = max(min(room - 1 - max_batch // 4, ROWS_A_CANVAS * max_batch), 1)  # a quarter fills batches up
     end_id = artifact.tokenizer.end_id
     return AlongDenoiser(
