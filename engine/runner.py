@@ -56,7 +56,9 @@ class Runner:
         return self.denoiser.most_scored if kind == "score" else self.denoiser.most
 
     def links(self, chain: Chain) -> Sequence[int] | None:
-        return chain.order_ahead() if isinstance(self.denoiser, FixedShapes) else None
+        if not isinstance(self.denoiser, FixedShapes) or self.denoiser.end_id is not None:
+            return None  # what an end decides takes no step
+        return chain.order_ahead()
 
     def release(self, canvases: Sequence[Canvas]) -> None:
         release(self.denoiser, canvases)
