@@ -95,7 +95,8 @@ def served_nats(runner: Runner, rows: Rows) -> Tensor:
         Chain.start(tuple(x), (False,) * len(x), seed=0, params=_LIKELIEST, given=tuple(given))
         for x, given in zip(rows.x.tolist(), rows.given.tolist(), strict=True)
     ]
-    every = score(runner.score, chains, max_batch=MAX_BATCH, links=runner.links)
+    at_once = runner.largest(runner.bucket(rows.x.shape[1]), "score")
+    every = score(runner.score, chains, max_batch=at_once, links=runner.links)
     return torch.tensor([sum(term.nats for term in terms) for terms in every], dtype=torch.float64)
 
 
