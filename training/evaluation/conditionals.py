@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unveil.model.denoiser import Denoiser, Prediction, cross_entropy
+from unveil.model.network.base import Network
 
 
 class _Ranked(Protocol):
@@ -31,14 +32,15 @@ def ask(
 ) -> Prediction:
     """What it says of the `hidden` positions [B, L] of clean ids `x` [B, L], as of now.
 
-    `ranks` [B, L] say when the others were revealed, and are higher where hidden; None where all that is visible was
-    known from the start. The denoiser gets zeros where it must not look.
+    `ranks` [B, L] say when the others were revealed, and where hidden all have the next one; None where all that is
+    visible was known from the start. The denoiser gets zeros where it must not look.
     """
     shown = x.masked_fill(hidden, 0)
     if ranks is None or not reads_ranks(denoise):
         found = denoise(shown, hidden, lengths)
     else:
-        found = cast(_Ranked, denoise)(shown, hidden, lengths, ranks=ranks)
+        answer = denoise.predict_now if isinstance(denoise, Network) else cast(_Ranked, denoise)
+        found = answer(shown, hidden, lengths, ranks=ranks)
     if end_id is None:
         return found
     is_token = _tokens(x, lengths, end_id) & ~hidden
