@@ -3,6 +3,7 @@ their order, the others canvas by canvas."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import cast
 
 from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
@@ -11,7 +12,7 @@ from unveil.model.along.shapes import agreeing_shapes
 from unveil.model.decoding import loop, sampler
 from unveil.model.decoding.batch import AnyDenoiser
 from unveil.model.decoding.canvas import Canvas
-from unveil.model.denoiser import Barring, device_of
+from unveil.model.denoiser import Barring, Denoiser, device_of
 from unveil.model.network.transformer import Transformer
 
 MAX_ROWS = 64  # along an order, at a time
@@ -41,9 +42,10 @@ def decode(
         inner = along(inner, end_id=end_id)
         denoise = Barring(inner, denoise.barred) if isinstance(denoise, Barring) else inner
     if not isinstance(inner, AlongDenoiser):
-        step = partial(sampler.step, denoise, device=device_of(inner), end_id=end_id)
+        device = device_of(cast(Denoiser, inner))
+        step = partial(sampler.step, denoise, device=device, end_id=end_id)
         return loop.decode(step, canvases, max_batch=max_batch, on_step=on_step)
     assert inner.end_id == end_id
     window = min(max_batch or inner.most, inner.most)
-    step_along = partial(sampler.step if isinstance(denoise, Barring) else ahead.step, denoise)
+    step_along = partial(sampler.step, denoise) if isinstance(denoise, Barring) else partial(ahead.step, inner)
     return loop.decode(step_along, canvases, max_batch=window, on_step=on_step)
