@@ -48,9 +48,9 @@ class Prepared(Folded):
     def sketch(self) -> "Prepared":
         """See `model.denoiser.sketch_of`: of the layers before the last one each shape once."""
         first = dict[tuple[torch.Size, ...], int]()
-        for number, block in enumerate(self.blocks[:-1]):
-            first.setdefault(tuple(parameter.shape for parameter in block.parameters()), number)
-        kept = [*first.values(), len(self.blocks) - 1]
+        for number, layer in enumerate(self.layers[:-1]):
+            first.setdefault(layer.shapes, number)
+        kept = [*first.values(), len(self.layers) - 1]
         sketch = copy(self)
         sketch.layers = [self.layers[number] for number in kept]
         sketch._relative = [self._relative[number] for number in kept]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.benchmarks.quick import run
-from unveil.benchmarks.speed import determinism
-from unveil.benchmarks.speed.clients.served import Served
+from unveil.benchmarks.serving import determinism
+from unveil.benchmarks.serving.clients.served import Served
 from unveil.model.decoding.canvas import ORDER_POLICIES
 
 

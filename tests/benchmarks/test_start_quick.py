@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from tests.benchmarks.quick import run
-from unveil.benchmarks.speed.start import cpu_seconds
+from unveil.benchmarks.serving.start import cpu_seconds
 
 
 def test_a_server_and_one_call_of_each_command_are_timed() -> None:

@@ -55,12 +55,12 @@ def random_transformer(
 
 
 def write_artifact(
-    folder: Path, *, tokenizer: Tokenizer | None = None, kind: OrderKind = "global", seed: int = 0, **bias: bool | str
+    folder: Path, *, tokenizer: Tokenizer | None = None, kind: OrderKind = "global", seed: int = 0, **fields: Any
 ) -> Manifest:
     tokenizer = tokenizer or table_tokenizer()
     return save_artifact(
         folder,
-        denoiser=random_transformer(tokenizer, kind=kind, seed=seed, **bias),
+        denoiser=random_transformer(tokenizer, kind=kind, seed=seed, **fields),
         tokenizer=tokenizer,
         training={"steps": 0},
         metrics={"nelbo": {"learned": {"mean": 1.5, "standard_error": 0.1}}},

@@ -262,7 +262,7 @@ def test_a_layer_that_rounds_otherwise_than_its_twin_makes_the_whole_network_not
 
 def test_a_sketch_runs_each_shape_once_and_the_last_layer() -> None:
     sketch = _rounding_in(0).sketch()
-    assert [layer.shapes[-2][1] for layer in sketch._layers] == [64, 72, 64]
+    assert [layer.shapes[-2][1] for layer in sketch.layers] == [64, 72, 64]
 
 
 @pytest.mark.parametrize("tokenizer", [table_tokenizer(), text_tokenizer()], ids=["table", "text"])

@@ -19,7 +19,7 @@ from typing import Any
 
 from unveil.api import load
 from unveil.benchmarks.common.runs import timing_arguments
-from unveil.benchmarks.speed.clients.served import Served, served
+from unveil.benchmarks.serving.clients.served import Served, served
 from unveil.model.decoding.canvas import ORDER_POLICIES
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"

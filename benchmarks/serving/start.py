@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil.benchmarks.common.runs import timing_arguments
-from unveil.benchmarks.speed.clients.served import Served, on_core
+from unveil.benchmarks.serving.clients.served import Served, on_core
 from unveil.training.run.parent import bound
 
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "checkpoints"
