@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-ROOMS = ("domains", "orders", "speed")
+ROOMS = ("domains", "orders", "serving", "speed")
 
 
 def found() -> dict[str, Path]:

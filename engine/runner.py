@@ -1,7 +1,8 @@
 """Models in memory, warm and checked: what the worker steps with."""
 
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 
@@ -11,8 +12,9 @@ from unveil.engine.scheduler import Kind
 from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along
-from unveil.model.along.shapes import agreeing_shapes
-from unveil.model.artifact.folder import load_artifact
+from unveil.model.along.shapes import shapes_of
+from unveil.model.artifact.folder import Artifact, load_artifact
+from unveil.model.artifact.manifest import Manifest, read_manifest
 from unveil.model.decoding.batch import release
 from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.sampler import StepResult, order_probabilities, step
@@ -20,19 +22,19 @@ from unveil.model.decoding.scoring import ScoreResult, score_step
 from unveil.model.decoding.scoring_chain import Chain
 from unveil.model.denoiser import Counts
 from unveil.model.errors import UnveilError
-from unveil.model.network.base import Network
 from unveil.model.network.build import prepare
-from unveil.model.network.fixed_shapes import CPU_ROWS, FixedShapes, fixed_shapes
+from unveil.model.network.fixed_shapes import CPU_ROWS, FixedShapes, checked_shapes, unchecked_shapes
 from unveil.model.network.transformer import Transformer
 
 CACHE_BYTES = 2**30
 ROWS_A_CANVAS = 2  # of a batch: so many canvases keep what is computed of them while others are stepped
+Served = FixedShapes | AlongDenoiser
 
 
 class Runner:
     """One model, ready to step. Satisfies `engine.worker.Runner`."""
 
-    def __init__(self, denoiser: FixedShapes | AlongDenoiser, *, weights_version: str, device: torch.device) -> None:
+    def __init__(self, denoiser: Served, *, weights_version: str, device: torch.device) -> None:
         self.denoiser = denoiser
         self._device = device
         self.weights_version = weights_version
@@ -56,9 +58,9 @@ class Runner:
         return self.denoiser.most_scored if kind == "score" else self.denoiser.most
 
     def links(self, chain: Chain) -> Sequence[int] | None:
-        if not isinstance(self.denoiser, FixedShapes) or self.denoiser.end_id is not None:
-            return None  # what an end decides takes no step
-        return chain.order_ahead()
+        """As `engine.worker.Runner`; where ends decide what lies behind them, a step waits for those before it."""
+        is_apart = isinstance(self.denoiser, FixedShapes) and self.denoiser.end_id is None
+        return chain.order_ahead() if is_apart else None
 
     def release(self, canvases: Sequence[Canvas]) -> None:
         release(self.denoiser, canvases)
@@ -82,37 +84,83 @@ def load_models(
     device: str = "auto",
     threads: int = 1,
     cache_bytes: int = CACHE_BYTES,
-) -> Iterator[tuple[Loaded, Runner]]:
-    """Loads, checks and warms one model after the other. To be run in the thread that will step them.
+) -> Iterator[tuple[Loaded, Runner] | None]:
+    """Loads, checks and warms one model after the other, the smallest first. None in between: others may have the
+    thread. To be run in the thread that will step them.
 
     `cache_bytes` is what the contents of canvases may take, of each model. Raises ArtifactError for a damaged artifact,
     UnveilError where that is too little for one canvas.
     """
     torch.set_num_threads(threads)
     place = torch.device(pick_device(device))
-    for source in sources:
+    sizes = {source: _size(read_manifest(source.folder)) for source in sources}
+    for source in sorted(sources, key=lambda source: sizes[source]):
         artifact = load_artifact(source.folder)
-        network = artifact.denoiser.to(place)
-        most = CPU_ROWS if artifact.denoiser.is_one_by_one and place.type == "cpu" else max_batch
-        denoiser, is_deterministic = _served(network, min(most, max_batch), place, cache_bytes, source.name)
-        denoiser.end_id = artifact.tokenizer.end_id
+        yield None
+        denoiser, is_deterministic = yield from _checked(artifact, max_batch, place, cache_bytes, source.name)
         version = artifact.manifest.weights_sha256
         loaded = Loaded(source.name, version, str(place), is_deterministic)
         yield loaded, Runner(denoiser, weights_version=version, device=place)
 
 
-def _served(
-    network: Network, max_batch: int, device: torch.device, cache_bytes: int, name: str
-) -> tuple[FixedShapes | AlongDenoiser, bool]:
-    if isinstance(network, Transformer) and network.architecture.attends == "earlier":
-        network.requires_grad_(False)
-        along = Along(network)
-        max_rows = min(cache_bytes // along.size.num_bytes, ROWS_A_CANVAS * max_batch)
-        if max_rows < 1:
-            raise UnveilError(f"cache_bytes: {cache_bytes}, but one canvas of {name} takes {along.size.num_bytes}")
-        shapes, is_deterministic = agreeing_shapes(along, min(max_batch, max_rows))
-        return AlongDenoiser(along, shapes, max_rows=max_rows), is_deterministic
-    return fixed_shapes(prepare(network), network.architecture, max_batch, device)
+def load_unchecked(source: Source, *, max_batch: int, device: str = "auto", threads: int = 1) -> tuple[str, Runner]:
+    """One model and its device, for a process that will ask it for little: it computes the same, and checks a shape
+    when it is first needed. Raises ArtifactError for a damaged artifact."""
+    torch.set_num_threads(threads)
+    place = torch.device(pick_device(device))
+    artifact = load_artifact(source.folder)
+    denoiser: Served | None = _along(artifact, max_batch, place, CACHE_BYTES, source.name)
+    if denoiser is None:
+        stages, architecture = prepare(artifact.denoiser.to(place)), artifact.manifest.architecture
+        denoiser = unchecked_shapes(stages, architecture, _most(artifact, max_batch, place), place)
+        denoiser.end_id = artifact.tokenizer.end_id
+    return str(place), Runner(denoiser, weights_version=artifact.manifest.weights_sha256, device=place)
+
+
+def _checked(
+    artifact: Artifact, max_batch: int, place: torch.device, cache_bytes: int, name: str
+) -> Generator[None, None, tuple[Served, bool]]:
+    """The network as it is served, and whether its shapes agree."""
+    along = _along(artifact, max_batch, place, cache_bytes, name)
+    if along is not None:
+        yield None
+        return along, along.shapes.check()
+    stages, architecture = prepare(artifact.denoiser.to(place)), artifact.manifest.architecture
+    most = _most(artifact, max_batch, place)
+    fixed, is_deterministic = yield from checked_shapes(stages, architecture, most, place)
+    fixed.end_id = artifact.tokenizer.end_id
+    return fixed, is_deterministic
+
+
+def _along(
+    artifact: Artifact, max_batch: int, place: torch.device, cache_bytes: int, name: str
+) -> AlongDenoiser | None:
+    """A network that goes along its order; None of another one."""
+    network = artifact.denoiser.to(place)
+    if not isinstance(network, Transformer) or network.architecture.attends != "earlier":
+        return None
+    network.requires_grad_(False)
+    along = Along(network)
+    room = cache_bytes // along.size.num_bytes
+    if room < 2:  # one more for exchanges
+        raise UnveilError(f"cache_bytes: must be at least {2 * along.size.num_bytes} for {name}, got {cache_bytes}")
+    clock = time.thread_time if place.type == "cpu" else time.perf_counter  # others may share the CPU
+    max_rows = max(min(room - 1 - max_batch // 4, ROWS_A_CANVAS * max_batch), 1)  # a quarter fills batches up
+    end_id = artifact.tokenizer.end_id
+    return AlongDenoiser(
+        along, shapes_of(along, min(max_batch, max_rows)), max_rows=max_rows, end_id=end_id, clock=clock
+    )
+
+
+def _most(artifact: Artifact, max_batch: int, place: torch.device) -> int:
+    """How many whole canvases one forward takes at most."""
+    is_one_by_one = artifact.denoiser.is_one_by_one and place.type == "cpu"
+    return min(CPU_ROWS, max_batch) if is_one_by_one else max_batch
+
+
+def _size(manifest: Manifest) -> int:
+    """What a warm-up's time grows with, roughly."""
+    return manifest.num_parameters * manifest.length
 
 
 def pick_device(device: str) -> str:

@@ -5,17 +5,18 @@ What passes is plain values (`engine.messages`), so the thread can become a proc
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from unveil.engine.messages import Command, Died, Emit, Loaded, Ready
-from unveil.engine.worker import Runner, StepsFailedError, Worker
+from unveil.engine.messages import Command, Died, Emit
+from unveil.engine.worker import Loading, StepsFailedError, Worker
 from unveil.model.errors import UnveilError
 
-Load = Callable[[], Iterable[tuple[Loaded, Runner]]]
+Load = Callable[[], Loading]
 
 
 class Engine:
-    """Loads its models and steps them in one worker thread. `load` runs there, too, so the event loop goes on.
+    """Loads its models and steps them in one worker thread. `load` runs there, too, so the event loop goes on; a model
+    is stepped as soon as it is there, in turns with the loading of the others.
 
     `emit` is called from the worker's thread. The last thing it is given is `Died`, unless the worker was stopped.
     """
@@ -46,13 +47,8 @@ class Engine:
 
     def _main(self, emit: Emit) -> None:
         try:
-            runners: dict[str, Runner] = {}
-            for loaded, runner in self._load():
-                runners[loaded.model] = runner
-                emit([loaded])
-            emit([Ready()])
             worker = Worker(
-                runners,
+                self._load(),
                 inbox=self._inbox,
                 emit=emit,
                 max_batch=self._max_batch,

@@ -3,13 +3,14 @@
 Knows no HTTP and no clock but the one that times a step. Holds every canvas as a plain value. A step that fails is
 repeated canvas by canvas (noise is keyed by the canvas, so nothing changes), and only the culprit's request fails.
 Where step after step fails for everybody, and for a canvas of the worker's own too, the worker ends. Cancelled requests
-are gone before the next step.
+are gone before the next step. While models are still being loaded, steps of those that are there and pieces of that
+work take turns.
 """
 
 import math
 import queue
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from unveil.engine.checks import BadStepError, Failure, check_scores, check_steps, step_all
@@ -23,8 +24,10 @@ from unveil.engine.messages import (
     Failed,
     Generate,
     Heartbeat,
+    Loaded,
     Rank,
     Ranked,
+    Ready,
     Score,
     Started,
     StepStats,
@@ -74,19 +77,25 @@ class Runner(Protocol):
     def score(self, chains: Sequence[Chain]) -> list[ScoreResult]: ...
 
 
+# What loads models piece by piece: each one as it is ready to step, and None after other pieces of the work.
+Loading = Iterable[tuple[Loaded, Runner] | None]
+
+
 class Worker:
     """Runs until `Stop`. What it raises, it raises because it cannot go on."""
 
     def __init__(
         self,
-        runners: Mapping[str, Runner],
+        loading: Loading,
         *,
         inbox: "queue.SimpleQueue[Command]",
         emit: Emit,
         max_batch: int,
         heartbeat_seconds: float,
     ) -> None:
-        self._runners = runners
+        self._runners: dict[str, Runner] = {}
+        self._early: list[Work] = []  # what has come for models that are not loaded yet
+        self._loading: Iterator[tuple[Loaded, Runner] | None] | None = iter(loading)
         self._inbox = inbox
         self._emit = emit
         self._heartbeat_seconds = heartbeat_seconds
@@ -97,6 +106,7 @@ class Worker:
     def run(self) -> None:
         """Raises StepsFailedError when MAX_FAILED_STEPS steps in a row have failed."""
         while self._read_inbox():
+            self._load_on()
             batch = self._scheduler.next_batch()
             if batch is None:
                 continue
@@ -113,15 +123,35 @@ class Worker:
                     continue
                 raise StepsFailedError(f"{MAX_FAILED_STEPS} steps in a row failed, the last one of {failure.cause}")
 
+    def _load_on(self) -> None:
+        """The next piece of what is still to be loaded. What has waited for it is taken in."""
+        if self._loading is None:
+            return
+        try:
+            found = next(self._loading)
+        except StopIteration:
+            self._loading = None
+            self._emit([Ready()])
+        else:
+            if found is None:
+                return
+            loaded, self._runners[loaded.model] = found
+            self._emit([loaded])
+        early, self._early = self._early, []
+        for work in early:
+            self._take(work)
+
     def _can_step(self, key: BatchKey) -> bool:
         """Whether a canvas that nobody asked for can be stepped: then the requests were to blame, not the model or its
         device, and a client who repeats one that fails cannot end the engine."""
         runner, L, params = self._runners[key.model], key.length, SamplingParams()
         canvas = Canvas.start((0,) * L, (True,) * L, seed=0, params=params)
+        kept = [canvas]
         try:
             if key.kind == "rank":
                 return all(math.isfinite(p) for _, p in runner.rank(canvas))
             (result,) = results = runner.step([canvas])
+            kept.append(result.canvas)
             check_steps([canvas], results)
             if key.kind == "score":  # what was drawn just now has a cost
                 after = result.canvas
@@ -129,17 +159,20 @@ class Worker:
                 check_scores(chains, runner.score(chains))
         except Exception:
             return False
+        finally:
+            runner.release(kept)
         return True
 
     def _read_inbox(self) -> bool:
         """Takes in all commands there are; waits for one, at most a heartbeat, where there is nothing to do."""
+        is_idle = self._scheduler.is_idle and self._loading is None
         try:
-            command = self._inbox.get(block=self._scheduler.is_idle, timeout=self._heartbeat_seconds)
+            command = self._inbox.get(block=is_idle, timeout=self._heartbeat_seconds)
             while not isinstance(command, Stop):
                 self._take(command)
                 command = self._inbox.get_nowait()
         except queue.Empty:
-            if self._scheduler.is_idle:
+            if self._scheduler.is_idle and self._loading is None:
                 self._emit([Heartbeat()])
             return True
         return False
@@ -147,6 +180,9 @@ class Worker:
     def _take(self, command: Work | Cancel) -> None:
         if isinstance(command, Cancel):
             self._forget(command.request_id)
+            return
+        if command.model not in self._runners and self._loading is not None:
+            self._early.append(command)
             return
         try:
             self._admit(command)
@@ -247,6 +283,8 @@ class Worker:
         """Records a slot's step; gives its events. The request may have failed through another of its slots."""
         job = self._jobs.get(slot.request_id)
         if job is None:
+            after = result.canvas if isinstance(result, StepResult) else result.chain.canvas
+            self._runners[key.model].release([after])
             return []
         events, is_done = job.advance(slot.index, result)
         if is_done:
@@ -263,6 +301,7 @@ class Worker:
         self._emit([Failed(*job.ids, failure.cause) for job in jobs])
 
     def _forget(self, request_id: str) -> None:
+        self._early = [work for work in self._early if work.request_id != request_id]
         self._scheduler.drop(request_id)
         job = self._jobs.pop(request_id, None)
         if job is not None:

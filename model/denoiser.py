@@ -79,10 +79,20 @@ class Whole:
         """See `Stages`."""
         return num
 
+    def sketch(self) -> "Whole":
+        """See `sketch_of`."""
+        return Whole(self._denoise.sketch()) if hasattr(self._denoise, "sketch") else self
+
 
 def in_stages(denoise: "Denoiser | Stages") -> Stages:
     """The same in two stages."""
     return cast(Stages, denoise) if hasattr(denoise, "begin") else Whole(denoise)
+
+
+def sketch_of(stages: Stages) -> Stages:
+    """Stages that run every operation that these run, in the same shapes, but few times: layers of one shape once. They
+    answer something else. The stages themselves where no shorter ones are known."""
+    return cast(Stages, stages.sketch()) if hasattr(stages, "sketch") else stages
 
 
 def device_of(denoise: "Denoiser | Stages") -> torch.device:

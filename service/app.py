@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from unveil.engine.catalog import Catalog
@@ -18,6 +19,7 @@ from unveil.service.routes import Service, router
 from unveil.service.settings import Settings
 from unveil.service.transport.error_replies import on_http_exception, on_service_error
 from unveil.service.transport.middleware import RequestLog
+from unveil.service.transport.shortcut import ShortCut
 
 
 def create_app(settings: Settings, *, engine: EnginePort, catalog: Catalog) -> FastAPI:
@@ -53,6 +55,7 @@ def create_app(settings: Settings, *, engine: EnginePort, catalog: Catalog) -> F
     app.include_router(pages())
     app.add_exception_handler(ServiceError, on_service_error)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_middleware(ShortCut, routes=[route for route in router.routes if isinstance(route, APIRoute)])
     app.add_middleware(RequestLog, metrics=metrics)
     openapi.install(app, example_prompt=catalog.get(None).tokenizer.example_prompt())
     return app
@@ -70,6 +73,6 @@ def _watch(metrics: Metrics, dispatcher: Dispatcher, settings: Settings) -> None
     metrics.gauge(
         "requests_waiting", "Requests admitted that wait for their first step.", lambda: dispatcher.num_waiting
     )
-    metrics.gauge("ready", "1 while requests are taken.", lambda: dispatcher.is_ready)
+    metrics.gauge("ready", "1 while requests for every model are taken.", lambda: dispatcher.is_ready)
     metrics.gauge("draining", "1 while shutting down.", lambda: dispatcher.is_draining)
     metrics.gauge("queue_capacity", "Canvases admitted at once.", lambda: settings.queue_capacity)

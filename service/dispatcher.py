@@ -133,17 +133,18 @@ class Dispatcher:
         return len(self._pending) - self.num_running
 
     def check_ready(self) -> None:
-        """Raises ServiceError (503) while no request is taken."""
-        if self._is_draining:
-            raise ServiceError("draining", "the server is shutting down and takes no more requests")
+        """Raises ServiceError (503) unless requests for every model are taken."""
+        self._check_running()
         if self._state == "loading":
             raise ServiceError("not_ready", "the models are still being loaded")
-        if not self.is_ready:
-            raise ServiceError("not_ready", "the engine is not running")
 
-    def check_room(self, num_canvases: int = 1) -> None:
-        """Raises ServiceError (429, 503) where a request of so many canvases would not be admitted now."""
-        self.check_ready()
+    def check_room(self, num_canvases: int = 1, *, model: str | None = None) -> None:
+        """Raises ServiceError (429, 503) where a request of so many canvases would not be admitted now; without a name,
+        of any model."""
+        self._check_running()
+        if self._state == "loading" and not (self.loaded if model is None else model in self.loaded):
+            what = "the models are" if model is None else f"{model} is"
+            raise ServiceError("not_ready", f"{what} still being loaded")
         num_taken = sum(pending.num_canvases for pending in self._pending.values())
         if num_taken + num_canvases > self._capacity:
             needs = f", this request needs {num_canvases}" if num_canvases > 1 else ""
@@ -153,7 +154,7 @@ class Dispatcher:
         self, command: Work, *, arrived_at: float, timeout_seconds: float, buffer_events: int | None = None
     ) -> PendingRequest:
         """Admits a request, whose deadline counts from its arrival. Raises ServiceError (429, 503)."""
-        self.check_room(command.num_places)
+        self.check_room(command.num_places, model=command.model)
         pending = PendingRequest(
             command.request_id, num_canvases=command.num_places, arrived_at=arrived_at, buffer_events=buffer_events
         )
@@ -171,6 +172,12 @@ class Dispatcher:
             pending.fail(error)
             self._engine.send(Cancel(pending.request_id))
             self._release(pending)
+
+    def _check_running(self) -> None:
+        if self._is_draining:
+            raise ServiceError("draining", "the server is shutting down and takes no more requests")
+        if not self.is_live:
+            raise ServiceError("not_ready", "the engine is not running")
 
     def _expire(self, pending: PendingRequest, timeout_seconds: float) -> None:
         self.abort(pending, ServiceError("timeout", f"not finished within {timeout_seconds:g} seconds"))

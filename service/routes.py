@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -36,6 +35,7 @@ from unveil.service.pending import PendingRequest
 from unveil.service.settings import Settings
 from unveil.service.streaming import EventStream, stream_chunks, watch_client
 from unveil.service.transport.bodies import read_body
+from unveil.service.transport.ids import new_id
 from unveil.service.transport.json_pieces import as_json, json_pieces
 
 INLINE_BYTES = (
@@ -127,7 +127,7 @@ async def live(request: Request) -> Response:
 @router.head("/health", include_in_schema=False)
 @router.get("/health", response_model=HealthReply, responses=responses(503))
 async def ready(request: Request) -> Response:
-    """Whether requests are taken: models loaded and warm, worker alive, not draining."""
+    """Whether requests are taken for every model: all loaded and warm, worker alive, not draining."""
     _service(request).dispatcher.check_ready()
     return JSONResponse({"status": "ready"})
 
@@ -173,7 +173,7 @@ async def _read(request: Request, service: Service, schema: type[AnyRequest]) ->
     would not be admitted anyway."""
     settings, dispatcher = service.settings, service.dispatcher
     try:
-        for name in request.query_params:
+        for name in request.query_params if request.scope["query_string"] else ():
             message = "no parameters in the address: all fields go into the body"
             raise ServiceError("invalid_request", message, param=name)
         dispatcher.check_room()
@@ -187,7 +187,7 @@ async def _read(request: Request, service: Service, schema: type[AnyRequest]) ->
     timeout_seconds = deadline(parsed.timeout_seconds, settings.limits)
     size = num_canvases(parsed, settings.limits)
     if size <= settings.queue_capacity:  # else it is refused for good
-        dispatcher.check_room(size)
+        dispatcher.check_room(size, model=model.name)
     return _Asked(parsed, model, size * model.manifest.length, timeout_seconds)
 
 
@@ -256,7 +256,7 @@ def _service(request: Request) -> Service:
 
 
 def _head(prefix: str, model: ServedModel) -> dict[str, Any]:
-    return {"id": f"{prefix}-{uuid.uuid4().hex}", "model": model.name, "created": int(time.time())}
+    return {"id": new_id(prefix), "model": model.name, "created": int(time.time())}
 
 
 def _gone() -> ServiceError:

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from unveil.engine.catalog import Source, find_sources, load_catalog
-from unveil.engine.messages import EnginePort, Loaded
+from unveil.engine.messages import EnginePort
 from unveil.model.errors import UnveilError
 from unveil.service.app import create_app
 from unveil.service.dispatcher import EngineDiedError
@@ -28,7 +28,7 @@ from unveil.service.settings import Settings
 from unveil.service.transport.protocol import Protocol
 
 if TYPE_CHECKING:
-    from unveil.engine.worker import Runner
+    from unveil.engine.worker import Loading
 
 _CLOSE_SECONDS = 5  # for replies still being written when everything has been answered
 
@@ -121,7 +121,7 @@ def build_engine(sources: tuple[Source, ...], settings: Settings) -> EnginePort:
     """The engine for these artifacts, which are loaded in its thread, behind the open socket."""
     from unveil.engine.thread import Engine  # brings torch, which nothing else of the HTTP side needs
 
-    def load() -> "Iterable[tuple[Loaded, Runner]]":
+    def load() -> "Loading":
         from unveil.engine.runner import load_models
 
         return load_models(

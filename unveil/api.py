@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from unveil.engine import environment
 from unveil.engine.catalog import ServedModel, Source, load_catalog
-from unveil.engine.messages import Generate, Loaded, Rank, Ranked, RequestEvent, Revealed, SampleDone, Scored, Work
+from unveil.engine.messages import Generate, Rank, Ranked, RequestEvent, Revealed, SampleDone, Scored, Work
 from unveil.engine.request.composers import Composer, compose
 from unveil.engine.request.errors import ServiceError
 from unveil.engine.request.limits import Limits
@@ -33,7 +33,7 @@ from unveil.model.tokenizers.grid import CELLS
 
 if TYPE_CHECKING:
     from unveil.engine.runner import Runner
-    from unveil.training.publishing.publish import OrderAccount
+    from unveil.training.publishing.order_account import OrderAccount
 
 _MAX_BATCH = 64
 _LARGEST_WINDOW = 1024
@@ -102,7 +102,7 @@ class Model:
         check_file(folder, self._served.manifest, WEIGHTS)
         self._device = device
         self._threads = threads
-        self._loaded: tuple[Loaded, Runner] | None = None
+        self._loaded: tuple[str, Runner] | None = None
 
     def __repr__(self) -> str:
         return f"<unveil.Model {self.name}: {self.manifest.domain}, {self.manifest.order.kind} order>"
@@ -159,7 +159,7 @@ class Model:
 
         `barred` is an id at each of some positions that is never drawn there (`model.denoiser.Barring`).
         """
-        loaded, runner = self._engine()
+        device, runner = self._engine()
         step = runner.step
         if barred:
             import torch
@@ -167,16 +167,22 @@ class Model:
             from unveil.model.decoding import sampler
             from unveil.model.denoiser import Barring
 
-            step = partial(sampler.step, Barring(runner.denoiser, barred), device=torch.device(loaded.device))
+            step = partial(sampler.step, Barring(runner.denoiser, barred), device=torch.device(device))
         width = max(self.manifest.architecture.vocabulary_sizes) * self.manifest.length
         window = max(min(_CELLS_AT_ONCE // width, _LARGEST_WINDOW, runner.most), 1)
-        return loop.decode(step, canvases, max_batch=window, group=lambda canvas: runner.bucket(canvas.length))
+        return loop.decode(
+            step,
+            canvases,
+            max_batch=window,
+            group=lambda canvas: runner.bucket(canvas.length),
+            release=runner.release,
+        )
 
     def describe_order(self) -> "OrderAccount":
         """The learned order in words, as JSON and as a picture."""
         environment.prepare()
         from unveil.model.artifact.folder import load_artifact
-        from unveil.training.publishing.publish import describe_order
+        from unveil.training.publishing.order_account import describe_order
 
         artifact = load_artifact(self._source.folder)
         return describe_order(artifact.denoiser, artifact.tokenizer, name=self.name)
@@ -216,7 +222,11 @@ class Model:
         if isinstance(work, Generate):
             yield from (SampleDone(*ids, i, 0) for i, canvas in enumerate(work.canvases) if canvas.is_complete)
             for stepped in loop.run(
-                runner.step, work.canvases, max_batch=_MAX_BATCH, group=lambda canvas: runner.bucket(canvas.length)
+                runner.step,
+                work.canvases,
+                max_batch=min(_MAX_BATCH, runner.most),
+                group=lambda canvas: runner.bucket(canvas.length),
+                release=runner.release,
             ):
                 for index, canvas, reveals in stepped:
                     yield Revealed(*ids, index, reveals)
@@ -228,23 +238,25 @@ class Model:
         every = score(
             runner.score,
             work.chains,
-            max_batch=_MAX_BATCH,
+            max_batch=min(_MAX_BATCH, runner.most),
             group=lambda chain: runner.bucket(chain.canvas.length),
             links=runner.links,
+            release=lambda chains: runner.release([chain.canvas for chain in chains]),
         )
         yield from (Scored(*ids, index, term) for index, terms in enumerate(every) for term in terms)
 
-    def _engine(self) -> "tuple[Loaded, Runner]":
+    def _engine(self) -> "tuple[str, Runner]":
+        """The device and what steps there."""
         environment.prepare()
         import torch
 
-        from unveil.engine.runner import load_models
+        from unveil.engine.runner import load_unchecked
 
         if self._loaded is None:
             if self._device.startswith("cuda") and not torch.cuda.is_available():
                 raise UnveilError(f"device: {self._device} is asked for, and there is no CUDA device", param="device")
-            (self._loaded,) = load_models(
-                [self._source], max_batch=_MAX_BATCH, device=self._device, threads=self._threads
+            self._loaded = load_unchecked(
+                self._source, max_batch=_MAX_BATCH, device=self._device, threads=self._threads
             )
         torch.set_num_threads(self._threads)  # another model may have set its own
         return self._loaded

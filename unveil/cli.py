@@ -174,11 +174,18 @@ def order(
     as_json: JsonFlag = False,
 ) -> None:
     """The learned order, in words and as a picture."""
-    from unveil import training_commands
+    from unveil.api import load
+    from unveil.output import print_json
 
     if plot is not None and plot.suffix != ".svg":
         raise UsageError(f"--plot: must be a file name that ends in .svg, got {plot}")
-    training_commands.order(artifact, plot=plot, as_json=as_json)
+    account = load(artifact).describe_order()
+    if plot is not None:
+        plot.write_bytes(account.draw())
+    if as_json:
+        print_json(account.value)
+    else:
+        print(account.words)
 
 
 @app.command()

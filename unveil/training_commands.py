@@ -1,4 +1,4 @@
-"""`unveil train`, `evaluate` and `order`: what to call in `training`, and what to show."""
+"""`unveil train` and `evaluate`: what to call in `training`, and what to show."""
 
 import json
 import os
@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from unveil.api import load
 from unveil.engine.runner import pick_device
 from unveil.model.artifact.folder import Artifact, check_replaceable, load_artifact
 from unveil.model.artifact.manifest import CARD, CONFIG
@@ -159,17 +158,6 @@ def _recipe_to_renew(folder: Path, artifact: Artifact) -> Recipe:
 
 _KEPT = ("data", "prompts", "optimizer")  # of an artifact's recipe, where an order alone is learned for it
 _OF_A_DENOISER_THAT_TRAINS = ("teacher_forcing", "backward_loops")
-
-
-def order(artifact: Path, *, plot: Path | None, as_json: bool) -> None:
-    """Prints the learned order, and draws it where a file is given. Needs no data."""
-    account = load(artifact).describe_order()
-    if plot is not None:
-        plot.write_bytes(account.picture)
-    if as_json:
-        print_json(account.value)
-    else:
-        print(account.words)
 
 
 def _recipe(given: Given) -> Recipe:

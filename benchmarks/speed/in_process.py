@@ -20,9 +20,9 @@ import torch
 
 from unveil.benchmarks.speed.reference_loop import Rule, reference_decode
 from unveil.engine.catalog import Source, find_sources
-from unveil.engine.messages import Command, Event, Failed, Finished, Generate, Stop
-from unveil.engine.runner import load_models
-from unveil.engine.worker import Runner, Worker
+from unveil.engine.messages import Command, Event, Failed, Finished, Generate, Loaded, SampleDone, Stop
+from unveil.engine.runner import Runner, load_models
+from unveil.engine.worker import Worker
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.decoding.batch import collate
 from unveil.model.decoding.canvas import Canvas, SamplingParams
@@ -81,7 +81,8 @@ class Subject:
 
 def load_subject(source: Source, *, max_batch: int, threads: int = 1) -> Subject:
     """An artifact as the service runs it on a CPU: warm, checked, in fixed shapes. Raises ArtifactError."""
-    ((_, runner),) = load_models([source], max_batch=max_batch, device="cpu", threads=threads)
+    loading = load_models([source], max_batch=max_batch, device="cpu", threads=threads)
+    (runner,) = (found[1] for found in loading if found is not None)
     artifact = load_artifact(source.folder)
     architecture = artifact.manifest.architecture
     sizes, length = architecture.vocabulary_sizes, architecture.length
@@ -109,25 +110,30 @@ def mixed_canvases(subject: Subject, *, num: int, rule: Rule, holes: int | None 
     return canvases
 
 
-def engine_decode(subject: Subject, canvases: Sequence[Canvas]) -> None:
-    """Every canvas a request of its own, all there from the start. Raises RuntimeError if one is not answered."""
+def engine_decode(subject: Subject, canvases: Sequence[Canvas]) -> int:
+    """Every canvas a request of its own, all there from the start. Gives how many steps they took, each canvas's own
+    counted. Raises RuntimeError if one is not answered."""
     inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-    left = len(canvases)
+    left, num_steps = len(canvases), 0
 
     def emit(events: Sequence[Event]) -> None:
-        nonlocal left
+        nonlocal left, num_steps
         for event in events:
             if isinstance(event, Failed):
                 raise RuntimeError(event.message)
             left -= isinstance(event, Finished)
+            num_steps += event.num_forwards if isinstance(event, SampleDone) else 0
         if not left:
             inbox.put(Stop())
 
-    runners = {subject.name: subject.runner}
-    worker = Worker(runners, inbox=inbox, emit=emit, max_batch=subject.max_batch, heartbeat_seconds=1.0)
+    loaded = Loaded(subject.name, subject.runner.weights_version, "cpu", True)
+    worker = Worker(
+        [(loaded, subject.runner)], inbox=inbox, emit=emit, max_batch=subject.max_batch, heartbeat_seconds=1.0
+    )
     for number, canvas in enumerate(canvases):
         inbox.put(Generate(str(number), subject.name, subject.runner.weights_version, (canvas,)))
     worker.run()
+    return num_steps
 
 
 def reference_batches(subject: Subject, canvases: Sequence[Canvas], *, rule: Rule, batch: int) -> None:
@@ -139,12 +145,15 @@ def reference_batches(subject: Subject, canvases: Sequence[Canvas], *, rule: Rul
 
 
 def compare(subject: Subject, *, rule: Rule, rounds: int, num: int = 64, holes: int | None = None) -> dict[str, Any]:
-    """Both sides in turns, the median of the rounds. `over_...` is how many times the engine's tokens a second."""
+    """Both sides in turns, the median of the rounds. `over_...` is how many times the engine's tokens a second.
+    `engine_steps`: fewer than tokens where the engine has ends decide what lies behind them; the published loop does
+    not."""
     canvases = mixed_canvases(subject, num=num, rule=rule, holes=holes)
     one = canvases[-1:]
     batches = [size for size in _FIXED_BATCHES if size <= num]
-    sides: dict[str, Callable[[], None]] = {
-        "engine": lambda: engine_decode(subject, canvases),
+    num_steps = list[int]()
+    sides: dict[str, Callable[[], object]] = {
+        "engine": lambda: num_steps.append(engine_decode(subject, canvases)),
         **{f"batch {b}": partial(reference_batches, subject, canvases, rule=rule, batch=b) for b in batches},
         "engine, alone": lambda: engine_decode(subject, one),
         "reference, alone": lambda: reference_batches(subject, one, rule=rule, batch=1),
@@ -157,6 +166,7 @@ def compare(subject: Subject, *, rule: Rule, rounds: int, num: int = 64, holes: 
         "rule": rule,
         "requests": num,
         "tokens": tokens,
+        "engine_steps": num_steps[-1],
         "engine_tokens_per_second": tokens / seconds["engine"],
         "reference_tokens_per_second": {str(b): tokens / seconds[f"batch {b}"] for b in batches},
         "reference_best_batch": best,
@@ -187,7 +197,7 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def medians(sides: dict[str, Callable[[], None]], *, rounds: int) -> dict[str, float]:
+def medians(sides: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
     """Seconds of the calling thread's own CPU time, which is all that a side of one thread takes; the sides take turns.
     Clock time would count other processes of a busy machine too."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
@@ -196,7 +206,7 @@ def medians(sides: dict[str, Callable[[], None]], *, rounds: int) -> dict[str, f
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def _rounds(sides: dict[str, Callable[[], None]], rounds: int) -> Iterator[tuple[str, float]]:
+def _rounds(sides: dict[str, Callable[[], object]], rounds: int) -> Iterator[tuple[str, float]]:
     for _ in range(rounds):
         for name, run in sides.items():
             begin = time.thread_time()

@@ -7,7 +7,6 @@ the drafts of the next step: Jacobi iteration, arXiv 2305.10427, with coupled no
 """
 
 import math
-import time
 from collections.abc import Sequence
 from itertools import islice
 
@@ -37,20 +36,26 @@ def step(denoiser: AlongDenoiser, canvases: Sequence[Canvas]) -> list[StepResult
         return step_ahead(denoiser, canvases)
     others = sorted(set(range(len(canvases))) - set(ahead))
     results = dict(zip(others, sampler.step(denoiser, [canvases[i] for i in others]), strict=True))
+    num_others = sum(not result.canvas.is_complete for result in results.values())
     if ahead:
-        results.update(zip(ahead, step_ahead(denoiser, [canvases[i] for i in ahead]), strict=True))
+        try:
+            found = step_ahead(denoiser, [canvases[i] for i in ahead], first=num_others)
+        except Exception:  # whoever repeats the step does so from before it
+            denoiser.release(result.canvas for result in results.values())
+            raise
+        results.update(zip(ahead, found, strict=True))
     return [results[i] for i in range(len(canvases))]
 
 
 @torch.inference_mode()
-def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas]) -> list[StepResult]:
+def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas], *, first: int = 0) -> list[StepResult]:
     """As `model.decoding.sampler.step`, of canvases whose order is known ahead: one position each, or several.
 
-    Raises ValueError if what the network says of a revealed position is not a number.
+    Rows from `first` on are theirs. Raises ValueError if what the network says of a revealed position is not a number.
     """
     assert denoiser.order_ahead is not None
-    began = _now(denoiser)
-    held = denoiser.hold(canvases)
+    began = denoiser.pace.now()
+    held = denoiser.hold(canvases, first=first)
     window = denoiser.pace.window(len(held))
     _plan(denoiser, held, window)
     asks = [_ask(denoiser, own, window) for own in held]
@@ -68,7 +73,7 @@ def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas]) -> list[Step
     results = [_advance(denoiser, ask.held, *own) for ask, own in zip(asks, accepted, strict=True)]
     num_steps = sum(len(reveals) for reveals, _ in accepted)
     denoiser.count(Counts(num_saved=num_steps - len(results)))
-    denoiser.pace.record(len(held), window, seconds=_now(denoiser) - began, num_revealed=num_steps)
+    denoiser.pace.record(len(held), window, seconds=denoiser.pace.now() - began, num_revealed=num_steps)
     return results
 
 
@@ -155,8 +160,3 @@ def _barred(ask: Ask, end_id: int) -> list[bool]:
         if drafts.get(position, end_id) != end_id:
             last = max(last, position)
     return barred
-
-
-def _now(denoiser: AlongDenoiser) -> float:
-    """Seconds: of this thread on a CPU, which others may share."""
-    return time.thread_time() if denoiser.network.size.device.type == "cpu" else time.perf_counter()

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unveil.model.along.forward import Along, Slots
-from unveil.model.along.pace import Pace
+from unveil.model.along.forward import LEAST_ROWS, Along, Slots
+from unveil.model.along.pace import Clock, Pace
 from unveil.model.along.rows import Content, Held, Rows
 from unveil.model.along.shapes import Shapes
 from unveil.model.decoding.canvas import Canvas
@@ -21,7 +21,7 @@ from unveil.model.decoding.order_keys import Ints, padded_width
 from unveil.model.denoiser import Counts
 from unveil.model.network.order_heads import NextCostHead
 
-_FEW_CONTENTS = 2  # left to the forward that asks
+_FEW_CONTENTS = 16  # left to the forward that asks
 _CPU_AHEAD, _DEVICE_AHEAD = 32, 512  # canvases times positions that a step tries
 
 
@@ -44,17 +44,25 @@ class AlongDenoiser:
     """`model.decoding.batch.Served`. `counts`: positions are slots, useful if they have work; `num_saved` by
     `model.along.ahead`."""
 
-    def __init__(self, network: Along, shapes: Shapes, *, max_rows: int, end_id: int | None = None) -> None:
+    def __init__(
+        self,
+        network: Along,
+        shapes: Shapes,
+        *,
+        max_rows: int,
+        end_id: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.network, self.shapes, self.end_id = network, shapes, end_id
         length = network.architecture.length
         self.most = min(max_rows, shapes.most_rows)
-        self.rows = Rows(network.size, most=max_rows, spare=shapes.spare(), length=length)
+        self.rows = Rows(network.size, most=max_rows, length=length)
         self.counts = Counts()
         self.looks = network.order_head.kind == "contextual"
         self.log_w: Floats = np.zeros(padded_width(length))
         self.log_w[:length] = network.log_w.double().cpu().numpy()
         self.order_ahead = None if self.looks else self.log_w
-        self.pace = Pace(most=_CPU_AHEAD if network.size.device.type == "cpu" else _DEVICE_AHEAD)
+        self.pace = Pace(most=_CPU_AHEAD if network.size.device.type == "cpu" else _DEVICE_AHEAD, clock=clock)
 
     def bucket(self, length: int) -> int:  # noqa: ARG002
         """The padded length of canvases of this length: they all step together."""
@@ -70,32 +78,44 @@ class AlongDenoiser:
         """See `model.decoding.batch.Served`."""
         return OpenedAlong(self, canvases, self.hold(canvases))
 
-    def hold(self, canvases: Sequence[Canvas]) -> list[Held]:
-        """A row for each, all but the latest contents computed, those that are asked alike side by side."""
+    def hold(self, canvases: Sequence[Canvas], *, first: int = 0) -> list[Held]:
+        """A row for each from `first` on, all but the latest contents computed, those asked alike side by side."""
         held = self.rows.find(canvases)
+        self.rows.arrange(held, [self.asks_apart(canvas) for canvas in canvases], first=first)
+        if len(held) > 1:
+            self.prefill(held)
         for own in held:
-            self._begin(own)
-        self.rows.arrange(held, [canvas.params.measure for canvas in canvases])
+            while len(own.pending) > (_FEW_CONTENTS if len(held) > 1 else self.shapes.most_contents):
+                self.extend(own, own.pending[: self.shapes.most_contents])
         return held
+
+    def asks_apart(self, canvas: Canvas) -> bool:
+        """Whether everything that a canvas hides is asked at every step."""
+        return canvas.params.measure is not None or (self.looks and canvas.params.order == "learned")
 
     def release(self, canvases: Iterable[Canvas]) -> None:
         """See `model.decoding.batch.Served`."""
         for canvas in canvases:
             self.rows.release(canvas)
 
-    def prefill(self, held: Held) -> None:
-        """The contents of what was known at the start: they read each other, so they are one forward, always alone."""
-        other = self.rows.like(held)
-        num = len(held.prompt)
-        if other is None:
-            self._forward([Ask(held, held.prompt, ())], [()], writes=True)
-        else:
-            self.rows.memory.copy(other.row, held.row, num)
-        self._done(held, num)
+    def prefill(self, held: Sequence[Held]) -> None:
+        """The contents of what was known at the start, each prompt once. They read each other, so a prompt is one
+        forward, of several prompts at a time."""
+        new = [own for own in held if own.num_contents == 0 and own.prompt]
+        firsts = {own.prompt: own for own in reversed(new) if self.rows.like(own) is None}
+        asks = [Ask(own, own.prompt, ()) for own in firsts.values()]
+        if asks:
+            self._compute(asks)
+        for ask in asks:
+            self._done(ask.held, len(ask.contents))
+        for own in new:
+            if own.num_contents == 0 and (other := self.rows.like(own)) is not None:
+                self.rows.memory.copy(other.row, own.row, len(own.prompt))
+                self._done(own, len(own.prompt))
 
     def extend(self, held: Held, contents: Sequence[Content]) -> None:
         """The contents of what was revealed since, in the order of their ranks."""
-        self._forward([Ask(held, contents, ())], [()], writes=True)
+        self._compute([Ask(held, contents, ())])
         self._done(held, len(contents))
 
     def ask(self, asks: Sequence[Ask]) -> Tensor:
@@ -147,13 +167,17 @@ class AlongDenoiser:
         """What was pending has been computed."""
         self._done(held, len(held.pending))
 
-    def _begin(self, held: Held) -> None:
-        """Contents that are to be computed before anything is asked, all but those that a step leaves."""
-        if held.pending and held.pending[0].rank == 0:
-            self.prefill(held)
-        most = self.shapes.most_contents
-        while len(held.pending) > _FEW_CONTENTS:
-            self.extend(held, held.pending[:most])
+    def _compute(self, asks: Sequence[Ask]) -> None:
+        """Contents alone, of rows side by side as far as one forward takes them; those of a run are of like numbers."""
+        run: list[Ask] = []
+        for ask in sorted(asks, key=lambda ask: ask.held.row):
+            num = max([len(ask.contents), *(len(own.contents) for own in run)])
+            is_next = not run or ask.held.row == run[-1].held.row + 1
+            if run and (not is_next or len(run) == self.shapes.rows_of(num) or num > 2 * len(run[0].contents)):
+                self._forward(run, [()] * len(run), writes=True)
+                run = []
+            run.append(ask)
+        self._forward(run, [()] * len(run), writes=True)
 
     def _done(self, held: Held, num: int) -> None:
         held.num_contents += num
@@ -163,6 +187,10 @@ class AlongDenoiser:
         """Which questions of which canvas each forward takes: of one canvas only those with different columns."""
         rounds: list[dict[int, list[int]]] = []
         for i, ask in enumerate(asks):
+            if self.asks_apart(ask.held.canvas):
+                rounds = rounds or [{}]
+                rounds[0][i] = list(range(len(ask.questions)))
+                continue
             taken: dict[int, int] = {}
             for j, (position, _) in enumerate(ask.questions):
                 column = self.network.own_column(position)
@@ -179,9 +207,13 @@ class AlongDenoiser:
         most = self.shapes.rows_of(num_contents + max(map(len, turns.values())))
         run: list[int] = []
         for i in sorted(turns, key=lambda i: asks[i].held.row):
-            if run and (asks[i].held.row != asks[run[-1]].held.row + 1 or len(run) == most):
-                yield run
-                run = []
+            own = asks[i].held
+            if run:
+                last = asks[run[-1]].held
+                is_alike = self.asks_apart(own.canvas) == self.asks_apart(last.canvas)
+                if own.row != last.row + 1 or not is_alike or len(run) == most:
+                    yield run
+                    run = []
             run.append(i)
         yield run
 
@@ -189,26 +221,31 @@ class AlongDenoiser:
         """One forward over rows next to each other: last states [B, A, D], each row's questions at its end. Without
         `writes` the contents are there already."""
         num_contents = max(len(ask.contents) for ask in asks) if writes else 0
-        B, Q, A = self.shapes.fit(len(asks), num_contents, max(map(len, turns)))
+        is_apart = self.asks_apart(asks[0].held.canvas) and any(turns)
+        num_asked = max(map(len, turns))
+        B, Q, A = self.shapes.fit(len(asks), num_contents, max(num_asked, LEAST_ROWS) if is_apart else num_asked)
+        self.rows.reach(asks[0].held.row + B)
         slots, network = self.network.empty(B, Q), self.network
         filled = 0
         for b, (ask, own) in enumerate(zip(asks, turns, strict=True)):
             start = ask.held.num_contents
-            self._fill(slots, b, ask if writes else ask._replace(contents=()), [ask.questions[j] for j in own])
+            contents = ask.contents if writes else ()
+            self._fill(slots, b, ask._replace(contents=contents, questions=[ask.questions[j] for j in own]))
             filled = max(filled, start + len(ask.contents))
         useful = sum(len(own) + (len(ask.contents) if writes else 0) for ask, own in zip(asks, turns, strict=True))
         self.count(Counts(B * Q, useful))
-        return network.run(self.rows.memory, asks[0].held.row, slots, num_contents=filled, num_asked=A)
+        first, memory = asks[0].held, self.rows.memory
+        return network.run(memory, first.row, slots, num_contents=filled, num_asked=A, is_apart=is_apart)
 
-    def _fill(self, slots: Slots, b: int, ask: Ask, questions: Sequence[Question]) -> None:
+    def _fill(self, slots: Slots, b: int, ask: Ask) -> None:
         ids, columns, turns, ranks, positions = slots.all[:, b]
-        network = self.network
+        network, is_apart = self.network, self.asks_apart(ask.held.canvas)
         first = network.size.first + ask.held.num_contents
         for s, (position, token_id, rank) in enumerate(ask.contents):
             ids[s], positions[s] = token_id + network.offsets[position], position
             columns[s], turns[s], ranks[s] = first + s, rank or 1, rank
-        for s, (position, turn) in enumerate(questions, len(ids) - len(questions)):
-            columns[s], turns[s], positions[s] = network.own_column(position), turn, position
+        for s, (position, turn) in enumerate(ask.questions, len(ids) - len(ask.questions)):
+            columns[s], turns[s], positions[s] = 0 if is_apart else network.own_column(position), turn, position
 
 
 class OpenedAlong:

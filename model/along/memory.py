@@ -27,7 +27,7 @@ class RowSize(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """One layer: `cells` [all, E] to write; of some rows and columns `keys` [B * H, E, S] and `values` [B * H, S, E]."""
+    """One layer: `cells` [all, E] to write; of some rows and columns keys [B * H, E, S] and values [B * H, S, E]."""
 
     cells: Tensor
     keys: Tensor

@@ -1,9 +1,12 @@
 """How many positions ahead a step tries, by what that has been worth: tokens a second, measured as it goes.
 
-What is chosen changes no byte, only the time that it takes.
+What is chosen changes no byte, only the time that it takes. Whoever serves gives the clock.
 """
 
 from collections import defaultdict
+from collections.abc import Callable
+
+Clock = Callable[[], float]  # seconds
 
 WINDOWS = (1, 2, 4, 8)
 _STEPS = 8  # of one window in a row: the first of them has no drafts yet
@@ -12,17 +15,23 @@ _KEPT = 0.9  # of what a window's earlier turns weigh
 
 
 class Pace:
-    """For numbers of canvases alike: `most` canvases times positions are tried in a step."""
+    """Up to `most` canvases times positions are tried in a step; one position each without a clock."""
 
-    def __init__(self, *, most: int) -> None:
-        self._most = most
+    def __init__(self, *, most: int, clock: Clock | None) -> None:
+        self._most, self._clock = most, clock
         self._seconds: dict[tuple[int, int], float] = defaultdict(float)
         self._tokens: dict[tuple[int, int], float] = defaultdict(float)
         self._turns: dict[int, int] = defaultdict(int)
         self._current: dict[int, tuple[int, int]] = {}  # window, and how many steps it is still to be taken
 
+    def now(self) -> float:
+        """Seconds by the clock."""
+        return 0.0 if self._clock is None else self._clock()
+
     def window(self, num_canvases: int) -> int:
         """How many positions of each canvas to ask in the next step."""
+        if self._clock is None:
+            return 1
         kind = num_canvases.bit_length()
         allowed = [window for window in WINDOWS if window == 1 or num_canvases * window <= self._most]
         window, left = self._current.get(kind, (0, 0))

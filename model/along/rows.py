@@ -60,11 +60,11 @@ class Held:
 
 
 class Rows:
-    """Up to `most` rows, and `spare` ones behind them for batches that are filled up; memory grows as it is needed."""
+    """Up to `most` rows, and one behind them for exchanges; memory grows as it is needed."""
 
-    def __init__(self, size: RowSize, *, most: int, spare: int, length: int) -> None:
-        self.most, self._spare, self._width = most, spare, padded_width(length)
-        self.memory = Memory(size, 1 + spare)
+    def __init__(self, size: RowSize, *, most: int, length: int) -> None:
+        self.most, self._width = most, padded_width(length)
+        self.memory = Memory(size, 2)
         self._at: list[Held | None] = []  # by row
         self._by_canvas: dict[int, Held] = {}  # by identity
         self._clock = 0
@@ -82,7 +82,10 @@ class Rows:
             found.append(None if held is None or held.used == self._clock else held)
             if held is not None:
                 held.used = self._clock
-        return [held or self._take(canvas) for held, canvas in zip(found, canvases, strict=True)]
+        missing = [i for i, held in enumerate(found) if held is None]
+        for i in sorted(missing, key=lambda i: canvases[i].length - canvases[i].num_at_start):  # alike side by side
+            found[i] = self._take(canvases[i])
+        return [held for held in found if held is not None]
 
     def like(self, held: Held) -> Held | None:
         """Another canvas with the same prompt, computed."""
@@ -90,12 +93,11 @@ class Rows:
         others = (x for x in self._at if x is not None and x is not held and x.prompt == prompt)
         return next((other for other in others if other.num_contents >= len(prompt)), None)
 
-    def arrange(self, held: Sequence[Held], kinds: Sequence[Hashable]) -> None:
-        """Moves these canvases to the first rows, those of a kind next to each other."""
+    def arrange(self, held: Sequence[Held], kinds: Sequence[Hashable], *, first: int = 0) -> None:
+        """Moves these canvases to the rows from `first` on, of which there are enough, each kind side by side."""
         ranges: dict[Hashable, list[Held]] = {}
         for own, kind in zip(held, kinds, strict=True):
             ranges.setdefault(kind, []).append(own)
-        first = 0
         for members in ranges.values():
             rows = set(range(first, first + len(members)))
             vacant = iter(sorted(rows - {own.row for own in members}))
@@ -103,6 +105,11 @@ class Rows:
                 if own.row not in rows:
                     self._swap(own.row, next(vacant))
             first += len(members)
+
+    def reach(self, num_rows: int) -> None:
+        """Sees to it that a batch that is filled up to this row finds memory there."""
+        if num_rows > self.memory.num_rows:
+            self.memory = self.memory.grown(num_rows)
 
     def advance(self, held: Held, canvas: Canvas, revealed: Sequence[int], *, num_computed: int = 0) -> None:
         """The canvas as it is after a step, which revealed these positions; one that is complete leaves. Of the first
@@ -122,10 +129,9 @@ class Rows:
         self._by_canvas[id(canvas)] = held
 
     def release(self, canvas: Canvas) -> None:
-        """Frees the row, if there is one."""
-        held = self._by_canvas.pop(id(canvas), None)
-        if held is not None:
-            self._at[held.row] = None
+        """Frees its rows: one, or none, or several if it was given more than once."""
+        if self._by_canvas.pop(id(canvas), None) is not None:
+            self._at = [None if held is not None and held.canvas is canvas else held for held in self._at]
 
     def release_all(self) -> None:
         """Frees every row."""
@@ -151,8 +157,8 @@ class Rows:
             return self._at.index(None)
         num = len(self._at)
         if num < self.most:
-            if num + 1 + self._spare > self.memory.num_rows:
-                self.memory = self.memory.grown(min(max(2 * num, _FIRST_ROWS), self.most) + self._spare)
+            if num + 2 > self.memory.num_rows:
+                self.reach(min(max(2 * num, _FIRST_ROWS), self.most) + 1)
             self._at.append(None)
             return num
         oldest = min((held for held in self._at if held is not None), key=lambda held: held.used)

@@ -8,7 +8,7 @@ from typing import cast
 from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along
-from unveil.model.along.shapes import agreeing_shapes
+from unveil.model.along.shapes import shapes_of
 from unveil.model.decoding import loop, sampler
 from unveil.model.decoding.batch import AnyDenoiser
 from unveil.model.decoding.canvas import Canvas
@@ -21,8 +21,7 @@ MAX_ROWS = 64  # along an order, at a time
 def along(network: Transformer, *, end_id: int | None, max_rows: int = MAX_ROWS) -> AlongDenoiser:
     """A network that attends to what was revealed earlier, as it is served. Its weights must not change any more."""
     form = Along(network)
-    shapes, _ = agreeing_shapes(form, max_rows)
-    return AlongDenoiser(form, shapes, max_rows=max_rows, end_id=end_id)
+    return AlongDenoiser(form, shapes_of(form, max_rows), max_rows=max_rows, end_id=end_id)
 
 
 def decode(

@@ -1,83 +1,104 @@
 """The shapes in which slots are computed, checked to agree: a row's bits must not depend on what is computed with it.
 
-The rounding of a product may depend on its shape. A forward's slots are filled up to one of a few shapes, and at
-warm-up it is measured, bit for bit, which of these agree with each other.
+The rounding of a product may depend on its shape. A forward's slots are filled up to one of a few shapes, and it is
+measured, bit for bit, which of these agree with each other: all of them at warm-up, or each when it is first needed.
+Layers are alike in shape, so that one of them tells of all.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
-from unveil.model.along.forward import LEAST_ROWS, Along
+from unveil.model.along.forward import LEAST_ROWS, WIDTH_STEP, Along
 from unveil.model.along.memory import Memory
-from unveil.model.network.fixed_shapes import agreeing_sizes, batch_sizes
+from unveil.model.network.fixed_shapes import AgreeingSizes, batch_sizes
 
 _CELLS = 8_000_000  # logits computed at a time
 CPU_SLOTS, DEVICE_SLOTS = 2048, 16_384  # of a forward
 
 
 class Shapes:
-    """Allowed numbers of rows and of slots a row, by what was measured.
+    """Numbers of rows, and of slots a row, in which forwards run: the cheapest that is large enough and agrees.
 
-    `counts`: allowed numbers of slots in all, and of states whose logits are computed at once, ascending. `pairs`:
-    allowed numbers of rows and slots a row.
+    `counts`: numbers of slots in all, and of states whose logits are computed at once, of which those that `agreeing`
+    knows are used. `pairs`: numbers of rows and slots a row; `agrees` tells whether attention agrees in one.
     """
 
-    def __init__(self, counts: Sequence[int], pairs: Sequence[tuple[int, int]], *, vocabulary: int) -> None:
-        self.counts, self.pairs = tuple(sorted(counts)), tuple(sorted(pairs))
-        self._at_once = max([n for n in self.counts if n * vocabulary <= _CELLS], default=self.counts[0])
+    def __init__(
+        self,
+        agreeing: AgreeingSizes,
+        counts: Sequence[int],
+        pairs: Sequence[tuple[int, int]],
+        agrees: Callable[[int, int], bool],
+        *,
+        vocabulary: int,
+    ) -> None:
+        self._agreeing, self._counts, self.pairs = agreeing, set(counts), tuple(sorted(pairs))
+        self._agrees = lru_cache(maxsize=None)(agrees)
+        self._vocabulary = vocabulary
         self.most_rows = max(rows for rows, _ in self.pairs)
-        self._fit = lru_cache(maxsize=4096)(self._find)
-        self._rows_of = lru_cache(maxsize=4096)(self._most_rows)
-        self._filled = lru_cache(maxsize=4096)(self._next_count)
+        self.most_contents = max(slots for rows, slots in self.pairs if rows == 1)
+        self.fit = lru_cache(maxsize=4096)(self._fit)
+        self.filled = lru_cache(maxsize=4096)(self._filled)
+        self.rows_of = lru_cache(maxsize=4096)(self._rows_of)
 
-    def spare(self) -> int:
-        """The most rows that a batch is filled up by, one more for exchanges."""
-        return max(self.fit(B, 1, 1)[0] - B for B in range(1, self.most_rows + 1)) + 1
+    def check(self) -> bool:
+        """Checks all that there is. False if what one row needs does not agree: then everything is used."""
+        self.used()
+        return not self._agreeing.is_empty and self._is_whole
 
-    def fit(self, num_rows: int, num_contents: int, num_asked: int) -> tuple[int, int, int]:
-        """Rows, slots a row and questions a row, as many as are given or more. ValueError if no shape is so large."""
-        return self._fit(num_rows, num_contents, num_asked)
-
-    @property
-    def most_contents(self) -> int:
-        """How many contents of one row a forward takes."""
-        return max(slots for rows, slots in self.pairs if rows == 1)
-
-    def rows_of(self, num_slots: int) -> int:
-        """How many rows of so many slots a forward takes at most."""
-        return self._rows_of(num_slots)
-
-    def filled(self, num_states: int) -> int:
-        """So many states or more; beyond the largest count a multiple of it."""
-        return self._filled(num_states)
+    def used(self) -> list[tuple[int, int]]:
+        """The pairs in use, all of them checked."""
+        return [pair for pair in self.pairs if self._is_used(*pair)]
 
     def at_once(self, num_states: int) -> int:
         """How many states' logits to compute at once, of so many."""
-        return min(self._filled(num_states), self._at_once)
+        return min(self.filled(num_states), self._most_at_once)
 
-    def _most_rows(self, num_slots: int) -> int:
-        return max(rows for rows, slots in self.pairs if slots >= num_slots)
+    def _fit(self, num_rows: int, num_contents: int, num_asked: int) -> tuple[int, int, int]:
+        """Rows, slots a row, and how many of these, from the end, are finished: the questions, or more.
 
-    def _next_count(self, num_states: int) -> int:
-        largest = self.counts[-1]
-        return next((n for n in self.counts if n >= num_states), -(-num_states // largest) * largest)
+        ValueError if no shape is so large.
+        """
+        large = [(B * Q, B, Q) for B, Q in self.pairs if num_rows <= B and num_contents + num_asked <= Q]
+        for _, B, Q in sorted(large):
+            asked = (n for n in range(num_asked, Q + 1) if not n or self.is_count(B * n))
+            if self._is_used(B, Q) and (num := next(asked, None)) is not None:
+                return B, Q, num
+        raise ValueError(f"no shape for {num_rows} rows of {num_contents} contents and {num_asked} questions")
 
-    def _find(self, num_rows: int, num_contents: int, num_asked: int) -> tuple[int, int, int]:
-        options = []
-        for rows, slots in self.pairs:
-            asked = next((n for n in range(num_asked, slots + 1) if not n or rows * n in self.counts), None)
-            if rows >= num_rows and asked is not None and slots >= num_contents + asked:
-                options.append((rows * slots, rows, slots, asked))
-        if not options:
-            raise ValueError(f"no shape for {num_rows} rows of {num_contents} contents and {num_asked} questions")
-        return min(options)[1:]
+    def _rows_of(self, num_slots: int) -> int:
+        """How many rows of so many slots a forward takes at most."""
+        return max(B for B, Q in self.pairs if num_slots <= Q and self._is_used(B, Q))
+
+    def _filled(self, num_states: int) -> int:
+        """So many states or more; beyond the largest count a multiple of it."""
+        largest = self._agreeing.largest
+        return self._agreeing.fitting(num_states) if num_states <= largest else -(-num_states // largest) * largest
+
+    @cached_property
+    def _most_at_once(self) -> int:
+        few = [n for n in sorted(self._counts, reverse=True) if n * self._vocabulary <= _CELLS]
+        return next((n for n in few if self.is_count(n)), self._agreeing.fitting(1))
+
+    @cached_property
+    def _is_whole(self) -> bool:
+        """Whether whatever one row needs agrees."""
+        return all(self.is_count(B * Q) and self._agrees(B, Q) for B, Q in self.pairs if B == 1)
+
+    def _is_used(self, num_rows: int, num_slots: int) -> bool:
+        is_agreed = self.is_count(num_rows * num_slots) and self._agrees(num_rows, num_slots)
+        return is_agreed or not self._is_whole
+
+    def is_count(self, num: int) -> bool:
+        """Whether so many slots may be computed at once."""
+        return num in self._counts and num <= self._agreeing.largest and self._agreeing.fitting(num) == num
 
 
-def wanted_shapes(network: Along, max_rows: int) -> Shapes:
-    """All that could be used."""
+def shapes_of(network: Along, max_rows: int) -> Shapes:
+    """For forwards of up to `max_rows` rows; nothing is checked yet."""
     most = CPU_SLOTS if network.size.device.type == "cpu" else DEVICE_SLOTS
     longest = network.architecture.length + network.size.first
     queries = [LEAST_ROWS]
@@ -87,20 +108,9 @@ def wanted_shapes(network: Along, max_rows: int) -> Shapes:
     powers = {size for size in batch_sizes(max_rows) if size & (size - 1) == 0} | {max_rows}
     pairs |= {(rows, slots) for rows in powers for slots in queries if rows * slots <= most or rows == 1}
     counts = {rows * slots for rows, slots in pairs} | {size for size in batch_sizes(most) if size >= LEAST_ROWS}
-    return Shapes(sorted(counts), sorted(pairs), vocabulary=max(network.architecture.vocabulary_sizes))
-
-
-@torch.inference_mode()
-def agreeing_shapes(network: Along, max_rows: int) -> tuple[Shapes, bool]:
-    """Those that agree; all of them and False if none do."""
-    wanted = wanted_shapes(network, max_rows)
-    counts = agreeing_sizes(_products(network, max(wanted.counts)), max(wanted.counts), wanted.counts)
-    agreeing = set(counts)
-    pairs = [pair for pair in _agreeing_pairs(network, wanted.pairs) if pair[0] * pair[1] in agreeing]
-    alone = {pair for pair in wanted.pairs if pair[0] == 1}
-    if not alone <= set(pairs):
-        return wanted, False
-    return Shapes(counts, pairs, vocabulary=max(network.architecture.vocabulary_sizes)), True
+    agreeing = AgreeingSizes(_products(network, max(counts)), max(counts), sorted(counts))
+    vocabulary = max(network.architecture.vocabulary_sizes)
+    return Shapes(agreeing, sorted(counts), sorted(pairs), _Attention(network, pairs).agrees, vocabulary=vocabulary)
 
 
 def _products(network: Along, num_slots: int) -> Callable[[Tensor], Tensor]:
@@ -119,28 +129,56 @@ def _products(network: Along, num_slots: int) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _agreeing_pairs(network: Along, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The pairs in which attention gives every query what it gives it alone with the most slots, at every width."""
-    size, generator = network.size, torch.Generator().manual_seed(0)
-    rows, slots = (max(of) for of in zip(*pairs, strict=True))
-    memory = Memory(size._replace(layers=1), rows)
-    memory.contents.copy_(torch.randn(memory.contents.shape, generator=generator))
-    q = torch.randn(rows, slots, network.architecture.width, generator=generator)
-    bias = torch.randn(rows * size.heads, slots, size.num_columns, generator=generator)
-    narrow = network.width(0)
-    bias[:, :, narrow:] = -torch.inf  # so that a forward may read these columns or not
-    q, bias = (x.to(size.device, size.dtype) for x in (q, bias))
+class _Attention:
+    """Of random slots over random rows of memory, of which the narrowest forward reads as much as the widest."""
 
-    def attended(num_rows: int, num_slots: int, width: int) -> Tensor:
-        (stored,) = memory.seen(0, num_rows, width).stored
-        some = q[:num_rows, :num_slots], stored, bias[: num_rows * size.heads, :, :width]
-        return network.attended(*some).view(num_rows, num_slots, -1)
+    def __init__(self, network: Along, pairs: set[tuple[int, int]]) -> None:
+        self._network = network
+        self._rows, self._slots = (max(of) for of in zip(*pairs, strict=True))
 
-    few = min(rows, 2)
-    biases = bias.view(rows, size.heads, slots, -1)
-    whole = [memory.seen(b, 1, size.num_columns).stored[0] for b in range(few)]
-    expected = torch.stack([network.attended(q[b : b + 1], whole[b], biases[b]) for b in range(few)])
-    widths = (narrow, size.num_columns)
-    return [
-        (B, Q) for B, Q in pairs if all(torch.equal(attended(B, Q, width)[:few], expected[:B, :Q]) for width in widths)
-    ]
+    @torch.inference_mode()
+    def agrees(self, B: int, Q: int) -> bool:
+        """Whether every slot gets what it gets with the most slots: one row at every width, several rows at the
+        narrowest and the widest."""
+        few, narrow, columns = min(B, 2), self._network.width(0), self._network.size.num_columns
+        for width in range(narrow, columns + 1, WIDTH_STEP if B == 1 else max(columns - narrow, 1)):
+            found = [(self._within(B, Q, width), self._expected[0])]
+            if Q >= LEAST_ROWS:  # questions never stand apart in fewer
+                found.append((self._apart(B, Q, width, 0.0), self._expected[1]))
+                found.append((self._apart(B, Q, width, -torch.inf), self._expected[0]))  # contents read a column
+            if not all(torch.equal(own[:few], expected[:few, :Q]) for own, expected in found):
+                return False
+        return True
+
+    @cached_property
+    def _expected(self) -> tuple[Tensor, Tensor]:
+        """Of the first two rows with the most slots: those that read themselves in a column, and those apart."""
+        columns, few = self._network.size.num_columns, range(min(self._rows, 2))
+        within = torch.stack([self._within(b + 1, self._slots, columns)[b] for b in few])
+        return within, torch.stack([self._apart(b + 1, self._slots, columns, 0.0)[b] for b in few])
+
+    @cached_property
+    def _random(self) -> tuple[Memory, Tensor, Tensor]:
+        """Memory of one layer, qkv [R, Q, 3 D] and bias [R * H, Q, S]."""
+        size, generator = self._network.size, torch.Generator().manual_seed(0)
+        memory = Memory(size._replace(layers=1), self._rows)
+        memory.contents.copy_(torch.randn(memory.contents.shape, generator=generator))
+        qkv = torch.randn(self._rows, self._slots, 3 * self._network.architecture.width, generator=generator)
+        bias = torch.randn(self._rows * size.heads, self._slots, size.num_columns, generator=generator)
+        bias[:, :, self._network.width(0) :] = -torch.inf
+        return memory, qkv.to(size.device, size.dtype), bias.to(size.device, size.dtype)
+
+    def _within(self, B: int, Q: int, width: int) -> Tensor:
+        """[B, Q, D] of slots that read themselves in columns."""
+        return self._attended(B, Q, width, None)
+
+    def _apart(self, B: int, Q: int, width: int, score: float) -> Tensor:
+        """[B, Q, D] of slots that read themselves beside the columns, with this added to the score."""
+        return self._attended(B, Q, width, score)
+
+    def _attended(self, B: int, Q: int, width: int, score: float | None) -> Tensor:
+        memory, qkv, bias = self._random
+        (stored,) = memory.seen(0, B, width).stored
+        bias = bias[: B * self._network.size.heads, :, :width]
+        own = None if score is None else torch.full_like(bias[:, :Q, :1], score)
+        return self._network.attended(qkv[:B, :Q], stored, bias, own).view(B, Q, -1)

@@ -23,6 +23,7 @@ Found = TypeVar("Found")
 Item = TypeVar("Item", bound=Steppable)
 Step = Callable[[Sequence[Item]], Sequence[tuple[Item, Found]]]
 Group = Callable[[Item], Hashable]
+Release = Callable[[Sequence[Item]], None]
 
 
 class Stepped(NamedTuple, Generic[Item, Found]):
@@ -46,21 +47,27 @@ def run(
     *,
     max_batch: int | None = None,
     group: Group[Item] | None = None,
+    release: Release[Item] | None = None,
 ) -> Iterator[list[Stepped[Item, Found]]]:
     """Steps all items to their ends and gives what each step found out. An item that is complete takes no step.
 
     `max_batch` items are taken at a time, None for all, and run to their ends before the next are looked at. Of these
-    only the ones of equal `group` share a step; canvases of one length bucket must, for fixed shapes.
+    only the ones of equal `group` share a step; canvases of one length bucket must, for fixed shapes. `release` is told
+    the items that are given up where a step fails or the caller stops asking, so that nothing is kept of them.
     """
     numbered = enumerate(items)
     while window := list(islice(numbered, max_batch)):
         for alike in _groups(window, group):
             pending = [(place, item) for place, item in alike if not item.is_complete]
-            while pending:
-                results = step([item for _, item in pending])
-                stepped = [Stepped(place, *result) for (place, _), result in zip(pending, results, strict=True)]
-                yield stepped
-                pending = [(done.place, done.item) for done in stepped if not done.item.is_complete]
+            try:
+                while pending:
+                    results = step([item for _, item in pending])
+                    stepped = [Stepped(place, *result) for (place, _), result in zip(pending, results, strict=True)]
+                    pending = [(done.place, done.item) for done in stepped if not done.item.is_complete]
+                    yield stepped
+            finally:
+                if pending and release is not None:
+                    release([item for _, item in pending])
 
 
 def decode(
@@ -69,6 +76,7 @@ def decode(
     *,
     max_batch: int | None = None,
     group: Group[Canvas] | None = None,
+    release: Release[Canvas] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Decoded]:
     """Every canvas finished, in the order given; only `max_batch` of them are in memory, None for all.
@@ -78,7 +86,7 @@ def decode(
     waiting = iter(canvases)
     while window := list(islice(waiting, max_batch)):
         reveals: list[list[Reveal]] = [[] for _ in window]
-        for stepped in run(step, tuple(window), group=group):
+        for stepped in run(step, tuple(window), group=group, release=release):
             for place, canvas, new in stepped:
                 window[place] = canvas
                 reveals[place] += new

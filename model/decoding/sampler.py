@@ -139,10 +139,12 @@ def order_probabilities(
 ) -> list[tuple[int, float]]:
     """The model's own probability of each hidden position to be revealed next, by position."""
     learned = replace(canvas, params=SamplingParams())
-    batch = begin(denoise, [learned], device=device)
     positions = [position for position, is_hidden in enumerate(canvas.hidden) if is_hidden]
-    law = torch.from_numpy(batch.order_logits[0, positions]).softmax(-1)
-    release(denoise, [learned])
+    try:
+        order_logits = begin(denoise, [learned], device=device).order_logits[0, positions]
+    finally:
+        release(denoise, [learned])
+    law = torch.from_numpy(order_logits).softmax(-1)
     return list(zip(positions, law.tolist(), strict=True))
 
 
@@ -155,4 +157,5 @@ def decode(
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Decoded]:
     """Every canvas finished, in the order given, by `step` on this denoiser; see `model.decoding.loop.decode`."""
-    return loop.decode(partial(step, denoise, device=device), canvases, max_batch=max_batch, on_step=on_step)
+    own_step, own_release = partial(step, denoise, device=device), partial(release, denoise)
+    return loop.decode(own_step, canvases, max_batch=max_batch, release=own_release, on_step=on_step)

@@ -25,11 +25,12 @@ from unveil.model.decoding.batch import (
     Sureness,
     bar_ends,
     begin,
+    groups,
     log_probabilities,
     release,
 )
 from unveil.model.decoding.ends import absorbed_by, last_token
-from unveil.model.decoding.loop import Group, run
+from unveil.model.decoding.loop import Group, Release, run
 from unveil.model.decoding.noise import Floats
 from unveil.model.decoding.order_keys import Ints, rank
 from unveil.model.decoding.scoring_chain import Chain, Term
@@ -72,9 +73,15 @@ def score_step(
 def _score_next(denoise: AnyDenoiser, chains: Sequence[Chain], device: torch.device | None) -> list[ScoreResult]:
     """The next position of each, and what it decides."""
     batch = begin(denoise, [chain.canvas for chain in chains], device=device)
-    chosen = _choose(chains, batch).tolist()
-    log_p = batch.log_p(np.arange(len(chains)), np.array(chosen))  # [B, V']
-    costs = _costs(log_p, [chain.truth[i] for chain, i in zip(chains, chosen, strict=True)], chosen)
+    sure = Sureness(batch)
+    chosen = _choose(chains, batch, sure).tolist()
+    costs = [0.0] * len(chains)
+    for measure, at in groups(sure.measures):
+        rows, positions = np.array(at), np.array([chosen[i] for i in at])
+        log_p = batch.log_p(rows, positions) if measure is None else sure.log_p(measure, rows, positions)
+        found = _costs(log_p, [chains[i].truth[chosen[i]] for i in at], positions.tolist())
+        for i, cost in zip(at, found, strict=True):
+            costs[i] = cost
     results = [
         _result(chain, [position], [cost], batch.end_id)
         for chain, position, cost in zip(chains, chosen, costs, strict=True)
@@ -145,31 +152,32 @@ def score(
     max_batch: int,
     group: Group[Chain] | None = None,
     links: Links = Chain.order_ahead,
+    release: Release[Chain] | None = None,
 ) -> list[list[Term]]:
     """Each chain to its end: its terms, in the order in which they were revealed. For use without a service.
 
     The steps of a chain of which `links` tells the order do not wait for one another: each is a chain of its own, so
-    that they share batches. `group` is that of `model.decoding.loop.run`.
+    that they share batches. `group` and `release` are those of `model.decoding.loop.run`.
     """
     terms: list[list[Term]] = [[] for _ in chains]
     orders = {index: order for index, chain in enumerate(chains) if (order := links(chain)) is not None}
     linked = [(index, k) for index in orders for k in range(chains[index].num_pending)]
     walks = [index for index in range(len(chains)) if index not in orders]
     parts = (chains[index].link(orders[index], k) for index, k in linked)
-    for stepped in run(step, parts, max_batch=max_batch, group=group):
+    for stepped in run(step, parts, max_batch=max_batch, group=group, release=release):
         for place, _, found in stepped:
             terms[linked[place][0]] += found
-    for stepped in run(step, (chains[index] for index in walks), max_batch=max_batch, group=group):
+    for stepped in run(step, (chains[i] for i in walks), max_batch=max_batch, group=group, release=release):
         for place, _, found in stepped:
             terms[walks[place]] += found
     return terms
 
 
-def _choose(chains: Sequence[Chain], batch: Batch) -> Ints:
+def _choose(chains: Sequence[Chain], batch: Batch, sure: Sureness) -> Ints:
     """Each chain's next position: the pending one of the smallest key, ties to the lowest."""
     W = batch.hidden.shape[1]
     pending = np.array([chain.pending + (False,) * (W - len(chain.pending)) for chain in chains])
-    return rank(batch_keys(batch, Sureness(batch)).keys, pending, is_whole=False)[:, 0]
+    return rank(batch_keys(batch, sure).keys, pending, is_whole=False)[:, 0]
 
 
 def _costs(log_p: Tensor, true: Sequence[int], positions: Sequence[int]) -> list[float]:

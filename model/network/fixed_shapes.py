@@ -1,19 +1,22 @@
 """A denoiser whose rows do not depend on their neighbours: both its stages run in fixed shapes, checked to agree.
 
 The rounding of a matrix product may depend on its shape, so the same canvas could get other logits in a batch of 1 than
-in a batch of 8. Here a batch is padded to one of a few sizes and a canvas to its own length bucket, and at warm-up it
-is measured, bit for bit, which sizes agree with each other in every row.
+in a batch of 8. Here a batch is padded to one of a few sizes and a canvas to its own length bucket, and it is measured,
+bit for bit, which sizes agree with each other in every row: all of them at warm-up, or each when it is first needed.
+
+A kernel rounds by the shapes of its operands and never by their values. So layers of one shape are checked on one of
+them (`model.denoiser.sketch_of`), and the whole network on two rows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unveil.model.denoiser import Begun, Counts, Denoiser, Stages, in_stages
+from unveil.model.denoiser import Begun, Counts, Denoiser, Stages, in_stages, sketch_of
 from unveil.model.network.architecture import Architecture, ImportedArchitecture
 
 # On a CPU a forward over more positions gains nothing, and costs in warm-up: larger batches run in parts. Nor do
@@ -35,6 +38,87 @@ class Inputs(NamedTuple):
         return Inputs(self.tokens[index], self.hidden[index], self.lengths[index])
 
 
+class FixedSizes:
+    """The batch sizes in use, ascending."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        assert sizes
+        self._sizes = tuple(sorted(sizes))
+
+    @property
+    def largest(self) -> int:
+        return self._sizes[-1]
+
+    def fitting(self, num: int) -> int:
+        """The smallest of at least `num`, which is at most the largest."""
+        return next(size for size in self._sizes if size >= num)
+
+    def all(self) -> tuple[int, ...]:
+        return self._sizes
+
+
+class AgreeingSizes:
+    """The batch sizes in which every row's bits are the same wherever the row stands, each checked when it is first
+    asked for; all sizes where none agrees.
+
+    `run` takes row numbers below `num_rows` and gives what is computed of those rows, in one batch. The reference is
+    the largest size that repeats itself and agrees with itself when its rows change places; smaller ones must agree
+    with it. There are at least as many rows as the largest size. NaN equals nothing: what gives it never agrees.
+    """
+
+    def __init__(self, run: Callable[[Tensor], Tensor], num_rows: int, sizes: Sequence[int]) -> None:
+        self._run = torch.inference_mode()(run)
+        self._sizes = tuple(sorted(sizes))
+        self._as_given = torch.arange(num_rows)
+        self._shuffled = torch.randperm(num_rows, generator=torch.Generator().manual_seed(num_rows))
+        self._agree: dict[int, bool] = {}
+
+    @cached_property
+    def _reference(self) -> tuple[int, Tensor] | None:
+        """The size that others must agree with, and what every row is in it."""
+        for size in reversed(self._sizes):
+            expected = torch.cat([self._run(chunk) for chunk in _chunks(self._as_given, size)])
+            if all(self._is_same(size, order, expected) for order in (self._as_given, self._shuffled)):
+                self._agree[size] = True
+                return size, expected
+        return None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no size agrees, not even with itself."""
+        return self._reference is None
+
+    @property
+    def largest(self) -> int:
+        return self._sizes[-1] if self._reference is None else self._reference[0]
+
+    def fitting(self, num: int) -> int:
+        """The smallest of at least `num`, which is at most the largest."""
+        return next(size for size in self._sizes if size >= num and self._is_used(size))
+
+    def all(self) -> tuple[int, ...]:
+        return tuple(size for size in self._sizes if self._is_used(size))
+
+    def check(self) -> Iterator[None]:
+        """Checks all, in pieces."""
+        for size in self._sizes:
+            self._is_used(size)
+            yield
+
+    def _is_used(self, size: int) -> bool:
+        if self._reference is None:
+            return True
+        reference, expected = self._reference
+        if size not in self._agree:
+            self._agree[size] = size <= reference and self._is_same(size, self._shuffled, expected)
+        return self._agree[size]
+
+    def _is_same(self, size: int, order: Tensor, expected: Tensor) -> bool:
+        num_chunks = max(2, _CHECKED_ROWS // size)
+        chunks = [chunk for chunk in _chunks(order, size) if len(chunk) == size][:num_chunks]
+        return torch.equal(torch.cat([self._run(chunk) for chunk in chunks]), expected[torch.cat(chunks)])
+
+
 class FixedShapes:
     """`Stages` around stages, with the batch sizes allowed at each length bucket, and the numbers of positions allowed
     to the second stage.
@@ -42,24 +126,29 @@ class FixedShapes:
     All canvases of one call must belong to one length bucket. `counts` is of the first stage.
     """
 
-    def __init__(self, stages: Stages, *, sizes: Mapping[int, Sequence[int]], finish_sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        stages: Stages,
+        *,
+        sizes: Mapping[int, Sequence[int] | AgreeingSizes],
+        finish_sizes: Sequence[int] | AgreeingSizes,
+    ) -> None:
         assert sizes
-        assert all(sizes.values())
         self._stages = stages
-        self._sizes = {length: tuple(sorted(sizes[length])) for length in sorted(sizes)}
-        self._finish_sizes = tuple(sorted(finish_sizes))
+        self._sizes = {length: _as_sizes(sizes[length]) for length in sorted(sizes)}
+        self._finish_sizes = _as_sizes(finish_sizes)
         self.counts = Counts()
         self.end_id: int | None = None
 
     @property
     def sizes(self) -> Mapping[int, tuple[int, ...]]:
-        """The batch sizes in use at each length bucket, ascending."""
-        return self._sizes
+        """The batch sizes in use at each length bucket, ascending; those not checked yet are checked."""
+        return {length: sizes.all() for length, sizes in self._sizes.items()}
 
     @property
     def finish_sizes(self) -> tuple[int, ...]:
-        """The numbers of positions in use, ascending."""
-        return self._finish_sizes
+        """The numbers of positions in use, ascending; those not checked yet are checked."""
+        return self._finish_sizes.all()
 
     def bucket(self, length: int) -> int:
         """The padded length at which a canvas of this length always runs."""
@@ -74,17 +163,17 @@ class FixedShapes:
             assert bucket == self.bucket(int(lengths.min())), "canvases of two length buckets in one call"
         inputs = Inputs(_wide(tokens, bucket), _wide(hidden, bucket), lengths)
         sizes = self._sizes[bucket]
-        if B in sizes:
+        if sizes.largest >= B and sizes.fitting(B) == B:
             self._count(num_positions=B * bucket)
             begun = self._stages.begin(*inputs)
         else:
-            parts = [self._begin(inputs.rows(chunk), bucket) for chunk in _chunks(torch.arange(B), sizes[-1])]
+            parts = [self._begin(inputs.rows(chunk), bucket) for chunk in _chunks(torch.arange(B), sizes.largest)]
             begun = Begun(*(torch.cat(part) for part in zip(*parts, strict=True)))
         return begun if bucket == L else Begun(begun.order_logits[:, :L], begun.states[:, :L])
 
     def _begin(self, inputs: Inputs, bucket: int) -> Begun:
         B = len(inputs.lengths)
-        size = _fitting(self._sizes[bucket], B)
+        size = self._sizes[bucket].fitting(B)
         self._count(num_positions=size * bucket)
         order_logits, states = self._stages.begin(
             _filled(inputs.tokens, size), _filled(inputs.hidden, size), _filled(inputs.lengths, size, bucket)
@@ -96,18 +185,18 @@ class FixedShapes:
 
     def finish(self, states: Tensor, positions: Tensor) -> Tensor:
         """See `model.denoiser.Stages`."""
-        R, largest = len(positions), self._finish_sizes[-1]
-        if R in self._finish_sizes:
-            return self._stages.finish(states, positions)
+        R, largest = len(positions), self._finish_sizes.largest
         if largest < R:
             starts = range(0, R, largest)
             return torch.cat([self.finish(states[i : i + largest], positions[i : i + largest]) for i in starts])
-        size = _fitting(self._finish_sizes, R)
+        size = self._finish_sizes.fitting(R)
+        if size == R:
+            return self._stages.finish(states, positions)
         return self._stages.finish(_filled(states, size), _filled(positions, size))[:R]
 
     def rounded(self, num: int) -> int:
         """See `model.denoiser.Stages`."""
-        return _fitting(self._finish_sizes, num) if num < self._finish_sizes[-1] else num
+        return self._finish_sizes.fitting(num) if num < self._finish_sizes.largest else num
 
 
 def fixed_shapes(
@@ -116,50 +205,132 @@ def fixed_shapes(
     max_batch: int,
     device: torch.device,
 ) -> tuple[FixedShapes, bool]:
-    """Runs every shape, which is the warm-up, and keeps those that agree; False where nothing does."""
+    """Checks every shape, which is the warm-up, and keeps those that agree; False where nothing does."""
+    checks = checked_shapes(network, architecture, max_batch, device)
+    while True:
+        try:
+            next(checks)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def checked_shapes(
+    network: Denoiser | Stages,
+    architecture: Architecture | ImportedArchitecture,
+    max_batch: int,
+    device: torch.device,
+) -> Generator[None, None, tuple[FixedShapes, bool]]:
+    """As `fixed_shapes`, in pieces: others may have the thread in between."""
     stages = in_stages(network)
-    buckets = length_buckets(architecture.length, is_padded=architecture.is_padded)
-    sizes: dict[int, tuple[int, ...]] = {}
-    is_deterministic = True
-    for shortest, bucket in zip((0, *buckets), buckets, strict=False):
-        lowest = shortest + 1 if architecture.is_padded else bucket
-        largest = max_batch if device.type != "cpu" else min(max_batch, max(_CPU_POSITIONS // bucket, CPU_ROWS))
-        inputs = random_inputs(
-            largest, bucket, shortest=lowest, vocabulary_sizes=architecture.vocabulary_sizes, seed=bucket
+    lazy = _Lazy(stages, architecture, max_batch, device)
+    sizes, is_deterministic = dict[int, tuple[int, ...]](), True
+    for bucket in lazy.buckets:
+        agreeing = lazy.begin_sizes(bucket)
+        yield from agreeing.check()
+        sizes[bucket] = agreeing.all()
+        is_deterministic &= not agreeing.is_empty
+    finish = lazy.finish_sizes()
+    yield from finish.check()
+    shapes = FixedShapes(stages, sizes=sizes, finish_sizes=finish.all())
+    is_deterministic &= not finish.is_empty
+    for bucket in lazy.buckets:
+        yield
+        is_deterministic &= _agrees_as_a_whole(shapes, lazy.inputs(bucket))
+    shapes.counts = Counts()
+    return shapes, is_deterministic
+
+
+def unchecked_shapes(
+    network: Denoiser | Stages,
+    architecture: Architecture | ImportedArchitecture,
+    max_batch: int,
+    device: torch.device,
+) -> FixedShapes:
+    """The same shapes for whoever needs few of them: each is checked when it is first needed."""
+    lazy = _Lazy(in_stages(network), architecture, max_batch, device)
+    sizes = {bucket: lazy.begin_sizes(bucket) for bucket in lazy.buckets}
+    return FixedShapes(in_stages(network), sizes=sizes, finish_sizes=lazy.finish_sizes())
+
+
+class _Lazy:
+    """What a network's shapes are checked with, made when it is first needed."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        architecture: Architecture | ImportedArchitecture,
+        max_batch: int,
+        device: torch.device,
+    ) -> None:
+        self._sketch = sketch_of(stages)
+        self._architecture, self._max_batch, self._device = architecture, max_batch, device
+        self.buckets = length_buckets(architecture.length, is_padded=architecture.is_padded)
+
+    def begin_sizes(self, bucket: int) -> AgreeingSizes:
+        """Of canvases of this padded length."""
+        largest = self._largest(bucket)
+        inputs = cache(partial(self.inputs, bucket))
+
+        def run(index: Tensor) -> Tensor:
+            return _begin_bits(self._sketch, inputs().rows(index.to(self._device)))
+
+        return AgreeingSizes(run, largest, batch_sizes(largest))
+
+    def finish_sizes(self) -> AgreeingSizes:
+        """Of positions whose tokens are computed at once, checked on states of the longest canvases."""
+        L, V = self.buckets[-1], max(self._architecture.vocabulary_sizes)
+        largest = max(min(self._max_batch * L, _FINISHED_POSITIONS, _FINISHED_CELLS // V), CPU_ROWS)
+
+        @cache
+        def asked() -> tuple[Tensor, Tensor]:
+            """States [largest, S] and the positions that they stand at."""
+            inputs = self.inputs(L).rows(torch.arange(min(self._largest(L), CPU_ROWS), device=self._device))
+            states = self._sketch.begin(*inputs).states.flatten(0, 1)
+            places = torch.randperm(max(largest, len(states)), generator=torch.Generator().manual_seed(L))
+            places = places[:largest].to(self._device) % len(states)
+            return states[places], places % L
+
+        def run(index: Tensor) -> Tensor:
+            states, positions = asked()
+            return self._sketch.finish(states[index], positions[index])
+
+        return AgreeingSizes(run, largest, batch_sizes(largest))
+
+    def inputs(self, bucket: int) -> Inputs:
+        """Random canvases that are padded to this length."""
+        architecture = self._architecture
+        shorter = [length for length in self.buckets if length < bucket]
+        found = random_inputs(
+            self._largest(bucket),
+            bucket,
+            shortest=max(shorter, default=0) + 1 if architecture.is_padded else bucket,
+            vocabulary_sizes=architecture.vocabulary_sizes,
+            seed=bucket,
         )
-        inputs = Inputs(*(x.to(device) for x in inputs))
-        agreeing = agreeing_sizes(partial(_begin_bits, stages, inputs), largest, batch_sizes(largest))
-        is_deterministic &= bool(agreeing)
-        sizes[bucket] = agreeing or batch_sizes(largest)
-    finish_sizes, agree = _finish_sizes(stages, inputs, max_batch, max(architecture.vocabulary_sizes))
-    return FixedShapes(stages, sizes=sizes, finish_sizes=finish_sizes), is_deterministic and agree
+        return Inputs(*(x.to(self._device) for x in found))
+
+    def _largest(self, bucket: int) -> int:
+        if self._device.type != "cpu":
+            return self._max_batch
+        return min(self._max_batch, max(_CPU_POSITIONS // bucket, CPU_ROWS))
 
 
-def _begin_bits(stages: Stages, inputs: Inputs, index: Tensor) -> Tensor:
-    """All that the first stage answers of these rows, side by side: [B, L, 1 + S]."""
-    begun = stages.begin(*inputs.rows(index.to(inputs.tokens.device)))
+def _begin_bits(stages: Stages, inputs: Inputs) -> Tensor:
+    """All that the first stage answers, side by side: [B, L, 1 + S]."""
+    begun = stages.begin(*inputs)
     return torch.cat([begun.order_logits[..., None].to(begun.states), begun.states], -1)
 
 
 @torch.inference_mode()
-def _finish_sizes(stages: Stages, inputs: Inputs, max_batch: int, V: int) -> tuple[tuple[int, ...], bool]:
-    """The numbers of positions whose tokens are computed at once, checked on states of the longest canvases."""
-    (B, L), device = inputs.tokens.shape, inputs.tokens.device
-    largest = max(min(max_batch * L, _FINISHED_POSITIONS, _FINISHED_CELLS // V), CPU_ROWS)
-    states = torch.cat(
-        [stages.begin(*inputs.rows(index)).states for index in torch.arange(B, device=device).chunk(-(-B // 4))]
-    )
-    places = torch.randperm(max(largest, B * L), generator=torch.Generator().manual_seed(L))[:largest] % (B * L)
-    positions = (places % L).to(device)
-    found = states.flatten(0, 1)[places.to(device)]  # [largest, S]
-    agreeing = agreeing_sizes(
-        lambda index: stages.finish(found[index], positions[index]), largest, batch_sizes(largest)
-    )
-    return agreeing or batch_sizes(largest), bool(agreeing)
+def _agrees_as_a_whole(shapes: FixedShapes, inputs: Inputs) -> bool:
+    """Whether two rows are the same alone and together, in all layers."""
+    rows = torch.arange(min(len(inputs.lengths), 2), device=inputs.lengths.device)
+    alone = [_begin_bits(shapes, inputs.rows(row)) for row in rows[:, None]]
+    return torch.equal(torch.cat(alone), _begin_bits(shapes, inputs.rows(rows)))
 
 
-def _fitting(sizes: Sequence[int], num: int) -> int:
-    return next(size for size in sizes if size >= num)
+def _as_sizes(sizes: Sequence[int] | AgreeingSizes) -> FixedSizes | AgreeingSizes:
+    return sizes if isinstance(sizes, AgreeingSizes) else FixedSizes(sizes)
 
 
 def _filled(x: Tensor, size: int, value: int = 0) -> Tensor:
@@ -200,29 +371,6 @@ def random_inputs(num_rows: int, bucket: int, *, shortest: int, vocabulary_sizes
     hidden = (torch.rand(num_rows, bucket, generator=generator) < torch.rand(num_rows, 1, generator=generator)) & inside
     tokens = (torch.rand(num_rows, bucket, generator=generator) * sizes).long()
     return Inputs(tokens.masked_fill(hidden | ~inside, 0), hidden, lengths)
-
-
-@torch.inference_mode()
-def agreeing_sizes(run: Callable[[Tensor], Tensor], num_rows: int, sizes: Sequence[int]) -> tuple[int, ...]:
-    """The batch sizes in which every row's bits are the same wherever the row stands: maybe none.
-
-    `run` takes row numbers below `num_rows` and gives what is computed of those rows, in one batch. The reference is
-    the largest size that repeats itself and agrees with itself when its rows change places; smaller ones must agree
-    with it. There are at least as many rows as the largest size. NaN equals nothing: what gives it never agrees.
-    """
-    as_given = torch.arange(num_rows)
-    shuffled = torch.randperm(num_rows, generator=torch.Generator().manual_seed(num_rows))
-    for reference in sorted(sizes, reverse=True):
-        expected = torch.cat([run(chunk) for chunk in _chunks(as_given, reference)])
-
-        def agrees(size: int, order: Tensor, expected: Tensor = expected) -> bool:
-            num_chunks = max(2, _CHECKED_ROWS // size)
-            chunks = [chunk for chunk in _chunks(order, size) if len(chunk) == size][:num_chunks]
-            return torch.equal(torch.cat([run(chunk) for chunk in chunks]), expected[torch.cat(chunks)])
-
-        if agrees(reference, as_given) and agrees(reference, shuffled):
-            return tuple(size for size in sorted(sizes) if size <= reference and agrees(size, shuffled))
-    return ()
 
 
 def _chunks(rows: Tensor, size: int) -> list[Tensor]:

@@ -33,6 +33,7 @@ class Layer(NamedTuple):
     out: Product
     widen: Product  # the activation included
     narrow: Product
+    shapes: tuple[torch.Size, ...]  # of all parameters: layers of the same ones run the same kernels
 
 
 class Folded:
@@ -90,6 +91,7 @@ def _layer(block: Block) -> Layer:
         out=product(block.attention.out.weight, None),
         widen=product(*folded(block.mlp_norm, cast(nn.Linear, block.mlp[0])), has_gelu=True),
         narrow=product(narrow.weight, narrow.bias),
+        shapes=tuple(parameter.shape for parameter in block.parameters()),
     )
 
 

@@ -6,6 +6,8 @@ at the last states (every order but a contextual one), the last block is finishe
 asked for.
 """
 
+from copy import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,6 +44,17 @@ class Prepared(Folded):
         self._embedding = torch.cat([rows, project(self.norm(rows))], 1)
         self._masked = int(sizes.sum()) + torch.arange(len(sizes), device=position.device)
         self._offsets = network.get_buffer("offsets")
+
+    def sketch(self) -> "Prepared":
+        """See `model.denoiser.sketch_of`: of the layers before the last one each shape once."""
+        first = dict[tuple[torch.Size, ...], int]()
+        for number, layer in enumerate(self.layers[:-1]):
+            first.setdefault(layer.shapes, number)
+        kept = [*first.values(), len(self.layers) - 1]
+        sketch = copy(self)
+        sketch.layers = [self.layers[number] for number in kept]
+        sketch._relative = [self._relative[number] for number in kept]
+        return sketch
 
     def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
         """See `model.denoiser.Stages`."""

@@ -7,6 +7,8 @@ have weights of their own). The blocks are gone through `num_loops` times, or un
 certain.
 """
 
+from copy import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,6 +77,12 @@ class PlaneNetwork(Network):
             for layer in (block.values, block.own, *block.received):
                 assert isinstance(layer, nn.Linear)
                 nn.init.normal_(layer.weight, std=D**-0.5)
+
+    def sketch(self) -> "PlaneNetwork":
+        """See `model.denoiser.sketch_of`: the blocks once. Shares all weights."""
+        once = copy(self)
+        once.architecture = self.architecture.model_copy(update={"num_loops": 1})
+        return once
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
         """See `model.denoiser.Denoiser`. Grids are never padded, so `lengths` says nothing."""

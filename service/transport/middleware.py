@@ -3,7 +3,6 @@
 import asyncio
 import re
 import time
-import uuid
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,6 +12,7 @@ from unveil.engine.request.errors import ServiceError
 from unveil.service.logs import get_logger
 from unveil.service.metrics import Metrics
 from unveil.service.transport.error_replies import error_response, internal_error
+from unveil.service.transport.ids import new_id
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _QUIET = ("/health", "/health/live", "/health/ready", "/metrics")
@@ -78,4 +78,4 @@ def _without_prompt(param: str | None) -> str | None:
 
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+    return given if _REQUEST_ID.fullmatch(given) else new_id("req")

@@ -8,12 +8,12 @@ request, or half the head of one.
 
 import asyncio
 import json
-import uuid
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from unveil.engine.request.errors import ServiceError
+from unveil.service.transport.ids import new_id
 
 _MOST_AHEAD = 65_536  # bytes of requests to come that a connection may send while one is answered
 _REASONS = {400: "Bad Request", 408: "Request Timeout"}
@@ -78,7 +78,7 @@ class Protocol(H11Protocol):
         headers = [
             ("content-type", "application/json"),
             ("content-length", str(len(body))),
-            ("x-request-id", f"req-{uuid.uuid4().hex}"),
+            ("x-request-id", new_id("req")),
             ("connection", "close"),
         ]
         for event in (

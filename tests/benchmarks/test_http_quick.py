@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 
 from tests.benchmarks.quick import run
-from unveil.benchmarks.speed.clients.http_load import FAILED, Connection, closed_loop, percentiles, within
+from unveil.benchmarks.serving.clients.http_load import FAILED, Connection, closed_loop, percentiles, within
 
 
 def test_saturation_and_an_open_loop_are_measured_on_real_servers() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.model.ordered import ranked_network
-from unveil.benchmarks.speed import served
+from unveil.benchmarks.serving import served
 from unveil.engine.runner import Runner
 from unveil.model.along.serving import along
 from unveil.training.data.rows import Rows

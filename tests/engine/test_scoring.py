@@ -194,31 +194,31 @@ def _none(results: list[ScoreResult]) -> list[ScoreResult]:
 
 
 def _nan(results: list[ScoreResult]) -> list[ScoreResult]:
-    return [ScoreResult(chain, replace(term, nats=float("nan"))) for chain, term in results]
+    return [ScoreResult(chain, (replace(term, nats=float("nan")),)) for chain, (term,) in results]
 
 
 def _infinite(results: list[ScoreResult]) -> list[ScoreResult]:
-    return [ScoreResult(chain, replace(term, nats=float("inf"))) for chain, term in results]
+    return [ScoreResult(chain, (replace(term, nats=float("inf")),)) for chain, (term,) in results]
 
 
 def _hidden_position(results: list[ScoreResult]) -> list[ScoreResult]:
-    return [ScoreResult(chain, replace(term, position=1)) for chain, term in results]
+    return [ScoreResult(chain, (replace(term, position=1),)) for chain, (term,) in results]
 
 
 def _position_outside(results: list[ScoreResult]) -> list[ScoreResult]:
-    return [ScoreResult(chain, replace(term, position=-2)) for chain, term in results]
+    return [ScoreResult(chain, (replace(term, position=-2),)) for chain, (term,) in results]
 
 
 def _still(results: list[ScoreResult]) -> list[ScoreResult]:
-    return [ScoreResult(replace(chain, pending=(True,) * 5), term) for chain, term in results]
+    return [ScoreResult(replace(chain, pending=(True,) * 5), terms) for chain, terms in results]
 
 
 def _another_truth(results: list[ScoreResult]) -> list[ScoreResult]:
-    return [ScoreResult(replace(chain, truth=(1,) * 5), term) for chain, term in results]
+    return [ScoreResult(replace(chain, truth=(1,) * 5), terms) for chain, terms in results]
 
 
 def _another_step(results: list[ScoreResult]) -> list[ScoreResult]:
-    return [ScoreResult(chain, replace(term, step=7)) for chain, term in results]
+    return [ScoreResult(chain, (replace(term, step=7),)) for chain, (term,) in results]
 
 
 SPOILT = [_twice, _none, _nan, _infinite, _hidden_position, _position_outside, _still, _another_truth, _another_step]

@@ -508,6 +508,62 @@ def test_a_client_who_repeats_a_request_that_fails_does_not_end_the_engine(lab: 
     assert not isinstance(lab.until_end("good"), Failed)
 
 
+def test_a_model_is_stepped_between_two_pieces_of_loading_another(runner: MockRunner) -> None:
+    said = Recorder()
+
+    def load() -> Iterator[tuple[Loaded, MockRunner] | None]:
+        yield Loaded("toy", VERSION, "cpu", True), runner
+        engine.send(Generate("early", "toy", VERSION, (canvas(),)))
+        for _ in range(4):
+            yield None
+        raise ArtifactError("runs/other: truncated")
+
+    engine = Engine(load, max_batch=1)
+    engine.start(said)
+    said.until(lambda event: isinstance(event, Died))
+    reveals = [event for event in said.events if isinstance(event, Revealed)]
+    assert len(reveals) == 3, "one step after each piece but the first, in which it was sent"
+    assert said.events[-1] == Died("runs/other: truncated")
+    assert not any(isinstance(event, Heartbeat | Ready) for event in said.events)
+
+
+def test_what_comes_before_its_model_waits_for_it_unless_it_is_cancelled(runner: MockRunner) -> None:
+    said = Recorder()
+
+    def load() -> Iterator[tuple[Loaded, MockRunner] | None]:
+        for name in ("kept", "dropped"):
+            engine.send(Generate(name, "toy", VERSION, (canvas(),)))
+        engine.send(Generate("unknown", "other", VERSION, (canvas(),)))
+        yield None
+        engine.send(Cancel("dropped"))
+        yield None
+        yield Loaded("toy", VERSION, "cpu", True), runner
+
+    engine = Engine(load, max_batch=1)
+    engine.start(said)
+    said.until(lambda event: isinstance(event, Failed))  # it is told so when all are loaded
+    said.until(lambda event: isinstance(event, Finished))
+    engine.send(Stop())
+    engine.join(WAIT_SECONDS)
+    ended = {event.request_id for event in said.events if isinstance(event, Finished)}
+    assert ended == {"kept"}
+    assert [event.request_id for event in said.events if isinstance(event, Failed)] == ["unknown"]
+    kinds = [type(event) for event in said.events]
+    assert kinds.index(Loaded) < kinds.index(Ready) < kinds.index(Failed)
+
+
+def test_a_stop_ends_the_loading(runner: MockRunner) -> None:
+    def load() -> Iterator[tuple[Loaded, MockRunner] | None]:
+        engine.send(Stop())
+        while True:
+            yield None
+
+    engine = Engine(load, max_batch=1)
+    engine.start(Recorder())
+    engine.join(WAIT_SECONDS)
+    assert not engine.is_alive()
+
+
 def test_an_artifact_that_cannot_be_loaded_ends_the_engine_in_one_plain_line() -> None:
     def load() -> Iterable[tuple[Loaded, MockRunner]]:
         raise ArtifactError("runs/x: truncated\n or altered")

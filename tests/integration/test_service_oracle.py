@@ -102,12 +102,34 @@ def _oracle(artifacts: Path, name: str) -> Oracle:
         lengths = torch.full((len(pending),), len(x))
         return artifact.denoiser(x.expand_as(hidden).masked_fill(hidden, 0), hidden, lengths)
 
+    end_id, truth = artifact.tokenizer.end_id, x[positions]
+    is_end = truth == (-1 if end_id is None else end_id)
+
     def costs(_: Tensor, pending: Tensor) -> Tensor:
-        return cross_entropy(ask(pending).token_logits, x.expand(len(pending), -1))[:, positions]
+        left = _undecided(pending, is_end)
+        logits = ask(left).token_logits[:, positions]
+        if end_id is not None:  # none stands before a token that is known
+            logits[..., end_id].masked_fill_(_later(~left & ~is_end), -torch.inf)
+        return cross_entropy(logits, truth.expand(len(left), -1)).masked_fill(pending & ~left, 0.0)
 
     pending = ~subset_masks(len(positions))
-    log_pi = next_log_probs(ask(pending).order_logits[:, positions], pending)
+    left = _undecided(pending, is_end)
+    log_pi = next_log_probs(ask(left).order_logits[:, positions], left)
+    decided = pending & ~left  # comes at once, for nothing, the first of it first
+    first = decided & (decided.cumsum(1) == 1)
+    log_pi = torch.where(decided.any(1, keepdim=True), torch.where(first, 0.0, -torch.inf), log_pi)
     return Oracle(positions, subset_table(costs, x[None, positions])[0], log_pi)
+
+
+def _undecided(pending: Tensor, is_end: Tensor) -> Tensor:
+    """What is left of pending positions [N, C] without those behind a known end."""
+    ends = (~pending & is_end).int()
+    return pending & (ends.cumsum(1) - ends == 0)
+
+
+def _later(known: Tensor) -> Tensor:
+    """Whether something known stands behind each position, [N, C] -> [N, C]."""
+    return known.flip(1).int().cumsum(1).flip(1) - known.int() > 0
 
 
 @pytest.mark.parametrize("name", PROMPTS)

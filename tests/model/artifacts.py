@@ -34,7 +34,7 @@ def text_tokenizer(*, length: int = 40, default_length: int = 8) -> TextTokenize
 
 
 def random_transformer(
-    tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0, **bias: bool | str
+    tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0, layers: int = 2, **bias: bool | str
 ) -> Transformer:
     """Weights large enough that tokens and orders really differ from place to place."""
     torch.manual_seed(seed)
@@ -43,7 +43,7 @@ def random_transformer(
         length=tokenizer.length,
         vocabulary_sizes=sizes,
         width=32,
-        layers=2,
+        layers=layers,
         heads=2,
         mlp_width=64,
         **bias,
@@ -55,12 +55,12 @@ def random_transformer(
 
 
 def write_artifact(
-    folder: Path, *, tokenizer: Tokenizer | None = None, kind: OrderKind = "global", seed: int = 0
+    folder: Path, *, tokenizer: Tokenizer | None = None, kind: OrderKind = "global", seed: int = 0, **fields: Any
 ) -> Manifest:
     tokenizer = tokenizer or table_tokenizer()
     return save_artifact(
         folder,
-        denoiser=random_transformer(tokenizer, kind=kind, seed=seed),
+        denoiser=random_transformer(tokenizer, kind=kind, seed=seed, **fields),
         tokenizer=tokenizer,
         training={"steps": 0},
         metrics={"nelbo": {"learned": {"mean": 1.5, "standard_error": 0.1}}},

@@ -11,13 +11,14 @@ from torch import Tensor
 from tests.model.artifacts import table_tokenizer
 from unveil.engine.catalog import Catalog, ServedModel
 from unveil.engine.messages import Event, Loaded
+from unveil.engine.scheduler import Kind
 from unveil.engine.thread import Engine
 from unveil.model.artifact.manifest import TOKENIZER, WEIGHTS, Manifest
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.decoding.sampler import StepResult, order_probabilities, step
 from unveil.model.decoding.scoring import ScoreResult, score_step
 from unveil.model.decoding.scoring_chain import Chain
-from unveil.model.denoiser import Denoiser, Prediction
+from unveil.model.denoiser import Counts, Denoiser, Prediction
 from unveil.model.network.architecture import Architecture, OrderSpec
 from unveil.model.tokenizers.base import Tokenizer
 
@@ -47,18 +48,28 @@ class MockRunner:
 
     vocabulary_sizes: Sequence[int]
     weights_version: str = VERSION
-    num_positions: int = 0
+    num_positions: int = 0  # padded to nothing, so all are useful
     on_step: Callable[[Sequence[Canvas]], None] = lambda canvases: None
     spoil: Callable[[list[StepResult]], list[StepResult]] = lambda results: results
     spoil_scores: Callable[[list[ScoreResult]], list[ScoreResult]] = lambda results: results
     batches: list[list[Canvas]] = field(default_factory=list)
     scored: list[list[Chain]] = field(default_factory=list)
+    released: list[Canvas] = field(default_factory=list)
+
+    def counts(self) -> Counts:
+        return Counts(self.num_positions, self.num_positions)
 
     def bucket(self, length: int) -> int:
         return length
 
-    def largest(self, bucket: int) -> int:
+    def largest(self, bucket: int, kind: Kind) -> int:
         return 1000
+
+    def links(self, chain: Chain) -> Sequence[int] | None:
+        return chain.order_ahead()
+
+    def release(self, canvases: Sequence[Canvas]) -> None:
+        self.released += canvases
 
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
         self.batches.append(list(canvases))

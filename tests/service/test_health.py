@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -44,6 +44,31 @@ def test_while_the_models_load_the_socket_answers_live_but_not_ready_and_takes_n
         assert server.generate(prompt={}).status_code == 200
         assert server.client.get("/v1/models").json()["data"][0]["deterministic"] is False
         assert server.metric("unveil_ready") == 1
+
+
+def test_a_model_that_is_loaded_answers_while_others_load_and_ready_is_said_of_all() -> None:
+    leave = threading.Event()
+    models = [toy_model("first"), toy_model("second")]
+
+    def load() -> Iterator[tuple[Loaded, MockRunner] | None]:
+        yield Loaded("first", VERSION, "cpu", True), toy_runner(models[0])
+        while not leave.wait(0.001):
+            yield None
+        yield Loaded("second", VERSION, "cpu", True), toy_runner(models[1])
+
+    with run_engine(Engine(load, max_batch=1), *models) as server:
+        wait_until(lambda: server.generate(prompt={}).status_code == 200)
+        assert server.generate(model="first", prompt={}, num_samples=3).status_code == 200
+        early = server.generate(model="second", prompt={})
+        assert server.error(early) == (503, "not_ready", None)
+        assert early.json()["error"]["message"] == "second is still being loaded"
+        assert server.error(server.generate(model="third", prompt={})) == (404, "model_not_found", "model")
+        assert _statuses(server) == {"/health/live": 200, "/health/ready": 503, "/health": 503}
+        assert server.error(server.client.get("/v1/models")) == (503, "not_ready", None)
+        assert server.metric("unveil_ready") == 0
+        leave.set()
+        wait_until(lambda: server.client.get("/health/ready").status_code == 200)
+        assert server.generate(model="second", prompt={}).status_code == 200
 
 
 def test_a_drain_lets_running_requests_finish_behind_an_open_socket_and_takes_no_new_ones() -> None:

@@ -14,6 +14,7 @@ import unveil
 from tests.integration.test_service_determinism import GOLDEN, REQUESTS
 from tests.model.artifacts import table_tokenizer, text_tokenizer, write_artifact
 from tests.service.servers import Running, events_of, run_app
+from unveil.engine import runner
 from unveil.engine.catalog import find_sources, load_catalog
 from unveil.service.app import create_app
 from unveil.service.server import build_engine
@@ -54,6 +55,14 @@ def _over_http(server: Running, path: str, **body: Any) -> Any:
     response = server.client.post(path, json=body)
     assert response.status_code == 200, response.text
     return {name: value for name, value in response.json().items() if name not in ("id", "created", "timings")}
+
+
+def test_nothing_is_warmed_up(monkeypatch: pytest.MonkeyPatch, prose: Path) -> None:
+    monkeypatch.setattr(runner, "checked_shapes", lambda *_: pytest.fail("all shapes are checked"))
+    model = unveil.load(prose)
+    assert len(model.generate("ab[MASK:3]", seed=1)["samples"][0]["reveals"]) == 3
+    assert len(model.score("ab", seed=1)["scores"]) == 1
+    assert len(model.order("ab[MASK:3]")["positions"]) == 3
 
 
 @pytest.mark.parametrize(

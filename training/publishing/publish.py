@@ -1,6 +1,5 @@
 """From a finished run to an artifact: figures, card, picture, folder."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +14,9 @@ from unveil.training.config import ModelConfig, Recipe
 from unveil.training.data.dataset import Dataset
 from unveil.training.evaluation.likelihood import Advance
 from unveil.training.evaluation.report import Metrics, evaluate_model
-from unveil.training.publishing import order_report, policy_report, sudoku_order
 from unveil.training.publishing.card import write_card
-from unveil.training.publishing.policy_picture import heat_map
+from unveil.training.publishing.order_account import describe_order
 from unveil.training.trainer import Trained
-
-
-@dataclass(frozen=True)
-class OrderAccount:
-    """An order for a reader: in words, as JSON and as an SVG picture."""
-
-    words: str
-    value: dict[str, Any]
-    picture: bytes
-
-
-def describe_order(denoiser: Network, tokenizer: Tokenizer, *, name: str) -> OrderAccount:
-    """The learned order of a model; a contextual one is seen in rows that the model generates for it."""
-    kind = denoiser.order.kind
-    title = f"{name}: {kind} order"
-    if kind == "contextual" and tokenizer.domain == "grid":
-        cells, prompt = sudoku_order.example_order(denoiser, tokenizer), tokenizer.example_prompt()
-        return OrderAccount(
-            sudoku_order.in_words(cells, prompt),
-            sudoku_order.as_json(cells, prompt),
-            sudoku_order.picture(cells, prompt, title=f"{title}, on the example puzzle"),
-        )
-    if kind == "contextual":
-        order = policy_report.look_at_policy(denoiser, tokenizer)
-        return OrderAccount(
-            policy_report.in_words(order, tokenizer),
-            policy_report.as_json(order, tokenizer),
-            heat_map(order, policy_report.example_words(order, tokenizer), title=title),
-        )
-    log_w = denoiser.order_head.global_log_w().detach().cpu()
-    names = [tokenizer.name(position) for position in range(len(log_w))]
-    return OrderAccount(
-        order_report.in_words(kind, log_w, names),
-        order_report.as_json(kind, log_w, names),
-        order_report.chart(log_w, names, title=title),
-    )
 
 
 def recipe_as_run(recipe: Recipe, denoiser: Network) -> dict[str, Any]:
@@ -122,5 +84,5 @@ def _write(
         training=training,
         metrics=metrics,
         card=card,
-        extra_files={ORDER_PICTURE: order.picture},
+        extra_files={ORDER_PICTURE: order.draw()},
     )

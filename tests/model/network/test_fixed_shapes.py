@@ -2,22 +2,26 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.model.artifacts import random_transformer, table_tokenizer, text_tokenizer
 from unveil.model.denoiser import Begun, Denoiser, Prediction, Whole
 from unveil.model.network.build import prepare
 from unveil.model.network.fixed_shapes import (
+    AgreeingSizes,
     FixedShapes,
-    agreeing_sizes,
     batch_sizes,
     fixed_shapes,
     length_buckets,
     random_inputs,
+    unchecked_shapes,
 )
+from unveil.model.network.inference import Prepared
+from unveil.model.network.transformer import Block
 from unveil.model.tokenizers.base import Tokenizer
 
 V = 7
@@ -62,9 +66,9 @@ def _never_the_same_twice(batch: int, rows: Tensor) -> Tensor:
     return 1e-12 * torch.rand(len(rows), generator=_noise)
 
 
-def _agreeing(rounding: Rounding) -> tuple[int, ...]:
+def _agreeing(rounding: Rounding) -> AgreeingSizes:
     inputs, network = random_inputs(16, 5, shortest=5, vocabulary_sizes=(V,), seed=1), _network(rounding)
-    return agreeing_sizes(lambda index: network(*inputs.rows(index)).token_logits, 16, (1, 2, 4, 8, 16))
+    return AgreeingSizes(lambda index: network(*inputs.rows(index)).token_logits, 16, (1, 2, 4, 8, 16))
 
 
 @pytest.mark.parametrize(
@@ -74,16 +78,55 @@ def _agreeing(rounding: Rounding) -> tuple[int, ...]:
         (_small_batches_differ, (4, 8, 16)),
         (_big_batches_depend_on_the_row, (1, 2, 4, 8)),
         (_all_but_single_rows_depend_on_the_row, (1,)),
-        (_never_the_same_twice, ()),
     ],
 )
 def test_exactly_the_sizes_that_agree_bit_for_bit_are_used(rounding: Rounding, expected: tuple[int, ...]) -> None:
-    assert _agreeing(rounding) == expected
+    agreeing = _agreeing(rounding)
+    assert agreeing.all() == expected
+    assert agreeing.largest == expected[-1]
+    assert not agreeing.is_empty
+
+
+def test_where_no_size_agrees_all_are_used_and_it_is_said() -> None:
+    agreeing = _agreeing(_never_the_same_twice)
+    assert agreeing.is_empty
+    assert agreeing.all() == (1, 2, 4, 8, 16)
+    assert agreeing.largest == 16
+
+
+@pytest.mark.parametrize(
+    ("rounding", "reference", "of_three", "of_one"),
+    [
+        (_exact, {16}, {4}, {1}),
+        (_small_batches_differ, {16}, {4}, {1, 2}),
+        (_big_batches_depend_on_the_row, {16, 8}, {4}, {1}),
+    ],
+)
+def test_a_size_is_checked_when_it_is_first_asked_for_and_once(
+    rounding: Rounding, reference: set[int], of_three: set[int], of_one: set[int]
+) -> None:
+    seen = set[int]()
+
+    def watched(batch: int, rows: Tensor) -> Tensor:
+        seen.add(batch)
+        return rounding(batch, rows)
+
+    def asked(ask: Callable[[], int], found: int) -> set[int]:
+        seen.clear()
+        assert ask() == found
+        return set(seen)
+
+    agreeing, known = _agreeing(watched), _agreeing(rounding).all()
+    assert asked(lambda: agreeing.largest, known[-1]) == reference
+    assert asked(lambda: agreeing.fitting(3), 4) == of_three
+    assert asked(lambda: agreeing.fitting(1), known[0]) == of_one
+    assert asked(lambda: agreeing.fitting(3) + agreeing.fitting(1), 4 + known[0]) == set()
+    assert agreeing.all() == known
 
 
 @pytest.mark.parametrize("rounding", [_small_batches_differ, _all_but_single_rows_depend_on_the_row])
 def test_a_row_is_the_same_alone_and_in_any_batch_on_a_network_that_rounds_by_batch(rounding: Rounding) -> None:
-    fixed = FixedShapes(Whole(_network(rounding)), sizes={5: _agreeing(rounding)}, finish_sizes=(1,))
+    fixed = FixedShapes(Whole(_network(rounding)), sizes={5: _agreeing(rounding).all()}, finish_sizes=(1,))
     tokens, hidden, lengths = _inputs()
     alone = [fixed.begin(tokens[i : i + 1], hidden[i : i + 1], lengths[i : i + 1]) for i in range(16)]
     for rows in (torch.arange(16), torch.arange(16).flip(0), torch.tensor([3, 3, 9]), torch.arange(5, 12)):
@@ -151,7 +194,7 @@ def test_the_network_only_ever_sees_its_sizes_and_lengths_and_the_caller_its_own
         assert begun.states.shape == (rows, length, V)
         assert begun.order_logits.shape == (rows, length)
     assert seen == [(4, 16), (4, 16), (8, 16), (8, 16), (4, 16), (2, 40), (2, 40)]
-    assert fixed.num_positions == sum(rows * length for rows, length in seen)
+    assert fixed.counts.num_positions == sum(rows * length for rows, length in seen)
 
 
 def test_canvases_of_two_length_buckets_are_not_run_together() -> None:
@@ -188,3 +231,52 @@ def test_a_network_that_never_repeats_itself_is_served_and_said_to_be_not_determ
     fixed, is_deterministic = fixed_shapes(_network(_never_the_same_twice), architecture, 8, torch.device("cpu"))
     assert not is_deterministic
     assert fixed.sizes == {5: batch_sizes(8)}
+
+
+def _rounding_in(layer: int) -> Prepared:
+    """Four layers, the second of another shape, and one that rounds a canvas alone otherwise than with company."""
+    network = random_transformer(text_tokenizer(), layers=4)
+    D, M = network.architecture.width, network.architecture.mlp_width
+    cast(Block, network.blocks[1]).mlp = nn.Sequential(nn.Linear(D, M + 8), nn.GELU(), nn.Linear(M + 8, D))
+    stages = prepare(network)
+    assert isinstance(stages, Prepared)
+    narrow = stages.layers[layer].narrow
+    stages.layers[layer] = stages.layers[layer]._replace(narrow=lambda x: narrow(x) + (1e-3 if len(x) == 1 else 0.0))
+    return stages
+
+
+ARCHITECTURE = random_transformer(text_tokenizer()).architecture
+
+
+@pytest.mark.parametrize("layer", [0, 1])  # the first of its shape, the only one of its shape
+def test_a_layer_that_disagrees_with_itself_is_found_though_layers_of_one_shape_are_checked_once(layer: int) -> None:
+    fixed, is_deterministic = fixed_shapes(_rounding_in(layer), ARCHITECTURE, 8, torch.device("cpu"))
+    assert is_deterministic
+    assert {sizes[0] for sizes in fixed.sizes.values()} == {2}
+
+
+def test_a_layer_that_rounds_otherwise_than_its_twin_makes_the_whole_network_not_deterministic() -> None:
+    _, is_deterministic = fixed_shapes(_rounding_in(2), ARCHITECTURE, 8, torch.device("cpu"))
+    assert not is_deterministic
+
+
+def test_a_sketch_runs_each_shape_once_and_the_last_layer() -> None:
+    sketch = _rounding_in(0).sketch()
+    assert [layer.shapes[-2][1] for layer in sketch.layers] == [64, 72, 64]
+
+
+@pytest.mark.parametrize("tokenizer", [table_tokenizer(), text_tokenizer()], ids=["table", "text"])
+def test_shapes_that_are_checked_when_they_are_needed_are_those_of_the_warm_up(tokenizer: Tokenizer) -> None:
+    network = random_transformer(tokenizer)
+    architecture, device = network.architecture, torch.device("cpu")
+    warm, _ = fixed_shapes(prepare(network), architecture, 16, device)
+    lazy = unchecked_shapes(prepare(network), architecture, 16, device)
+    for rows, length in ((1, 5), (3, 5), (17, 5)):
+        inputs = random_inputs(rows, length, shortest=length, vocabulary_sizes=architecture.vocabulary_sizes, seed=rows)
+        (order, states), expected = lazy.begin(*inputs), warm.begin(*inputs)
+        assert torch.equal(order, expected.order_logits)
+        assert torch.equal(states, expected.states)
+        asked = states.flatten(0, 1)[: 2 * rows], torch.arange(2 * rows) % length
+        assert torch.equal(lazy.finish(*asked), warm.finish(*asked))
+    assert lazy.counts == warm.counts
+    assert (lazy.sizes, lazy.finish_sizes) == (warm.sizes, warm.finish_sizes)

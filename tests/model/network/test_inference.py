@@ -67,7 +67,8 @@ def test_what_is_barred_is_never_offered_and_all_else_is_as_it_was() -> None:
     stages = prepare(network)
     states = stages.begin(*inputs).states.flatten(0, 1)
     positions = torch.arange(4).repeat(6)
-    free, found = stages.finish(states, positions), Barring(stages, {1: 4, 3: 0}).finish(states, positions)
+    free = stages.finish(states, positions)
+    found = Barring(stages, {1: 4, 3: 0}).bar(free, positions)
     assert bool((found[positions == 1, 4] == -torch.inf).all())
     assert bool((found[positions == 3, 0] == -torch.inf).all())
     same = found == free

@@ -22,7 +22,8 @@ from unveil.training.data.dataset import Dataset
 from unveil.training.data.text.text import load_text
 from unveil.training.evaluation.report import evaluate_model
 from unveil.training.publishing import publish as publishing
-from unveil.training.publishing.publish import describe_order, publish
+from unveil.training.publishing.order_account import describe_order
+from unveil.training.publishing.publish import publish
 from unveil.training.trainer import Trained, train
 
 TABLE = small_dataset()

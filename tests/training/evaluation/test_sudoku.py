@@ -19,7 +19,7 @@ from unveil.training.data.sudoku.sudoku import shuffle_puzzles
 from unveil.training.evaluation.likelihood import known_sets, law_walk, policy_walk
 from unveil.training.evaluation.report import evaluate_model, num_row_forwards
 from unveil.training.publishing.card import write_card
-from unveil.training.publishing.publish import describe_order
+from unveil.training.publishing.order_account import describe_order
 from unveil.training.step.batches import draw_batch
 from unveil.training.step.stepper import _with_depths
 from unveil.training.step.training_model import TrainingModule
@@ -230,7 +230,7 @@ def test_metrics_card_and_order_of_a_grid(denoiser: Path, tmp_path: Path, kind: 
     names = {"learned"} if kind == "contextual" else set()
     assert set(metrics["solved"]) == {"confidence", "margin", "uniform"} | names
     account = describe_order(network, DATASET.tokenizer, name="grids")
-    assert account.picture.startswith(b"<?xml")
+    assert account.draw().startswith(b"<?xml")
     if kind == "contextual":
         assert len(account.value["order"]) == 51
         assert "step that" in account.words

@@ -10,10 +10,10 @@ from torch import Tensor
 from tests.model.artifacts import random_transformer, table_tokenizer, text_tokenizer
 from unveil.model.decoding.canvas import Reveal
 from unveil.model.denoiser import Prediction
+from unveil.training.publishing.order_account import describe_order
 from unveil.training.publishing.picture import new_figure, png, svg
 from unveil.training.publishing.policy_picture import heat_map
 from unveil.training.publishing.policy_report import PolicyOrder, as_json, example_words, in_words, look_at_policy
-from unveil.training.publishing.publish import describe_order
 
 TOKENIZER = table_tokenizer()  # age, workclass, income, hours, rate
 INCOME = 2
@@ -96,13 +96,14 @@ def test_positions_without_names_are_told_by_number() -> None:
     assert "position 17" in account.words
     assert "and 2 more" in account.words
     assert len(account.value["positions"]) == 18
-    assert ElementTree.fromstring(account.picture).tag.endswith("svg")
+    assert ElementTree.fromstring(account.draw()).tag.endswith("svg")
 
 
 def test_an_account_is_the_same_every_time() -> None:
     network = random_transformer(TOKENIZER, kind="contextual")
     accounts = [describe_order(network, TOKENIZER, name="people") for _ in range(2)]
-    assert accounts[0] == accounts[1]
+    first, second = ((account.words, account.value, account.draw()) for account in accounts)
+    assert first == second
 
 
 def test_pictures_come_as_png_too() -> None:

@@ -39,14 +39,16 @@ def on_core(core: int) -> Iterator[None]:
 
 
 @contextmanager
-def served(folder: Path, settings: Mapping[str, object], *, core: int) -> Iterator[Served]:
-    """Serves one artifact with these settings, named without their prefix. Raises RuntimeError if it ends early."""
+def served(folder: Path | None, settings: Mapping[str, object], *, core: int) -> Iterator[Served]:
+    """Serves one artifact, or the bundled ones, with these settings, named without their prefix. Raises RuntimeError if
+    it ends early."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     environment = {f"UNVEIL_{name.upper()}": str(value) for name, value in settings.items()}
+    folders = [] if folder is None else [str(folder)]
     with on_core(core):  # before it starts: its threads inherit the core
         process = subprocess.Popen(
-            bound([sys.executable, "-m", "unveil.cli", "serve", str(folder), "--port", str(port)]),
+            bound([sys.executable, "-m", "unveil.cli", "serve", *folders, "--port", str(port)]),
             env={**os.environ, **environment},
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -31,8 +31,8 @@ from typing import Any
 
 import torch
 
-from unveil.benchmarks.speed.clients.http_load import Answer, Body, closed_loop, open_loop, percentiles
-from unveil.benchmarks.speed.clients.served import Served, on_core, served
+from unveil.benchmarks.serving.clients.http_load import Answer, Body, closed_loop, open_loop, percentiles
+from unveil.benchmarks.serving.clients.served import Served, on_core, served
 from unveil.benchmarks.speed.engine import LARGE, QUICK_LARGE, SEED
 from unveil.benchmarks.speed.in_process import engine_decode, load_subject
 from unveil.engine.catalog import Source, load_catalog
