@@ -66,7 +66,7 @@ def measured(name: str, limit: int, *, is_quick: bool) -> Fields:
     folder = FOLDER / name
     artifact = load_artifact(folder)
     network, dataset = artifact.denoiser, _dataset(artifact)
-    ((_, runner),) = load_models([Source(name, folder)], max_batch=MAX_BATCH, device="cpu")
+    ((_, runner),) = filter(None, load_models([Source(name, folder)], max_batch=MAX_BATCH, device="cpu"))
     rows = split_rows(dataset, "validation", limit=limit)
     law, served = Law(network), served_nats(runner, rows)
     trained = law.greedy(network, rows)
