@@ -24,10 +24,10 @@ from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all, 
 from unveil.benchmarks.domains.problems.molecules import require_rdkit
 from unveil.benchmarks.domains.problems.rxnmapper import moses, rxnmapper
 from unveil.importers.convert import Wishes, import_folder
+from unveil.model.along.serving import decode
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.artifact.manifest import CONFIG
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
-from unveil.model.decoding.sampler import decode
 from unveil.model.decoding.seeds import derive_seed
 from unveil.model.errors import ArtifactError, UnveilError
 from unveil.model.network.base import Network
@@ -171,7 +171,7 @@ def filled(
         Canvas.start(row, hidden, seed=derive_seed(seed, 0, i), params=params)
         for i, (row, hidden) in enumerate(zip(rows, holes, strict=True))
     ]
-    finished = [canvas.tokens for canvas, _ in decode(net, canvases, max_batch=BATCH)]
+    finished = [canvas.tokens for canvas, _ in decode(net, canvases, end_id=tokenizer.end_id, max_batch=BATCH)]
     texts = [tokenizer.output([tokenizer.value(i, t, 0.5) for i, t in enumerate(ids)])[1] for ids in finished]
     right = [
         a == b

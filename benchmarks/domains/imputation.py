@@ -47,8 +47,8 @@ from unveil.benchmarks.domains.problems.tables import (
     tables_of,
     trained,
 )
+from unveil.model.along.serving import decode
 from unveil.model.decoding.canvas import Canvas, SamplingParams
-from unveil.model.decoding.sampler import decode
 from unveil.model.denoiser import Barring
 from unveil.model.network.base import Network
 from unveil.training.data.dataset import Dataset
@@ -263,7 +263,8 @@ def fill_in_order(net: Network, dataset: Dataset, rows: Ids, hidden: Mask, *, se
         Canvas.start(tuple(row), tuple(mask), seed=seed, params=params)
         for row, mask in zip(rows.tolist(), hidden.tolist(), strict=True)
     ]
-    filled = np.array([canvas.tokens for canvas, _ in decode(denoise, canvases, max_batch=250)], dtype=rows.dtype)
+    decoded = decode(denoise, canvases, end_id=None, max_batch=250)
+    filled = np.array([canvas.tokens for canvas, _ in decoded], dtype=rows.dtype)
     return filled[hidden]
 
 

@@ -32,9 +32,9 @@ import numpy as np
 from unveil.benchmarks.common.proportions import paired_difference, share
 from unveil.benchmarks.common.runs import Fields, arguments, run_all
 from unveil.benchmarks.domains.problems.grids import RATINGS, count_clues, qqwing_solutions, rated_puzzles, read_puzzles
+from unveil.model.along.serving import decode
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.decoding.canvas import Canvas, SamplingParams
-from unveil.model.decoding.sampler import decode
 from unveil.model.decoding.seeds import derive_seed
 from unveil.model.errors import ArtifactError, UnveilError
 from unveil.model.tokenizers.grid import is_solution
@@ -176,7 +176,7 @@ def measure(task: Fields) -> Fields:
         Canvas.start(t.tokens, t.hidden, seed=derive_seed(0, number, 0), params=params)
         for number, t in enumerate(templates)
     ]
-    finished = [canvas for canvas, _ in decode(artifact.denoiser, canvases)]
+    finished = [canvas for canvas, _ in decode(artifact.denoiser, canvases, end_id=None)]
     grids = ["".join(artifact.tokenizer.token(i, x) for i, x in enumerate(canvas.tokens)) for canvas in finished]
     return {"grids": grids, "forwards": [canvas.num_forwards for canvas in finished]}
 

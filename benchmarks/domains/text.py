@@ -53,9 +53,9 @@ from unveil.benchmarks.domains.problems.text.rivals import (
     num_characters,
     training_text,
 )
+from unveil.model.along.serving import decode
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
-from unveil.model.decoding.sampler import decode
 from unveil.model.decoding.seeds import derive_seed
 from unveil.model.network.base import Network
 from unveil.model.order.plackett_luce import deterministic_order
@@ -327,7 +327,7 @@ def write(net: Network, dataset: Dataset, count: int, *, params: SamplingParams,
     """Texts from nothing, by the service's own step."""
     L = dataset.train.shape[1]
     starts = [Canvas.start((0,) * L, (True,) * L, seed=derive_seed(seed, 0, i), params=params) for i in range(count)]
-    return as_texts(dataset, [list(canvas.tokens) for canvas, _ in decode(net, starts)])
+    return as_texts(dataset, [list(canvas.tokens) for canvas, _ in decode(net, starts, end_id=None)])
 
 
 def _bits(dataset: Dataset, rows: Rows, nats: Tensor) -> Fields:

@@ -33,8 +33,8 @@ from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all
 from unveil.benchmarks.domains.problems.tables import ADULT, SHARE, budget, load, pair
 from unveil.benchmarks.orders.known_order import ARMS, settings, train_arm
 from unveil.benchmarks.orders.problems.latent import LatentProblem, V
+from unveil.model.along.serving import decode
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
-from unveil.model.decoding.sampler import decode
 from unveil.model.decoding.seeds import derive_seed
 from unveil.model.denoiser import Denoiser
 from unveil.model.errors import UnveilError
@@ -138,7 +138,7 @@ def generated(net: Denoiser, params: SamplingParams, *, length: int, count: int,
     canvases = [
         Canvas.start((0,) * length, (True,) * length, seed=derive_seed(seed, 1, i), params=params) for i in range(count)
     ]
-    finished = [canvas for canvas, _ in decode(net, canvases, max_batch=BATCH)]
+    finished = [canvas for canvas, _ in decode(net, canvases, end_id=None, max_batch=BATCH)]
     rows = np.array([canvas.tokens for canvas in finished], dtype=np.int64)
     return rows, float(np.mean([canvas.num_forwards for canvas in finished]))
 

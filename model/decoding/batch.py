@@ -113,15 +113,23 @@ class Batch:
         return log_probabilities(logits)
 
 
-def begin(denoise: AnyDenoiser, canvases: Sequence[Canvas], *, device: torch.device | None = None) -> Batch:
-    """Canvases ready to be asked; ValueError if the denoiser's answer does not fit."""
+def begin(
+    denoise: AnyDenoiser,
+    canvases: Sequence[Canvas],
+    *,
+    device: torch.device | None = None,
+    end_id: int | None = None,
+) -> Batch:
+    """Canvases ready to be asked; ValueError if the denoiser's answer does not fit. `end_id` is the id that ends a
+    sequence, where the denoiser does not say so itself."""
     params = [canvas.params for canvas in canvases]
     barring = denoise if isinstance(denoise, Barring) else None
     inner = denoise.denoise if isinstance(denoise, Barring) else denoise
+    end_id = getattr(inner, "end_id", None) if end_id is None else end_id
     if hasattr(inner, "open"):
-        return Batch(inner.open(canvases), canvases, params, barring, getattr(inner, "end_id", None))
+        return Batch(inner.open(canvases), canvases, params, barring, end_id)
     opened = _WholeCanvases(in_stages(inner), canvases, device)
-    return Batch(opened, canvases, params, barring, getattr(inner, "end_id", None))
+    return Batch(opened, canvases, params, barring, end_id)
 
 
 def bar_ends(logits: Tensor, is_barred: Bools, end_id: int) -> Tensor:

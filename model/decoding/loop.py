@@ -81,7 +81,7 @@ def decode(
 ) -> Iterator[Decoded]:
     """Every canvas finished, in the order given; only `max_batch` of them are in memory, None for all.
 
-    As `run`; `on_step` is told after each step how many canvases it stepped.
+    As `run`; `on_step` is told after each step how many positions it revealed.
     """
     waiting = iter(canvases)
     while window := list(islice(waiting, max_batch)):
@@ -91,7 +91,7 @@ def decode(
                 window[place] = canvas
                 reveals[place] += new
             if on_step is not None:
-                on_step(len(stepped))
+                on_step(sum(len(new) for _, _, new in stepped))
         yield from (Decoded(canvas, tuple(found)) for canvas, found in zip(window, reveals, strict=True))
 
 

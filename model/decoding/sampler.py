@@ -35,12 +35,18 @@ class StepResult(NamedTuple):
 
 
 @torch.inference_mode()
-def step(denoise: AnyDenoiser, canvases: Sequence[Canvas], *, device: torch.device | None = None) -> list[StepResult]:
-    """One denoising step of every canvas; none may be complete.
+def step(
+    denoise: AnyDenoiser,
+    canvases: Sequence[Canvas],
+    *,
+    device: torch.device | None = None,
+    end_id: int | None = None,
+) -> list[StepResult]:
+    """One denoising step of every canvas; none may be complete. `end_id` as `model.decoding.batch.begin` takes it.
 
     Raises ValueError if the denoiser's output does not fit the canvases or is not a number.
     """
-    batch = begin(denoise, canvases, device=device)
+    batch = begin(denoise, canvases, device=device, end_id=end_id)
     assert batch.hidden.any(1).all(), "a complete canvas takes no step"
     sure = Sureness(batch)
     plan = plan_step(batch, sure)

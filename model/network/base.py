@@ -61,6 +61,10 @@ class Network(nn.Module):
         """The same of every position as of just before its turn: arguments as of `in_turn`."""
         raise NotImplementedError
 
+    def predict_now(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, ranks: Tensor) -> Prediction:
+        """What a network that reads ranks says of hidden positions of the highest rank: as its forward, for half."""
+        raise NotImplementedError
+
     def _predict(self, reading: Reading) -> Prediction:
         """What both heads say of it."""
         assert reading.token_logits is not None

@@ -139,6 +139,12 @@ class Transformer(Network):
         x = self.blocks[-1](x, bias, streams=Streams.QUESTIONS)  # nobody reads its contents
         return Reading(x, self._logits(x), tokens, ranks > 0, lengths)
 
+    def predict_now(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, ranks: Tensor) -> Prediction:
+        """See `Network.predict_now`. One stream: nobody reads the contents of what is hidden."""
+        x = self.embed(tokens, hidden) + self.position[: tokens.shape[1]]
+        x = self._loop(x, stream_bias(ranks, lengths, x.dtype)[: len(x)])
+        return self._predict(Reading(x, self._logits(x), tokens, hidden, lengths))
+
     def _logits(self, x: Tensor) -> Tensor:
         return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]
 

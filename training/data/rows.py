@@ -4,7 +4,7 @@ The evaluation, the batches and the benchmarks share these.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,13 @@ MOST_BORDERS = 6  # between what is known and what is not, in a prompt of `known
 @dataclass(frozen=True)
 class Rows:
     """Clean canvases: ids [N, L] and lengths [N]; positions from a row's length on are padding. `clues` [N, L] bool is
-    what each row always shows, because its prompt belongs to the data; None where nothing is."""
+    what each row always shows, because its prompt belongs to the data; None where nothing is. `end_id` ends a sequence
+    (`model.decoding.ends`); None where no id does."""
 
     x: Tensor
     lengths: Tensor
     clues: Tensor | None = None
+    end_id: int | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -46,7 +48,8 @@ class Rows:
 
     def at(self, index: slice | Tensor) -> "Rows":
         """Some of the rows."""
-        return Rows(self.x[index], self.lengths[index], None if self.clues is None else self.clues[index])
+        clues = None if self.clues is None else self.clues[index]
+        return replace(self, x=self.x[index], lengths=self.lengths[index], clues=clues)
 
     def subset(self, limit: int | None) -> "Rows":
         """At most `limit` of the rows, evenly spaced."""
@@ -55,11 +58,11 @@ class Rows:
 
     def widened(self) -> "Rows":
         """Ids as int64, however they are kept."""
-        return Rows(self.x.long(), self.lengths, self.clues)
+        return replace(self, x=self.x.long())
 
     def to(self, device: torch.device) -> "Rows":
         clues = None if self.clues is None else self.clues.to(device)
-        return Rows(self.x.to(device), self.lengths.to(device), clues)
+        return replace(self, x=self.x.to(device), lengths=self.lengths.to(device), clues=clues)
 
 
 def evenly_spaced(num_rows: int, limit: int | None) -> NDArray[np.int64]:
@@ -98,7 +101,8 @@ def some_rows(rows: NDArray[np.int64], most: int, generator: np.random.Generator
 def split_rows(dataset: Dataset, split: str, *, limit: int | None = None, is_packed: bool = False) -> Rows:
     """A split with all that belongs to it."""
     lengths, clues = dataset.lengths.get(split), dataset.known.get(split)
-    return as_rows(getattr(dataset, split), lengths, clues=clues, limit=limit, is_packed=is_packed)
+    rows = as_rows(getattr(dataset, split), lengths, clues=clues, limit=limit, is_packed=is_packed)
+    return replace(rows, end_id=dataset.tokenizer.end_id)
 
 
 def known_sets(rows: Rows, *, seed: int) -> Tensor:

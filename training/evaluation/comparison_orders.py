@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unveil.model.denoiser import Denoiser, Prediction, cross_entropy
+from unveil.model.denoiser import Denoiser, Prediction
 from unveil.model.network.base import Network
 from unveil.model.oracle.exact import best_order, subset_table, worst_order
 from unveil.model.order.plackett_luce import deterministic_order
 from unveil.training.data.rows import Rows
-from unveil.training.evaluation.conditionals import ask, reads_ranks
+from unveil.training.evaluation.conditionals import ask, ask_set, reads_ranks
 from unveil.training.evaluation.likelihood import (
     Advance,
     log_likelihood,
@@ -104,8 +104,8 @@ def mean_order_rows(rows: Rows) -> Rows:
 def mean_order(denoise: Denoiser, rows: Rows, *, advance: Advance | None = None) -> list[int]:
     """The one order nearest to what a context-dependent policy does: positions by their mean step, earliest first.
 
-    A row that never hides a position counts as taking it last. What the policy's own order gains over this one on
-    other rows is what context is worth.
+    A row that never hides a position, or has it decided by an end, counts as taking it last. What the policy's own
+    order gains over this one on other rows is what context is worth.
     """
     steps = policy_walk(denoise, mean_order_rows(rows), "learned", advance=advance).steps
     steps = steps.where(steps >= 0, steps.shape[1] - 1)
@@ -133,8 +133,7 @@ def best_and_worst(denoise: Denoiser, rows: Rows, *, advance: Advance | None = N
     chosen = choosing_rows(rows)
 
     def cost(x: Tensor, hidden: Tensor) -> Tensor:
-        lengths = torch.full((len(x),), x.shape[1], device=x.device)
-        found = cross_entropy(denoise(x.masked_fill(hidden, 0), hidden, lengths).token_logits, x)
+        _, found = ask_set(denoise, x, hidden, end_id=rows.end_id)
         if advance is not None:
             advance(len(x))
         return found

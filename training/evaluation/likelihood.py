@@ -9,6 +9,9 @@ the lowest position). A law may look at what the model says of the row, which ha
 walk is a factorisation of the row: without noise its cost is minus the exact log-likelihood, with noise it is one
 unbiased draw of the NELBO. A network that reads ranks walks an order that is known ahead in one forward of the row
 (`training/evaluation/conditionals.py`).
+
+Rows whose tokenizer has an end of sequences (`Rows.end_id`) are walked as they are generated: a revealed end decides
+what lies behind it, which costs nothing and has no turn, and no end is offered before a known token.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,7 +59,7 @@ _WHOLE_ROWS = 16  # in one forward: more are slower, as what is computed of them
 class Walk:
     """Each row's cost in nats [N] float64, the positions in the order they were revealed [N, L], -1 past its end, and
     whether every true value was the likeliest one when its turn came [N]: then taking the likeliest values, in this
-    order, gives the row."""
+    order, gives the row. What an end decided had no turn."""
 
     nats: Tensor
     order: Tensor
@@ -64,7 +67,7 @@ class Walk:
 
     @property
     def steps(self) -> Tensor:
-        """The step in which each position was revealed, counted from 0, or -1 where it was known: [N, L]."""
+        """The step in which each position had its turn, counted from 0, or -1 where it had none: [N, L]."""
         was_hidden = self.order >= 0
         rows, steps = was_hidden.nonzero(as_tuple=True)
         found = torch.full_like(self.order, -1)
@@ -195,7 +198,8 @@ def imputation_accuracy(denoise: Denoiser, rows: Rows) -> Tensor:
         for position in range(rows.x.shape[1]):
             hidden = torch.zeros_like(batch.padding)
             hidden[:, position] = True
-            logits = ask(denoise, batch.x, hidden, batch.lengths, None).token_logits[:, position]
+            found = ask(denoise, batch.x, hidden, batch.lengths, None, end_id=rows.end_id)
+            logits = found.token_logits[:, position]
             hits[position] += (logits.argmax(-1) == batch.x[:, position]).sum()
     return hits / len(rows)
 
@@ -263,14 +267,29 @@ def _known_ahead(
 def _in_one_forward(denoise: Denoiser, batch: Rows, keys: Tensor, hidden: Tensor, wanted: Tensor) -> Walk:
     """What is `wanted` [B, L] of the hidden positions, by keys [B, L]; the others are hidden to the end."""
     L = batch.x.shape[1]
-    order = keys.masked_fill(~wanted, torch.inf).argsort(dim=-1, stable=True)  # [B, L], all that is wanted first
-    turns = torch.arange(1, L + 1, device=order.device).expand_as(order)
-    ranks = torch.zeros_like(order).scatter(-1, order, turns)
-    ranks = ranks.masked_fill(~wanted, L + 1).masked_fill(~hidden, 0)
-    logits = ask_in_turn(denoise, batch.x, ranks, batch.lengths).token_logits
+    if batch.end_id is not None:
+        _, places = _turns(keys, wanted)
+        wanted = wanted & ~_decided(places, wanted & (batch.x == batch.end_id))
+    order, turns = _turns(keys, wanted)
+    ranks = turns.masked_fill(~wanted, L + 1).masked_fill(~hidden, 0)  # nobody reads the last rank
+    logits = ask_in_turn(denoise, batch.x, ranks, batch.lengths, end_id=batch.end_id).token_logits
     losses = cross_entropy(logits, batch.x).double().masked_fill(~wanted, 0.0)
     is_right = (logits.argmax(-1) == batch.x) | ~wanted
-    return Walk(losses.sum(-1), order.masked_fill(turns > wanted.sum(-1, keepdim=True), -1), is_right.all(-1))
+    is_past = torch.arange(L, device=order.device) >= wanted.sum(-1, keepdim=True)
+    return Walk(losses.sum(-1), order.masked_fill(is_past, -1), is_right.all(-1))
+
+
+def _turns(keys: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """The positions by their keys [B, L], all that is wanted first, and the turn of each, counted from 1: [B, L]."""
+    order = keys.masked_fill(~wanted, torch.inf).argsort(dim=-1, stable=True)
+    turns = torch.arange(1, order.shape[1] + 1, device=order.device).expand_as(order)
+    return order, torch.zeros_like(order).scatter(-1, order, turns)
+
+
+def _decided(turns: Tensor, ends: Tensor) -> Tensor:
+    """The ends behind one whose turn comes earlier: turns [B, L] of all positions, `ends` [B, L] bool."""
+    first = turns.masked_fill(~ends, turns.shape[1] + 1).cummin(-1).values  # up to each position, itself included
+    return ends & (first < turns)
 
 
 def _noiseless(denoise: Denoiser, rows: Rows, keys: Keys, known: Tensor | None, advance: Advance | None) -> Walk:
@@ -301,7 +320,7 @@ def _walk(
     is_solved = torch.ones(len(batch), dtype=torch.bool, device=hidden.device)
 
     def see(rows: Tensor, unseen: Tensor, ranks: Tensor) -> Prediction:
-        return ask(denoise, batch.x[rows], unseen, batch.lengths[rows], ranks)
+        return ask(denoise, batch.x[rows], unseen, batch.lengths[rows], ranks, end_id=batch.end_id)
 
     def take(prediction: Prediction, free: Tensor, rows: Tensor, number: int) -> Tensor:
         ranked = keys(prediction, noise(number)[rows]).masked_fill(~free, torch.inf)
@@ -309,7 +328,8 @@ def _walk(
         return torch.zeros_like(free).scatter(1, first, True)
 
     left = hidden.shape[1]  # steps, if the longest row had nothing known
-    for number, step in enumerate(walk(hidden.clone(), see=see, take=take, wanted=scored)):
+    ends = None if batch.end_id is None else batch.x == batch.end_id
+    for number, step in enumerate(walk(hidden.clone(), see=see, take=take, wanted=scored, ends=ends)):
         x, chosen = batch.x[step.rows], step.taken.long().argmax(-1, keepdim=True)  # [A, 1]
         nats[step.rows] += _loss_at(step.seen, x, chosen).double()
         is_solved[step.rows] &= _is_likeliest(step.seen, x, chosen)

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from unveil.model.along.serving import decode
+from unveil.model.decoding.batch import AnyDenoiser
 from unveil.model.decoding.canvas import Canvas, SamplingParams
-from unveil.model.decoding.sampler import decode
 from unveil.model.decoding.seeds import derive_seed
-from unveil.model.denoiser import Denoiser, Stages, device_of
+from unveil.model.denoiser import Denoiser
 from unveil.model.tokenizers.smiles import SmilesTokenizer
 from unveil.training.data.dataset import Dataset
 from unveil.training.evaluation.chemistry import NEEDED, has_rdkit, judge
@@ -38,7 +39,7 @@ def molecule_metrics(
 
 
 def make(
-    denoise: Denoiser | Stages,
+    denoise: AnyDenoiser,
     tokenizer: SmilesTokenizer,
     prompts: list[str],
     *,
@@ -46,11 +47,11 @@ def make(
     seed: int,
     advance: Advance | None = None,
 ) -> list[str]:
-    """One SMILES for each prompt, as the service would make it; `advance` is told of each row-forward."""
+    """One SMILES for each prompt, as the service would make it; `advance` is told of the positions revealed."""
     canvases = (
         Canvas.start(t.tokens, t.hidden, seed=derive_seed(seed, 0, i), params=params)
         for i, t in enumerate(map(tokenizer.encode, prompts))
     )
-    decoded = decode(denoise, canvases, max_batch=_BATCH, on_step=advance, device=device_of(denoise))
+    decoded = decode(denoise, canvases, end_id=tokenizer.end_id, max_batch=_BATCH, on_step=advance)
     rows = (canvas.tokens for canvas, _ in decoded)
     return ["".join(str(tokenizer.value(p, i, 0.5)) for p, i in enumerate(row)) for row in rows]

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unveil.model.along.serving import decode
 from unveil.model.decoding.canvas import Canvas, SamplingParams
-from unveil.model.decoding.sampler import decode
 from unveil.model.decoding.seeds import derive_seed
-from unveil.model.denoiser import Denoiser, device_of
+from unveil.model.denoiser import Denoiser
 from unveil.training.data.dataset import Dataset
 from unveil.training.evaluation.consistency import GENERATED_ROWS, marginal_gaps
 from unveil.training.evaluation.fidelity import fidelity
@@ -59,5 +59,5 @@ def generate_rows(denoise: Denoiser, length: int, *, number: int, seed: int, adv
         Canvas.start((0,) * length, (True,) * length, seed=derive_seed(seed, 0, i), params=SamplingParams())
         for i in range(number)
     )
-    decoded = decode(denoise, canvases, max_batch=_DECODED_AT_ONCE, on_step=advance, device=device_of(denoise))
+    decoded = decode(denoise, canvases, end_id=None, max_batch=_DECODED_AT_ONCE, on_step=advance)
     return torch.tensor([canvas.tokens for canvas, _ in decoded])

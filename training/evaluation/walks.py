@@ -11,6 +11,9 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from unveil.model.decoding.canvas import UNREAD
+from unveil.training.evaluation.conditionals import behind
+
 Seen = TypeVar("Seen")
 
 
@@ -32,6 +35,7 @@ def walk(
     take: Callable[[Seen, Tensor, Tensor, int], Tensor],
     wanted: Tensor | None = None,
     stop: Tensor | None = None,
+    ends: Tensor | None = None,
 ) -> Iterator[Step[Seen]]:
     """Reveals all of `hidden` [B, L] bool, which it changes in place, or what is `wanted` [B, L] bool of it.
 
@@ -40,6 +44,9 @@ def walk(
     what is hidden has the next one. Then `take(seen, free, rows, number)` says which of the `free` positions [A, L]
     come next in step `number`, counted from 0: [A, L] bool, at least one of each row. A row goes on while something
     wanted is hidden, for at most `stop` [B] steps.
+
+    `ends` [B, L] bool are true ends of sequences: one that is revealed decides the free positions behind it. These
+    become known with it, and nobody reads them: their rank is UNREAD.
     """
     number, ranks = 0, torch.zeros_like(hidden, dtype=torch.int64)
     while True:
@@ -53,5 +60,10 @@ def walk(
         seen = see(rows, before, ranks[rows])
         taken = take(seen, free[rows], rows, number)
         yield Step(rows, before, seen, taken)
-        hidden[rows] = before & ~taken
+        left = before & ~taken
+        if ends is not None:
+            decided = free[rows] & left & behind(taken & ends[rows])
+            left &= ~decided
+            ranks[rows] = ranks[rows].masked_fill(decided, UNREAD)
+        hidden[rows] = left
         number += 1

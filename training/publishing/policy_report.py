@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unveil.model.along.serving import decode
 from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
-from unveil.model.decoding.sampler import decode
 from unveil.model.decoding.seeds import derive_seed
-from unveil.model.denoiser import Denoiser, device_of
+from unveil.model.denoiser import Denoiser
 from unveil.model.tokenizers.base import Tokenizer
 
 SEED = 15_103
@@ -58,7 +58,7 @@ class PolicyOrder:
 
 def look_at_policy(denoise: Denoiser, tokenizer: Tokenizer) -> PolicyOrder:
     """Generates rows of the default length and looks at the orders they took."""
-    rows, drawn_rows = (_generate(denoise, tokenizer.default_length, order_temperature=t) for t in (0.0, 1.0))
+    rows, drawn_rows = (_generate(denoise, tokenizer, order_temperature=t) for t in (0.0, 1.0))
     steps, drawn_steps = _steps(rows), _steps(drawn_rows)  # [N, L]
     L = steps.shape[1]
     ranked = steps.double().mean(0).argsort(stable=True).tolist()
@@ -122,15 +122,15 @@ def example_words(order: PolicyOrder, tokenizer: Tokenizer) -> list[str]:
     return [_row(example, tokenizer) for example in order.examples]
 
 
-def _generate(denoise: Denoiser, L: int, *, order_temperature: float) -> list[tuple[Reveal, ...]]:
-    """Rows of L positions from nothing, each as its reveals in order."""
-    params = SamplingParams(order_temperature=order_temperature)
+def _generate(denoise: Denoiser, tokenizer: Tokenizer, *, order_temperature: float) -> list[tuple[Reveal, ...]]:
+    """Rows of the default length from nothing, each as its reveals in order."""
+    params, L = SamplingParams(order_temperature=order_temperature), tokenizer.default_length
     num_rows = min(max(_FORWARDS // L, _FEWEST_ROWS), _MOST_ROWS)
     blank = [
         Canvas.start((0,) * L, (True,) * L, seed=derive_seed(SEED, 0, index), params=params)
         for index in range(num_rows)
     ]
-    return [decoded.reveals for decoded in decode(denoise, blank, device=device_of(denoise))]
+    return [decoded.reveals for decoded in decode(denoise, blank, end_id=tokenizer.end_id)]
 
 
 def _steps(rows: Sequence[Sequence[Reveal]]) -> Tensor:

@@ -2,9 +2,8 @@
 
 from typing import Any
 
+from unveil.model.along.serving import decode
 from unveil.model.decoding.canvas import Canvas, SamplingParams
-from unveil.model.decoding.sampler import decode
-from unveil.model.denoiser import device_of
 from unveil.model.network.base import Network
 from unveil.model.tokenizers.base import Tokenizer
 from unveil.model.tokenizers.grid import SIDE
@@ -16,7 +15,7 @@ def example_order(network: Network, tokenizer: Tokenizer) -> list[tuple[int, str
     template = tokenizer.encode(tokenizer.example_prompt())
     params = SamplingParams(order_temperature=0.0, temperature=0.0)
     canvas = Canvas.start(template.tokens, template.hidden, seed=0, params=params)
-    ((_, reveals),) = decode(network, [canvas], device=device_of(network))
+    ((_, reveals),) = decode(network, [canvas], end_id=None)
     return [(reveal.position, tokenizer.token(reveal.position, reveal.token_id)) for reveal in reveals]
 
 

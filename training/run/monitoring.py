@@ -10,12 +10,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from unveil.model.denoiser import Denoiser, cross_entropy
+from unveil.model.denoiser import Denoiser
 from unveil.model.oracle.exact import order_table, subset_table
 from unveil.model.oracle.regret import regret
 from unveil.model.order.plackett_luce import deterministic_order, gumbel_noise, next_log_probs, order_entropy
 from unveil.training.data.rows import Rows
-from unveil.training.evaluation.conditionals import reads_ranks
+from unveil.training.evaluation.conditionals import ask_set, reads_ranks
 from unveil.training.evaluation.estimate import Estimate
 from unveil.training.evaluation.likelihood import log_likelihood, nelbo, policy_nelbo, policy_walk
 from unveil.training.step.training_model import full_tensor
@@ -107,9 +107,8 @@ def own_regret(denoise: Denoiser, rows: Rows, *, log_w: Tensor, is_contextual: b
         """What the net says of every subset: token losses (0) or log-weights of the next position (1)."""
 
         def ask(tokens: Tensor, hidden: Tensor) -> Tensor:
-            lengths = torch.full((len(tokens),), L, device=tokens.device)
-            prediction = denoise(tokens.masked_fill(hidden, 0), hidden, lengths)
-            return next_log_probs(prediction.order_logits, hidden) if read else cross_entropy(prediction[0], tokens)
+            found, nats = ask_set(denoise, tokens, hidden, end_id=rows.end_id)
+            return next_log_probs(found.order_logits, hidden) if read else nats
 
         return subset_table(ask, x)
 

@@ -100,7 +100,7 @@ def _prompts(batch: Rows, *, spans: float, seed: int) -> Tensor:
 def _changed(batch: Rows, symmetries: Symmetries, generator: np.random.Generator) -> Rows:
     assert batch.clues is not None
     x, clues = symmetries(batch.x.numpy(), batch.clues.numpy(), generator)
-    return Rows(torch.from_numpy(x), batch.lengths, torch.from_numpy(clues))
+    return replace(batch, x=torch.from_numpy(x), clues=torch.from_numpy(clues))
 
 
 def trials_over(rows: Rows, recipe: Recipe, *, step: int) -> Trials | None:
