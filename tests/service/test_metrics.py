@@ -17,6 +17,7 @@ COUNTERS = (
     "unveil_requests_total",
     "unveil_request_failures_total",
     "unveil_denoising_steps_total",
+    "unveil_forwards_saved_total",
     "unveil_revealed_tokens_total",
     "unveil_forward_positions_total",
     "unveil_batches_retried_total",
