@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from unveil.model.along.denoiser import AlongDenoiser, Ask, Question
-from unveil.model.along.rows import Content, Held
+from unveil.model.along.rows import Content, Held, Next
 from unveil.model.decoding import sampler
 from unveil.model.decoding.ahead import is_known_ahead, plan_ahead
 from unveil.model.decoding.batch import bar_ends, log_probabilities
@@ -58,23 +58,23 @@ def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas], *, first: in
     held = denoiser.hold(canvases, first=first)
     window = denoiser.pace.window(len(held))
     _plan(denoiser, held, window)
-    asks = [_ask(denoiser, own, window) for own in held]
-    positions = [position for ask in asks for position, _ in ask.questions]
-    asked = [ask.held.canvas for ask in asks for _ in ask.questions]
-    logits = denoiser.logits(denoiser.ask(asks), np.array(positions))
+    order = sorted(range(len(held)), key=lambda i: held[i].row)
+    asks = [_ask(denoiser, held[i], window) for i in order]
+    nexts = [next_ for ask in asks for next_ in islice(ask.held.plan, len(ask.questions))]
+    params = [ask.held.canvas.params for ask in asks for _ in ask.questions]
+    logits = denoiser.logits(denoiser.ask_in_rows(asks), np.array([next_.position for next_ in nexts]))
     if denoiser.end_id is not None:
         barred = [flag for ask in asks for flag in _barred(ask, denoiser.end_id)]
         logits = bar_ends(logits, np.array(barred), denoiser.end_id)
     log_p = log_probabilities(logits)
-    noise = reveal_noise([canvas.seed for canvas in asked], positions)
-    ids, logprobs = fetched(*draw(log_p, noise.states, [canvas.params for canvas in asked]))
-    drawn = iter(zip(ids, logprobs, noise.values.tolist(), strict=True))
+    ids, logprobs = fetched(*draw(log_p, np.array([next_.state for next_ in nexts]), params))
+    drawn = iter(zip(ids, logprobs, strict=True))
     accepted = [_accepted(ask, list(islice(drawn, len(ask.questions))), denoiser.end_id) for ask in asks]
-    results = [_advance(denoiser, ask.held, *own) for ask, own in zip(asks, accepted, strict=True)]
+    results = {i: _advance(denoiser, held[i], *own) for i, own in zip(order, accepted, strict=True)}
     num_steps = sum(len(reveals) for reveals, _ in accepted)
     denoiser.count(Counts(num_saved=num_steps - len(results)))
     denoiser.pace.record(len(held), window, seconds=denoiser.pace.now() - began, num_revealed=num_steps)
-    return results
+    return [results[i] for i in range(len(held))]
 
 
 def _plan(denoiser: AlongDenoiser, held: Sequence[Held], window: int) -> None:
@@ -85,15 +85,20 @@ def _plan(denoiser: AlongDenoiser, held: Sequence[Held], window: int) -> None:
     assert denoiser.order_ahead is not None
     hidden = np.stack([own.hidden for own in short])
     planned = plan_ahead([own.canvas for own in short], hidden, denoiser.order_ahead, max(_PLANNED, window))
-    for own, positions, logprobs in zip(short, planned.positions.tolist(), planned.logprobs.tolist(), strict=True):
-        own.plan = list(zip(positions, logprobs, strict=True))[: own.num_hidden]
+    num = planned.positions.shape[1]
+    noise = reveal_noise([own.canvas.seed for own in short for _ in range(num)], planned.positions.flatten().tolist())
+    columns = (*planned, noise.states.reshape(-1, num), noise.values.reshape(-1, num))
+    for own, *fields in zip(short, *(x.tolist() for x in (columns[0], columns[1], *columns[3:])), strict=True):
+        own.plan = [Next(*of) for of in islice(zip(*fields, strict=True), own.num_hidden)]
 
 
 def _ask(denoiser: AlongDenoiser, own: Held, window: int) -> Ask:
     """The questions of the next positions, as far as their columns differ, and the contents of their drafts."""
     first = own.canvas.num_forwards + 1
     questions, contents, columns = list[Question](), list(own.pending), set[int]()
-    for turn, (position, _) in enumerate(own.plan[:window], first):
+    if window == 1:
+        return Ask(own, own.pending, (Question(own.plan[0].position, first),))
+    for turn, (position, *_) in enumerate(own.plan[:window], first):
         column = denoiser.network.own_column(position)
         if column in columns:
             break
@@ -106,23 +111,20 @@ def _ask(denoiser: AlongDenoiser, own: Held, window: int) -> Ask:
     return Ask(own, contents, questions)
 
 
-def _accepted(
-    ask: Ask, drawn: Sequence[tuple[int, float, float]], end_id: int | None
-) -> tuple[list[Reveal], dict[int, int]]:
+def _accepted(ask: Ask, drawn: Sequence[tuple[int, float]], end_id: int | None) -> tuple[list[Reveal], dict[int, int]]:
     """What is certain, up to the first draw that differs from its draft or had none; and the drafts for the rest."""
     own, reveals, canvas = ask.held, list[Reveal](), ask.held.canvas
     drafts = [content.token_id for content in ask.contents[len(own.pending) :]]
     is_drawn = canvas.params.is_order_drawn
-    for k, (token_id, logprob, value) in enumerate(drawn):
-        position, order_logprob = own.plan[k]
+    for k, (token_id, logprob) in enumerate(drawn):
+        position, order_logprob, _, value = own.plan[k]
         if not (math.isfinite(logprob) and (math.isfinite(order_logprob) or not is_drawn)):
             raise ValueError(f"the denoiser's logits at position {position} are not finite")
         reveals.append(Reveal(position, token_id, canvas.step + k, logprob, order_logprob if is_drawn else None, value))
         if k >= len(drafts) or drafts[k] != token_id or (token_id == end_id and absorbed_by(position, canvas.hidden)):
             break
-    num = len(reveals)
-    rest = zip(ask.questions[num:], drawn[num:], strict=True)
-    return reveals, {question.position: token_id for question, (token_id, _, _) in rest}
+    rest = zip(ask.questions[len(reveals) :], drawn[len(reveals) :], strict=True)
+    return reveals, {question.position: token_id for question, (token_id, _) in rest}
 
 
 def _advance(denoiser: AlongDenoiser, own: Held, reveals: list[Reveal], drafts: dict[int, int]) -> StepResult:

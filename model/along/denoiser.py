@@ -138,6 +138,21 @@ class AlongDenoiser:
         flat = sent(np.array([place for own in places for place in own]), self.network.size.device)
         return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).index_select(0, flat)
 
+    def ask_in_rows(self, asks: Sequence[Ask]) -> Tensor:
+        """As `ask`, of canvases in the sequence of their rows, side by side, whose questions have columns of their own:
+        one forward where a shape is large enough."""
+        num_asked = max(len(ask.questions) for ask in asks)
+        num_slots = max(len(ask.contents) for ask in asks) + num_asked
+        if asks[-1].held.row - asks[0].held.row != len(asks) - 1 or self.shapes.rows_of(num_slots) < len(asks):
+            return self.ask(asks)
+        states = self._forward(asks, [range(len(ask.questions)) for ask in asks], writes=True)
+        B, A, D = states.shape
+        if num_asked == 1:
+            return states[: len(asks), -1]
+        ends = [((b + 1) * A, len(ask.questions)) for b, ask in enumerate(asks)]
+        flat = np.array([end - num + k for end, num in ends for k in range(num)])
+        return states.reshape(B * A, D).index_select(0, sent(flat, states.device))
+
     def logits(self, states: Tensor, positions: Ints) -> Tensor:
         """Token logits [R, V] of states [R, D] at `positions` [R]."""
         R, where = len(states), sent(positions, states.device)
@@ -230,8 +245,7 @@ class AlongDenoiser:
         slots, filled = self.network.empty(B, Q), 0
         for b, (ask, own) in enumerate(zip(asks, turns, strict=True)):
             start = ask.held.num_contents
-            contents = ask.contents if writes else ()
-            self._fill(slots, b, ask._replace(contents=contents, questions=[ask.questions[j] for j in own]))
+            self._fill(slots, b, ask if writes and len(own) == len(ask.questions) else _part(ask, own, writes=writes))
             filled = max(filled, start + len(ask.contents))
         useful = sum(len(own) + (len(ask.contents) if writes else 0) for ask, own in zip(asks, turns, strict=True))
         self.count(Counts(B * Q, useful))
@@ -247,6 +261,10 @@ class AlongDenoiser:
             columns[s], turns[s], ranks[s] = first + s, rank or 1, rank
         for s, (position, turn) in enumerate(ask.questions, len(ids) - len(ask.questions)):
             columns[s], turns[s], positions[s] = 0 if is_apart else network.own_column(position), turn, position
+
+
+def _part(ask: Ask, turns: Sequence[int], *, writes: bool) -> Ask:
+    return Ask(ask.held, ask.contents if writes else (), [ask.questions[j] for j in turns])
 
 
 class OpenedAlong:

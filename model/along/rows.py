@@ -25,6 +25,16 @@ class Content(NamedTuple):
     rank: int
 
 
+class Next(NamedTuple):
+    """A position that is revealed next, the logprob of that choice, and the noise that it is revealed with
+    (`model.decoding.noise.RevealNoise`)."""
+
+    position: int
+    order_logprob: float
+    state: int
+    value: float
+
+
 class Held:
     """A canvas with a row: how many of its contents are computed, in the order of arrival, and which are to be."""
 
@@ -51,7 +61,7 @@ class Held:
         self.hidden: NDArray[np.bool_] = np.zeros(width, np.bool_)
         self.hidden[: canvas.length] = canvas.hidden
         self.num_hidden = sum(canvas.hidden)
-        self.plan: list[tuple[int, float]] = []  # what is revealed next, and the logprob of that choice
+        self.plan: list[Next] = []
         self.last_token: int | None = None  # once looked up; see `model.decoding.ends`
         self.drafts: dict[int, int] = {}  # tokens that may turn out at hidden positions
 
@@ -118,15 +128,20 @@ class Rows:
         if canvas.is_complete:
             self._at[held.row] = None
             return
-        held.num_contents += num_computed
-        read = [position for position in revealed if canvas.ranks[position] < UNREAD]
-        contents = [Content(i, canvas.tokens[i], canvas.ranks[i]) for i in read[num_computed:]]
-        held.pending += contents if len(contents) == 1 else sorted(contents, key=lambda own: (own.rank, own.position))
-        held.num_hidden -= len(revealed)
-        for position in revealed:
-            held.hidden[position] = False
         held.canvas = canvas
         self._by_canvas[id(canvas)] = held
+        held.num_contents += num_computed
+        held.num_hidden -= len(revealed)
+        if len(revealed) == 1:  # as most steps are
+            (i,) = revealed
+            held.hidden[i] = False
+            if not num_computed:
+                held.pending.append(Content(i, canvas.tokens[i], canvas.ranks[i]))
+            return
+        read = [position for position in revealed if canvas.ranks[position] < UNREAD]
+        contents = [Content(i, canvas.tokens[i], canvas.ranks[i]) for i in read[num_computed:]]
+        held.pending += sorted(contents, key=lambda own: (own.rank, own.position))
+        held.hidden[list(revealed)] = False
 
     def release(self, canvas: Canvas) -> None:
         """Frees its rows: one, or none, or several if it was given more than once."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unveil.model.confidence import LANES
 from unveil.model.network.transformer import Block, Transformer
 
-_WIDE = 128
+ONEDNN_WIDTH = 128  # products of fewer columns run in MKL
 _GELU = 2 * (2 / torch.pi) ** 0.5  # tanh GELU is x * sigmoid(_GELU * (x + _CUBIC * x**3))
 _CUBIC = 0.044715
 _MANY_IDS = 4096  # over all columns: beyond, each position's own head is gathered instead of computing all
@@ -103,7 +103,7 @@ def folded(norm: nn.RMSNorm, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
 
 def _in_onednn(weight: Tensor) -> bool:
     is_cpu_float = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return is_cpu_float and weight.shape[1] >= _WIDE and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return is_cpu_float and weight.shape[1] >= ONEDNN_WIDTH and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def product(weight: Tensor, bias: Tensor | None, *, has_gelu: bool = False) -> Product:

@@ -39,7 +39,8 @@ def test_the_engine_is_timed_at_once_and_alone_beside_whole_canvases(subject: Su
     sides = {
         along.SERVED: at_pace(subject, None),
         along.SINGLE: at_pace(subject, 1),
-        along.WHOLE: along.whole_canvases(subject),
+        along.BEFORE: along.whole_canvases(subject, along.MKL_WIDTH),
+        along.WHOLE: along.whole_canvases(subject, 1),
     }
     assert isinstance(sides[along.WHOLE].runner.denoiser, FixedShapes)
     canvases = requests(subject, "whole", num=3, params=SamplingParams())
@@ -47,7 +48,7 @@ def test_the_engine_is_timed_at_once_and_alone_beside_whole_canvases(subject: Su
         row = along.measured(sides, canvases, together=together, rounds=1)
         taken = row["microseconds_a_token"]
         assert row["times_whole"] == taken[along.WHOLE] / taken[along.SERVED] > 0
-        assert row["single_times_whole"] == taken[along.WHOLE] / taken[along.SINGLE]
+        assert row["times_before"] == taken[along.BEFORE] / taken[along.SERVED]
     text = along.as_text([{"model": "m", "work": "whole", "at_once": 1, **row}])
     assert "| `m`, whole, alone |" in text
 
