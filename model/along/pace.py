@@ -10,7 +10,8 @@ Clock = Callable[[], float]  # seconds
 
 WINDOWS = (1, 2, 4, 8)
 _STEPS = 8  # of one window in a row: the first of them has no drafts yet
-_EXPLORES = 8  # one turn in so many tries a neighbour of the best
+_EXPLORES = 16  # one turn in so many tries a neighbour of the best
+_WORTH = 0.95  # of the best: with less, no larger window is tried
 _KEPT = 0.9  # of what a window's earlier turns weigh
 
 
@@ -47,12 +48,18 @@ class Pace:
         self._tokens[key] = _KEPT * self._tokens[key] + num_revealed
 
     def _next(self, kind: int, allowed: list[int]) -> int:
-        untried = [window for window in allowed if not self._seconds[kind, window]]
-        if untried:
-            return untried[0]
-        best = max(allowed, key=lambda window: self._tokens[kind, window] / self._seconds[kind, window])
+        """The best window so far; now and then a neighbour of it; larger ones only while each is worth about as much
+        as what was tried before."""
+        rates = dict[int, float]()
+        for window in allowed:
+            if not self._seconds[kind, window]:
+                return window
+            rates[window] = self._tokens[kind, window] / self._seconds[kind, window]
+            if rates[window] < _WORTH * max(rates.values()):
+                break
         self._turns[kind] += 1
+        tried, best = list(rates), max(rates, key=rates.__getitem__)
         if self._turns[kind] % _EXPLORES:
             return best
         step = 1 if (self._turns[kind] // _EXPLORES) % 2 else -1
-        return allowed[min(max(allowed.index(best) + step, 0), len(allowed) - 1)]
+        return tried[min(max(tried.index(best) + step, 0), len(tried) - 1)]
