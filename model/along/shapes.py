@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unveil.model.along.forward import LEAST_ROWS, WIDTH_STEP, Along
@@ -108,23 +109,36 @@ def shapes_of(network: Along, max_rows: int) -> Shapes:
     powers = {size for size in batch_sizes(max_rows) if size & (size - 1) == 0} | {max_rows}
     pairs |= {(rows, slots) for rows in powers for slots in queries if rows * slots <= most or rows == 1}
     counts = {rows * slots for rows, slots in pairs} | {size for size in batch_sizes(most) if size >= LEAST_ROWS}
-    agreeing = AgreeingSizes(_products(network, max(counts)), max(counts), sorted(counts))
     vocabulary = max(network.architecture.vocabulary_sizes)
+    most_at_once = max([n for n in counts if n * vocabulary <= _CELLS], default=min(counts))
+    agreeing = AgreeingSizes(_products(network, max(counts), most_at_once), max(counts), sorted(counts))
     return Shapes(agreeing, sorted(counts), sorted(pairs), _Attention(network, pairs).agrees, vocabulary=vocabulary)
 
 
-def _products(network: Along, num_slots: int) -> Callable[[Tensor], Tensor]:
-    """What is computed of a slot outside attention: [N, ...] of random states by their numbers."""
+def _products(network: Along, num_slots: int, most_at_once: int) -> Callable[[Tensor], Tensor]:
+    """What is computed of a slot outside attention: [N, ...] of random states by their numbers.
+
+    Of logits, which a large vocabulary has many of, a weighted sum stands for all; no more than `most_at_once` states'
+    are computed at a time, as in use.
+    """
     generator = torch.Generator().manual_seed(num_slots)
-    D, device = network.architecture.width, network.size.device
-    x, y = (torch.randn(num_slots, D, generator=generator).to(device, network.size.dtype) for _ in range(2))
+    D, device, dtype = network.architecture.width, network.size.device, network.size.dtype
+    x, y = (torch.randn(num_slots, D, generator=generator).to(device, dtype) for _ in range(2))
     positions = torch.arange(num_slots, device=device) % network.architecture.length
     layer = network.layers[0]
 
+    def summed(states: Tensor, index: Tensor) -> Tensor:
+        logits = network.logits(states, positions[index]).double().nan_to_num(nan=torch.nan, neginf=0.0)
+        weights = torch.linspace(1.0, 2.0, logits.shape[1], dtype=torch.float64, device=device)
+        return logits.mul_(weights).sum(-1)  # each row by itself, as a product would not be
+
     def run(index: Tensor) -> Tensor:
         index = index.to(device)
-        states = network.finished(layer, x[index], y[index])
-        return torch.cat([layer.qkv(network.norm(x[index])), states, network.logits(states, positions[index])], 1)
+        states, num = network.finished(layer, x[index], y[index]), min(most_at_once, len(index))
+        filled = [F.pad(of, (*(0, 0) * (of.dim() - 1), 0, -len(index) % num)) for of in (states, index)]
+        parts = zip(*(torch.split(of, num) for of in filled), strict=True)
+        sums = torch.cat([summed(*of) for of in parts])[: len(index)]
+        return torch.cat([layer.qkv(network.norm(x[index])).double(), states.double(), sums[:, None]], 1)
 
     return run
 
@@ -159,13 +173,13 @@ class _Attention:
 
     @cached_property
     def _random(self) -> tuple[Memory, Tensor, Tensor]:
-        """Memory of one layer, qkv [R, Q, 3 D] and bias [R * H, Q, S]."""
+        """Memory of one layer; of two rows, which others repeat, qkv [2, Q, 3 D] and bias [2, H, Q, S]."""
         size, generator = self._network.size, torch.Generator().manual_seed(0)
         memory = Memory(size._replace(layers=1), self._rows)
         memory.contents.copy_(torch.randn(memory.contents.shape, generator=generator))
-        qkv = torch.randn(self._rows, self._slots, 3 * self._network.architecture.width, generator=generator)
-        bias = torch.randn(self._rows * size.heads, self._slots, size.num_columns, generator=generator)
-        bias[:, :, self._network.width(0) :] = -torch.inf
+        qkv = torch.randn(2, self._slots, 3 * self._network.architecture.width, generator=generator)
+        bias = torch.randn(2, size.heads, self._slots, size.num_columns, generator=generator)
+        bias[..., self._network.width(0) :] = -torch.inf
         return memory, qkv.to(size.device, size.dtype), bias.to(size.device, size.dtype)
 
     def _within(self, B: int, Q: int, width: int) -> Tensor:
@@ -179,6 +193,7 @@ class _Attention:
     def _attended(self, B: int, Q: int, width: int, score: float | None) -> Tensor:
         memory, qkv, bias = self._random
         (stored,) = memory.seen(0, B, width).stored
-        bias = bias[: B * self._network.size.heads, :, :width]
+        rows = torch.arange(B, device=qkv.device) % 2
+        bias = bias[:, :, : Q + LEAST_ROWS - 1, :width][rows].flatten(0, 1)
         own = None if score is None else torch.full_like(bias[:, :Q, :1], score)
-        return self._network.attended(qkv[:B, :Q], stored, bias, own).view(B, Q, -1)
+        return self._network.attended(qkv[rows, :Q], stored, bias, own).view(B, Q, -1)
