@@ -157,7 +157,7 @@ class FixedShapes:
     def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
         """See `model.denoiser.Stages`."""
         B, L = tokens.shape
-        self._count(num_useful=int(lengths.sum()))
+        self._count(num_useful=B * L if len(self._sizes) == 1 else int(lengths.sum()))
         bucket = self.bucket(L)
         if len(self._sizes) > 1:
             assert bucket == self.bucket(int(lengths.min())), "canvases of two length buckets in one call"

@@ -3,8 +3,8 @@
 Gains and scales are folded into the weights behind them. Sums are associated otherwise than in
 `model.network.transformer`, so the last bits differ from it.
 
-On a CPU wide networks run in oneDNN, which is faster than MKL there and does the activation within the product; its
-products cost more to call, so narrow ones do without. The rule depends on the width alone: a result must not depend on
+On a CPU wide products run in oneDNN, which is faster than MKL there and does the activation within the product; its
+products cost more to call, so narrow ones do without. The rule depends on the shape alone: a result must not depend on
 what was measured on the day.
 """
 
@@ -19,6 +19,7 @@ from unveil.model.confidence import LANES
 from unveil.model.network.transformer import Block, Transformer
 
 ONEDNN_WIDTH = 128  # products of fewer columns run in MKL
+_ONEDNN_WEIGHTS = 2**14  # and of fewer weights
 _GELU = 2 * (2 / torch.pi) ** 0.5  # tanh GELU is x * sigmoid(_GELU * (x + _CUBIC * x**3))
 _CUBIC = 0.044715
 _MANY_IDS = 4096  # over all columns: beyond, each position's own head is gathered instead of computing all
@@ -103,7 +104,8 @@ def folded(norm: nn.RMSNorm, linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
 
 def _in_onednn(weight: Tensor) -> bool:
     is_cpu_float = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return is_cpu_float and weight.shape[1] >= ONEDNN_WIDTH and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    is_wide = weight.shape[1] >= ONEDNN_WIDTH and weight.numel() >= _ONEDNN_WEIGHTS
+    return is_cpu_float and is_wide and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def product(weight: Tensor, bias: Tensor | None, *, has_gelu: bool = False) -> Product:
