@@ -183,7 +183,7 @@ def test_an_order_is_learned_for_a_denoiser_that_was_taught_whole_orders_without
     taught = _run(_command(table, tmp_path / "taught", "optimizer.steps=4", "order.method=uniform", *FORCED))
     assert taught.returncode == 0, taught.stderr
     arguments = ["train", "--freeze-denoiser", str(tmp_path / "taught"), "--out", str(tmp_path / "ordered")]
-    settings = ["--set", "order.method=cost_to_go"]
+    settings = ["--set", "order.method=next_cost"]
     ordered = _run([sys.executable, "-m", "unveil.cli", *arguments, *settings])
     assert ordered.returncode == 0, ordered.stderr
     before, after = _weights(tmp_path / "taught"), _weights(tmp_path / "ordered")
