@@ -4,7 +4,7 @@ Contents are computed once and kept in rows of memory (`model.along.rows`); a st
 revealed last and the questions of what is asked next, in one forward.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -221,7 +221,8 @@ class AlongDenoiser:
     def _runs(self, asks: Sequence[Ask], turns: dict[int, list[int]], *, writes: bool) -> Iterable[list[int]]:
         """The canvases of a round in forwards: neighbours in memory, no more than a shape takes."""
         num_contents = max(len(asks[i].contents) for i in turns) if writes else 0
-        most = self.shapes.rows_of(num_contents + max(map(len, turns.values())))
+        num_asked = self._num_asked([asks[i] for i in turns], turns.values())
+        most = self.shapes.rows_of(num_contents + num_asked)
         run: list[int] = []
         for i in sorted(turns, key=lambda i: asks[i].held.row):
             own = asks[i].held
@@ -239,8 +240,7 @@ class AlongDenoiser:
         `writes` the contents are there already."""
         num_contents = max(len(ask.contents) for ask in asks) if writes else 0
         is_apart = self.asks_apart(asks[0].held.canvas) and any(turns)
-        num_asked = max(map(len, turns))
-        B, Q, A = self.shapes.fit(len(asks), num_contents, max(num_asked, LEAST_ROWS) if is_apart else num_asked)
+        B, Q, A = self.shapes.fit(len(asks), num_contents, self._num_asked(asks, turns))
         self.rows.reach(asks[0].held.row + B)
         slots, filled = self.network.empty(B, Q), 0
         for b, (ask, own) in enumerate(zip(asks, turns, strict=True)):
@@ -251,6 +251,12 @@ class AlongDenoiser:
         self.count(Counts(B * Q, useful))
         first, memory = asks[0].held, self.rows.memory
         return self.run(memory, first.row, slots, num_contents=filled, num_asked=A, is_apart=is_apart)
+
+    def _num_asked(self, asks: Sequence[Ask], turns: Collection[Sequence[int]]) -> int:
+        """How many questions of a row a shape must hold: those that stand apart are never fewer than LEAST_ROWS."""
+        num_asked = max(map(len, turns))
+        is_apart = num_asked and any(self.asks_apart(ask.held.canvas) for ask in asks)
+        return max(num_asked, LEAST_ROWS) if is_apart else num_asked
 
     def _fill(self, slots: Slots, b: int, ask: Ask) -> None:
         ids, columns, turns, ranks, positions = slots.all[:, b]

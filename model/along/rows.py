@@ -159,6 +159,7 @@ class Rows:
             if other is not None and other.used != self._clock and other.is_at(canvas):
                 self._forget(other)
                 other.canvas, other.used = canvas, self._clock
+                other.plan, other.drafts = [], {}  # these were of its seed and parameters
                 self._by_canvas[id(canvas)] = other
                 return other
         held = Held(canvas, self._free_row(), self._width)

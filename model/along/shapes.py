@@ -99,8 +99,9 @@ class Shapes:
 
 
 def shapes_of(network: Along, max_rows: int) -> Shapes:
-    """For forwards of up to `max_rows` rows; nothing is checked yet."""
+    """For forwards of up to `max_rows` rows, or as many as a forward takes; nothing is checked yet."""
     most = CPU_SLOTS if network.size.device.type == "cpu" else DEVICE_SLOTS
+    max_rows = min(max_rows, most // 2)  # of two slots each, as most steps have
     longest = network.architecture.length + network.size.first
     queries = [LEAST_ROWS]
     while queries[-1] < longest:

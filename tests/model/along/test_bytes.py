@@ -290,3 +290,33 @@ def test_every_hidden_position_is_revealed_once_with_a_token_that_it_has(name: s
         positions = [reveal.position for reveal in own]
         assert sorted(positions) == [i for i, is_hidden in enumerate(start.hidden) if is_hidden]
         assert all(0 <= reveal.token_id < sizes[reveal.position] for reveal in own)
+
+
+def test_a_row_of_the_same_value_is_taken_over_without_what_its_seed_had_planned() -> None:
+    """Two canvases stand where their tokens agree; what is drawn next is the seed's and the parameters' own."""
+    made = canvas("relative bias", seed=1, num_known=3, params=SamplingParams(order="uniform"))
+    paused, mine = replace(made, seed=1), replace(made, seed=2)
+    expected = ahead.step(denoiser("relative bias"), [mine])
+    assert expected != ahead.step(denoiser("relative bias"), [paused])
+    shared = denoiser("relative bias")
+    (held,) = shared.hold([paused])
+    ahead._plan(shared, [held], 4)
+    held.drafts = {next_.position: 0 for next_ in held.plan}
+    assert ahead.step(shared, [mine]) == expected
+    assert len(shared.rows) == 1, "it was taken over"
+
+
+@pytest.mark.parametrize("num_hidden", [1, 2, 3])
+def test_many_canvases_that_look_are_asked_for_the_few_that_they_hide(num_hidden: int) -> None:
+    """More rows than a forward takes of as many slots as questions that stand apart need."""
+    length = network("relative bias").architecture.length
+    many = [
+        canvas("relative bias", seed=i, num_known=length - num_hidden, params=SamplingParams(order="confidence"))
+        for i in range(520)
+    ]
+    served = denoiser("relative bias", max_rows=520)
+    assert [len(result.reveals) for result in step(served, many)] == [1] * 520
+
+
+def test_no_more_rows_are_taken_than_a_forward_has_slots_for() -> None:
+    assert denoiser("relative bias", max_rows=4096).most == 1024
