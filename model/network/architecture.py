@@ -33,7 +33,9 @@ class Architecture(_Frozen):
     places have meanings of their own. `attends`: what a position reads beside itself. `all` others, hidden ones too;
     those that are `visible` alone, so that what is hidden says nothing of how much there is of it; or those that were
     revealed `earlier`: such a network is autoregressive along its order, so a row's whole order is trained in one
-    forward (`Network.in_turn`), and what is revealed is computed once (`model.network.along`).
+    forward (`Network.in_turn`), and what is revealed is computed once (`model.along`). `query_layers`: of a network
+    that attends to what was revealed earlier, how many of its layers ask for hidden positions; the other `layers`
+    compute what is revealed (`model/network/late.py`).
     """
 
     length: int = Field(ge=1)
@@ -48,6 +50,7 @@ class Architecture(_Frozen):
     relative_bias: bool = False
     pair_bias: bool = False
     attends: Attends = "all"
+    query_layers: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -104,10 +104,29 @@ class PairBias(nn.Module):
         return self.GAIN * self.weight[:, :length, :length]
 
 
+class SlotBias(nn.Module):
+    """A `RelativeBias` for rows with a slot in front that is nowhere: what each head adds where that one reads or is
+    read."""
+
+    def __init__(self, length: int, heads: int) -> None:
+        super().__init__()
+        self.places = RelativeBias(length, heads)
+        self.front = nn.Parameter(torch.zeros(heads, 2))  # where it is read, and where it reads
+
+    def forward(self, length: int) -> Tensor:
+        """[H, l, l] for rows of `length` l slots, the one in front included."""
+        read, reads = self.front[:, :1, None], self.front[:, 1:, None].expand(-1, 1, length)
+        below = torch.cat([read.expand(-1, length - 1, 1), self.places(length - 1)], -1)
+        return torch.cat([reads, below], 1)
+
+
+PlaceBias = RelativeBias | PairBias | SlotBias
+
+
 class Attention(nn.Module):
     """Multi-head self-attention in both directions, [B, L, D] -> [B, L, D]; with a `bias`, biased by place."""
 
-    def __init__(self, width: int, heads: int, *, bias: RelativeBias | PairBias | None = None) -> None:
+    def __init__(self, width: int, heads: int, *, bias: PlaceBias | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)

@@ -5,6 +5,7 @@ from unveil.model.network.architecture import Architecture, ImportedArchitecture
 from unveil.model.network.base import Network
 from unveil.model.network.imported import Imported
 from unveil.model.network.inference import Prepared
+from unveil.model.network.late import LateQueries
 from unveil.model.network.sudoku import PlaneNetwork
 from unveil.model.network.transformer import Transformer
 
@@ -16,6 +17,8 @@ def build_network(architecture: Architecture | ImportedArchitecture, order: Orde
     missing."""
     if isinstance(architecture, ImportedArchitecture):
         return Imported(architecture, order)
+    if architecture.query_layers:
+        return LateQueries(architecture, order)
     return _NETWORKS[architecture.trunk](architecture, order)
 
 

@@ -13,6 +13,7 @@ from unveil.model.network.architecture import Architecture, OrderSpec
 from unveil.model.network.attention import (
     Attention,
     PairBias,
+    PlaceBias,
     RelativeBias,
     Streams,
     padding_bias,
@@ -26,15 +27,10 @@ from unveil.model.network.order_heads import Reading, make_order_head
 class Block(nn.Module):
     """Attention and a GELU MLP, each behind an RMSNorm and a residual."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, bias: PlaceBias | None) -> None:
         super().__init__()
         D = architecture.width
         self.attention_norm, self.mlp_norm = nn.RMSNorm(D, eps=1e-5), nn.RMSNorm(D, eps=1e-5)
-        bias: RelativeBias | PairBias | None = None
-        if architecture.relative_bias:
-            bias = RelativeBias(architecture.length, architecture.heads)
-        elif architecture.pair_bias:
-            bias = PairBias(architecture.length, architecture.heads)
         self.attention = Attention(D, architecture.heads, bias=bias)
         self.mlp = nn.Sequential(
             nn.Linear(D, architecture.mlp_width), nn.GELU(approximate="tanh"), nn.Linear(architecture.mlp_width, D)
@@ -45,6 +41,12 @@ class Block(nn.Module):
         attended = self.attention(self.attention_norm(x), bias, streams=streams)
         x = x[-len(attended) :] + self.dropout(attended)
         return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
+
+
+def _place_bias(architecture: Architecture) -> PlaceBias | None:
+    if architecture.relative_bias:
+        return RelativeBias(architecture.length, architecture.heads)
+    return PairBias(architecture.length, architecture.heads) if architecture.pair_bias else None
 
 
 class TokenHead(nn.Module):
@@ -94,7 +96,9 @@ class Transformer(Network):
         self.position = nn.Parameter(torch.zeros(architecture.length, D))
         self.mask = nn.Parameter(torch.zeros(D))
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)  # [L] or [1]
-        self.blocks = nn.ModuleList(Block(architecture) for _ in range(architecture.layers))
+        self.blocks = nn.ModuleList(
+            Block(architecture, _place_bias(architecture)) for _ in range(architecture.layers)
+        )
         self.token_head = TokenHead(architecture)
         self.order_head = make_order_head(architecture, order)
         self._initialise()
