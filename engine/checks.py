@@ -10,6 +10,7 @@ from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.sampler import StepResult
 from unveil.model.decoding.scoring import ScoreResult
 from unveil.model.decoding.scoring_chain import Chain
+from unveil.model.decoding.search import unrevealed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -88,6 +89,10 @@ def _check_step(before: Canvas, result: StepResult) -> None:
     after, hidden = result.canvas, list(before.hidden)
     if not result.reveals or after.length != before.length:
         raise BadStepError("a step that reveals nothing, or changes the length")
+    for position in unrevealed(before, after):
+        if hidden[position] or before.ranks[position] == 0:
+            raise BadStepError("a position was taken back that had not been revealed")
+        hidden[position] = True
     for reveal in result.reveals:
         if not hidden[reveal.position]:
             raise BadStepError("a known position was revealed again, or a position twice")

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from unveil.engine.messages import Event, Finished, Generate, Rank, Ranked, Revealed, SampleDone, Score, Scored
+from unveil.engine.messages import Event, Finished, Generate, Rank, Ranked, SampleDone, Score, Scored, step_events
 from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.sampler import StepResult
 from unveil.model.decoding.scoring import Links, ScoreResult
@@ -54,12 +54,10 @@ class DecodeJob:
     def advance(self, index: int, result: Result) -> tuple[list[Event], bool]:
         """Records a canvas's step; gives the events to emit, and whether the canvas is complete."""
         assert isinstance(result, StepResult)
+        events = step_events(self.ids, index, self.canvases[index], *result)
         self.canvases[index] = result.canvas
-        events: list[Event] = [Revealed(*self.ids, index, result.reveals)]
-        if result.canvas.is_complete:
-            self._num_open -= 1
-            events.append(SampleDone(*self.ids, index, result.canvas.num_forwards))
-        return events, result.canvas.is_complete
+        self._num_open -= result.canvas.is_complete
+        return [*events], result.canvas.is_complete
 
 
 class ScoreJob:

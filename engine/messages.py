@@ -1,9 +1,10 @@
 """What crosses the engine's boundary: plain frozen values, picklable and JSON-able. Needs no torch.
 
 A request's life: `Generate` goes in; `Started` comes back when its first step begins, `Revealed` in the step in which
-positions became known, `SampleDone` for each finished canvas, and at the end exactly one `Finished` or `Failed`, unless
-a `Cancel` came first. `Rank` (the probabilities of the next position) is answered by one `Ranked` or `Failed`. `Score`
-is answered as `Generate` is, with `Scored` for what each step found out.
+positions became known, after `Unrevealed` where others were taken back, `SampleDone` for each finished canvas, and at
+the end exactly one `Finished` or `Failed`, unless a `Cancel` came first. `Rank` (the probabilities of the next
+position) is answered by one `Ranked` or `Failed`. `Score` is answered as `Generate` is, with `Scored` for what each
+step found out.
 Everything about a request names the weights it was computed with.
 """
 
@@ -11,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from unveil.model.decoding.canvas import Canvas, Reveal
+from unveil.model.decoding.canvas import Canvas, Outcome, Reveal
 from unveil.model.decoding.scoring_chain import Chain, Term
+from unveil.model.decoding.search import unrevealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +119,25 @@ class Revealed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unrevealed:
+    """What step `step` took back on canvas `index` of the request, the last revealed first."""
+
+    request_id: str
+    weights_version: str
+    index: int
+    step: int
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SampleDone:
-    """Canvas `index` has nothing hidden any more, after `num_forwards` denoising steps."""
+    """Canvas `index` has nothing hidden any more, after `num_forwards` denoising steps. `outcome`: of its search."""
 
     request_id: str
     weights_version: str
     index: int
     num_forwards: int
+    outcome: Outcome = "complete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +204,23 @@ class BatchRetried:
     max_batch: int | None
 
 
-RequestEvent = Started | Revealed | SampleDone | Finished | Ranked | Scored | Failed
+RequestEvent = Started | Revealed | Unrevealed | SampleDone | Finished | Ranked | Scored | Failed
 Event = RequestEvent | Loaded | Ready | Died | Heartbeat | StepStats | BatchRetried
 Emit = Callable[[Sequence[Event]], None]
+
+
+def step_events(
+    ids: tuple[str, str], index: int, before: Canvas, after: Canvas, reveals: tuple[Reveal, ...]
+) -> list[RequestEvent]:
+    """What a step of canvas `index` came to."""
+    events: list[RequestEvent] = []
+    if taken := unrevealed(before, after):
+        events.append(Unrevealed(*ids, index, before.step, taken))
+    events.append(Revealed(*ids, index, reveals))
+    if after.is_complete:
+        outcome: Outcome = "complete" if after.search is None else after.search.outcome
+        events.append(SampleDone(*ids, index, after.num_forwards, outcome))
+    return events
 
 
 class EnginePort(Protocol):

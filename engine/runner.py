@@ -22,11 +22,13 @@ from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.sampler import StepResult, order_probabilities, step
 from unveil.model.decoding.scoring import ScoreResult, score_step
 from unveil.model.decoding.scoring_chain import Chain
+from unveil.model.decoding.search import Contradiction
 from unveil.model.denoiser import Counts
 from unveil.model.errors import UnveilError
 from unveil.model.network.build import prepare
 from unveil.model.network.fixed_shapes import CPU_ROWS, FixedShapes, checked_shapes, unchecked_shapes
 from unveil.model.network.transformer import Transformer
+from unveil.model.tokenizers.base import contradiction_of
 
 _LOG = logging.getLogger(__name__)
 CACHE_BYTES = 2**30
@@ -37,9 +39,17 @@ Served = FixedShapes | AlongDenoiser
 class Runner:
     """One model, ready to step. Satisfies `engine.worker.Runner`."""
 
-    def __init__(self, denoiser: Served, *, weights_version: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        denoiser: Served,
+        *,
+        weights_version: str,
+        device: torch.device,
+        contradiction: Contradiction | None = None,
+    ) -> None:
         self.denoiser = denoiser
         self._device = device
+        self._contradiction = contradiction
         self.weights_version = weights_version
 
     def counts(self) -> Counts:
@@ -71,7 +81,7 @@ class Runner:
     def step(self, canvases: Sequence[Canvas]) -> list[StepResult]:
         if isinstance(self.denoiser, AlongDenoiser):
             return ahead.step(self.denoiser, canvases)
-        return step(self.denoiser, canvases, device=self._device)
+        return step(self.denoiser, canvases, device=self._device, contradiction=self._contradiction)
 
     def rank(self, canvas: Canvas) -> list[tuple[int, float]]:
         return order_probabilities(self.denoiser, canvas, device=self._device)
@@ -107,7 +117,8 @@ def load_models(
             denoiser.run = recorded(denoiser.network).run
         version = artifact.manifest.weights_sha256
         loaded = Loaded(source.name, version, str(place), is_deterministic)
-        yield loaded, Runner(denoiser, weights_version=version, device=place)
+        check = contradiction_of(artifact.tokenizer)
+        yield loaded, Runner(denoiser, weights_version=version, device=place, contradiction=check)
 
 
 def load_unchecked(source: Source, *, max_batch: int, device: str = "auto", threads: int = 1) -> tuple[str, Runner]:
@@ -121,7 +132,8 @@ def load_unchecked(source: Source, *, max_batch: int, device: str = "auto", thre
         stages, architecture = prepare(artifact.denoiser.to(place)), artifact.manifest.architecture
         denoiser = unchecked_shapes(stages, architecture, _most(artifact, max_batch, place), place)
         denoiser.end_id = artifact.tokenizer.end_id
-    return str(place), Runner(denoiser, weights_version=artifact.manifest.weights_sha256, device=place)
+    version, check = artifact.manifest.weights_sha256, contradiction_of(artifact.tokenizer)
+    return str(place), Runner(denoiser, weights_version=version, device=place, contradiction=check)
 
 
 def _checked(

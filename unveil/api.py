@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from unveil.engine import environment
 from unveil.engine.catalog import ServedModel, Source, load_catalog
-from unveil.engine.messages import Generate, Rank, Ranked, RequestEvent, Revealed, SampleDone, Scored, Work
+from unveil.engine.messages import Generate, Rank, Ranked, RequestEvent, SampleDone, Scored, Work, step_events
 from unveil.engine.request.composers import Composer, compose
 from unveil.engine.request.errors import ServiceError
 from unveil.engine.request.limits import Limits
@@ -59,6 +59,7 @@ class GenerateOptions(TypedDict, total=False):
     temperature: float
     top_k: int | None
     top_p: float | None
+    backtrack: int | None
     seed: int | None
     logprobs: bool
 
@@ -139,8 +140,8 @@ class Model:
         return self._answer(self._composer(OrderRequest, prompt, fields))
 
     def stream(self, prompt: Any, **fields: Unpack[GenerateOptions]) -> Iterator[StreamEvent]:
-        """The events of a streamed POST /generate, each with its data: `start`, then every `reveal` and `sample` in the
-        step in which it happens, and `done`. What cannot be served is refused before the first one."""
+        """The events of a streamed POST /generate, each with its data: `start`, then every `reveal`, `unreveal` and
+        `sample` in the step in which it happens, and `done`. What cannot be served is refused before the first one."""
         composer = self._composer(GenerateRequest, prompt, fields)
         assert isinstance(composer, GenerateComposer)
         return self._stream(composer)
@@ -220,7 +221,8 @@ class Model:
             yield Ranked(*ids, tuple(runner.rank(work.canvas)))
             return
         if isinstance(work, Generate):
-            yield from (SampleDone(*ids, i, 0) for i, canvas in enumerate(work.canvases) if canvas.is_complete)
+            canvases = list(work.canvases)
+            yield from (SampleDone(*ids, i, 0) for i, canvas in enumerate(canvases) if canvas.is_complete)
             for stepped in loop.run(
                 runner.step,
                 work.canvases,
@@ -229,9 +231,8 @@ class Model:
                 release=runner.release,
             ):
                 for index, canvas, reveals in stepped:
-                    yield Revealed(*ids, index, reveals)
-                    if canvas.is_complete:
-                        yield SampleDone(*ids, index, canvas.num_forwards)
+                    yield from step_events(ids, index, canvases[index], canvas, reveals)
+                    canvases[index] = canvas
             return
         from unveil.model.decoding.scoring import score
 

@@ -47,13 +47,16 @@ def _show(start: dict[str, Any], events: Iterator[StreamEvent], *, side: int | N
     places = {_place(sample): index for index, sample in enumerate(start["samples"])}
     with Live(view, refresh_per_second=30) as live:
         frame = dict[int, int]()  # the step in which each sample was last revealed
-        for data in (data for name, data in events if name == "reveal"):
+        for name, data in ((name, data) for name, data in events if name in ("reveal", "unreveal")):
             index = places[_place(data)]
             if frame.get(index, data["step"]) != data["step"]:
                 _draw(live)
                 frame.clear()
             frame[index] = data["step"]
-            view.reveal(index, data)
+            if name == "reveal":
+                view.reveal(index, data)
+            else:
+                view.unreveal(index, data["positions"])
         _draw(live)
     for sample in start["samples"]:
         print(f"seed {sample['seed']}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """The reveal on a terminal: hidden cells as dots, each value coloured by the step in which it appeared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -27,6 +27,11 @@ class RevealView:
         """Takes in one position of one sample."""
         self._canvases[index][reveal["position"]] = reveal["value"]
         self._places[index][reveal["position"]] = len(self._places[index]) + 1
+
+    def unreveal(self, index: int, positions: Iterable[int]) -> None:
+        """Hides positions of one sample again."""
+        for position in positions:
+            del self._places[index][position]
 
     def __rich__(self) -> RenderableType:
         if self._side is not None:

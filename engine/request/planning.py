@@ -10,7 +10,7 @@ from unveil.engine.request.schemas import NUM_ORDERS, GenerateRequest, OrderRequ
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
 from unveil.model.decoding.seeds import derive_seed, draw_seed
 from unveil.model.errors import PromptError
-from unveil.model.tokenizers.base import Template
+from unveil.model.tokenizers.base import Template, contradiction_of
 
 _MAX_STEPS = 1_000  # unless more positions are hidden
 _LARGEST_TOP_K = 2**31 - 1  # beyond every vocabulary, and what a tensor can hold
@@ -65,6 +65,7 @@ def plan_generation(request: GenerateRequest, model: ServedModel, limits: Limits
     """Raises ServiceError (422) naming the field, down to the column, that cannot be served."""
     prompts = prompts_of(request, limits)
     _check_size(request, len(prompts), limits)
+    _check_backtrack(request, model)
     seed = draw_seed() if request.seed is None else request.seed
     samples: list[Sample] = []
     num_prompt_tokens = 0
@@ -157,7 +158,19 @@ def _params(request: GenerateRequest, template: Template, place: str) -> Samplin
         temperature=request.temperature,
         top_k=None if request.top_k is None else min(request.top_k, _LARGEST_TOP_K),
         top_p=request.top_p,
+        backtrack=request.backtrack,
     )
+
+
+def _check_backtrack(request: GenerateRequest, model: ServedModel) -> None:
+    if request.backtrack is None:
+        return
+    if contradiction_of(model.tokenizer) is None:
+        message = f"backtrack is only valid with a grid: nothing tells a contradiction in a {model.manifest.domain}"
+        raise ServiceError("invalid_request", message, param="backtrack")
+    if getattr(model.manifest.architecture, "attends", None) == "earlier":
+        message = "backtrack is not valid with a model that is autoregressive along its order"
+        raise ServiceError("invalid_request", message, param="backtrack")
 
 
 def _check_steps(steps: int | None, num_hidden: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from unveil.engine.catalog import ServedModel
-from unveil.engine.messages import Generate, Rank, Ranked, RequestEvent, Revealed, SampleDone
+from unveil.engine.messages import Generate, Rank, Ranked, RequestEvent, Revealed, SampleDone, Unrevealed
 from unveil.engine.request.planning import Plan
 from unveil.model.decoding.canvas import Canvas, Reveal
 from unveil.model.tokenizers.base import Value
@@ -24,6 +24,7 @@ class GenerateComposer:
         self._has_logprobs = has_logprobs
         self._reveals: list[list[dict[str, Any]]] = [[] for _ in plan.samples]
         self._logprobs: list[list[float]] = [[] for _ in plan.samples]
+        self._num_unrevealed = [0] * len(plan.samples)
         self._num_steps = 0
         self._done: list[SampleDone] = []
 
@@ -35,6 +36,8 @@ class GenerateComposer:
         """Takes in one event, for `reply`."""
         if isinstance(event, Revealed):
             self._revealed(event)
+        elif isinstance(event, Unrevealed):
+            self._unrevealed(event)
         elif isinstance(event, SampleDone):
             self._done.append(event)
 
@@ -55,6 +58,9 @@ class GenerateComposer:
             place = self._place(event.index)
             for reveal in self._revealed(event):
                 yield "reveal", {**place, **reveal}
+        elif isinstance(event, Unrevealed):
+            self._unrevealed(event)
+            yield "unreveal", {**self._place(event.index), "step": event.step, "positions": list(event.positions)}
         elif isinstance(event, SampleDone):
             yield "sample", self._sample(event)
 
@@ -77,6 +83,12 @@ class GenerateComposer:
         self._logprobs[event.index] += [reveal.logprob for reveal in event.reveals]
         return shown
 
+    def _unrevealed(self, event: Unrevealed) -> None:
+        """Takes back what one step took back: the last reveals of a sample."""
+        num = len(event.positions)
+        del self._reveals[event.index][-num:], self._logprobs[event.index][-num:]
+        self._num_unrevealed[event.index] += num
+
     def _place(self, index: int) -> dict[str, int]:
         """Where a sample belongs in the request."""
         sample = self._plan.samples[index]
@@ -97,8 +109,15 @@ class GenerateComposer:
             "text": text,
             "reveals": self._reveals[index],
             **logprob,
-            "finish_reason": "complete",
+            "finish_reason": event.outcome,
+            **self._searched(event),
         }
+
+    def _searched(self, event: SampleDone) -> dict[str, int]:
+        """What a sample's search cost, if there was one."""
+        if self._plan.samples[event.index].canvas.search is None:
+            return {}
+        return {"num_forwards": event.num_forwards, "num_unrevealed": self._num_unrevealed[event.index]}
 
     def usage(self) -> dict[str, int]:
         """What has been done so far, in tokens and steps."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unveil.model.decoding.canvas import MAX_SEED, OrderPolicy
+from unveil.model.decoding.canvas import MAX_SEED, OrderPolicy, Outcome
 from unveil.model.errors import UnveilError
 
 OrderName = Literal["learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy"]
@@ -17,6 +17,7 @@ Order = OrderName | Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast
 assert {*get_args(OrderName), "explicit"} == set(get_args(OrderPolicy))
 
 NUM_ORDERS = 16  # drawn where a request names no number
+MAX_BACKTRACK = 10_000
 _LOWEST_TEMPERATURE = 1e-6  # below it, dividing by it leaves the range of floating point
 _STRIDES = ("tokens_per_step", "steps", "threshold")
 
@@ -57,6 +58,14 @@ class GenerateRequest(_Request):
     temperature: float = Field(default=1.0, ge=0, description="0 = always the likeliest token.")
     top_k: int | None = Field(default=None, ge=1)
     top_p: float | None = Field(default=None, gt=0, le=1)
+    backtrack: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_BACKTRACK,
+        description="Takes reveals back where they lead to a contradiction, and tries the likeliest alternative: the "
+        "most forwards that may be wasted so, beyond those of a sample without it; null = nothing is taken back. "
+        "Grids only, and not with `steps`.",
+    )
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="null = drawn by the server; always echoed.")
     logprobs: bool = Field(default=True, description="false leaves all log-probabilities out.")
     stream: bool = Field(default=False, description="Server-sent events: every reveal in the step it happens.")
@@ -68,6 +77,8 @@ class GenerateRequest(_Request):
         strides = [name for name in _STRIDES if getattr(self, name) is not None]
         if len(strides) > 1:
             raise UnveilError(f"{strides[0]} and {strides[1]} exclude each other", param=strides[1])
+        if self.backtrack is not None and self.steps is not None:
+            raise UnveilError("backtrack and steps exclude each other: a time grid does not go back", param="backtrack")
         _check_order_temperature(self.order, self.order_temperature)
         if self.threshold is not None and self.threshold > 1 and self.order != "entropy":
             raise UnveilError("threshold must be between 0 and 1, except with order entropy", param="threshold")
@@ -145,7 +156,12 @@ class RevealReply(_Reply):
 
 
 class SampleReply(_Reply):
-    """A finished sample. `seed` given alone reproduces it; `logprob` is the sum over its reveals."""
+    """A finished sample. `seed` given alone reproduces it; `logprob` is the sum over its reveals.
+
+    With `backtrack`: `reveals` are those that stand, `num_forwards` counts all that were computed, `num_unrevealed` the
+    reveals taken back. A `finish_reason` other than complete says that the output holds a contradiction: more forwards
+    would be needed (budget), or no alternative is left (contradiction).
+    """
 
     prompt_index: int
     sample_index: int
@@ -154,7 +170,9 @@ class SampleReply(_Reply):
     text: str
     reveals: list[RevealReply]
     logprob: float | None = None
-    finish_reason: Literal["complete"]
+    finish_reason: Outcome
+    num_forwards: int | None = None
+    num_unrevealed: int | None = None
 
 
 class Usage(_Reply):

@@ -12,6 +12,7 @@ from unveil.model.along.shapes import shapes_of
 from unveil.model.decoding import loop, sampler
 from unveil.model.decoding.batch import AnyDenoiser
 from unveil.model.decoding.canvas import Canvas
+from unveil.model.decoding.search import Contradiction
 from unveil.model.denoiser import Barring, Denoiser, device_of
 from unveil.model.network.transformer import Transformer
 
@@ -30,6 +31,7 @@ def decode(
     *,
     end_id: int | None,
     max_batch: int | None = None,
+    contradiction: Contradiction | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[loop.Decoded]:
     """Every canvas finished, in the order given, by the engine's step; see `model.decoding.loop.decode`.
@@ -42,7 +44,7 @@ def decode(
         denoise = Barring(inner, denoise.barred) if isinstance(denoise, Barring) else inner
     if not isinstance(inner, AlongDenoiser):
         device = device_of(cast(Denoiser, inner))
-        step = partial(sampler.step, denoise, device=device, end_id=end_id)
+        step = partial(sampler.step, denoise, device=device, end_id=end_id, contradiction=contradiction)
         return loop.decode(step, canvases, max_batch=max_batch, on_step=on_step)
     assert inner.end_id == end_id
     window = min(max_batch or inner.most, inner.most)

@@ -12,6 +12,7 @@ OrderPolicy = Literal[
 ]
 ORDER_POLICIES: tuple[OrderPolicy, ...] = get_args(OrderPolicy)
 Measure = Literal["confidence", "margin", "entropy"]  # as in `model.confidence`, which needs torch
+Outcome = Literal["complete", "budget", "contradiction"]
 MAX_SEED = 2**63 - 1
 HIDDEN = -1  # the rank of what is not known yet
 UNREAD = 1 << 30  # the rank of an end that another end decided (`model.decoding.ends`)
@@ -23,7 +24,8 @@ class SamplingParams:
 
     `order_temperature` goes with `learned` only (1 = the model's own law, 0 = always the likeliest next position).
     `temperature` 0 = the likeliest token. `top_k` and `top_p` apply after the temperature, in that order.
-    `explicit_order` lists every hidden position once, and goes with `order="explicit"` only.
+    `explicit_order` lists every hidden position once, and goes with `order="explicit"` only. `backtrack` is the most
+    forwards whose reveals may be taken back at contradictions (`model.decoding.search`); None = nothing is taken back.
     """
 
     order: OrderPolicy = "learned"
@@ -35,6 +37,7 @@ class SamplingParams:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    backtrack: int | None = None
     # What follows from these, once a request instead of once a step.
     is_order_drawn: bool = field(init=False, repr=False, compare=False)
     measure: Measure | None = field(init=False, repr=False, compare=False)
@@ -47,50 +50,12 @@ class SamplingParams:
         strides = (self.tokens_per_step, self.steps, self.threshold)
         assert sum(x is not None for x in strides) <= 1
         assert (self.order == "explicit") == (self.explicit_order is not None)
+        assert self.backtrack is None or self.steps is None, "a time grid does not go back"
         is_drawn = self.order == "uniform" or (self.order == "learned" and self.order_temperature > 0)
         measure = self.order if self.order in get_args(Measure) else None if self.threshold is None else "confidence"
         object.__setattr__(self, "is_order_drawn", is_drawn)
         object.__setattr__(self, "measure", measure)
         object.__setattr__(self, "is_single", strides == (None, None, None))
-
-
-@dataclass(frozen=True, slots=True)
-class Canvas:
-    """One sample being made. `tokens[i]` is 0 wherever `hidden[i]`.
-
-    `ranks[i]` says when i became known: 0 from the start, k in the k-th denoising step, HIDDEN if it is not, UNREAD if
-    nobody reads it. What a network that is autoregressive along its order says next depends on the order of the past,
-    so ranks are part of it.
-
-    `step` counts the sample's own steps and keys the noise of its order; with `steps` set it is the index of the time
-    step, so it may run ahead of `num_forwards`, the denoising steps really computed. `num_at_start` is the number of
-    positions hidden at the start.
-    """
-
-    tokens: tuple[int, ...]
-    hidden: tuple[bool, ...]
-    seed: int
-    params: SamplingParams
-    num_at_start: int
-    ranks: tuple[int, ...]
-    step: int = 0
-    num_forwards: int = 0
-
-    @classmethod
-    def start(cls, tokens: tuple[int, ...], hidden: tuple[bool, ...], *, seed: int, params: SamplingParams) -> "Canvas":
-        """A fresh canvas; what stands at hidden positions is dropped."""
-        assert len(tokens) == len(hidden)
-        clean = tuple(0 if h else x for x, h in zip(tokens, hidden, strict=True))
-        ranks = tuple(HIDDEN if h else 0 for h in hidden)
-        return cls(clean, tuple(hidden), seed=seed, params=params, num_at_start=sum(hidden), ranks=ranks)
-
-    @property
-    def is_complete(self) -> bool:
-        return True not in self.hidden
-
-    @property
-    def length(self) -> int:
-        return len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +74,70 @@ class Reveal:
     order_logprob: float | None
     uniform: float
     is_absorbed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What a decision passed over. `path`: what had been revealed before it. `others`: what could be revealed instead,
+    in the order in which they would be drawn. `depth`: the forwards that a path through here rests on."""
+
+    path: tuple[Reveal, ...]
+    others: tuple[Reveal, ...]
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How far a search has come (`model.decoding.search`): the reveals that stand, and what has been passed over.
+
+    `depth`: the forwards that `path` rests on. `num_unrevealed`: reveals that were taken back. `outcome` is "complete"
+    until a contradiction stays: "budget" where more forwards would be needed, "contradiction" where nothing is left.
+    """
+
+    path: tuple[Reveal, ...] = ()
+    passed: tuple[Passed, ...] = ()
+    depth: int = 0
+    num_unrevealed: int = 0
+    outcome: Outcome = "complete"
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """One sample being made. `tokens[i]` is 0 wherever `hidden[i]`.
+
+    `ranks[i]` says when i became known: 0 from the start, k in the k-th denoising step, HIDDEN if it is not, UNREAD if
+    nobody reads it. What a network that is autoregressive along its order says next depends on the order of the past,
+    so ranks are part of it.
+
+    `step` counts the sample's own steps and keys the noise of its order; with `steps` set it is the index of the time
+    step, so it may run ahead of `num_forwards`, the denoising steps really computed. `num_at_start` is the number of
+    positions hidden at the start. `search` is set where `params.backtrack` is.
+    """
+
+    tokens: tuple[int, ...]
+    hidden: tuple[bool, ...]
+    seed: int
+    params: SamplingParams
+    num_at_start: int
+    ranks: tuple[int, ...]
+    step: int = 0
+    num_forwards: int = 0
+    search: Search | None = None
+
+    @classmethod
+    def start(cls, tokens: tuple[int, ...], hidden: tuple[bool, ...], *, seed: int, params: SamplingParams) -> "Canvas":
+        """A fresh canvas; what stands at hidden positions is dropped."""
+        assert len(tokens) == len(hidden)
+        clean = tuple(0 if h else x for x, h in zip(tokens, hidden, strict=True))
+        ranks = tuple(HIDDEN if h else 0 for h in hidden)
+        search = None if params.backtrack is None else Search()
+        num = sum(hidden)
+        return cls(clean, tuple(hidden), seed=seed, params=params, num_at_start=num, ranks=ranks, search=search)
+
+    @property
+    def is_complete(self) -> bool:
+        return True not in self.hidden
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)

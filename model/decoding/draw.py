@@ -26,14 +26,26 @@ def draw(log_p: Tensor, states: Ints, params: Sequence[SamplingParams]) -> tuple
     """
     ways = tuple(groups([_way(own) for own in params]))
     if len(ways) == 1:
-        ids = _draw_one_way(ways[0][0], log_p, states, params)
+        ids = _scores(ways[0][0], log_p, states, params).argmax(-1)
     else:
         ids = torch.empty(len(log_p), dtype=torch.int64, device=log_p.device)
         for way, rows in ways:
             own = sent(np.array(rows), log_p.device)
-            drawn = _draw_one_way(way, log_p.index_select(0, own), states[rows], [params[row] for row in rows])
-            ids.index_copy_(0, own, drawn)
+            scores = _scores(way, log_p.index_select(0, own), states[rows], [params[row] for row in rows])
+            ids.index_copy_(0, own, scores.argmax(-1))
     return ids, log_p.gather(-1, ids[:, None]).squeeze(-1)
+
+
+def draws(log_p: Tensor, state: int, params: SamplingParams) -> list[tuple[int, float]]:
+    """Every id that can be drawn, with its log-probability, one after the other without replacement: [V'] -> pairs.
+
+    The first is what `draw` gives. Each next one is drawn from what is left, renormalised, since the largest scores of
+    Gumbel noise are such draws in turn; at temperature 0 the likeliest of what is left.
+    """
+    scores = _scores(_way(params), log_p[None], np.array([state]), [params])[0]
+    ranked, ids = scores.sort(descending=True, stable=True)
+    possible = ids[ranked > -torch.inf]
+    return list(zip(possible.tolist(), log_p[possible].tolist(), strict=True))
 
 
 def fetched(ids: Tensor, logprobs: Tensor) -> tuple[list[int], list[float]]:
@@ -53,14 +65,15 @@ def _way(params: SamplingParams) -> Way:
     return "plain" if params.top_k is None and params.top_p is None else "filtered"
 
 
-def _draw_one_way(way: Way, log_p: Tensor, states: Ints, params: Sequence[SamplingParams]) -> Tensor:
+def _scores(way: Way, log_p: Tensor, states: Ints, params: Sequence[SamplingParams]) -> Tensor:
+    """The largest of a row is drawn: [R, V'] -> [R, V']."""
     if way == "likeliest":
-        return log_p.argmax(-1)
+        return log_p
     V = log_p.shape[-1]
     score = _tempered(log_p, [own.temperature for own in params])
     if way == "filtered":
         score = _filtered(score, [own.top_k or V for own in params], [own.top_p for own in params])
-    return token_gumbel(states, V, log_p.device).add_(score).argmax(-1)
+    return token_gumbel(states, V, log_p.device).add_(score)
 
 
 def _tempered(log_p: Tensor, temperature: Sequence[float]) -> Tensor:

@@ -35,7 +35,7 @@ class Stepped(NamedTuple, Generic[Item, Found]):
 
 
 class Decoded(NamedTuple):
-    """A canvas at its end, and all its reveals in the order in which they happened."""
+    """A canvas at its end, and all its reveals in the order in which they happened; of a search those that stand."""
 
     canvas: Canvas
     reveals: tuple[Reveal, ...]
@@ -92,7 +92,8 @@ def decode(
                 reveals[place] += new
             if on_step is not None:
                 on_step(sum(len(new) for _, _, new in stepped))
-        yield from (Decoded(canvas, tuple(found)) for canvas, found in zip(window, reveals, strict=True))
+        for canvas, found in zip(window, reveals, strict=True):
+            yield Decoded(canvas, tuple(found) if canvas.search is None else canvas.search.path)
 
 
 def _groups(window: list[tuple[int, Item]], group: Group[Item] | None) -> Iterable[list[tuple[int, Item]]]:

@@ -19,11 +19,12 @@ import torch
 from unveil.model.decoding import loop
 from unveil.model.decoding.batch import AnyDenoiser, Batch, Sureness, begin, groups, release
 from unveil.model.decoding.canvas import UNREAD, Canvas, Reveal, SamplingParams
-from unveil.model.decoding.draw import draw, fetched
+from unveil.model.decoding.draw import draw, draws, fetched
 from unveil.model.decoding.ends import absorbed_by
 from unveil.model.decoding.loop import Decoded
 from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.order_keys import Ints
+from unveil.model.decoding.search import Contradiction, Path, advance
 from unveil.model.decoding.step_plan import Plan, plan_step
 
 
@@ -41,23 +42,32 @@ def step(
     *,
     device: torch.device | None = None,
     end_id: int | None = None,
+    contradiction: Contradiction | None = None,
 ) -> list[StepResult]:
     """One denoising step of every canvas; none may be complete. `end_id` as `model.decoding.batch.begin` takes it.
 
-    Raises ValueError if the denoiser's output does not fit the canvases or is not a number.
+    `contradiction` is what a canvas with a search is checked by (`model.decoding.search`). Raises ValueError if the
+    denoiser's output does not fit the canvases or is not a number.
     """
     batch = begin(denoise, canvases, device=device, end_id=end_id)
     assert batch.hidden.any(1).all(), "a complete canvas takes no step"
     sure = Sureness(batch)
     plan = plan_step(batch, sure)
-    reveals = _draw(batch, plan, sure)
-    results = [StepResult(apply(c, r), tuple(r)) for c, r in zip(canvases, reveals, strict=True)]
+    reveals, others = _draw(batch, plan, sure)
+    results = []
+    for canvas, own, passed in zip(canvases, reveals, others, strict=True):
+        if canvas.search is None:
+            results.append(StepResult(apply(canvas, own), tuple(own)))
+        else:
+            assert contradiction is not None
+            results.append(StepResult(*advance(canvas, tuple(zip(own, passed, strict=True)), contradiction)))
     batch.opened.advance([result.canvas for result in results], [[x.position for x in own] for own in reveals])
     return results
 
 
-def _draw(batch: Batch, plan: Plan, sure: Sureness) -> list[list[Reveal]]:
-    """Draws the tokens of the planned positions."""
+def _draw(batch: Batch, plan: Plan, sure: Sureness) -> tuple[list[list[Reveal]], list[list[Path]]]:
+    """Draws the tokens of the planned positions. Of canvases with a search also says what each position could have had
+    instead, in the order in which it would be drawn."""
     canvases = batch.canvases
     if plan.ranking.shape[1] == 1:
         of, positions, order_logprobs = list(range(len(canvases))), plan.ranking[:, 0], plan.order_logprobs[:, 0]
@@ -66,18 +76,21 @@ def _draw(batch: Batch, plan: Plan, sure: Sureness) -> list[list[Reveal]]:
         of, positions, order_logprobs = rows.tolist(), plan.ranking[rows, ranks], plan.order_logprobs[rows, ranks]
     places, steps = positions.tolist(), [plan.steps[row] for row in of]
     noise = reveal_noise([canvases[row].seed for row in of], places)
-    ids, logprobs = _tokens(batch, sure, of, positions, noise.states)
+    ids, logprobs, left = _tokens(batch, sure, of, positions, noise.states)
     reveals: list[list[Reveal]] = [[] for _ in canvases]
-    drawn = zip(of, places, ids, steps, logprobs, order_logprobs.tolist(), noise.values.tolist(), strict=True)
-    for row, position, token_id, step_, logprob, order_logprob, value in drawn:
+    others: list[list[Path]] = [[] for _ in canvases]
+    drawn = zip(of, places, ids, steps, logprobs, order_logprobs.tolist(), noise.values.tolist(), left, strict=True)
+    for row, position, token_id, step_, logprob, order_logprob, value, passed in drawn:
         is_drawn = batch.params[row].is_order_drawn
         if not (math.isfinite(logprob) and (math.isfinite(order_logprob) or not is_drawn)):
             raise ValueError(f"the denoiser's logits at position {position} are not finite")
         own = order_logprob if is_drawn else None
-        reveals[row].append(Reveal(position, token_id, step_, logprob, own, value))
+        reveal = Reveal(position, token_id, step_, logprob, own, value)
+        reveals[row].append(reveal)
+        others[row].append(tuple(replace(reveal, token_id=other, logprob=p) for other, p in passed))
     if batch.end_id is None:
-        return reveals
-    return [_ended(batch, row, own, batch.end_id) for row, own in enumerate(reveals)]
+        return reveals, others
+    return [_ended(batch, row, own, batch.end_id) for row, own in enumerate(reveals)], others
 
 
 def _ended(batch: Batch, row: int, drawn: Sequence[Reveal], end_id: int) -> list[Reveal]:
@@ -107,19 +120,24 @@ def _ended(batch: Batch, row: int, drawn: Sequence[Reveal], end_id: int) -> list
 
 def _tokens(
     batch: Batch, sure: Sureness, of: Sequence[int], positions: Ints, states: Ints
-) -> tuple[list[int], list[float]]:
-    """The id drawn at each position of the canvases `of`, and its log-probability."""
+) -> tuple[list[int], list[float], list[Sequence[tuple[int, float]]]]:
+    """The id drawn at each position of the canvases `of`, its log-probability, and for a search what else there is."""
     ids, logprobs, rows = [0] * len(of), [0.0] * len(of), np.array(of)
+    left: list[Sequence[tuple[int, float]]] = [()] * len(of)
     for measure, at in groups([sure.measures[row] for row in of]):
         log_p = (batch.log_p if measure is None else partial(sure.log_p, measure))(rows[at], positions[at])
         drawn, found = fetched(*draw(log_p, states[at], [batch.params[of[i]] for i in at]))
-        for i, token_id, logprob in zip(at, drawn, found, strict=True):
+        for place, (i, token_id, logprob) in enumerate(zip(at, drawn, found, strict=True)):
             ids[i], logprobs[i] = token_id, logprob
-    return ids, logprobs
+            if batch.params[of[i]].backtrack is not None:
+                left[i] = draws(log_p[place], int(states[i]), batch.params[of[i]])[1:]
+    return ids, logprobs, left
 
 
 def apply(canvas: Canvas, reveals: Sequence[Reveal]) -> Canvas:
-    """The canvas with these reveals in it, of one step or of several in turn: ready for its next step."""
+    """The canvas with these reveals in it, of one step or of several in turn: ready for its next step. A search goes on
+    by `model.decoding.search.advance`."""
+    assert canvas.search is None
     tokens, hidden, ranks = list(canvas.tokens), list(canvas.hidden), list(canvas.ranks)
     rank, at = canvas.num_forwards, -1
     for reveal in reveals:
@@ -154,8 +172,10 @@ def decode(
     *,
     max_batch: int | None = None,
     device: torch.device | None = None,
+    contradiction: Contradiction | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Decoded]:
     """Every canvas finished, in the order given, by `step` on this denoiser; see `model.decoding.loop.decode`."""
-    own_step, own_release = partial(step, denoise, device=device), partial(release, denoise)
+    own_step = partial(step, denoise, device=device, contradiction=contradiction)
+    own_release = partial(release, denoise)
     return loop.decode(own_step, canvases, max_batch=max_batch, release=own_release, on_step=on_step)

@@ -1,6 +1,6 @@
 """What every tokenizer offers. Knows no domain, no network and no HTTP."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,6 +21,16 @@ class Template:
     def num_given(self) -> int:
         """Known positions that show something: the end of a molecule is known, too, where its prompt says it."""
         return sum(value != "" for value in self.known.values())
+
+
+Contradiction = Callable[[Sequence[int], Sequence[bool]], str | None]
+
+
+def contradiction_of(tokenizer: "Tokenizer") -> Contradiction | None:
+    """A tokenizer's own check of a canvas, where its domain has one: tokens and which are hidden -> what is wrong, in
+    words, however the hidden ones are filled, or None."""
+    check: Contradiction | None = getattr(tokenizer, "contradiction", None)
+    return check
 
 
 class Tokenizer(Protocol):

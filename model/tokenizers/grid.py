@@ -19,6 +19,8 @@ from unveil.model.tokenizers.wording import quoted
 SIDE, BOX = 9, 3
 CELLS = SIDE * SIDE
 _DIGITS, _HOLES = "123456789", ".0"
+_ALL = (1 << SIDE) - 1  # a bit for each digit
+_KINDS = ("row", "column", "box")
 _LONGEST_PROMPT = 10_000  # characters, white space and all
 _EXAMPLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 
@@ -77,11 +79,15 @@ class GridTokenizer:
         if length is not None:
             raise PromptError(f"length is not valid with a grid: it has {CELLS} cells", param="length")
         cells = _cells(prompt)
-        if contradiction := _clash(cells) or _impossible(cells):
+        if contradiction := _contradiction(_digits(cells)):
             raise PromptError(contradiction)
         known: dict[int, Value] = {i: cell for i, cell in enumerate(cells) if cell in _DIGITS}
         tokens = tuple(int(known[i]) - 1 if i in known else 0 for i in range(CELLS))
         return Template(tokens, tuple(i not in known for i in range(CELLS)), known)
+
+    def contradiction(self, tokens: Sequence[int], hidden: Sequence[bool]) -> str | None:
+        """What no way of filling the hidden cells could mend, in words; None where nothing shows yet."""
+        return _contradiction([0 if h else token_id + 1 for token_id, h in zip(tokens, hidden, strict=True)])
 
     def token(self, position: int, token_id: int) -> str:  # noqa: ARG002
         return _DIGITS[token_id]
@@ -114,10 +120,17 @@ def units() -> tuple[tuple[int, ...], ...]:
     return (*rows, *columns, *boxes)
 
 
+_UNITS_OF = tuple(tuple(number for number, unit in enumerate(units()) if cell in unit) for cell in range(CELLS))
+
+
 def is_solution(grid: str, puzzle: str) -> bool:
     """Whether `grid` is complete, breaks no rule, and has every clue of `puzzle`."""
-    complete = len(grid) == CELLS and set(grid) <= set(_DIGITS) and _clash(grid) is None
+    complete = len(grid) == CELLS and set(grid) <= set(_DIGITS) and _contradiction(_digits(grid)) is None
     return complete and all(clue in _HOLES or clue == cell for cell, clue in zip(grid, puzzle, strict=True))
+
+
+def _digits(cells: str) -> list[int]:
+    return [int(cell) if cell in _DIGITS else 0 for cell in cells]
 
 
 def _cells(prompt: object) -> str:
@@ -134,41 +147,44 @@ def _cells(prompt: object) -> str:
     return cells
 
 
-def _clash(cells: str) -> str | None:
+def _contradiction(digits: Sequence[int]) -> str | None:
+    """What is wrong with the digits 1 to 9 of a grid, 0 where a cell is hidden, in words: the first two that exclude
+    each other, hidden cell without a digit, or digit without a cell in a unit. Nothing is filled in."""
+    bits = [1 << digit >> 1 for digit in digits]  # one for each digit, none where a cell is hidden
+    used = [0] * len(units())
+    for cell, bit in enumerate(bits):
+        if bit:
+            row, column, box = _UNITS_OF[cell]
+            if bit & (used[row] | used[column] | used[box]):
+                return _clash(digits)
+            used[row] |= bit
+            used[column] |= bit
+            used[box] |= bit
+    placed = list(used)
+    for cell, bit in enumerate(bits):
+        if not bit:
+            row, column, box = _UNITS_OF[cell]
+            left = _ALL & ~(used[row] | used[column] | used[box])
+            if not left:
+                return f"no digit is left for {_place(cell)}: its row, column and box have all nine"
+            placed[row] |= left
+            placed[column] |= left
+            placed[box] |= left
+    for unit, found in enumerate(placed):
+        if missing := _ALL & ~found:
+            return f"{(missing & -missing).bit_length()} has no place left in {_KINDS[unit // SIDE]} {unit % SIDE + 1}"
+    return None
+
+
+def _clash(digits: Sequence[int]) -> str:
     """The first two cells that exclude each other, in words."""
-    for kind, _, unit in _named_units():
-        for a, b in combinations(unit, 2):
-            if cells[a] == cells[b] and cells[a] in _DIGITS:
-                return f"{cells[a]} stands twice in one {kind}: at {_place(a)} and at {_place(b)}"
-    return None
+    pairs = ((kind, a, b) for kind, unit in _named_units() for a, b in combinations(unit, 2))
+    kind, a, b = next((kind, a, b) for kind, a, b in pairs if digits[a] == digits[b] != 0)
+    return f"{digits[a]} stands twice in one {kind}: at {_place(a)} and at {_place(b)}"
 
 
-def _candidates(cells: str) -> list[set[str]]:
-    """Of each hidden cell the digits that its row, column and box do not have; none of the others."""
-    left = [set(_DIGITS) if cell in _HOLES else set() for cell in cells]
-    for unit in units():
-        clues = {cells[i] for i in unit}
-        for i in unit:
-            left[i] -= clues
-    return left
-
-
-def _impossible(cells: str) -> str | None:
-    """The first hidden cell without a digit, or digit without a cell in a unit, in words. Nothing is filled in."""
-    left = _candidates(cells)
-    for i, cell in enumerate(cells):
-        if cell in _HOLES and not left[i]:
-            return f"no digit is left for {_place(i)}: its row, column and box have all nine"
-    for kind, number, unit in _named_units():
-        if missing := set(_DIGITS) - {cells[i] for i in unit} - set[str]().union(*(left[i] for i in unit)):
-            return f"{min(missing)} has no place left in {kind} {number}"
-    return None
-
-
-def _named_units() -> Iterator[tuple[str, int, tuple[int, ...]]]:
-    """Each unit with its kind and its number from 1 on."""
-    kinds = ("row",) * SIDE + ("column",) * SIDE + ("box",) * SIDE
-    return ((kind, i % SIDE + 1, unit) for i, (kind, unit) in enumerate(zip(kinds, units(), strict=True)))
+def _named_units() -> Iterator[tuple[str, tuple[int, ...]]]:
+    return ((_KINDS[i // SIDE], unit) for i, unit in enumerate(units()))
 
 
 def _place(cell: int) -> str:

@@ -82,9 +82,19 @@ function reveal(data) {
   $("reveals").append(row);
 }
 
+function unreveal(data) {
+  for (const position of data.positions) {
+    const item = $("canvas").children[position];
+    item.lastChild.textContent = "?";
+    item.className = "hidden";
+    $("reveals").lastChild.remove(); // what is taken back was revealed last
+  }
+}
+
 const handlers = {
   start,
   reveal,
+  unreveal,
   sample: (data) => { $("status").textContent = `Complete. Seed ${seed || data.seed}; log-probability ${data.logprob.toFixed(3)}.`; },
   done: (data) => { $("status").textContent += ` ${data.usage.denoising_steps} steps in ${(data.timings.total_seconds * 1000).toFixed(1)} ms.`; },
   error: (data) => show(data.error),
