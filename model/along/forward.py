@@ -24,7 +24,7 @@ from torch import Tensor
 
 from unveil.model.along.memory import LATER, Memory, RowSize, Stored
 from unveil.model.denoiser import sent
-from unveil.model.network.attention import PairBias, RelativeBias
+from unveil.model.network.attention import PlaceBias, RelativeBias
 from unveil.model.network.folded import Folded
 from unveil.model.network.transformer import Transformer
 
@@ -212,7 +212,7 @@ class Along(Folded):
         return bias.flatten(1, 2).unbind(0)
 
 
-def _biases(modules: Sequence[RelativeBias | PairBias | None]) -> Tensor | None:
+def _biases(modules: Sequence[PlaceBias | None]) -> Tensor | None:
     """Of all layers and heads, [layers * H, distances or pairs]: what is added to the scores."""
     if modules[0] is None:
         return None
