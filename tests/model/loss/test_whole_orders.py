@@ -167,7 +167,7 @@ def test_a_state_is_what_a_turn_finds_hidden_and_absent(order: tuple[int, ...]) 
         if int(turns[0, position]) != turn:
             continue
         found = states_at(turns, torch.tensor([[position]]), torch.tensor([[turn]]), x=x, lengths=lengths, end_id=0)
-        revealed = order[: turn - 1]
+        revealed = [i for i in order[: turn - 1] if turns[0, i] <= 4]
         decided = [
             i for i in range(3) if x[0, i] == 0 and i not in revealed and any(x[0, j] == 0 and j < i for j in revealed)
         ]
