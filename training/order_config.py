@@ -40,6 +40,11 @@ class _Order(BaseModel):
         return SPREAD
 
     @property
+    def reading_share(self) -> float:
+        """The share of the rows that do not follow the law which run from left to right."""
+        return 0.0
+
+    @property
     def rates(self) -> tuple[float, float]:
         """The learning rates of the order's log-weights and of the critic; 0 where none are learned."""
         return 0.0, 0.0
@@ -73,17 +78,23 @@ class _Scheduled(_Order):
     All rows follow uniform orders at first (`warmup`), so that the denoiser has met what makes an order good before one
     is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`. `spread`: this share of
     a row's weight goes evenly to all hidden positions, not to the law's next one alone, so that every row of a decided
-    order trains them all (`model.loss.objective.order_form`).
+    order trains them all (`model.loss.objective`). `reading`: this share of the rows that do not follow the law run
+    from left to right, as in a text, of whose beginnings uniform orders hardly know any.
     """
 
     warmup: Advanced[Share] = 0.25
     anneal: Advanced[Share] = 0.15
     exploration: Advanced[Share] = 0.1
     spread: Advanced[Share] = SPREAD
+    reading: Advanced[Share] = 0.0
 
     @property
     def even_share(self) -> float:
         return self.spread
+
+    @property
+    def reading_share(self) -> float:
+        return self.reading
 
     def uniform_share(self, progress: float, /) -> float:
         if progress < self.warmup:
@@ -108,40 +119,36 @@ class FixedOrder(_Scheduled):
 
 
 class GlobalOrder(_Scheduled):
-    """One learned order for all rows, moved by a critic (`model/loss/critic.py`; rows of at most 1,024 positions).
+    """One learned order for all rows, decided by a critic (`model/loss/critic.py`; rows of at most 1,024 positions).
 
-    The critic learns from every forward which losses to expect where, at `critic_learning_rate`, and the order's
-    log-weights follow it at `learning_rate` by orders simulated on it. They rest in the warm-up. `candidates`: when the
-    warm-up ends these are tried on validation rows. The law begins as the best of them if that is cheaper than the law
-    is then (`training/step/candidate_orders.py`). The order then also rests while the share of uniform rows shrinks, so
-    that the critic meets the new law before it moves it. When training ends they are tried again, and the cheapest is
-    kept. `reconsider`: at these times, after the warm-up, the law's log-weights shrink to a seventh, so that what was
-    decided before the network could read what it was about is decided once more, and all that was right is soon as it
-    was.
+    The critic learns from every forward which losses to expect where, at `critic_learning_rate`. At the times of
+    `searches`, the end of the warm-up always one of them, orders are searched for on it, and the best on training rows
+    becomes what the law begins from (`training/step/decided_orders.py`). Between them the order's log-weights
+    follow the critic at `learning_rate`, by orders simulated on it. They rest in the warm-up, and after it while the
+    share of uniform rows shrinks, so that the critic meets the new law before it moves it.
     """
 
     kind: ClassVar[OrderKind] = "global"
     has_critic: ClassVar[bool] = True
     method: Literal["global"] = "global"
-    candidates: tuple[ReadingOrder, ...] = ()
     learning_rate: float = Field(default=0.1, gt=0.0)
     critic_learning_rate: Advanced[float] = Field(default=3e-3, gt=0.0)
-    reconsider: Advanced[tuple[Share, ...]] = ()
+    searches: Advanced[tuple[Share, ...]] = (0.5, 0.7)
 
     @property
     def rests_until(self) -> float:
-        return self.warmup + (self.anneal if self.candidates else 0.0)
+        return self.warmup + self.anneal
 
     @property
     def rates(self) -> tuple[float, float]:
         return self.learning_rate, self.critic_learning_rate
 
     @model_validator(mode="after")
-    def _reconsiders_in_time(self) -> Self:
-        if any(not self.rests_until < time < 1.0 for time in self.reconsider):
-            raise ValueError(f"reconsider: times must be after the order's rest, which ends at {self.rests_until:g}")
-        if not _rises(self.reconsider):
-            raise ValueError("reconsider: times must rise")
+    def _searches_in_time(self) -> Self:
+        if any(not self.warmup < time < 1.0 for time in self.searches):
+            raise ValueError(f"searches: times must be after the warm-up, which ends at {self.warmup:g}, and before 1")
+        if not _rises(self.searches):
+            raise ValueError("searches: times must rise")
         return self
 
 

@@ -115,7 +115,7 @@ class Along(Folded):
             self._store(qkv[:, D:], stored, target)
             x = self.finished(layer, x, self.attended(qkv[:, :D].view(B, C, D), stored, bias))
         memory.state_cells.index_copy_(0, cells, x)
-        keys = self.late_keys(self.norm(x)).split(2 * D, -1)
+        keys = torch.split(self.late_keys(self.norm(x)), 2 * D, -1)
         for of, stored in zip(keys, seen.stored[len(self.layers) :], strict=True):
             self._store(of, stored, target)
 
@@ -156,8 +156,8 @@ class Along(Folded):
         rows = q.shape[1]
         q = q.reshape(B, rows, H, E).transpose(1, 2).reshape(B * H, rows, E)
         scores = torch.baddbmm(bias[:, :rows], q, stored.keys, alpha=E**-0.5).softmax(-1)
-        read = torch.bmm(scores, stored.values).view(B, H, rows, E).transpose(1, 2)
-        return (read if rows == Q else read[:, :Q]).reshape(B * Q, D)
+        attended = torch.bmm(scores, stored.values).view(B, H, rows, E).transpose(1, 2)
+        return (attended if rows == Q else attended[:, :Q]).reshape(B * Q, D)
 
     def _is_read(self, seen: Seen, given: Tensor) -> Tensor:
         """Which columns slots [5, B, Q] read: [B, Q, S]."""
@@ -205,5 +205,6 @@ def _values(module: PlaceBias, length: int) -> Tensor:
         distances, read = module.places.embedding, module.front[:, :1]  # [H, 2 L - 1]
         reads = distances[:, length - 1 : length].expand(-1, length + 1)  # as the beginning reads itself
         return torch.cat([reads, distances, read.expand(-1, length + 1)], 1)  # at 0, L + 1, 3 L
-    slots = torch.arange(1, length + 2, device=module.weight.device) % (length + 1)  # by places, the beginning last
-    return module(length + 1)[:, slots][:, :, slots].flatten(1)
+    assert isinstance(module, PairBias)
+    values: Tensor = module(length + 1)
+    return values.roll((-1, -1), (1, 2)).flatten(1)  # by places, of which the beginning's is the last

@@ -64,7 +64,7 @@ class Shapes:
         """Rows, contents a row and queries a row. ValueError if no shape is so large."""
         large = [
             (B * (C + A), B, C, A)
-            for B in {B for B, _ in self.pairs if B >= num_rows}
+            for B in {B for B, _ in self.pairs if num_rows <= B}
             for C in self._large(B, num_contents)
             for A in self._large(B, num_asked)
         ]

@@ -75,16 +75,16 @@ def critic_loss(
 ) -> CriticLoss:
     """Both halves of learning a law `log_w` [L] by a critic: regression on the rows' `losses`, and simulation by it.
 
-    `losses`, `control` [B, L] in nats, `hidden` and `absent` [B, L] bool. With `turns` the losses are each position's
-    as of its own turn, and the critic is asked about those turns, each as its row stood then.
+    `losses`, `control` [B, L] in nats, `hidden` and `absent` [B, L] bool. With `turns` the losses are theirs, [B, M],
+    and the critic is asked about those turns, each as its row stood then.
     """
     if turns is None:
         error = critic_error(critic(hidden, absent), losses, hidden, control=control)
     else:
-        positions, hidden = turns
-        expected = critic(hidden, absent[:, None].expand(hidden.shape)).gather(-1, positions[..., None]).squeeze(-1)
-        losses, control = (values.gather(-1, positions) for values in (losses, control))
-        error = critic_error(expected, losses, torch.ones_like(positions, dtype=torch.bool), control=control)
+        positions, hidden, absent = turns
+        expected = critic(hidden, absent).gather(-1, positions[..., None]).squeeze(-1)
+        is_asked = hidden.gather(-1, positions[..., None]).squeeze(-1)
+        error = critic_error(expected, losses, is_asked, control=control.gather(-1, positions))
     simulated = simulated_nelbo(log_w, critic, trials.noise, known=trials.known, absent=trials.absent)
     return CriticLoss(error, simulated)
 

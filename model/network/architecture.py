@@ -15,8 +15,6 @@ OrderHeadKind = Literal["trunk", "next_cost", "cost_to_go"]
 
 TrunkKind = Literal["attention", "planes"]
 
-Attends = Literal["all", "visible", "earlier"]
-
 GRID_SIDE, GRID_CELLS = 9, 81
 
 

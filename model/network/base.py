@@ -1,7 +1,7 @@
 """What every denoiser network of this project is, whatever its inside.
 
-`model/network/transformer.py`, `late.py`, `sudoku.py` and, for those trained elsewhere, `imported.py` are all there are;
-`build.py` picks one by its architecture.
+`model/network/transformer.py`, `late.py`, `sudoku.py` and, for those trained elsewhere, `imported.py` are all there
+are; `build.py` picks one by its architecture.
 """
 
 from typing import NamedTuple

@@ -69,6 +69,14 @@ class TokenHead(nn.Module):
         logits = (x.transpose(0, 1) @ weight).transpose(0, 1).float() + self.bias[rows]  # [B, L, V]
         return logits.masked_fill(absent, -torch.inf)
 
+    def at(self, x: Tensor, embedding: Tensor, positions: Tensor) -> Tensor:
+        """States `x` [B, M, D] at `positions` [B, M] -> float32 logits [B, M, V], as `forward`."""
+        if not self.has_own:
+            return self(x, embedding)  # type: ignore[no-any-return]
+        rows, absent = self.get_buffer("rows")[positions], self.get_buffer("absent")[positions]  # [B, M, V]
+        logits = F.linear(self.norm(x), embedding, self.bias).float().gather(-1, rows)
+        return logits.masked_fill(absent, -torch.inf)
+
 
 def reading_bias(architecture: Architecture, lengths: Tensor, L: int, dtype: torch.dtype) -> Tensor | None:
     """[B, 1, 1, L], against attention to padding; None where there is none: a table's canvases are never padded."""
@@ -88,9 +96,7 @@ class Transformer(Network):
         self.position = nn.Parameter(torch.zeros(architecture.length, D))
         self.mask = nn.Parameter(torch.zeros(D))
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)  # [L] or [1]
-        self.blocks = nn.ModuleList(
-            Block(architecture, _place_bias(architecture)) for _ in range(architecture.layers)
-        )
+        self.blocks = nn.ModuleList(Block(architecture, _place_bias(architecture)) for _ in range(architecture.layers))
         self.token_head = TokenHead(architecture)
         self.order_head = make_order_head(architecture, order)
         self._initialise()

@@ -23,19 +23,24 @@ _STEP_STRIDE = 1_000_003  # keeps the streams of neighbouring seeds and steps ap
 _EPOCH_STREAM, _ORDER_STREAM = 2**40, 2**41
 _SYMMETRY_STREAM = 3
 _BLOCK_ROWS = 65_536
+_SHORT, _QUESTIONS = 32, 16  # rows of which everything is asked; of longer ones so many questions
 _MOST_ORDERS, _MOST_PREFIXES = 128, 2**13  # that a critic is asked about in one step
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Clean rows and all the chance in what they show: `rows` of B canvases, `draws` for the same B."""
+    """Clean rows and all the chance in what they show: `rows` of B canvases, `draws` for the same B. `is_whole`: all
+    steps of their orders are trained; `chance` [2, B, M] then says what else is asked, None where everything is."""
 
     rows: Rows
     draws: PrefixDraws
+    is_whole: bool = False
+    chance: Tensor | None = None
 
     def cut(self, index: slice, device: torch.device) -> "Batch":
         """Some of the rows, on a device."""
-        return Batch(self.rows.at(index).to(device), self.draws.cut(index, device))
+        chance = None if self.chance is None else self.chance[:, index].to(device)
+        return Batch(self.rows.at(index).to(device), self.draws.cut(index, device), self.is_whole, chance)
 
 
 def step_generator(recipe_seed: int, step: int) -> torch.Generator:
@@ -61,22 +66,40 @@ def _shuffle(num_rows: int, epoch: int, seed: int) -> Tensor:
     return torch.randperm(num_rows, generator=step_generator(seed, _EPOCH_STREAM + epoch))
 
 
-def draw_batch(rows: Rows, recipe: Recipe, *, step: int, symmetries: Symmetries | None = None) -> Batch:
-    """The global batch of a step, on the CPU."""
+def draw_batch(
+    rows: Rows, recipe: Recipe, *, step: int, is_whole: bool = False, symmetries: Symmetries | None = None
+) -> Batch:
+    """The global batch of a step, on the CPU. `is_whole`: for a network that trains all steps of a row's order."""
     optimizer, order = recipe.optimizer, recipe.order
     index = row_indices(len(rows), step=step, batch_size=optimizer.batch_size, seed=recipe.seed)
     batch = rows.at(index).widened()
     if symmetries is not None:
         batch = _changed(batch, symmetries, np.random.default_rng([_SYMMETRY_STREAM, recipe.seed, step]))
     generator = step_generator(recipe.seed, step)
-    draws = torch.rand((2, len(batch)), generator=generator)
-    is_prompted = draws[0] < recipe.prompts.share
-    is_uniform = draws[1] < order.uniform_share(step / optimizer.num_steps)
+    draws, progress = torch.rand((2, len(batch)), generator=generator), step / optimizer.num_steps
+    is_prompted = draws[0] < recipe.prompts.share_at(progress)
+    other_share = order.uniform_share(progress)
+    is_reading = draws[1] < other_share * order.reading_share
+    is_uniform = (draws[1] < other_share) & ~is_reading
     seed = int(torch.randint(2**62, (), generator=generator))
     known = _prompts(batch, spans=recipe.prompts.spans, seed=seed) & is_prompted[:, None]
-    shown = prefix_draws(known | batch.given, prompted=known.any(-1), uniform_rows=is_uniform, generator=generator)
-    shown = replace(shown, shows_little=optimizer.teacher_forcing)
+    prompted = known.any(-1)
+    shown = prefix_draws(
+        known | batch.given,
+        prompted=prompted,
+        uniform_rows=is_uniform,
+        reading_rows=is_reading,
+        generator=generator,
+    )
+    if is_whole:
+        return Batch(batch, shown.whole(), is_whole=True, chance=_chance(batch.x, generator))
     return Batch(batch, _bared(shown, order.bare, seed=seed) if isinstance(order, UniformOrder) else shown)
+
+
+def _chance(x: Tensor, generator: torch.Generator) -> Tensor | None:
+    """What draws questions [2, B, M] about whole rows; None where they are short, and everything is asked."""
+    B, L = x.shape
+    return None if L <= _SHORT else torch.rand((2, B, _QUESTIONS), generator=generator)
 
 
 def _bared(draws: PrefixDraws, share: float, *, seed: int) -> PrefixDraws:

@@ -141,8 +141,7 @@ def test_any_number_of_queries_at_any_turns_is_one_forward() -> None:
     asked = list(map(Question, positions, turns))
     found = served.logits(served.ask([Ask(held, [*held.pending, *contents], asked)]), np.array(positions))
     tokens = torch.tensor([start.tokens])
-    for rank, i in enumerate(positions[:9], 1):
-        tokens[0, i] = 1
+    tokens[0, positions[:9]] = 1
     for row, (position, turn) in enumerate(asked):
         ranks = torch.full_like(tokens, HIGH)
         ranks[0, [i for i, is_hidden in enumerate(start.hidden) if not is_hidden]] = 0

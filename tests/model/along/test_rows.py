@@ -40,7 +40,7 @@ def _write(rows: Rows, held: Held) -> None:
 def _is_whole(rows: Rows, held: Held) -> bool:
     own = slice(FIRST, FIRST + held.num_contents)
     contents, table = rows.memory.contents[:, :, held.row, :, own], rows.memory.table[:, held.row]
-    others = torch.cat([table[0, : FIRST], table[0, FIRST + held.num_contents :]])
+    others = torch.cat([table[0, :FIRST], table[0, FIRST + held.num_contents :]])
     seed, states = held.canvas.seed, rows.memory.states[held.row, own]
     is_own = (contents == seed + 1).all() and (states == seed + 1).all() and (table[0, own] == seed).all()
     return bool(is_own and (others == LATER).all())
