@@ -167,7 +167,7 @@ class _Attention:
         narrowest and the widest."""
         few, narrow, columns = min(B, 2), self._network.width(0), self._network.size.num_columns
         for width in range(narrow, columns + 1, WIDTH_STEP if B == 1 else max(columns - narrow, 1)):
-            if not torch.equal(self._attended(B, Q, width)[:few], self._expected[:few, :Q]):
+            if not torch.equal(self.attended(B, Q, width)[:few], self._expected[:few, :Q]):
                 return False
         return True
 
@@ -175,7 +175,7 @@ class _Attention:
     def _expected(self) -> Tensor:
         """Of the first two rows with the most slots."""
         columns = self._network.size.num_columns
-        return torch.stack([self._attended(b + 1, self._slots, columns)[b] for b in range(min(self._rows, 2))])
+        return torch.stack([self.attended(b + 1, self._slots, columns)[b] for b in range(min(self._rows, 2))])
 
     @cached_property
     def _random(self) -> tuple[Memory, Tensor, Tensor]:
@@ -188,7 +188,7 @@ class _Attention:
         bias[..., self._network.width(0) :] = -torch.inf
         return memory, q.to(size.device, size.dtype), bias.to(size.device, size.dtype)
 
-    def _attended(self, B: int, Q: int, width: int) -> Tensor:
+    def attended(self, B: int, Q: int, width: int) -> Tensor:
         """[B, Q, D]."""
         memory, q, bias = self._random
         (stored,) = memory.seen(0, B, width).stored
