@@ -12,9 +12,9 @@ _SCHEDULE = ("warmup", "anneal", "exploration", "spread")
 def arm_of(recipe: Recipe, kind: str) -> Recipe:
     """The recipe with uniform orders, the learned one (with its candidates), or left to right, on the same schedule.
 
-    Where it has teacher forcing, a step of which takes each row through as two streams, uniform orders go without it,
-    which is better for them (`benchmarks/orders/teacher_forcing.py`), in a network whose positions all read each other,
-    for twice as many steps. The recipe's steps have to be settled.
+    Where its network has late queries, a step of which trains whole orders, uniform orders go without them, which is
+    better for them (`benchmarks/orders/teacher_forcing.py`), in a network whose positions all read each other, for
+    twice as many steps. The recipe's steps have to be settled.
     """
     assert isinstance(recipe.order, GlobalOrder)
     recipe = recipe.model_copy(update={"name": kind})
@@ -23,9 +23,9 @@ def arm_of(recipe: Recipe, kind: str) -> Recipe:
     if kind == "fixed":
         schedule = {key: getattr(recipe.order, key) for key in _SCHEDULE}
         return with_order(recipe, {"method": "fixed", "positions": "left_to_right", **schedule})
-    if recipe.optimizer.teacher_forcing:
-        longer = {"teacher_forcing": False, "steps": 2 * recipe.optimizer.num_steps}
-        network = recipe.model.model_copy(update={"attends": None})
+    if recipe.query_layers:
+        longer = {"steps": 2 * recipe.optimizer.num_steps}
+        network = recipe.model.model_copy(update={"query_layers": 0})
         optimizer = recipe.optimizer.model_copy(update=longer)
         recipe = recipe.model_copy(update={"model": network, "optimizer": optimizer})
     return with_order(recipe, {"method": "uniform"})

@@ -83,9 +83,9 @@ REDUCED = [
 ]
 # As many steps of warm-up as the recipe has, after which candidates are compared; fewer, and no order looks any better.
 FORCED = ["optimizer.steps=1400", "optimizer.batch_size=32", "advanced.order.warmup=0.14"]
-# What is best without teacher forcing: long uniform orders, which train every hidden position, and no candidates.
+# What is best without late queries: long uniform orders, which train every hidden position, and no candidates.
 NEXT_STEP = [
-    "optimizer.teacher_forcing=false",
+    "advanced.model.query_layers=0",
     "order={candidates = [], learning_rate = 0.3}",
     "prompts={share = 0.3}",
     "advanced.order={warmup = 0.45, anneal = 0.1, exploration = 0.2}",
@@ -94,7 +94,7 @@ NEXT_STEP = [
 QUICK = [
     "data={kind = 'kjv', length = 16}",
     "model={width = 16, layers = 1, heads = 2, mlp_width = 32}",
-    "optimizer={steps = 6, batch_size = 8, teacher_forcing = true}",
+    "optimizer={steps = 6, batch_size = 8}",
     "run={threads = 1, precision = '32-true'}",
     "advanced={data = {stride = 4}, optimizer = {warmup_steps = 2}, run = {validate_rows = 2}}",
 ]

@@ -3,18 +3,15 @@
     python -m benchmarks teacher_forcing [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--rows N]
                                          [--smiles FILE] [--set key=value]...
 
-Nets of one size learn MOSES molecules, from left to right and in uniform orders, in three ways: `next step`, a
-network whose positions all read each other, each row showing one prefix of its order (`order_form`, with the usual
-`spread` of a half, by which every hidden position is trained, and the next one most); the same of a network that
-reads what is visible alone; and `whole order`, one that reads what was revealed earlier, with teacher forcing, a step
-of which shows as many rows and costs about two, so it takes half as many. All are scored as they are served: nats a
-test row, exact from left to right, a bound under uniform orders. CPU seconds are of the whole training on one thread
-(of the rest of it where a killed one went on).
+Nets of one size learn MOSES molecules, from left to right and in uniform orders, in two ways: `next step`, a network
+whose positions all read each other, each row showing one prefix of its order (`order_form`, with the usual `spread`
+of a half, by which every hidden position is trained, and the next one most); and `whole order`, one of late queries, a
+step of which trains all of a row's order, shows as many rows and costs about two, so it takes half as many. All are
+scored as they are served: nats a test row, exact from left to right, a bound under uniform orders. CPU seconds are of
+the whole training on one thread (of the rest of it where a killed one went on).
 
-`both ways` is what the last net's weights would cost from left to right if all that is visible read each other, at a
-forward for each position: what training never showed them but for prompts and prefixes. Intervals are Student's over
-seeds, 95 %. `--smiles` takes a file of one's own. Results are kept in DIR, and found again: remove DIR after a change
-to the method.
+Intervals are Student's over seeds, 95 %. `--smiles` takes a file of one's own. Results are kept in DIR, and found
+again: remove DIR after a change to the method.
 """
 
 import json
@@ -29,7 +26,6 @@ from unveil import training
 from unveil.benchmarks.common.arms import with_order
 from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all, with_interval
 from unveil.model.network.base import Network
-from unveil.model.network.build import build_network
 from unveil.training.config import Recipe, load_recipe
 from unveil.training.data.load import load_dataset
 from unveil.training.data.rows import Rows, split_rows
@@ -38,10 +34,9 @@ from unveil.training.trainer import train
 from unveil.training_commands import cache_folder
 
 RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses-start.toml"
-ATTENDS = {"next step": "all", "next step, visible": "visible", "whole order": "earlier"}
-WAYS = tuple(ATTENDS)
+WAYS = ("next step", "whole order")
 ORDERS = ("left to right", "uniform")
-STEPS = 400  # of teacher forcing; twice as many of the next step alone
+STEPS = 400  # of whole orders; twice as many of the next step alone
 REDUCED = [
     "model={width = 96, layers = 3, heads = 4, mlp_width = 256, dropout = 0.0}",
     "optimizer={batch_size = 128, learning_rate = 3e-3}",
@@ -87,7 +82,6 @@ def measure(task: Fields) -> Fields:
     """One arm of one seed."""
     recipe = arm_recipe(task)
     dataset = load_dataset(recipe.data, cache=cache_folder())
-    is_fixed = task["order"] == "left to right"
     work = Path(task["runs"]) / f"{task['way'].replace(' ', '-')}-{recipe.seed}-{recipe.fingerprint()[:8]}"
     before = time.process_time()
     trained = train(recipe, dataset, work=work)
@@ -99,7 +93,6 @@ def measure(task: Fields) -> Fields:
         "steps": recipe.optimizer.num_steps,
         "cpu_seconds": seconds,
         "nats": float(scored(trained.denoiser, rows, task["order"]).mean()),
-        "both_ways": both_ways(trained.denoiser, rows) if task["way"] == "whole order" and is_fixed else None,
         "parameters": trained.denoiser.num_parameters,
         "rows": len(rows),
     }
@@ -107,13 +100,12 @@ def measure(task: Fields) -> Fields:
 
 def arm_recipe(task: Fields) -> Recipe:
     """The recipe of one arm. Every row follows its order from the first step on, none has a prompt."""
-    is_forced = task["way"] == "whole order"
+    is_whole = task["way"] == "whole order"
     own = [
         f"seed={task['seed']}",
         "prompts={share = 0.0}",
-        f"advanced.model.attends={ATTENDS[task['way']]}",
-        f"optimizer.teacher_forcing={'true' if is_forced else 'false'}",
-        f"optimizer.steps={task['steps'] * (1 if is_forced else 2)}",
+        f"advanced.model.query_layers={int(is_whole)}",
+        f"optimizer.steps={task['steps'] * (1 if is_whole else 2)}",
     ]
     recipe = load_recipe(RECIPE, overrides=[*task["overrides"], *own])
     schedule = {"warmup": 0.0, "anneal": 0.0, "exploration": 0.0}
@@ -133,23 +125,16 @@ def scored(net: Network, rows: Rows, order: str) -> Tensor:
     return -log_likelihood(net, rows, list(range(L)))
 
 
-def both_ways(net: Network, rows: Rows) -> float:
-    """Nats a row from left to right of the same weights in a network whose contents read each other both ways."""
-    other = build_network(net.architecture.model_copy(update={"attends": "visible"}), net.order)
-    other.load_state_dict(net.state_dict())
-    return float(scored(other.eval(), rows, "left to right").mean())
-
-
 def summary(tasks: Sequence[Fields], results: Sequence[Fields]) -> Fields:
     """Means over seeds of every way, and of the whole order minus the others."""
 
     def over_seeds(order: str, way: str, column: str) -> list[float]:
         pairs = zip(tasks, results, strict=True)
-        return [r[column] for t, r in pairs if (t["order"], t["way"]) == (order, way) and r[column] is not None]
+        return [r[column] for t, r in pairs if (t["order"], t["way"]) == (order, way)]
 
-    columns = ("nats", "cpu_seconds", "both_ways")
+    columns = ("nats", "cpu_seconds")
     found = {
-        order: {way: {c: interval(values) for c in columns if (values := over_seeds(order, way, c))} for way in WAYS}
+        order: {way: {column: interval(over_seeds(order, way, column)) for column in columns} for way in WAYS}
         for order in ORDERS
     }
     less = {
@@ -166,13 +151,14 @@ def summary(tasks: Sequence[Fields], results: Sequence[Fields]) -> Fields:
 
 def as_text(report: Fields) -> str:
     """The same for a reader."""
-    first = report["seeds"][0]
-    lines = [f"{first['parameters']:,} parameters, {first['rows']} test molecules, nats a molecule"]
+    sizes = sorted({run["parameters"] for run in report["seeds"]})
+    rows = report["seeds"][0]["rows"]
+    lines = [f"{' and '.join(f'{size:,}' for size in sizes)} parameters, {rows} test molecules, nats a molecule"]
     for order, ways in report["ways"].items():
         lines.append(order)
         for way, found in ways.items():
             line = f"  {way:<20}{with_interval(found['nats'], '.3f'):>30}  {found['cpu_seconds']['mean']:.0f} CPU s"
-            lines.append(line + (f", both ways {found['both_ways']['mean']:.3f}" if "both_ways" in found else ""))
+            lines.append(line)
         for way, found in report["whole_order_minus"][order].items():
             lines.append(f"  whole order minus {way}: {with_interval(found, '.3f')}")
     return "\n".join(lines)

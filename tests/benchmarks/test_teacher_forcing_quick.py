@@ -19,15 +19,12 @@ def test_the_quick_variant_sets_whole_orders_beside_single_steps(tmp_path: Path)
     for order in ORDERS:
         assert list(report["ways"][order]) == list(WAYS)
         steps = [runs[order, way]["steps"] for way in WAYS]
-        assert steps == [8, 8, 4], "a forward of whole orders costs about two"
+        assert steps == [8, 4], "a forward of whole orders costs about two"
         nats = {way: runs[order, way]["nats"] for way in WAYS}
-        assert len(set(nats.values())) == len(WAYS), "three different nets"
+        assert len(set(nats.values())) == len(WAYS), "different nets"
         for way in WAYS[:-1]:
             less = report["whole_order_minus"][order][way]["mean"]
             assert less == pytest.approx(nats["whole order"] - nats[way])
         assert all(runs[order, way]["cpu_seconds"] > 0 for way in WAYS)
-    assert len({run["parameters"] for run in report["seeds"]}) == 1
-    both_ways = runs["left to right", "whole order"]["both_ways"]
-    assert both_ways == pytest.approx(runs["left to right", "whole order"]["nats"], rel=1e-3), "one layer: the same"
-    assert "both ways" in as_text(report)
+    assert "whole order minus next step" in as_text(report)
     assert run_one_seed("teacher_forcing", tmp_path, "--smiles", str(MOLECULES)) == report  # found again
