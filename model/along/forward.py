@@ -163,8 +163,8 @@ class Along(Folded):
         """Which columns slots [5, B, Q] read: [B, Q, S]."""
         _, columns, turns, _, _ = given
         S = seen.ranks.shape[1]
-        is_own: Tensor = columns[..., None] == self._columns[:S]
-        return (seen.ranks[:, None] < turns[..., None]) | is_own
+        is_read: Tensor = (seen.ranks[:, None] < turns[..., None]) | (columns[..., None] == self._columns[:S])
+        return is_read
 
     def _store(self, keys: Tensor, stored: Stored, target: Tensor) -> None:
         """Keys and values [N, 2 D]."""
