@@ -54,9 +54,9 @@ class Architecture(_Frozen):
         if not isinstance(fields, dict) or "attends" not in fields:
             return fields
         if fields["attends"] != "all":
+            found = json.dumps(fields["attends"])
             raise ValueError(
-                f"attends: {json.dumps(fields['attends'])} is of another version, trained as two streams or for them; "
-                "train it anew"
+                f"attends {found} was trained by another version, as two streams or for them; train it anew"
             )
         return {name: value for name, value in fields.items() if name != "attends"}
 
