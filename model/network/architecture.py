@@ -55,9 +55,7 @@ class Architecture(_Frozen):
             return fields
         if fields["attends"] != "all":
             found = json.dumps(fields["attends"])
-            raise ValueError(
-                f"attends {found} was trained by another version, as two streams or for them; train it anew"
-            )
+            raise ValueError(f"attends {found} was trained as two streams, by another version; train it anew")
         return {name: value for name, value in fields.items() if name != "attends"}
 
     @model_validator(mode="after")
