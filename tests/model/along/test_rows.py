@@ -206,3 +206,11 @@ def test_where_only_one_part_of_a_step_fails_nothing_of_the_other_part_stays(mon
     served.release(canvases)
     assert len(served.rows) == 0
     assert ahead.step(served, canvases) == expected
+
+
+def test_a_row_takes_what_its_size_says() -> None:
+    """Of a real network, so that `cache_bytes` means what it says."""
+    memory = denoiser("two layers").rows.memory.grown(7)
+    held = [memory.contents, memory.states, memory.table]
+    assert sum(tensor.numel() * tensor.itemsize for tensor in held) == 7 * memory.size.num_bytes
+    assert memory.size.layers == 3 + 2

@@ -157,7 +157,11 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("another order", _config(order={"kind": "contextual"}), "does not hold the network of config.json"),
     ("unknown domain", _config(domain="opera"), "domain: Input should be"),
     *(
-        (f"attends {old}", _config(architecture__attends=old), f'attends "{old}" was trained as two streams, by another')
+        (
+            f"attends {old}",
+            _config(architecture__attends=old),
+            f'attends "{old}" was trained as two streams, by another',
+        )
         for old in ("earlier", "visible")
     ),
     ("no architecture", _config(architecture=None), "architecture: Field required"),
