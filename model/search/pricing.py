@@ -28,6 +28,9 @@ class TrialRows(NamedTuple):
         """Those of a step's trials."""
         return cls(*trials[1:])
 
+    def to(self, device: torch.device) -> Self:
+        return type(self)(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+
 
 class SetPrices:
     """What each position costs next after a revealed set, in nats, the mean over rows. Rows that look alike are asked

@@ -147,6 +147,15 @@ class TrainingModule(nn.Module):
         """See `training.step.batches.control_of`: [B, L]."""
         return control_of(x, self.get_buffer("marginals"))
 
+    @torch.no_grad()
+    def whole_critic(self) -> Critic:
+        """The critic as it is, not sharded, for asking alone; a collective where it is."""
+        assert self.critic is not None
+        weights = {name: full_tensor(weight) for name, weight in self.critic.state_dict().items()}
+        whole = Critic(self.critic.linear.in_features).to(next(iter(weights.values())).device)
+        whole.load_state_dict(weights)
+        return whole.requires_grad_(False)
+
     def log_w(self, *, average: bool = False) -> Tensor:
         """The context-free part of the order's weights [L] as plain values, in the gauge of mean zero."""
         head = (self.average if average else self.denoiser).order_head
