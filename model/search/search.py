@@ -48,16 +48,17 @@ def search_orders(
     starts: Tensor,
     generator: torch.Generator,
     max_questions: int = MAX_QUESTIONS,
+    num_random: int = NUM_RANDOM,
     num_found: int = 4,
 ) -> list[Found]:
     """The best few distinct orders, the cheapest first; none is dearer than all of the starts [N, L] int64.
 
-    To these are added: left to right, right to left, the critic's greedy order, and random ones. `max_questions` bounds
-    what the critic is asked beyond the starts: sets times kinds of rows (`SetPrices`). Nothing but `generator`, on the
-    CPU, is random.
+    To these are added: left to right, right to left, the critic's greedy order, and `num_random` random ones.
+    `max_questions` bounds what the critic is asked beyond the starts: sets times kinds of rows (`SetPrices`). Nothing
+    but `generator`, on the CPU, is random.
     """
     prices = SetPrices(cost, rows)
-    orders = _distinct([*starts, *_own_starts(prices, generator)])
+    orders = _distinct([*starts, *_own_starts(prices, generator, num_random)])
     if prices.length <= EXACT_LENGTH and 2**prices.length * prices.num_kinds <= max_questions:
         orders = [_exact(prices), *orders]
     else:
@@ -66,10 +67,10 @@ def search_orders(
     return [Found(order, steps.nats) for order, steps in zip((p.order for p in found), found, strict=True)][:num_found]
 
 
-def _own_starts(prices: SetPrices, generator: torch.Generator) -> list[Tensor]:
+def _own_starts(prices: SetPrices, generator: torch.Generator, num_random: int) -> list[Tensor]:
     L, device = prices.length, prices.device
     reading = torch.arange(L, device=device)
-    random = [torch.randperm(L, generator=generator).to(device) for _ in range(NUM_RANDOM)]
+    random = [torch.randperm(L, generator=generator).to(device) for _ in range(num_random)]
     return [reading, reading.flip(0), _greedy(prices), *random]
 
 
