@@ -1,8 +1,8 @@
 """The decided order of least cost by a critic: exact for short rows, else descents by moves from many starts.
 
-Up to EXACT_LENGTH positions the critic is asked about every set and Held-Karp finds the best order there is. Beyond,
-each start descends: stretch by stretch the order is changed where that helps, first by moves of one position. The best
-descents go on by exchanged blocks and swaps too, until none helps or the questions are spent.
+Where it may be asked about every set, Held-Karp finds the best order there is. Else each start descends: stretch by
+stretch the order is changed where that helps, first by moves of one position. The best descents go on by exchanged
+blocks and swaps too, until none helps. What questions are left try the best one again with some stretches exchanged.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from unveil.model.loss.critic import Cost
 from unveil.model.oracle.exact import best_order, subset_masks
-from unveil.model.search.moves import apart, moved, rotations, shuffled, swaps
+from unveil.model.search.moves import MIN_GAIN, apart, moved, rotations, shuffled, swaps
 from unveil.model.search.pricing import SetPrices, TrialRows, step_costs
 
-EXACT_LENGTH = 12
+EXACT_LENGTH = 16  # all sets of more positions take too much memory
 MAX_QUESTIONS = 1_000_000
-NUM_RANDOM, NUM_DEEPENED = 4, 3
+NUM_RANDOM, NUM_DEEPENED, NUM_KICKS = 4, 3, 16
 NEAR, LONGEST_BLOCK = 8, 4
-_PLACES_AT_ONCE = 2**17  # of all moves that are priced together, times kinds of rows
+_AT_ONCE = 2**17  # questions about moves that are priced together, at most
 
 
 class Found(NamedTuple):
@@ -48,28 +48,29 @@ def search_orders(
     starts: Tensor,
     generator: torch.Generator,
     max_questions: int = MAX_QUESTIONS,
+    num_random: int = NUM_RANDOM,
     num_found: int = 4,
 ) -> list[Found]:
     """The best few distinct orders, the cheapest first; none is dearer than all of the starts [N, L] int64.
 
-    To these are added: left to right, right to left, the critic's greedy order, and random ones. `max_questions` bounds
-    what the critic is asked beyond the starts: sets times kinds of rows (`SetPrices`). Nothing but `generator`, on the
-    CPU, is random.
+    To these are added: left to right, right to left, the critic's greedy order, and `num_random` random ones.
+    `max_questions` bounds what the critic is asked beyond the starts: sets times kinds of rows (`SetPrices`). Nothing
+    but `generator`, on the CPU, is random.
     """
     prices = SetPrices(cost, rows)
-    orders = _distinct([*starts, *_own_starts(prices, generator)])
-    if prices.length <= EXACT_LENGTH:
+    orders = _distinct([*starts, *_own_starts(prices, generator, num_random)])
+    if prices.length <= EXACT_LENGTH and 2**prices.length * prices.num_kinds <= max_questions:
         orders = [_exact(prices), *orders]
     else:
-        orders = [*_descents(prices, orders, generator, max_questions), *orders]
+        orders = [*_Descents(prices, generator, max_questions).from_starts(orders), *orders]
     found = _priced(prices, _distinct(orders))
     return [Found(order, steps.nats) for order, steps in zip((p.order for p in found), found, strict=True)][:num_found]
 
 
-def _own_starts(prices: SetPrices, generator: torch.Generator) -> list[Tensor]:
+def _own_starts(prices: SetPrices, generator: torch.Generator, num_random: int) -> list[Tensor]:
     L, device = prices.length, prices.device
     reading = torch.arange(L, device=device)
-    random = [torch.randperm(L, generator=generator).to(device) for _ in range(NUM_RANDOM)]
+    random = [torch.randperm(L, generator=generator).to(device) for _ in range(num_random)]
     return [reading, reading.flip(0), _greedy(prices), *random]
 
 
@@ -99,49 +100,62 @@ def _priced(prices: SetPrices, orders: Sequence[Tensor]) -> list[_Priced]:
     return sorted(map(_Priced, orders, steps), key=lambda priced: priced.nats)
 
 
-def _descents(
-    prices: SetPrices, starts: Sequence[Tensor], generator: torch.Generator, max_questions: int
-) -> list[Tensor]:
-    """Where the descents from all starts end. The first half of the questions goes to moves of one position, in equal
-    shares, the rest to all moves from the best ends."""
-    L = prices.length
-    keys = torch.randint(2**62, (L,), generator=generator).to(prices.device)
-    near, far = rotations(L, range(1, 2), longest=NEAR), rotations(L, range(1, 2), longest=L)
-    blocks = rotations(L, range(2, LONGEST_BLOCK + 1), longest=L)
-    first, half = prices.asked, max_questions // 2
-    found = _priced(prices, starts)
-    for index, start in enumerate(found):
-        limit = first + half * (index + 1) // len(found)
-        found[index] = _descend(prices, start, (near, far), keys=keys, generator=generator, limit=limit)
-    found = sorted(found, key=lambda priced: priced.nats)
-    best = found[:NUM_DEEPENED]
-    for index, start in enumerate(best):
-        limit = first + half + (max_questions - half) * (index + 1) // len(best)
-        moves = (near, far, blocks, swaps(L))
-        found[index] = _descend(prices, start, moves, keys=keys, generator=generator, limit=limit)
-    return [priced.order for priced in found]
+class _Descents:
+    """Ways down to orders that no move makes cheaper, within a number of questions from now on."""
 
+    def __init__(self, prices: SetPrices, generator: torch.Generator, max_questions: int) -> None:
+        L = prices.length
+        self._prices, self._generator = prices, generator
+        self._half, self._stop = max_questions // 2, prices.asked + max_questions
+        self._keys = torch.randint(2**62, (L,), generator=generator).to(prices.device)
+        self._singles = (rotations(L, range(1, 2), longest=NEAR), rotations(L, range(1, 2), longest=L))
+        self._all = (*self._singles, rotations(L, range(2, LONGEST_BLOCK + 1), longest=L), swaps(L))
 
-def _descend(
-    prices: SetPrices,
-    start: _Priced,
-    neighbourhoods: Sequence[Tensor],
-    *,
-    keys: Tensor,
-    generator: torch.Generator,
-    limit: int,
-) -> _Priced:
-    """Until no move of any neighbourhood helps; after each that does, the first one is tried again."""
-    current, level = start, 0
-    while level < len(neighbourhoods) and prices.asked < limit:
-        before = current
-        size = max(16, _PLACES_AT_ONCE // (prices.length * prices.num_kinds))
-        for moves in shuffled(neighbourhoods[level], size=size, generator=generator):
-            if prices.asked >= limit:
-                break
-            current = _improved(prices, current, moves.to(prices.device), keys=keys)
-        level = level + 1 if current is before else 0
-    return current
+    def from_starts(self, starts: Sequence[Tensor]) -> list[Tensor]:
+        """Where they end. Half of the questions go to moves of one position from all starts, then to all moves from the
+        best ends. Where that is not enough to try every move of one position, to fewer, the cheapest."""
+        found = _priced(self._prices, starts)
+        worth = 1 + self._half // (self._prices.length**2 * self._prices.num_kinds)
+        for most, moves, stop in (
+            (len(found), self._singles, self._stop - self._half),
+            (NUM_DEEPENED, self._all, self._stop),
+        ):
+            count = min(most, len(found), worth)
+            for index in range(count):
+                limit = self._prices.asked + (stop - self._prices.asked) // (count - index)
+                found[index] = self._descend(found[index], moves, limit=limit)
+            found.sort(key=lambda priced: priced.nats)
+        return [self._kicked(found[0]).order, *(priced.order for priced in found)]
+
+    def _kicked(self, best: _Priced) -> _Priced:
+        """The best that comes of exchanging stretches at random and descending again, until that fails many times."""
+        fails = 0
+        while fails < NUM_KICKS and self._prices.asked < self._stop:
+            order = best.order
+            for _ in range(2):
+                order = self._exchanged(order)
+            end = self._descend(_priced(self._prices, [order])[0], self._all, limit=self._stop)
+            is_better = end.nats < best.nats - MIN_GAIN
+            best, fails = (end, 0) if is_better else (best, fails + 1)
+        return best
+
+    def _exchanged(self, order: Tensor) -> Tensor:
+        """Two stretches that lie side by side, exchanged."""
+        first, cut, stop = torch.randperm(len(order) + 1, generator=self._generator)[:3].sort().values
+        return moved(order, torch.stack([first, stop, cut - first])[None].to(order.device))[0]
+
+    def _descend(self, start: _Priced, neighbourhoods: Sequence[Tensor], *, limit: int) -> _Priced:
+        """Until no move of any neighbourhood helps; after each that does, the first one is tried again."""
+        current, level = start, 0
+        while level < len(neighbourhoods) and self._prices.asked < limit:
+            before, moves = current, neighbourhoods[level]
+            per_move = (moves[:, 1] - moves[:, 0]).double().mean() * self._prices.num_kinds  # at most, on average
+            size = max(1, int(min(_AT_ONCE, limit - self._prices.asked) / per_move))
+            for part in shuffled(moves, size=size, generator=self._generator):
+                if self._prices.asked < limit:
+                    current = _improved(self._prices, current, part.to(self._prices.device), keys=self._keys)
+            level = level + 1 if current is before else 0
+        return current
 
 
 def _improved(prices: SetPrices, current: _Priced, moves: Tensor, *, keys: Tensor) -> _Priced:

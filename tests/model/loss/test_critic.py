@@ -142,6 +142,16 @@ def test_rows_without_ends_cost_the_same_whether_ends_absorb_or_not() -> None:
     assert float(found) == float(plain)
 
 
+def test_a_known_end_decides_nothing() -> None:
+    known = torch.tensor([True, False, False, False]).expand(8, L)
+    noise, control = gumbel_noise((8, L), torch.Generator().manual_seed(0)), torch.ones((8, L), dtype=torch.float64)
+    ends = torch.tensor([[True, False, True, True], [False, False, True, True]])[:, None].expand(2, 8, L)
+    found = [
+        simulated_nelbo(torch.zeros(L), state_costs(L), noise, known=known, ends=each, control=control) for each in ends
+    ]
+    assert float(found[0]) == float(found[1])
+
+
 def test_what_lies_behind_a_revealed_end_is_absent_revealed_or_not() -> None:
     ends = torch.tensor([False, False, True, True, True, False])
     hidden = torch.tensor([[True, True, False, True, False, False], [True, True, True, False, True, False]])
