@@ -19,7 +19,7 @@ from unveil.training.data.rows import Rows
 from unveil.training.evaluation.likelihood import log_likelihood, nelbo
 from unveil.training.step.batches import order_rows, step_generator
 
-LAW = "the law"
+LAW, LEFT_TO_RIGHT, RIGHT_TO_LEFT = "the law", "left to right", "right to left"
 # Between the log-weights of neighbours in a decided order. A law to learn from takes the next one first in seven draws
 # of eight; a law to keep in 399 of 400, and still lies within doubles at any length there is.
 GAP, LAST_GAP = 2.0, 6.0
@@ -45,14 +45,20 @@ def order_log_w(order: Sequence[int], *, gap: float = GAP) -> Tensor:
 def found_orders(
     critic: Critic, rows: Rows, *, log_w: Tensor, marginals: Tensor, seed: int, step: int
 ) -> dict[str, list[int]]:
-    """The best few orders by the critic, by name, priced on rows that `seed` and `step` draw."""
+    """The best few orders by the critic, by name, priced on rows that `seed` and `step` draw; and the reading orders,
+    of whose prefixes a young critic may have met too few."""
     generator = step_generator(seed, _SEARCH_STREAM + step)
     chosen = torch.randperm(len(rows), generator=generator)[:PRICED_ROWS]
     device = next(critic.parameters()).device
     priced = order_rows(rows.at(chosen), marginals).to(device)
     starts = deterministic_order(log_w)[None].to(device)
     found = search_orders(critic, priced, starts=starts, generator=generator)
-    return {f"found {number}": own.order.tolist() for number, own in enumerate(found, start=1)}
+    reading = list(range(rows.x.shape[1]))
+    orders = {LEFT_TO_RIGHT: reading, RIGHT_TO_LEFT: reading[::-1]}
+    for number, own in enumerate(found, start=1):
+        if own.order.tolist() not in orders.values():
+            orders[f"found {number}"] = own.order.tolist()
+    return orders
 
 
 def scored_rows(rows: Rows, *, seed: int, step: int) -> Rows:
@@ -72,7 +78,7 @@ def decide(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str,
 def described(order: Sequence[int]) -> str:
     """An order in words: a reading order by its name, else its first positions."""
     if list(order) == sorted(order):
-        return "left to right"
+        return LEFT_TO_RIGHT
     if list(order) == sorted(order, reverse=True):
-        return "right to left"
+        return RIGHT_TO_LEFT
     return ", ".join(map(str, order[:_SHOWN])) + (", ..." if len(order) > _SHOWN else "")
