@@ -21,6 +21,7 @@ from unveil.model.loss.critic import MAX_LENGTH, Critic
 from unveil.model.network.architecture import Architecture, ImportedArchitecture
 from unveil.model.network.base import Network
 from unveil.model.network.build import build_network
+from unveil.model.order.plackett_luce import deterministic_order
 from unveil.training.config import Recipe
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.rows import Rows, split_rows
@@ -32,6 +33,16 @@ from unveil.training.run.run_log import Journal
 from unveil.training.run.warm_start import given_anew, load_start, make_denoiser
 from unveil.training.step.batches import marginal_logprobs
 from unveil.training.step.cost_to_go import CostToGoStepper
+from unveil.training.step.decided_orders import (
+    GAP,
+    LAST_GAP,
+    LAW,
+    decide,
+    described,
+    found_orders,
+    order_log_w,
+    scored_rows,
+)
 from unveil.training.step.muon import Muon
 from unveil.training.step.rollouts import NextCostStepper
 from unveil.training.step.stepper import Stepper
@@ -209,7 +220,7 @@ class Run:
                 if journal is not None:
                     journal.log("train", self.step, shown)
             if times and is_last:
-                self._decide(journal)
+                self._settle(journal)
             if self.step % run.validate_every == 0 or is_last:
                 self._validate(journal)
             if self.step % run.checkpoint_every == 0 or is_last:
@@ -269,10 +280,31 @@ class Run:
         return split_rows(self.dataset, "validation", limit=limit).to(self.fabric.device)
 
     def _search(self, journal: Journal | None) -> None:
-        """Orders found on the critic, against the law as it is, by real forwards of training rows."""
+        """The law becomes the cheapest order that a search on the critic finds, if that is cheaper than the law."""
+        log_w, marginals = self.unwrapped.log_w(average=True), self.unwrapped.get_buffer("marginals")
+        critic, seed = self.unwrapped.whole_critic(), self.recipe.seed
+        orders = found_orders(critic, self.rows, log_w=log_w.cpu(), marginals=marginals, seed=seed, step=self.step)
+        self._decide(journal, orders, gap=GAP)
 
-    def _decide(self, journal: Journal | None) -> None:
-        """At the end."""
+    def _settle(self, journal: Journal | None) -> None:
+        """At the end the law is decided on its likeliest order, which it would only pay for being unsure of."""
+        order = deterministic_order(self.unwrapped.log_w(average=True).cpu()).tolist()
+        self._decide(journal, {"its likeliest order": order}, gap=LAST_GAP)
+
+    def _decide(self, journal: Journal | None, orders: Mapping[str, Sequence[int]], *, gap: float) -> None:
+        """Between the law and some orders, by forwards of training rows with the averaged weights."""
+        self.unwrapped.eval()
+        rows = scored_rows(self.rows, seed=self.recipe.seed, step=self.step).to(self.fabric.device)
+        log_w = self.unwrapped.log_w(average=True)
+        found = decide(self.module, rows, log_w=log_w, orders=orders, seed=VALIDATION_SEED)
+        best = self.fabric.broadcast(found.best)  # a tie that rounding breaks must not part the processes
+        if best != LAW:
+            self.unwrapped.set_log_w(order_log_w(orders[best], gap=gap))
+            self.stepper.reset_moments("order")
+        if journal is not None:
+            costs = ", ".join(f"{name} {cost:.3f}" for name, cost in found.nats.items())
+            taken = "the law stays" if best == LAW else f"the law becomes {best}: {described(orders[best])}"
+            journal.say(f"orders, in nats a training row: {costs}; {taken}")
 
     def _save(self) -> None:
         save_checkpoint(

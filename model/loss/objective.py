@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unveil.model.loss.prefixes import Prefixes, Questions, Turns
+from unveil.model.loss.prefixes import Prefixes, Questions
 from unveil.model.order.plackett_luce import hidden_after, next_log_probs, prefix_log_prob
 from unveil.model.order.schedule import Masks, PolynomialSchedule
 
@@ -139,21 +139,6 @@ def turns_of(ranks: Tensor, x: Tensor, *, end_id: int | None) -> Tensor:
     ends = (x == end_id) & (ranks > 0)
     first = ranks.masked_fill(~ends, L + 1).cummin(-1).values  # up to each position, itself included
     return ranks.masked_fill(ends & (first < ranks), L + 1)
-
-
-def states_at(
-    turns: Tensor, positions: Tensor, asked_at: Tensor, *, x: Tensor, lengths: Tensor, end_id: int | None
-) -> Turns:
-    """How rows stand just before the turns `asked_at` [B, M], in which `positions` [B, M] are asked; `turns` [B, L] of
-    clean rows `x` [B, L] as `turns_of` gives them."""
-    L = turns.shape[1]
-    is_hidden = turns[:, None] >= asked_at[..., None]  # [B, M, L]
-    absent = (torch.arange(L, device=turns.device) >= lengths[:, None])[:, None]
-    if end_id is not None:
-        ends = (x == end_id) & (turns > 0) & (turns <= L)
-        first = turns.masked_fill(~ends, L + 1).cummin(-1).values
-        absent = absent | ((turns > L)[:, None] & (first[:, None] < asked_at[..., None]))
-    return Turns(positions, is_hidden & ~absent, absent.expand(is_hidden.shape))
 
 
 def questions_about(turns: Tensor, lengths: Tensor, *, chance: Tensor | None = None) -> Questions:

@@ -13,12 +13,10 @@ _DECIDED = 64.0  # log-weights this far apart leave nothing to chance
 
 
 class Turns(NamedTuple):
-    """Some hidden positions of each row, `positions` [B, M]; what is hidden when each is asked, and what is absent
-    then, past the row's end or decided: [B, M, L] bool."""
+    """Some positions of each row, `positions` [B, M], and what is hidden when each is asked, [B, M, L] bool."""
 
     positions: Tensor
     hidden: Tensor
-    absent: Tensor
 
 
 class Questions(NamedTuple):

@@ -14,6 +14,7 @@ from torch import Tensor
 from unveil.model.loss.critic import Trials
 from unveil.model.loss.prefixes import PrefixDraws, prefix_draws
 from unveil.model.order.plackett_luce import gumbel_noise
+from unveil.model.search.pricing import TrialRows
 from unveil.training.config import Recipe
 from unveil.training.data.dataset import Symmetries
 from unveil.training.data.rows import Rows, known_sets, known_spans
@@ -126,8 +127,9 @@ def _changed(batch: Rows, symmetries: Symmetries, generator: np.random.Generator
     return replace(batch, x=torch.from_numpy(x), clues=torch.from_numpy(clues))
 
 
-def trials_over(rows: Rows, recipe: Recipe, *, step: int) -> Trials | None:
-    """Orders for a critic to try the law on, the longer the fewer; None without a critic.
+def trials_over(rows: Rows, recipe: Recipe, *, step: int, marginals: Tensor) -> Trials | None:
+    """Orders for a critic to try the law on, the longer the fewer; None without a critic. `marginals`: see
+    `marginal_logprobs`.
 
     They are over rows of the global batch as they are without a prompt, so that every process tries the same.
     """
@@ -136,8 +138,21 @@ def trials_over(rows: Rows, recipe: Recipe, *, step: int) -> Trials | None:
     L = rows.x.shape[1]
     num_orders = min(max(_MOST_PREFIXES // L, 4), _MOST_ORDERS)
     noise = gumbel_noise((num_orders, L), step_generator(recipe.seed, _ORDER_STREAM + step))  # [M, L]
-    tried = rows.at(torch.arange(num_orders) % len(rows))
-    return Trials(noise, tried.given & ~tried.padding, tried.padding)
+    return Trials(noise, *order_rows(rows.at(torch.arange(num_orders) % len(rows)), marginals))
+
+
+def order_rows(rows: Rows, marginals: Tensor) -> TrialRows:
+    """What the price of an order depends on in rows as they are without a prompt."""
+    known, absent = rows.given & ~rows.padding, rows.padding
+    if rows.end_id is None:
+        return TrialRows(known, absent)
+    return TrialRows(known, absent, (rows.x == rows.end_id) & ~absent, control_of(rows.x.long(), marginals.cpu()))
+
+
+def control_of(x: Tensor, marginals: Tensor) -> Tensor:
+    """What clean rows [B, L] cost by `marginals` [L or 1, V], the control variate of `model.loss.objective.order_form`:
+    -log p(x_i), [B, L] float64."""
+    return -marginals.expand(x.shape[1], -1).gather(1, x.T).T
 
 
 def marginal_logprobs(rows: Rows, vocabulary_sizes: tuple[int, ...]) -> Tensor:

@@ -20,11 +20,10 @@ from unveil.model.loss.objective import (
     even_loss,
     order_form,
     questions_about,
-    states_at,
     turns_of,
     whole_orders,
 )
-from unveil.model.loss.prefixes import Prefixes
+from unveil.model.loss.prefixes import Prefixes, Turns
 from unveil.training.config import Recipe
 from unveil.training.data.dataset import Symmetries
 from unveil.training.data.rows import Rows
@@ -119,7 +118,7 @@ class Stepper:
 
     def _part(self, batch: Batch, own: slice, step: int) -> Part:
         """Of the `own` rows of the global batch."""
-        trials = trials_over(batch.rows, self._recipe, step=step)
+        trials = trials_over(batch.rows, self._recipe, step=step, marginals=self._unwrapped.get_buffer("marginals"))
         mine = batch.cut(own, self._device)
         law = self._unwrapped.log_w()[: mine.rows.x.shape[1]]
         prefixes, trials = mine.draws.under(law), None if trials is None else trials.to(self._device)
@@ -148,9 +147,9 @@ class Stepper:
         if trials is not None and questions is not None:
             own = _some_turns(turns)
             positions, asked_at = (torch.cat(of, 1) for of in zip(own, questions[:2], strict=True))
-            seen = states_at(turns, positions, asked_at, x=x, lengths=lengths, end_id=end_id)
+            seen = Turns(positions, turns[:, None] >= asked_at[..., None])
         losses: StepLosses = self._module(
-            x, turns > 0, lengths, ranks=turns, questions=questions, turns=seen, trials=trials
+            x, turns > 0, lengths, ranks=turns, questions=questions, turns=seen, trials=trials, end_id=end_id
         )
         paid = (turns > 0) & (turns <= x.shape[1])
         return losses, whole_orders(

@@ -19,6 +19,7 @@ from unveil.model.network.architecture import Architecture
 from unveil.model.network.base import Network
 from unveil.model.network.late import LateQueries
 from unveil.model.network.order_heads import NextCostHead
+from unveil.training.step.batches import control_of
 
 
 class StepLosses(NamedTuple):
@@ -83,13 +84,14 @@ class TrainingModule(nn.Module):
         questions: Questions | None = None,
         turns: Turns | None = None,
         trials: Trials | None = None,
+        end_id: int | None = None,
     ) -> Prediction | StepLosses | NextCost:
         """Tokens, hidden [B, L], lengths [B]. In evaluation mode, what the averaged weights predict.
 
         In training mode tokens are clean, and the answer is their losses; for an order head that foresees, what it and
         the frozen denoiser say. With `ranks` [B, L] (`Network.in_turn`) all this is said of each position as of its own
         turn, and `questions` are asked besides. A critic learns from the losses, with `turns` of the last ones of
-        these, and tries the law on the orders of `trials`.
+        these, and tries the law on the orders of `trials`; `end_id` ends rows where ends absorb.
         """
         if not self.training:
             ranked = () if ranks is None else (ranks,)
@@ -111,6 +113,7 @@ class TrainingModule(nn.Module):
             turns=turns,
             log_w=self.denoiser.order_head.global_log_w()[: tokens.shape[1]],
             trials=trials,
+            ends=None if end_id is None else hidden & (tokens == end_id),
         )
         return StepLosses(losses, earlier, asked, learned)
 
@@ -141,9 +144,17 @@ class TrainingModule(nn.Module):
         return torch.cat([losses.gather(1, own), asked], 1)
 
     def control(self, x: Tensor) -> Tensor:
-        """The control variate of `model.loss.objective.order_form`: -log p(x_i) under the marginals, [B, L]."""
-        marginals = self.get_buffer("marginals")
-        return -marginals.expand(x.shape[1], -1).gather(1, x.T).T
+        """See `training.step.batches.control_of`: [B, L]."""
+        return control_of(x, self.get_buffer("marginals"))
+
+    @torch.no_grad()
+    def whole_critic(self) -> Critic:
+        """The critic as it is, not sharded, for asking alone; a collective where it is."""
+        assert self.critic is not None
+        weights = {name: full_tensor(weight) for name, weight in self.critic.state_dict().items()}
+        whole = Critic(self.critic.linear.in_features).to(next(iter(weights.values())).device)
+        whole.load_state_dict(weights)
+        return whole.requires_grad_(False)
 
     def log_w(self, *, average: bool = False) -> Tensor:
         """The context-free part of the order's weights [L] as plain values, in the gauge of mean zero."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from tests.model.enumerable import World, random_world
-from unveil.model.loss.objective import questions_about, states_at, turns_of, whole_orders
+from unveil.model.loss.critic import undecided
+from unveil.model.loss.objective import questions_about, turns_of, whole_orders
 from unveil.model.loss.prefixes import Prefixes, prefix_draws
 from unveil.model.oracle.exact import exact_nelbo
 
@@ -158,19 +159,17 @@ def test_the_reported_loss_knows_nothing_of_questions_and_the_token_head_learns_
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3)))[:4])
-def test_a_state_is_what_a_turn_finds_hidden_and_absent(order: tuple[int, ...]) -> None:
-    x, lengths = torch.tensor([[1, 0, 0, 2]]), torch.tensor([3])
+def test_what_a_turn_finds_is_what_the_critic_is_asked_about(order: tuple[int, ...]) -> None:
+    x = torch.tensor([[1, 0, 0, 2]])
     ranks = torch.zeros(1, 4, dtype=torch.long)
     ranks[0, list(order)] = torch.arange(1, 4)
-    turns = turns_of(ranks, x, end_id=0).masked_fill(torch.arange(4) >= lengths[:, None], 0)
+    is_absent = torch.arange(4)[None] >= 3
+    turns = turns_of(ranks, x, end_id=0)
     for turn, position in enumerate(order, start=1):
         if int(turns[0, position]) != turn:
             continue
-        found = states_at(turns, torch.tensor([[position]]), torch.tensor([[turn]]), x=x, lengths=lengths, end_id=0)
+        found = undecided(turns >= turn, is_absent, (x == 0) & ~is_absent)
         revealed = [i for i in order[: turn - 1] if turns[0, i] <= 4]
-        decided = [
-            i for i in range(3) if x[0, i] == 0 and i not in revealed and any(x[0, j] == 0 and j < i for j in revealed)
-        ]
-        assert found.absent[0, 0].nonzero()[:, 0].tolist() == [*decided, 3]
-        hidden = [i for i in range(3) if i not in revealed and i not in decided]
-        assert found.hidden[0, 0].nonzero()[:, 0].tolist() == hidden
+        first = min([i for i in revealed if x[0, i] == 0], default=4)
+        assert found[1][0].nonzero()[:, 0].tolist() == sorted({*range(first + 1, 4), 3})
+        assert found[0][0].nonzero()[:, 0].tolist() == [i for i in range(3) if i not in revealed and i < first]
