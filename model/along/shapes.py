@@ -79,7 +79,7 @@ class Shapes:
 
     def _rows_of(self, num_slots: int) -> int:
         """How many rows of so many slots a forward takes at most."""
-        return max(B for B, Q in self.pairs if num_slots <= Q and self._is_used(B, Q))
+        return next(B for B, Q in reversed(self.pairs) if num_slots <= Q and self._is_used(B, Q))
 
     def _filled(self, num_states: int) -> int:
         """So many states or more; beyond the largest count a multiple of it."""
@@ -182,7 +182,7 @@ class _Attention:
         """Memory of one layer; of two rows, which others repeat, queries [2, Q, D] and bias [2, H, Q, S]."""
         size, generator = self._network.size, torch.Generator().manual_seed(0)
         memory = Memory(size._replace(layers=1), self._rows)
-        memory.contents.copy_(torch.randn(memory.contents.shape, generator=generator))
+        memory.contents.copy_(torch.randn(memory.contents.shape, generator=generator).to(size.device))
         q = torch.randn(2, self._slots, self._network.architecture.width, generator=generator)
         bias = torch.randn(2, size.heads, self._slots + LEAST_ROWS - 1, size.num_columns, generator=generator)
         bias[..., self._network.width(0) :] = -torch.inf
