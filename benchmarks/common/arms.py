@@ -13,7 +13,7 @@ def arm_of(recipe: Recipe, kind: str) -> Recipe:
     """The recipe with uniform orders, the learned one (with its candidates), or left to right, on the same schedule.
 
     Where its network has late queries, a step of which trains whole orders, uniform orders go without them, which is
-    better for them (`benchmarks/orders/teacher_forcing.py`), in a network whose positions all read each other, for
+    better for them (docs/results.md, teacher forcing), in a network whose positions all read each other, for
     twice as many steps. The recipe's steps have to be settled.
     """
     assert isinstance(recipe.order, GlobalOrder)
