@@ -10,7 +10,7 @@ from unveil.training.levels import Advanced
 
 ReadingOrder = Literal["left_to_right", "right_to_left"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-SPREAD = 0.5
+PREFIX_SPREAD = 0.5
 
 
 def reading_order(name: ReadingOrder, length: int) -> list[int]:
@@ -34,10 +34,10 @@ class _Order(BaseModel):
         """The share of all steps before which the order's weights are not moved."""
         return 0.0
 
-    @property
-    def even_share(self) -> float:
-        """The share of a row's weight that all hidden positions have evenly; of no effect where orders are uniform."""
-        return SPREAD
+    def even_share(self, *, is_whole: bool) -> float:
+        """The share of a row's weight that what is hidden has evenly beside what is next; `is_whole`: where all steps
+        of an order are trained."""
+        return 0.0 if is_whole else PREFIX_SPREAD
 
     @property
     def reading_share(self) -> float:
@@ -77,20 +77,19 @@ class _Scheduled(_Order):
 
     All rows follow uniform orders at first (`warmup`), so that the denoiser has met what makes an order good before one
     is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`. `spread`: this share of
-    a row's weight goes evenly to all hidden positions, not to the law's next one alone, so that every row of a decided
-    order trains them all (`model.loss.objective`). `reading`: this share of the rows that do not follow the law run
+    a row's weight goes evenly to all hidden positions, not to the law's next one alone (`model.loss.objective`). Left
+    out it is a half where a row trains one prefix of its order, and 0 where it trains them all. `reading`: this share of the rows that do not follow the law run
     from left to right, as in a text, of whose beginnings uniform orders hardly know any.
     """
 
     warmup: Advanced[Share] = 0.25
     anneal: Advanced[Share] = 0.15
     exploration: Advanced[Share] = 0.1
-    spread: Advanced[Share] = SPREAD
+    spread: Advanced[Share | None] = None
     reading: Advanced[Share] = 0.0
 
-    @property
-    def even_share(self) -> float:
-        return self.spread
+    def even_share(self, *, is_whole: bool) -> float:
+        return super().even_share(is_whole=is_whole) if self.spread is None else self.spread
 
     @property
     def reading_share(self) -> float:

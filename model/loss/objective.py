@@ -141,26 +141,21 @@ def turns_of(ranks: Tensor, x: Tensor, *, end_id: int | None) -> Tensor:
     return ranks.masked_fill(ends & (first < ranks), L + 1)
 
 
-def questions_about(turns: Tensor, lengths: Tensor, *, chance: Tensor | None = None) -> Questions:
+def questions_about(turns: Tensor, lengths: Tensor, *, chance: Tensor) -> Questions:
     """Positions asked before the turns of others: of whole rows, `turns` [B, L] as `turns_of` gives them.
 
-    All of them, or those that a `chance` [2, B, M], uniform in [0, 1), draws: a state that has any, and one of these.
-    The weighted sum is, of each state, the mean over what else is hidden, summed over a row's states, or an unbiased
-    estimate of that.
+    A `chance` [2, B, M], uniform in [0, 1), draws them: a state that has something else to ask, and one of that. The
+    weighted sum is an unbiased estimate of the mean over what else is hidden at each state, summed over a row's states.
     """
-    B, L = turns.shape
+    L = turns.shape[1]
     places = torch.arange(L, device=turns.device)
     is_asked = (turns > 0) & (turns <= L) & (places < lengths[:, None])
     num_turns = is_asked.sum(-1, keepdim=True)  # [B, 1]
     by_turn = turns.masked_fill(~is_asked, L + 1).argsort(dim=-1, stable=True)  # positions, [B, L]
-    if chance is None:
-        now, later = (index.expand(B, -1) for index in torch.triu_indices(L, L, 1, device=turns.device))
-        weights = (later < num_turns) / (num_turns - now - 1).clamp(min=1)
-    else:
-        now = (chance[0] * (num_turns - 1)).long()  # [B, M]
-        rest = num_turns - now - 1
-        later = now + 1 + torch.minimum((chance[1] * rest).long(), rest - 1)
-        weights = ((num_turns - 1) / chance.shape[-1]).expand(now.shape)
+    now = (chance[0] * (num_turns - 1)).long()  # [B, M]
+    rest = num_turns - now - 1
+    later = now + 1 + torch.minimum((chance[1] * rest).long(), rest - 1)
+    weights = ((num_turns - 1) / chance.shape[-1]).expand(now.shape)
     last = (num_turns - 1).clamp(min=0)
     positions, first = (by_turn.gather(1, torch.minimum(index.clamp(min=0), last)) for index in (later, now))
     return Questions(positions, turns.gather(1, first).clamp(1, L), weights.double().masked_fill(num_turns < 2, 0.0))

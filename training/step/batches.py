@@ -24,14 +24,14 @@ _STEP_STRIDE = 1_000_003  # keeps the streams of neighbouring seeds and steps ap
 _EPOCH_STREAM, _ORDER_STREAM = 2**40, 2**41
 _SYMMETRY_STREAM = 3
 _BLOCK_ROWS = 65_536
-_SHORT, _QUESTIONS = 32, 16  # rows of which everything is asked; of longer ones so many questions
+_QUESTIONS = 16  # at most, beside a row's own turns, and as many as half of its positions
 _MOST_ORDERS, _MOST_PREFIXES = 128, 2**13  # that a critic is asked about in one step
 
 
 @dataclass(frozen=True)
 class Batch:
     """Clean rows and all the chance in what they show: `rows` of B canvases, `draws` for the same B. `is_whole`: all
-    steps of their orders are trained; `chance` [2, B, M] then says what else is asked, None where everything is."""
+    steps of their orders are trained; `chance` [2, B, M] then draws what else is asked."""
 
     rows: Rows
     draws: PrefixDraws
@@ -97,10 +97,10 @@ def draw_batch(
     return Batch(batch, _bared(shown, order.bare, seed=seed) if isinstance(order, UniformOrder) else shown)
 
 
-def _chance(x: Tensor, generator: torch.Generator) -> Tensor | None:
-    """What draws questions [2, B, M] about whole rows; None where they are short, and everything is asked."""
+def _chance(x: Tensor, generator: torch.Generator) -> Tensor:
+    """What draws questions about whole rows, [2, B, M]."""
     B, L = x.shape
-    return None if L <= _SHORT else torch.rand((2, B, _QUESTIONS), generator=generator)
+    return torch.rand((2, B, max(min(_QUESTIONS, L // 2), 1)), generator=generator)
 
 
 def _bared(draws: PrefixDraws, share: float, *, seed: int) -> PrefixDraws:

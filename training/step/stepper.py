@@ -135,12 +135,13 @@ class Stepper:
     ) -> tuple[StepLosses, Loss]:
         """One prefix of each row's order."""
         losses: StepLosses = self._module(mine.rows.x, prefixes.hidden, mine.rows.lengths, trials=trials)
-        control, spread = self._unwrapped.control(mine.rows.x), self._recipe.order.even_share
+        control, spread = self._unwrapped.control(mine.rows.x), self._recipe.order.even_share(is_whole=False)
         return losses, order_form(losses.token, prefixes, log_w=law, control=control, spread=spread)
 
     def _whole_loss(self, mine: Batch, prefixes: Prefixes, _: Tensor, trials: Trials | None) -> tuple[StepLosses, Loss]:
         """All steps of each row's order, and questions besides."""
-        (x, lengths), end_id, spread = (mine.rows.x, mine.rows.lengths), mine.rows.end_id, self._recipe.order.even_share
+        x, lengths, end_id = mine.rows.x, mine.rows.lengths, mine.rows.end_id
+        spread = self._recipe.order.even_share(is_whole=True)
         turns = turns_of(prefixes.ranks, x, end_id=end_id)
         questions = questions_about(turns, lengths, chance=mine.chance) if spread or trials is not None else None
         seen = None

@@ -6,7 +6,6 @@ from itertools import permutations
 import pytest
 import torch
 from torch import Tensor
-from unveil.training.step.decided_orders import order_log_w
 
 from tests.model.absorbing import all_costs, masks, random_rows, state_costs
 from tests.model.enumerable import random_world
@@ -14,6 +13,7 @@ from unveil.model.loss.critic import Cost, Critic, Trials, critic_error, critic_
 from unveil.model.loss.prefixes import Turns
 from unveil.model.oracle.exact import best_order, exact_nelbo, subset_masks
 from unveil.model.order.plackett_luce import deterministic_order, gumbel_noise, log_prob
+from unveil.training.step.decided_orders import order_log_w
 
 L = 4
 WORLD = random_world(L=L, seed=1, imperfection=4.0)

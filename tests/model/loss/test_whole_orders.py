@@ -127,13 +127,6 @@ def _mean_over_others(cost: Tensor) -> list[float]:
     return sums
 
 
-def test_questions_weigh_what_else_is_hidden_at_each_state_alike() -> None:
-    cost = torch.rand(L, L + 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = questions_about(TURNS, LENGTHS)
-    nats = (cost[found.positions, found.turns] * found.weights).sum(-1)
-    torch.testing.assert_close(nats, torch.tensor(_mean_over_others(cost), dtype=torch.float64))
-
-
 def test_drawn_questions_are_as_many_as_wanted_and_right_on_average() -> None:
     cost = torch.rand(L, L + 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     steps = (torch.arange(60) + 0.5) / 60
@@ -149,7 +142,8 @@ def test_drawn_questions_are_as_many_as_wanted_and_right_on_average() -> None:
 def test_the_reported_loss_knows_nothing_of_questions_and_the_token_head_learns_of_both() -> None:
     prefixes = _draws(torch.zeros(L), 3, known=torch.zeros(L, dtype=torch.bool), generator=torch.Generator())
     turns = prefixes.ranks
-    questions = questions_about(turns, torch.full((3,), L))
+    chance = torch.rand((2, 3, 4), generator=torch.Generator().manual_seed(0))
+    questions = questions_about(turns, torch.full((3,), L), chance=chance)
     own, asked = torch.rand(3, L).requires_grad_(), torch.rand(questions.positions.shape).requires_grad_()
     loss = whole_orders(own, prefixes, paid=turns > 0, asked=asked, questions=questions, spread=0.3)
     assert float(loss.total.detach()) == pytest.approx(float(own.detach().sum(-1).mean()))
