@@ -76,10 +76,11 @@ class _Scheduled(_Order):
     `optimizer.steps`.
 
     All rows follow uniform orders at first (`warmup`), so that the denoiser has met what makes an order good before one
-    is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`. `spread`: this share of
-    a row's weight goes evenly to all hidden positions, not to the law's next one alone (`model.loss.objective`). Left
-    out it is a half where a row trains one prefix of its order, and 0 where it trains them all. `reading`: this share of the rows that do not follow the law run
-    from left to right, as in a text, of whose beginnings uniform orders hardly know any.
+    is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`. `reading`: this share of
+    the rows that do not follow the law run from left to right, as in a text, of whose beginnings uniform orders hardly
+    know any. `spread`: this share of a row's weight goes evenly to all hidden positions, not to the law's next one
+    alone (`model.loss.objective`). Left out it is a half where a row trains one prefix of its order, and 0 where it
+    trains them all.
     """
 
     warmup: Advanced[Share] = 0.25

@@ -143,6 +143,7 @@ class Stepper:
         x, lengths, end_id = mine.rows.x, mine.rows.lengths, mine.rows.end_id
         spread = self._recipe.order.even_share(is_whole=True)
         turns = turns_of(prefixes.ranks, x, end_id=end_id)
+        assert mine.chance is not None
         questions = questions_about(turns, lengths, chance=mine.chance) if spread or trials is not None else None
         seen = None
         if trials is not None and questions is not None:
