@@ -21,6 +21,8 @@ from unveil.model.network.late import LateQueries
 from unveil.model.network.order_heads import NextCostHead
 from unveil.training.step.batches import control_of
 
+_PIECE = 32  # rows of like length that go through a network at once, on a CPU
+
 
 class StepLosses(NamedTuple):
     """What a training forward gives: the token losses of every position `token` [B, L] in nats, of a network with loops
@@ -128,13 +130,27 @@ class TrainingModule(nn.Module):
     def _losses_in_turn(
         self, tokens: Tensor, ranks: Tensor, lengths: Tensor, questions: Questions | None
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-        """Of each position as of its turn [B, L], and of the questions [B, M]."""
-        if questions is None:
-            return cross_entropy(self.denoiser.in_turn(tokens, ranks, lengths), tokens), (), None
-        assert isinstance(self.denoiser, LateQueries)
-        in_turn, asked = self.denoiser.answers(tokens, ranks, lengths, questions.positions, questions.turns)
-        truth = tokens.gather(1, questions.positions)
-        return cross_entropy(in_turn, tokens), (), cross_entropy(asked, truth)
+        """Of each position as of its turn [B, L], and of the questions [B, M].
+
+        Rows go through the network in pieces of like length: what nobody reads or asks behind the last position of a
+        piece, as what an end decides, is not computed.
+        """
+        losses, asked = torch.zeros(tokens.shape, device=tokens.device), list[Tensor]()
+        pieces = pieces_of(ranks, lengths)
+        for rows, length in pieces:
+            x, turns, size = tokens[rows, :length], ranks[rows, :length], lengths[rows].clamp(max=length)
+            if questions is None:
+                logits = self.denoiser.in_turn(x, turns, size)
+            else:
+                assert isinstance(self.denoiser, LateQueries)
+                positions = questions.positions[rows].clamp(max=length - 1)  # beyond are those that weigh nothing
+                logits, others = self.denoiser.answers(x, turns, size, positions, questions.turns[rows])
+                asked.append(cross_entropy(others, x.gather(1, positions)))
+            losses[rows, :length] = cross_entropy(logits, x)
+        if not asked:
+            return losses, (), None
+        order = torch.cat([rows for rows, _ in pieces])
+        return losses, (), torch.cat(asked)[order.argsort()]
 
     def _at(self, turns: Turns, losses: Tensor, asked: Tensor | None) -> Tensor:
         """The losses of these turns [B, T]: first positions in their own turn, then all that was asked besides."""
@@ -201,6 +217,19 @@ class TrainingModule(nn.Module):
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+
+def pieces_of(ranks: Tensor, lengths: Tensor) -> list[tuple[Tensor, int]]:
+    """Row numbers of whole rows, `ranks` [B, L] (`model.loss.objective.turns_of`), in pieces of like length; of each
+    piece how many positions, from the first on, are read or asked."""
+    (B, L), is_cpu = ranks.shape, ranks.device.type == "cpu"
+    places = torch.arange(L, device=ranks.device)
+    is_used = (ranks <= L) & (places < lengths[:, None])
+    used = ((places + 1) * is_used).amax(-1).clamp(min=1)
+    order = used.argsort(stable=True)
+    sizes = used[order].tolist()
+    num = _PIECE if is_cpu else B  # an accelerator is better off with one
+    return [(order[first : first + num], sizes[min(first + num, B) - 1]) for first in range(0, B, num)]
 
 
 def foresee(network: Network, tokens: Tensor, hidden: Tensor, lengths: Tensor, ranks: Tensor | None = None) -> NextCost:
