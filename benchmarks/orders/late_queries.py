@@ -57,7 +57,7 @@ def main() -> None:
     problems = given.problems.split(",")
     if not set(problems) <= set(PROBLEMS):
         parser.error(f"--problems: must be of {', '.join(PROBLEMS)}")
-    overrides = {"moses": [], "text": []} if given.smiles is None else {"moses": [_smiles(given.smiles)], "text": []}
+    overrides = {"moses": smiles_override(given.smiles), "text": list[str]()}
     tasks = [
         {
             "problem": problem,
@@ -75,8 +75,9 @@ def main() -> None:
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 
 
-def _smiles(path: Path) -> str:
-    return f"data={{kind = 'smiles', path = {json.dumps(str(path))}}}"
+def smiles_override(path: Path | None) -> list[str]:
+    """What a recipe of molecules takes for a file of one's own."""
+    return [] if path is None else [f"data={{kind = 'smiles', path = {json.dumps(str(path))}}}"]
 
 
 def measure(task: Fields) -> Fields:
