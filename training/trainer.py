@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -283,7 +283,8 @@ class Run:
         """The law becomes the cheapest order that a search on the critic finds, if that is cheaper than the law."""
         log_w, marginals = self.unwrapped.log_w(average=True), self.unwrapped.get_buffer("marginals")
         critic, seed = self.unwrapped.whole_critic(), self.recipe.seed
-        orders = found_orders(critic, self.rows, log_w=log_w.cpu(), marginals=marginals, seed=seed, step=self.step)
+        rows = self.rows if self.unwrapped.reads_ranks else replace(self.rows, end_id=None)  # as they are trained
+        orders = found_orders(critic, rows, log_w=log_w.cpu(), marginals=marginals, seed=seed, step=self.step)
         self._decide(journal, orders, gap=GAP)
 
     def _settle(self, journal: Journal | None) -> None:

@@ -118,7 +118,8 @@ class Stepper:
 
     def _part(self, batch: Batch, own: slice, step: int) -> Part:
         """Of the `own` rows of the global batch."""
-        trials = trials_over(batch.rows, self._recipe, step=step, marginals=self._unwrapped.get_buffer("marginals"))
+        rows = batch.rows if batch.is_whole else replace(batch.rows, end_id=None)  # a prefix pays for every end
+        trials = trials_over(rows, self._recipe, step=step, marginals=self._unwrapped.get_buffer("marginals"))
         mine = batch.cut(own, self._device)
         law = self._unwrapped.log_w()[: mine.rows.x.shape[1]]
         prefixes, trials = mine.draws.under(law), None if trials is None else trials.to(self._device)
