@@ -6,8 +6,8 @@
         [--curve-samples N] [--seeds N] [--json] [--work DIR] [--jobs N]
 
 For each seed three nets of `training/recipes/moses.toml`'s size have equally many forwards: `global`, a learned order;
-`fixed`, left to right with the learned arm's warm-up and share of uniform rows; and `uniform` orders, in a masked net of
-as many layers (`benchmarks/common/arms.py`).
+`fixed`, left to right with the learned arm's warm-up and share of uniform rows; and `uniform` orders, in a masked net
+of as many layers (`benchmarks/common/arms.py`).
 Each makes molecules along its own order; the uniform net also surest first (confidence) and from left to right, the
 learned one also in random orders. MOSES's definitions: valid of all, unique of the first 10,000 valid, novel of the
 different valid ones.

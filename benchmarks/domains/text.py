@@ -12,8 +12,9 @@ of both orders have late queries, and train all steps of an order; the uniform o
 
 Two rivals are no masked models. A causal transformer of the same width, layers and tokens is trained for as much CPU
 time as the learned arm took, with Muon too (`benchmarks/domains/problems/text/causal.py`); its learning rate and batch
-size are tuned on validation canvases, in time of its own. N-gram models of characters and of tokens are counted on the whole training
-text, with order and smoothing tuned on validation canvases (`benchmarks/domains/problems/text/ngram.py`).
+size are tuned on validation canvases, in time of its own. N-gram models of characters and of tokens are counted on the
+whole training text, with order and smoothing tuned on validation canvases
+(`benchmarks/domains/problems/text/ngram.py`).
 
 Figures are bits a character over evenly spaced test canvases, each read by itself by all models: a NELBO for a law that
 is drawn, the exact log-likelihood for one order. Prompts know the first half of a canvas, the second, or all but four

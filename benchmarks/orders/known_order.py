@@ -5,9 +5,9 @@
       [--first-seed N]
 
 For each scale (1: 8 latents, 12 observations; 3: three times as many) and seed, three arms of the same masked net,
-first weights and number of forwards: `uniform` orders; `learned`, a global order found with the shipped settings and told
-nothing; and `best`, which is given an order with the latents first, with the learned arm's share of uniform rows and
-spread. Every seed is another problem.
+first weights and number of forwards: `uniform` orders; `learned`, a global order found with the shipped settings and
+told nothing; and `best`, which is given an order with the latents first, with the learned arm's share of uniform rows
+and spread. Every seed is another problem.
 
 On held-out draws, in nats a row: `gap_closed = (L_uniform - L_learned) / (L_uniform - L_best)`, L the NELBO under the
 arm's own law, and Kendall's tau of the learned order over (observation, own parent) pairs. The budget of scale 1 was

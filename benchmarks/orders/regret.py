@@ -19,7 +19,8 @@ with the seed. Two questions, for each problem and seed:
 
 Nets are masked ones, so that a loss depends on the set that is known alone. They and their budgets are small on
 purpose: a perfect denoiser is equally good in every order. They were chosen for headroom on asia, on data of seeds from
-100 on; no test row of these seeds was looked at for it. Rows of a split are evenly spaced. Intervals are 95 % over seeds. Results are kept in DIR by all that they depend on, and found again.
+100 on; no test row of these seeds was looked at for it. Rows of a split are evenly spaced. Intervals are 95 % over
+seeds. Results are kept in DIR by all that they depend on, and found again.
 """
 
 import json
