@@ -8,10 +8,10 @@ bins, first weights and batches:
 
 - `uniform` orders, a masked network, no prompted rows;
 - `global`, an order learned with the shipped settings, a share of its rows prompted (`benchmarks/orders/prompts.py`
-chose it); the network has late queries, with as many layers and parameters; with `--masked` it is a masked one too;
+  chose it); the network has late queries, with as many layers and parameters; with `--masked` it is a masked one too;
 - `fixed`, an order that is decided and not learned: left to right, and three random ones, drawn anew for each seed. All
-  else is as in the global arm: network, warm-up, share of uniform rows, share of prompted rows. So what the learned order gains
-  over the random ones is owed to learning it, and what these gain over uniform orders to deciding on one;
+  else is as in the global arm: network, warm-up, share of uniform rows, share of prompted rows. So what the learned
+  order gains over the random ones is owed to learning it, and what these gain over uniform orders to deciding on one;
 - `fixed`, left to right without prompted rows, which the learned arm has: a stronger rival on rows without a prompt.
 
 In nats a row on evenly spaced test rows, with common random numbers: each arm's NELBO under its own law and its exact

@@ -1,8 +1,8 @@
 """Real tables, and the arms that are trained on them. Knows how an arm is made and found again, not how it is scored.
 
 An arm is a plain `Fields`: the table, the kind of order, the seed, the size of its network, its layers of queries, the
-share of prompted rows and the budget. It is kept as an artifact in a folder named by all of that and by the table's content, so that the
-benchmarks of one `--work` folder share their arms.
+share of prompted rows and the budget. It is kept as an artifact in a folder named by all of that and by the table's
+content, so that the benchmarks of one `--work` folder share their arms.
 """
 
 import hashlib
