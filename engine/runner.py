@@ -27,7 +27,7 @@ from unveil.model.denoiser import Counts
 from unveil.model.errors import UnveilError
 from unveil.model.network.build import prepare
 from unveil.model.network.fixed_shapes import CPU_ROWS, FixedShapes, checked_shapes, unchecked_shapes
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.late import LateQueries
 from unveil.model.tokenizers.base import contradiction_of
 
 _LOG = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def _along(
 ) -> AlongDenoiser | None:
     """A network that goes along its order; None of another one."""
     network = artifact.denoiser.to(place)
-    if not isinstance(network, Transformer) or network.architecture.attends != "earlier":
+    if not isinstance(network, LateQueries):
         return None
     network.requires_grad_(False)
     along = Along(network)

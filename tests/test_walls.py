@@ -24,6 +24,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "model.order": (),
     "model.loss": ("model.order",),
     "model.oracle": ("model.order",),
+    "model.search": ("model.loss", "model.oracle"),
     "model.decoding": ("model.order", "model.confidence", "model.denoiser", "model.errors"),
     "model.network": ("model.order", "model.confidence", "model.denoiser", "model.errors"),
     "model.along": ("model.network", "model.decoding"),

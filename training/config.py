@@ -20,11 +20,10 @@ from pydantic import (
 )
 
 from unveil.model.errors import UnveilError
-from unveil.model.network.architecture import Attends
 from unveil.training.data.config import DataConfig, LinesData, TableData
 from unveil.training.data.table.choices import ColumnOptions
 from unveil.training.levels import ADVANCED, Advanced, fold, is_advanced, tables, unfold
-from unveil.training.order_config import SPREAD, GlobalOrder, OrderConfig, Share, UniformOrder
+from unveil.training.order_config import GlobalOrder, OrderConfig, Share
 
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
@@ -41,8 +40,10 @@ class ModelConfig(_Frozen):
     """The denoiser's shape, as in `model.network.architecture.Architecture`; length, vocabulary and trunk follow from
     the data.
 
-    `attends` left out is "earlier" with `optimizer.teacher_forcing`, which trains that alone, "all" without it. With
-    `num_loops`, the tokens of every loop are trained, not of the last one alone (deep supervision).
+    `query_layers`: so many layers beside the `layers` ask for hidden positions (`model/network/late.py`), and all steps
+    of a row's order are trained in one forward. 0: a masked network whose positions all read each other, trained a
+    prefix at a time. Left out it is 1, but 0 where `num_loops` is above 1, and for grids. With `num_loops`, the tokens
+    of every loop are trained, not of the last one alone (deep supervision).
     """
 
     width: int = Field(default=64, ge=2)
@@ -53,7 +54,7 @@ class ModelConfig(_Frozen):
     num_loops: Advanced[int] = Field(default=1, ge=1)
     relative_bias: Advanced[bool] = False
     pair_bias: Advanced[bool] = False
-    attends: Advanced[Attends | None] = None
+    query_layers: Advanced[int | None] = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -63,14 +64,21 @@ class ModelConfig(_Frozen):
 
 
 class PromptConfig(_Frozen):
-    """`share` of the training rows carry a random known set, uniform in size and in place.
+    """`share` of the training rows carry a random known set, uniform in size and in place; of the first ones
+    `first_share`, of those between in proportion to the steps done.
 
     `spans`: this share of them knows whole stretches instead, as people write prompts: a beginning, an end, a text
     with holes (`training.data.rows.known_spans`).
     """
 
     share: Share = 0.25
+    first_share: Advanced[Share | None] = None
     spans: Advanced[Share] = 0.0
+
+    def share_at(self, progress: float) -> float:
+        """After this share of all steps."""
+        first = self.share if self.first_share is None else self.first_share
+        return first + (self.share - first) * progress
 
 
 class StartConfig(_Frozen):
@@ -86,15 +94,13 @@ class StartConfig(_Frozen):
 
 
 class OptimizerConfig(_Frozen):
-    """AdamW with warm-up and cosine decay. `batch_size` is the global batch of one update, over all processes.
+    """Warm-up and cosine decay: Muon for the matrices of a network, at `matrix_rate`, and AdamW for all else, at
+    `learning_rate`; AdamW alone where `matrix_rate` is 0. `batch_size` is the global batch of one update, over all
+    processes.
 
     `steps` left out: as many as show every training row 60 times, but 500 at least and 8000 at most. A small table
     trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
     most (`model.num_loops`), and a sudoku grid that is learned goes through no more of them.
-    `teacher_forcing`: one forward trains every step of a row's order, from what it shows at the start on, not the next
-    one alone (`model.loss.objective.teacher_forced`). Its network attends to what was revealed "earlier"; orders are
-    uniform, fixed, or global, whose critic then learns of alternatives to the law's choices from rows in uniform orders
-    alone; a forward costs about two. The order's `spread` has no part in it.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -108,7 +114,7 @@ class OptimizerConfig(_Frozen):
     clip: Advanced[float] = Field(default=1.0, gt=0.0)
     ema_decay: Advanced[float] = Field(default=0.998, ge=0.0, lt=1.0)
     backward_loops: Advanced[int | None] = Field(default=None, ge=1)
-    teacher_forcing: bool = False
+    matrix_rate: Advanced[float] = Field(default=0.02, ge=0.0)
 
     @property
     def num_steps(self) -> int:
@@ -165,9 +171,11 @@ class Recipe(_Frozen):
         return bool(self.start.freeze_denoiser) or self.order.is_walked
 
     @property
-    def attends(self) -> Attends:
-        """What the positions of a fresh network read."""
-        return self.model.attends or ("earlier" if self.optimizer.teacher_forcing else "all")
+    def query_layers(self) -> int:
+        """Of a fresh network."""
+        if self.model.query_layers is not None:
+            return self.model.query_layers
+        return 0 if self.data.kind == "sudoku" or self.model.num_loops > 1 else 1
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
@@ -194,25 +202,9 @@ class Recipe(_Frozen):
             raise ValueError(f'start.freeze_denoiser: must be true with order.method = "{order.method}"')
         if isinstance(self.data, LinesData) and start.artifact is None:
             raise ValueError("start.artifact: data.kind lines needs one, for its tokenizer")
-        if self.optimizer.teacher_forcing:
-            self._check_teacher_forcing()
-        elif self.model.attends == "earlier" and not self.is_frozen:
-            raise ValueError('advanced.model.attends: "earlier" is only valid with optimizer.teacher_forcing = true')
         if self.optimizer.backward_loops is not None and self.is_frozen:
             raise ValueError("advanced.optimizer.backward_loops: is not valid with a frozen denoiser")
         return self
-
-    def _check_teacher_forcing(self) -> None:
-        if self.is_frozen:
-            raise ValueError("optimizer.teacher_forcing: is not valid with a frozen denoiser")
-        if self.attends != "earlier":
-            raise ValueError('optimizer.teacher_forcing: is only valid with advanced.model.attends = "earlier"')
-        if self.model.num_loops > 1:
-            raise ValueError("optimizer.teacher_forcing: is only valid with advanced.model.num_loops = 1")
-        if isinstance(self.order, UniformOrder) and self.order.bare:
-            raise ValueError("advanced.order.bare: is not valid with optimizer.teacher_forcing")
-        if self.order.even_share != SPREAD:
-            raise ValueError("advanced.order.spread: is not valid with optimizer.teacher_forcing")
 
     def fingerprint(self) -> str:
         """sha256 of all that decides what is learned: everything but `run`, the description and the license."""

@@ -10,7 +10,7 @@ from unveil.training.levels import Advanced
 
 ReadingOrder = Literal["left_to_right", "right_to_left"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-SPREAD = 0.5
+PREFIX_SPREAD = 0.5
 
 
 def reading_order(name: ReadingOrder, length: int) -> list[int]:
@@ -34,10 +34,15 @@ class _Order(BaseModel):
         """The share of all steps before which the order's weights are not moved."""
         return 0.0
 
+    def even_share(self, *, is_whole: bool) -> float:
+        """The share of a row's weight that what is hidden has evenly beside what is next; `is_whole`: where all steps
+        of an order are trained."""
+        return 0.0 if is_whole else PREFIX_SPREAD
+
     @property
-    def even_share(self) -> float:
-        """The share of a row's weight that all hidden positions have evenly; of no effect where orders are uniform."""
-        return SPREAD
+    def reading_share(self) -> float:
+        """The share of the rows that do not follow the law which run from left to right."""
+        return 0.0
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -71,19 +76,25 @@ class _Scheduled(_Order):
     `optimizer.steps`.
 
     All rows follow uniform orders at first (`warmup`), so that the denoiser has met what makes an order good before one
-    is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`. `spread`: this share of
-    a row's weight goes evenly to all hidden positions, not to the law's next one alone, so that every row of a decided
-    order trains them all (`model.loss.objective.order_form`).
+    is chosen; then the share of uniform rows shrinks linearly to `exploration` over `anneal`. `reading`: this share of
+    the rows that do not follow the law run from left to right, as in a text, of whose beginnings uniform orders hardly
+    know any. `spread`: this share of a row's weight goes evenly to all hidden positions, not to the law's next one
+    alone (`model.loss.objective`). Left out it is a half where a row trains one prefix of its order, and 0 where it
+    trains them all.
     """
 
     warmup: Advanced[Share] = 0.25
     anneal: Advanced[Share] = 0.15
     exploration: Advanced[Share] = 0.1
-    spread: Advanced[Share] = SPREAD
+    spread: Advanced[Share | None] = None
+    reading: Advanced[Share] = 0.0
+
+    def even_share(self, *, is_whole: bool) -> float:
+        return super().even_share(is_whole=is_whole) if self.spread is None else self.spread
 
     @property
-    def even_share(self) -> float:
-        return self.spread
+    def reading_share(self) -> float:
+        return self.reading
 
     def uniform_share(self, progress: float, /) -> float:
         if progress < self.warmup:
@@ -108,40 +119,36 @@ class FixedOrder(_Scheduled):
 
 
 class GlobalOrder(_Scheduled):
-    """One learned order for all rows, moved by a critic (`model/loss/critic.py`; rows of at most 1,024 positions).
+    """One learned order for all rows, decided by a critic (`model/loss/critic.py`; rows of at most 1,024 positions).
 
-    The critic learns from every forward which losses to expect where, at `critic_learning_rate`, and the order's
-    log-weights follow it at `learning_rate` by orders simulated on it. They rest in the warm-up. `candidates`: when the
-    warm-up ends these are tried on validation rows. The law begins as the best of them if that is cheaper than the law
-    is then (`training/step/candidate_orders.py`). The order then also rests while the share of uniform rows shrinks, so
-    that the critic meets the new law before it moves it. When training ends they are tried again, and the cheapest is
-    kept. `reconsider`: at these times, after the warm-up, the law's log-weights shrink to a seventh, so that what was
-    decided before the network could read what it was about is decided once more, and all that was right is soon as it
-    was.
+    The critic learns from every forward which losses to expect where, at `critic_learning_rate`. At the times of
+    `searches`, the end of the warm-up always one of them, orders are searched for on it, and the best on training rows
+    becomes what the law begins from (`training/step/decided_orders.py`). Between them the order's log-weights
+    follow the critic at `learning_rate`, by orders simulated on it. They rest in the warm-up, and after it while the
+    share of uniform rows shrinks, so that the critic meets the new law before it moves it.
     """
 
     kind: ClassVar[OrderKind] = "global"
     has_critic: ClassVar[bool] = True
     method: Literal["global"] = "global"
-    candidates: tuple[ReadingOrder, ...] = ()
     learning_rate: float = Field(default=0.1, gt=0.0)
     critic_learning_rate: Advanced[float] = Field(default=3e-3, gt=0.0)
-    reconsider: Advanced[tuple[Share, ...]] = ()
+    searches: Advanced[tuple[Share, ...]] = (0.5, 0.7)
 
     @property
     def rests_until(self) -> float:
-        return self.warmup + (self.anneal if self.candidates else 0.0)
+        return self.warmup + self.anneal
 
     @property
     def rates(self) -> tuple[float, float]:
         return self.learning_rate, self.critic_learning_rate
 
     @model_validator(mode="after")
-    def _reconsiders_in_time(self) -> Self:
-        if any(not self.rests_until < time < 1.0 for time in self.reconsider):
-            raise ValueError(f"reconsider: times must be after the order's rest, which ends at {self.rests_until:g}")
-        if not _rises(self.reconsider):
-            raise ValueError("reconsider: times must rise")
+    def _searches_in_time(self) -> Self:
+        if any(not self.warmup < time < 1.0 for time in self.searches):
+            raise ValueError(f"searches: times must be after the warm-up, which ends at {self.warmup:g}, and before 1")
+        if not _rises(self.searches):
+            raise ValueError("searches: times must rise")
         return self
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,18 +21,29 @@ from unveil.model.loss.critic import MAX_LENGTH, Critic
 from unveil.model.network.architecture import Architecture, ImportedArchitecture
 from unveil.model.network.base import Network
 from unveil.model.network.build import build_network
+from unveil.model.order.plackett_luce import deterministic_order
 from unveil.training.config import Recipe
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.rows import Rows, split_rows
-from unveil.training.order_config import GlobalOrder, ReadingOrder
+from unveil.training.order_config import GlobalOrder
 from unveil.training.run.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from unveil.training.run.devices import end_process_group, make_fabric, others_waiting, pick_precision
 from unveil.training.run.monitoring import gradient_noise, law_metrics, validation_metrics
 from unveil.training.run.run_log import Journal
 from unveil.training.run.warm_start import given_anew, load_start, make_denoiser
 from unveil.training.step.batches import marginal_logprobs
-from unveil.training.step.candidate_orders import GAP, LAST_GAP, LAW, candidate_orders, compare, order_log_w
 from unveil.training.step.cost_to_go import CostToGoStepper
+from unveil.training.step.decided_orders import (
+    GAP,
+    LAST_GAP,
+    LAW,
+    decide,
+    described,
+    found_orders,
+    order_log_w,
+    scored_rows,
+)
+from unveil.training.step.muon import Muon
 from unveil.training.step.rollouts import NextCostStepper
 from unveil.training.step.stepper import Stepper
 from unveil.training.step.training_model import TrainingModule, full_tensor
@@ -89,8 +100,8 @@ def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Tr
 
 
 def row_forwards(recipe: Recipe, steps: int) -> int:
-    """Rows that the denoiser sees in so many steps; with teacher forcing each goes through it as two streams."""
-    return steps * recipe.optimizer.batch_size * (2 if recipe.optimizer.teacher_forcing else 1)
+    """Rows that the denoiser sees in so many steps."""
+    return steps * recipe.optimizer.batch_size
 
 
 def _critic(recipe: Recipe, architecture: Architecture | ImportedArchitecture) -> Critic | None:
@@ -135,22 +146,36 @@ class Run:
         order_rate, critic_rate = recipe.order.rates
         groups = self.unwrapped.parameter_groups(
             learning_rate=recipe.optimizer.learning_rate,
+            matrix_rate=recipe.optimizer.matrix_rate,
             order_rate=order_rate,
             critic_rate=critic_rate,
             weight_decay=recipe.optimizer.weight_decay,
         )
-        optimizer = torch.optim.AdamW(groups, betas=recipe.optimizer.betas)
-        self.optimizer = cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer))
+        self.optimizers = self._optimizers(groups)
         self.stepper = _STEPPERS.get(recipe.order.method, Stepper)(
             fabric,
             recipe=recipe,
             unwrapped=self.unwrapped,
             module=self.module,
-            optimizer=self.optimizer,
+            optimizers=list(self.optimizers.values()),
             rows=self.rows,
             symmetries=dataset.symmetries,
         )
         self._last_log = (0, time.monotonic())
+
+    def _optimizers(self, groups: Sequence[dict[str, Any]]) -> dict[str, torch.optim.Optimizer]:
+        """AdamW, and Muon for what is its own, by the names that they have in a checkpoint."""
+        blocks = [group for group in groups if group["name"] == "blocks"]
+        others = [group for group in groups if group["name"] != "blocks"]
+        made: dict[str, torch.optim.Optimizer] = {}
+        if others:
+            made["optimizer"] = torch.optim.AdamW(others, betas=self.recipe.optimizer.betas)
+        if blocks:
+            dtype = torch.bfloat16 if pick_precision(self.recipe.run) == "bf16-mixed" else torch.float32
+            made["muon"] = Muon(blocks, dtype=dtype)
+        found = self.fabric.setup_optimizers(*made.values())
+        wrapped = found if isinstance(found, tuple) else (found,)
+        return {name: cast(torch.optim.Optimizer, optimizer) for name, optimizer in zip(made, wrapped, strict=True)}
 
     @property
     def identity(self) -> dict[str, str]:
@@ -178,16 +203,13 @@ class Run:
     def steps(self, journal: Journal | None) -> None:
         """Trains on to the last step."""
         total, run = self.recipe.optimizer.num_steps, self.recipe.run
-        learned = self.recipe.order if isinstance(self.recipe.order, GlobalOrder) else GlobalOrder()
-        candidates = learned.candidates
-        compares_at = math.ceil(learned.warmup * total)
-        reconsiders_at = {min(math.ceil(time * total), total - 1) for time in learned.reconsider}
+        order = self.recipe.order
+        times = (order.warmup, *order.searches) if isinstance(order, GlobalOrder) else ()
+        searches_at = {min(math.ceil(time * total), total - 1) for time in times}
         self._last_log = (self.step, time.monotonic())
         while self.step < total:
-            if candidates and self.step == compares_at:
-                self._compare_orders(journal, candidates, is_last=False)
-            if self.step in reconsiders_at:
-                self._reconsider(journal)
+            if self.step in searches_at:
+                self._search(journal)
             taken = self.stepper.take(self.step)
             self.step += 1
             is_last = self.step == total
@@ -197,8 +219,8 @@ class Run:
                 shown = self._train_metrics(taken)  # on every process: sharded weights are gathered for it
                 if journal is not None:
                     journal.log("train", self.step, shown)
-            if candidates and is_last:
-                self._compare_orders(journal, candidates, is_last=True)
+            if times and is_last:
+                self._settle(journal)
             if self.step % run.validate_every == 0 or is_last:
                 self._validate(journal)
             if self.step % run.checkpoint_every == 0 or is_last:
@@ -230,10 +252,10 @@ class Run:
         now = time.monotonic()
         self._last_log = (self.step, now)
         metrics = self.stepper.metrics(taken)
-        noise = gradient_noise(self.optimizer, group="order")
+        noise = gradient_noise(self.optimizers["optimizer"], group="order")
         return {
             **metrics,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.optimizers["optimizer"].param_groups[0]["lr"],
             "uniform_share": self.recipe.order.uniform_share(self.step / self.recipe.optimizer.num_steps),
             **law_metrics(self.unwrapped.log_w().cpu(), policy_nats=metrics.get("policy_entropy")),
             **({} if noise is None else {"order_gradient_noise": noise}),
@@ -257,30 +279,33 @@ class Run:
         limit = self.recipe.run.validate_rows
         return split_rows(self.dataset, "validation", limit=limit).to(self.fabric.device)
 
-    def _compare_orders(self, journal: Journal | None, candidates: Sequence[ReadingOrder], *, is_last: bool) -> None:
-        """The law becomes the cheapest order there is for the averaged weights as they are, if it is cheaper itself."""
+    def _search(self, journal: Journal | None) -> None:
+        """The law becomes the cheapest order that a search on the critic finds, if that is cheaper than the law."""
+        log_w, marginals = self.unwrapped.log_w(average=True), self.unwrapped.get_buffer("marginals")
+        critic, seed = self.unwrapped.whole_critic(), self.recipe.seed
+        rows = self.rows if self.unwrapped.reads_ranks else replace(self.rows, end_id=None)  # as they are trained
+        orders = found_orders(critic, rows, log_w=log_w.cpu(), marginals=marginals, seed=seed, step=self.step)
+        self._decide(journal, orders, gap=GAP)
+
+    def _settle(self, journal: Journal | None) -> None:
+        """At the end the law is decided on its likeliest order, which it would only pay for being unsure of."""
+        order = deterministic_order(self.unwrapped.log_w(average=True).cpu()).tolist()
+        self._decide(journal, {"its likeliest order": order}, gap=LAST_GAP)
+
+    def _decide(self, journal: Journal | None, orders: Mapping[str, Sequence[int]], *, gap: float) -> None:
+        """Between the law and some orders, by forwards of training rows with the averaged weights."""
         self.unwrapped.eval()
+        rows = scored_rows(self.rows, seed=self.recipe.seed, step=self.step).to(self.fabric.device)
         log_w = self.unwrapped.log_w(average=True)
-        orders = candidate_orders(log_w.cpu(), candidates, has_own=is_last)
-        found = compare(self.module, self._validation_rows(), log_w=log_w, orders=orders, seed=VALIDATION_SEED)
+        found = decide(self.module, rows, log_w=log_w, orders=orders, seed=VALIDATION_SEED)
         best = self.fabric.broadcast(found.best)  # a tie that rounding breaks must not part the processes
         if best != LAW:
-            self.unwrapped.set_log_w(order_log_w(orders[best], gap=LAST_GAP if is_last else GAP))
+            self.unwrapped.set_log_w(order_log_w(orders[best], gap=gap))
             self.stepper.reset_moments("order")
         if journal is not None:
-            costs = ", ".join(f"{name.replace('_', ' ')} {cost:.3f}" for name, cost in found.nats.items())
-            taken = "the learned one stays" if best == LAW else f"the order becomes {best.replace('_', ' ')}"
-            if found.is_close and not is_last:
-                taken += ", too close to tell: a longer warm-up (advanced.order.warmup), or more"
-                taken += " advanced.run.validate_rows, may show more"
-            journal.say(f"orders, in nats a validation row: {costs}; {taken}")
-
-    def _reconsider(self, journal: Journal | None) -> None:
-        """Brings the law's choices back to where gradients can still turn them."""
-        self.unwrapped.set_log_w(self.unwrapped.log_w() * RECONSIDERED)
-        self.stepper.reset_moments("order")
-        if journal is not None:
-            journal.say("the order is reconsidered: its log-weights shrink to a seventh")
+            costs = ", ".join(f"{name} {cost:.3f}" for name, cost in found.nats.items())
+            taken = "the law stays" if best == LAW else f"the law becomes {best}: {described(orders[best])}"
+            journal.say(f"orders, in nats a training row: {costs}; {taken}")
 
     def _save(self) -> None:
         save_checkpoint(
@@ -293,4 +318,4 @@ class Run:
         )
 
     def _state(self) -> dict[str, Any]:
-        return {"module": self.module, "optimizer": self.optimizer}
+        return {"module": self.module, **self.optimizers}

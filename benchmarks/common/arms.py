@@ -6,15 +6,14 @@ from unveil.training.levels import unfold
 from unveil.training.order_config import GlobalOrder
 
 KINDS = ("uniform", "global", "fixed")
-_SCHEDULE = ("warmup", "anneal", "exploration", "spread")
+_SCHEDULE = ("warmup", "anneal", "exploration", "spread", "reading")
 
 
 def arm_of(recipe: Recipe, kind: str) -> Recipe:
-    """The recipe with uniform orders, the learned one (with its candidates), or left to right, on the same schedule.
+    """The recipe with uniform orders, the learned one, or left to right, on the same schedule.
 
-    Where it has teacher forcing, a step of which takes each row through as two streams, uniform orders go without it,
-    which is better for them (`benchmarks/orders/teacher_forcing.py`), in a network whose positions all read each other,
-    for twice as many steps. The recipe's steps have to be settled.
+    Uniform orders are trained in a masked network, whose positions all read each other, a prefix at a time: it has as
+    many layers as the others have with those of their queries. The recipe's steps have to be settled.
     """
     assert isinstance(recipe.order, GlobalOrder)
     recipe = recipe.model_copy(update={"name": kind})
@@ -23,11 +22,8 @@ def arm_of(recipe: Recipe, kind: str) -> Recipe:
     if kind == "fixed":
         schedule = {key: getattr(recipe.order, key) for key in _SCHEDULE}
         return with_order(recipe, {"method": "fixed", "positions": "left_to_right", **schedule})
-    if recipe.optimizer.teacher_forcing:
-        longer = {"teacher_forcing": False, "steps": 2 * recipe.optimizer.num_steps}
-        network = recipe.model.model_copy(update={"attends": None})
-        optimizer = recipe.optimizer.model_copy(update=longer)
-        recipe = recipe.model_copy(update={"model": network, "optimizer": optimizer})
+    masked = {"layers": recipe.model.layers + recipe.query_layers, "query_layers": 0}
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=masked)})
     return with_order(recipe, {"method": "uniform"})
 
 

@@ -1,13 +1,14 @@
 """How well are missing cells filled in? One net for all columns against boosted trees for each, and the mode.
 
     python -m benchmarks imputation [--quick] [--seeds N] [--json] [--work DIR] [--jobs N]
-        [--no-adult] [--table FILE[=SEEDS]]... [--drop COLUMN]... [--categorical COLUMN]...
+        [--no-adult] [--table FILE[=SEEDS]]... [--drop COLUMN]... [--categorical COLUMN]... [--masked]
 
 Adult, and any table given. Of evenly spaced test rows a share of all cells is hidden, each by chance alone (MCAR),
 another mask for each seed; cells that are missing in the file are never scored. On the same cells, all at the
 resolution of the table's at most 32 bins:
 
-- `unveil`: a net of about 86,000 parameters with the shipped settings, learned order, a quarter of its rows prompted;
+- `unveil`: a net of about 86,000 parameters with the shipped settings, learned order, a quarter of its rows prompted
+  (with `--masked`, a masked network);
   one forward gives each hidden cell's law given all that is known, and a missing value is never offered, as
   `unveil impute` has it. `unveil, filled in its order` is what `unveil impute --mode` writes: cell after cell, each
   given the ones before.
@@ -44,6 +45,7 @@ from unveil.benchmarks.domains.problems.tables import (
     arm_name,
     description,
     load,
+    query_layers_of,
     tables_of,
     trained,
 )
@@ -108,6 +110,7 @@ def _task(table: Fields, dataset: Dataset, given: Namespace, seed: int) -> Field
         "forests": QUICK_FORESTS if given.quick else FORESTS,
         "forest_rows": QUICK_TRAIN_ROWS if given.quick else len(dataset.train),
         "share": SHARE,
+        "query_layers": query_layers_of(given),
         "hidden_share": HIDDEN_SHARE,
         "rows": min((QUICK_CELLS if given.quick else CELLS) // L, len(dataset.test)),
         "filled_rows": QUICK_FILLED_ROWS if given.quick else FILLED_ROWS,
@@ -146,7 +149,8 @@ def measure(task: Fields) -> Fields:
 
 def _net(task: Fields, dataset: Dataset) -> tuple[Network, float]:
     """The net and the seconds its training took, which are kept beside it."""
-    spec = arm("global", data=task["data"], seed=task["seed"], budget=task["budget"], share=task["share"])
+    own = {"budget": task["budget"], "share": task["share"], "query_layers": task["query_layers"]}
+    spec = arm("global", data=task["data"], seed=task["seed"], **own)
     work, started = Path(task["work"]), time.process_time()
     note = work / "arms" / arm_name(spec, dataset) / "seconds.json"
     net = trained(spec, dataset, work=work)

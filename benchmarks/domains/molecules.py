@@ -5,9 +5,9 @@
     python -m benchmarks molecules --artifact DIR --protocol moses [--samples N] [--temperatures T,...]
         [--curve-samples N] [--seeds N] [--json] [--work DIR] [--jobs N]
 
-For each seed three nets of `training/recipes/moses-start.toml`'s size have equally many forwards: `global`, a learned
-order (with the recipe's candidate orders), `fixed`, left to right with the learned arm's warm-up and share of uniform
-rows, and `uniform` orders, without teacher forcing and for twice as many steps (`benchmarks/common/arms.py`).
+For each seed three nets of `training/recipes/moses.toml`'s size have equally many forwards: `global`, a learned order;
+`fixed`, left to right with the learned arm's warm-up and share of uniform rows; and `uniform` orders, in a masked net
+of as many layers (`benchmarks/common/arms.py`).
 Each makes molecules along its own order; the uniform net also surest first (confidence) and from left to right, the
 learned one also in random orders. MOSES's definitions: valid of all, unique of the first 10,000 valid, novel of the
 different valid ones.
@@ -56,7 +56,7 @@ from unveil.training.data.load import load_dataset
 from unveil.training.trainer import row_forwards, train
 from unveil.training_commands import cache_folder
 
-RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses-start.toml"
+RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses.toml"
 _NAMES = {"valid": "valid", "unique": "unique@10000", "novel": "Novelty", "fcd": "FCD/Test"}
 CHAR_RNN = {own: PUBLISHED["CharRNN"][name] for own, name in _NAMES.items()}
 WAYS: dict[str, tuple[str, OrderPolicy]] = {  # label -> the net and the order along which it is decoded

@@ -1,17 +1,17 @@
 """Does a learned order help on real tables? Arms at equal forwards, scored on the same test rows with every control.
 
     python -m benchmarks tables [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--table FILE[=SEEDS]]...
-        [--no-adult] [--drop COLUMN]... [--categorical COLUMN]... [--larger] [--no-fidelity]
+        [--no-adult] [--drop COLUMN]... [--categorical COLUMN]... [--masked] [--larger] [--no-fidelity]
 
 Adult, and any CSV given. For each table and seed, nets of about 86,000 parameters (`--larger`: 340,000) with the same
 bins, first weights and batches:
 
-- `uniform` orders, no prompted rows;
+- `uniform` orders, a masked network, no prompted rows;
 - `global`, an order learned with the shipped settings, a share of its rows prompted (`benchmarks/orders/prompts.py`
-chose it);
+  chose it); the network has late queries, with as many layers and parameters; with `--masked` it is a masked one too;
 - `fixed`, an order that is decided and not learned: left to right, and three random ones, drawn anew for each seed. All
-  else is as in the global arm: warm-up, share of uniform rows, share of prompted rows. So what the learned order gains
-  over the random ones is owed to learning it, and what these gain over uniform orders to deciding on one;
+  else is as in the global arm: network, warm-up, share of uniform rows, share of prompted rows. So what the learned
+  order gains over the random ones is owed to learning it, and what these gain over uniform orders to deciding on one;
 - `fixed`, left to right without prompted rows, which the learned arm has: a stronger rival on rows without a prompt.
 
 In nats a row on evenly spaced test rows, with common random numbers: each arm's NELBO under its own law and its exact
@@ -63,6 +63,7 @@ from unveil.benchmarks.domains.problems.tables import (
     budget,
     description,
     load,
+    query_layers_of,
     tables_of,
     trained,
 )
@@ -114,9 +115,8 @@ def main() -> None:
     tables = tables_of(given)
     reports = []
     for table, seeds, dataset in tables:
-        common = _common(table, dataset, quick=given.quick, work=given.work) | (
-            {"size": LARGER} if given.larger else {}
-        )
+        common = _common(table, dataset, quick=given.quick, work=given.work) | {"query_layers": query_layers_of(given)}
+        common |= {"size": LARGER} if given.larger else {}
         tasks = [{**{k: v for k, v in common.items() if k != "samples"}, "seed": seed} for seed in range(seeds)]
         results = run_all(measure, tasks, folder=given.work, jobs=given.jobs)
         likeness = [] if given.no_fidelity else run_all(fidelity, [_fidelity_task(common)], folder=given.work, jobs=1)
@@ -154,16 +154,16 @@ def _fidelity_task(common: Fields) -> Fields:
 def arms_of(task: Fields, length: int) -> dict[str, Fields]:
     """The arms of a seed by name. Uniform orders have no prompted rows: they meet every known set anyway."""
     own = {"data": task["data"], "seed": task["seed"], "budget": task["budget"], "size": task.get("size", PARAMETERS)}
-    left_to_right = list(range(length))
+    left_to_right, asked = list(range(length)), {"query_layers": task["query_layers"], **own}
     orders = {LEFT_TO_RIGHT: left_to_right} | {
         name: np.random.default_rng([SEED, task["seed"], number]).permutation(length).tolist()
         for number, name in enumerate(RANDOM)
     }
     return {
         "uniform": arm("uniform", **own),
-        "global": arm("global", share=task["share"], **own),
-        **{name: arm("fixed", share=task["share"], fixed=order, **own) for name, order in orders.items()},
-        UNPROMPTED: arm("fixed", fixed=left_to_right, **own),
+        "global": arm("global", share=task["share"], **asked),
+        **{name: arm("fixed", share=task["share"], fixed=order, **asked) for name, order in orders.items()},
+        UNPROMPTED: arm("fixed", fixed=left_to_right, **asked),
     }
 
 

@@ -1,19 +1,20 @@
 """English: what an order of decoding does for it, and how far masked models are from the usual models of text.
 
-    python -m benchmarks text [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--next-step]
+    python -m benchmarks text [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--masked]
         [--rows N] [--samples N] [--artifact DIR]
 
 The text is the King James Version with whole books held out (`training/data/text/kjv.py`). For each seed three networks
 have equally many forwards: `global`, whose order is learned; `fixed`, left to right with the same warm-up, share of
-uniform rows and prompts; `uniform` orders. The learned order is offered left to right and right to left as candidates
-(`order.candidates`), and the report says which one it took. Recipe: `training/recipes/text.toml` with a smaller network
-and fewer steps (REDUCED), for several seeds. Both orders have teacher forcing; the uniform network goes without it, for
-twice as many steps (`benchmarks/common/arms.py`). With `--next-step` none has it, and there are no candidates.
+uniform rows and prompts; `uniform` orders. The report says whether the learned order came to be a reading order.
+Recipe: `training/recipes/text.toml` with a smaller network and fewer steps (REDUCED), for several seeds. The networks
+of both orders have late queries, and train all steps of an order; the uniform one is a masked network of as many layers
+(`benchmarks/common/arms.py`). With `--masked` all three are, with a schedule that suits them.
 
 Two rivals are no masked models. A causal transformer of the same width, layers and tokens is trained for as much CPU
-time as the learned arm took (`benchmarks/domains/problems/text/causal.py`); its learning rate and batch size are tuned
-on validation canvases, in time of its own. N-gram models of characters and of tokens are counted on the whole training
-text, with order and smoothing tuned on validation canvases (`benchmarks/domains/problems/text/ngram.py`).
+time as the learned arm took, with Muon too (`benchmarks/domains/problems/text/causal.py`); its learning rate and batch
+size are tuned on validation canvases, in time of its own. N-gram models of characters and of tokens are counted on the
+whole training text, with order and smoothing tuned on validation canvases
+(`benchmarks/domains/problems/text/ngram.py`).
 
 Figures are bits a character over evenly spaced test canvases, each read by itself by all models: a NELBO for a law that
 is drawn, the exact log-likelihood for one order. Prompts know the first half of a canvas, the second, or all but four
@@ -65,7 +66,6 @@ from unveil.training.data.dataset import Dataset
 from unveil.training.data.load import load_dataset
 from unveil.training.data.rows import Rows, split_rows
 from unveil.training.evaluation.likelihood import log_likelihood, nelbo
-from unveil.training.order_config import GlobalOrder
 from unveil.training.run.checkpoint import find_checkpoint
 from unveil.training.trainer import row_forwards, train
 from unveil.training_commands import cache_folder
@@ -73,34 +73,33 @@ from unveil.training_commands import cache_folder
 RECIPE = Path(training.__file__ or "").parent / "recipes" / "text.toml"
 REDUCED = [
     "model.width=96",
-    "model.layers=3",
+    "model.layers=2",
     "model.heads=4",
     "model.mlp_width=256",
-    "optimizer.steps=700",
-    "optimizer.batch_size=64",
+    "optimizer.steps=1400",
     "run={threads = 1}",
+    "advanced.model.query_layers=1",
     "advanced.run={validate_every = 100000, validate_rows = 64, checkpoint_every = 100}",
 ]
-# As many steps of warm-up as the recipe has, after which candidates are compared; fewer, and no order looks any better.
-FORCED = ["optimizer.steps=1400", "optimizer.batch_size=32", "advanced.order.warmup=0.14"]
-# What is best without teacher forcing: long uniform orders, which train every hidden position, and no candidates.
-NEXT_STEP = [
-    "optimizer.teacher_forcing=false",
-    "order={candidates = [], learning_rate = 0.3}",
-    "prompts={share = 0.3}",
-    "advanced.order={warmup = 0.45, anneal = 0.1, exploration = 0.2}",
-    "advanced.prompts={spans = 0.5}",
+# What is best without late queries: long uniform orders, which train every hidden position.
+MASKED = [
+    "model.layers=3",
+    "optimizer={steps = 700, batch_size = 64}",
+    "order.learning_rate=0.3",
+    "prompts.share=0.3",
+    "advanced.model.query_layers=0",
+    "advanced.order={warmup = 0.45, anneal = 0.1, exploration = 0.2, reading = 0.0, spread = 0.5}",
+    "advanced.prompts={first_share = 0.3, spans = 0.5}",
 ]
 QUICK = [
     "data={kind = 'kjv', length = 16}",
     "model={width = 16, layers = 1, heads = 2, mlp_width = 32}",
-    "optimizer={steps = 6, batch_size = 8, teacher_forcing = true}",
+    "optimizer={steps = 6, batch_size = 8}",
     "run={threads = 1, precision = '32-true'}",
     "advanced={data = {stride = 4}, optimizer = {warmup_steps = 2}, run = {validate_rows = 2}}",
 ]
 SEED = 20_516
 CHARACTER_ORDERS, TOKEN_ORDERS = (6, 8, 10, 12), (3, 4, 5, 6, 7, 8, 10, 12)
-_OPTIONS = {"next_step": "next-step"}
 WAYS: dict[str, tuple[str, str]] = {  # label -> the network and the order along which it is scored
     "learned": ("global", "law"),
     "learned network, left to right": ("global", "left to right"),
@@ -138,11 +137,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="test canvases, evenly spaced; 128 where left out")
     parser.add_argument("--samples", type=int, help="texts from each network, order and number of positions a step; 32")
     parser.add_argument("--artifact", type=Path, help="judge this model alone")
-    parser.add_argument("--next-step", action="store_true", help="no teacher forcing and no candidates")
+    parser.add_argument("--masked", action="store_true", help="masked networks alone, for all orders")
     given = parser.parse_args()
     task = {
         "problem": "text",
-        "overrides": _overrides(is_quick=given.quick, is_next_step=given.next_step),
+        "overrides": _overrides(is_quick=given.quick, is_masked=given.masked),
         "rows": given.rows or (4 if given.quick else 128),
         "samples": given.samples or (3 if given.quick else 32),
         "strides": [1, 4] if given.quick else [1, 2, 4, 8],
@@ -151,9 +150,9 @@ def main() -> None:
         "runs": str(given.work / "runs"),
     }
     if given.artifact is not None:
-        for name in ("next_step", "seeds", "jobs", "work"):
+        for name in ("masked", "seeds", "jobs", "work"):
             if getattr(given, name) != parser.get_default(name):
-                parser.error(f"--{_OPTIONS.get(name, name)}: goes without --artifact")
+                parser.error(f"--{name}: goes without --artifact")
         one = measure_artifact({**task, "artifact": str(given.artifact), "seed": 0})
         print(json.dumps(one, indent=2) if given.json else artifact_as_text(one))
         return
@@ -162,10 +161,10 @@ def main() -> None:
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 
 
-def _overrides(*, is_quick: bool, is_next_step: bool) -> list[str]:
+def _overrides(*, is_quick: bool, is_masked: bool) -> list[str]:
     """What this run changes in the recipe."""
-    smaller = QUICK if is_quick else REDUCED if is_next_step else [*REDUCED, *FORCED]
-    return [*smaller, *(NEXT_STEP if is_next_step else [])]
+    masked = MASKED if is_masked else []
+    return [*REDUCED, *masked, *QUICK] if is_quick else [*REDUCED, *masked]
 
 
 def measure(task: Fields) -> Fields:
@@ -173,7 +172,6 @@ def measure(task: Fields) -> Fields:
     recipes = {kind: arm_recipe(task, kind) for kind in KINDS}
     recipe, data = recipes["global"], recipes["global"].data
     assert isinstance(data, KjvData)
-    assert isinstance(recipe.order, GlobalOrder)
     dataset = _loaded(data.model_dump_json())
     runs = {kind: trained(arm, dataset, task) for kind, arm in recipes.items()}
     nets, seconds = {kind: run[0] for kind, run in runs.items()}, {kind: run[1] for kind, run in runs.items()}
@@ -192,7 +190,7 @@ def measure(task: Fields) -> Fields:
         "seed": task["seed"],
         "ways": {label: _bits(dataset, rows, nats) for label, nats in costs.items()},
         "learned_minus": {rival: _bits(dataset, rows, costs["learned"] - costs[rival]) for rival in RIVALS},
-        "order": {"compared": ["learned law", *recipe.order.candidates], "taken": taken(likeliest)},
+        "order": taken(likeliest),
         "causal": causal.about,
         "n_grams": {label: rival.about for label, rival in n_grams.items()},
         "prompts": found,
@@ -222,13 +220,13 @@ def measure_artifact(task: Fields) -> Fields:
     likeliest = _likeliest(artifact.denoiser)
     costs = scored(nets, {label: ("artifact", way) for label, way in OF_ONE.items()}, rows, likeliest)
     n_grams = n_gram_rivals(dataset, rows, judge, data=data, token_orders=task["token_orders"])
-    own, candidates = costs["own law"], recipe.get("order", {}).get("candidates", [])
+    own = costs["own law"]
     return {
         "ways": {label: _bits(dataset, rows, nats) for label, nats in costs.items()},
         "rivals": {label: _bits(dataset, rows, rival.nats) for label, rival in n_grams.items()},
         "own_law_minus": {label: _bits(dataset, rows, own - rival.nats) for label, rival in n_grams.items()},
         "n_grams": {label: rival.about for label, rival in n_grams.items()},
-        "order": {"compared": ["learned law", *candidates], "taken": taken(likeliest)},
+        "order": taken(likeliest),
         "prompts": {kind: prompts(nets, kind, dataset, rows)["artifact"] for kind in prompt_masks(rows.x.shape[1])},
         "made": {
             order: made(artifact.denoiser, order, dataset, judge, task)

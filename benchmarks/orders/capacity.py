@@ -2,12 +2,12 @@
 
     python -m benchmarks capacity [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--plot FILE]
 
-For each size and seed a uniform and a global arm as in `benchmarks/domains/tables.py`, whose arms of 86,000 parameters
-are taken from DIR if they are there. The gain is paired, row by row on evenly spaced test rows: NELBO of the uniform
-net under random orders minus that of the global net under its learned law, and minus its exact cost along the order it
-deploys. For each seed a line is fitted to the gains against log10 of the number of parameters; the interval of its
-slope is Student's over seeds. A negative slope means that smaller networks gain more. Budget and learning rate are the
-same.
+For each size and seed a uniform and a global arm, masked networks both, as of `benchmarks/domains/tables.py` with
+`--masked`, whose arms of 86,000 parameters are taken from DIR if they are there. The gain is paired, row by row on
+evenly spaced test rows: NELBO of the uniform net under random orders minus that of the global net under its learned
+law, and minus its exact cost along the order it deploys. For each seed a line is fitted to the gains against log10 of
+the number of parameters; the interval of its slope is Student's over seeds. A negative slope means that smaller
+networks gain more. Budget and learning rate are the same.
 """
 
 import json

@@ -2,18 +2,16 @@
 `benchmarks/orders/problems/latent.py`.
 
     python -m benchmarks known_order [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--scales 1,3]
-      [--first-seed N] [--decide-once]
+      [--first-seed N]
 
-For each scale (1: 8 latents, 12 observations; 3: three times as many) and seed, three arms of the same net, first
-weights and number of forwards: `uniform` orders; `learned`, a global order found with the shipped settings and told
-nothing; and `best`, which is given an order with the latents first, with the learned arm's share of uniform rows and
-spread. Every seed is another problem.
+For each scale (1: 8 latents, 12 observations; 3: three times as many) and seed, three arms of the same masked net,
+first weights and number of forwards: `uniform` orders; `learned`, a global order found with the shipped settings and
+told nothing; and `best`, which is given an order with the latents first, with the learned arm's share of uniform rows
+and spread. Every seed is another problem.
 
 On held-out draws, in nats a row: `gap_closed = (L_uniform - L_learned) / (L_uniform - L_best)`, L the NELBO under the
 arm's own law, and Kendall's tau of the learned order over (observation, own parent) pairs. The budget of scale 1 was
 chosen on seed 100's validation rows; so was that of scale 3, and `pair_bias`, which all three arms have there.
-The learned arm of scale 3 reconsiders its order twice (`reconsider`); `--decide-once` leaves that out. It was
-added after seed 4 had failed without it, and tried on seed 100 with too short a warm-up.
 """
 
 import json
@@ -31,10 +29,9 @@ from unveil.training.evaluation.likelihood import Estimate, Rows, as_rows, log_l
 from unveil.training.trainer import Trained, train
 
 ARMS = {"uniform": "uniform", "learned": "global", "best": "fixed"}
-MODEL = {"width": 64, "layers": 3, "heads": 4, "mlp_width": 192, "dropout": 0.0}
+MODEL = {"width": 64, "layers": 3, "heads": 4, "mlp_width": 192, "dropout": 0.0, "query_layers": 0}
 MODELS = {1: MODEL, 3: {**MODEL, "pair_bias": True}}
 BUDGETS: dict[int, Fields] = {1: {"steps": 2000, "batch_size": 128}, 3: {"steps": 3000, "batch_size": 128}}
-ORDERS: dict[int, Fields] = {3: {"reconsider": [0.4, 0.55]}}  # what differs from the shipped settings of an order
 QUICK: Fields = {"steps": 40, "batch_size": 32, "warmup_steps": 5}
 TEST_ROWS = {1: 4000, 3: 1000}  # a row takes as many forwards as it has positions, whatever order it is scored in
 VALIDATION_ROWS, EVALUATION_SEED = 512, 1
@@ -44,9 +41,7 @@ def main() -> None:
     parser = arguments(__doc__, work="runs/known_order", seeds=5)
     parser.add_argument("--scales", default="1,3", help="1, 3 or both")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--decide-once", action="store_true", help="at scale 3, without reconsidering")
     given = parser.parse_args()
-    orders = {} if given.decide_once else ORDERS
     scales = [1] if given.quick else [int(scale) for scale in given.scales.split(",")]
     tasks = [
         {
@@ -55,7 +50,6 @@ def main() -> None:
             "seed": seed,
             "scale": scale,
             **settings(scale, quick=given.quick),
-            **({"order": ORDERS[scale]} if arm == "learned" and scale in orders else {}),
         }
         for scale in scales
         for seed in range(given.first_seed, given.first_seed + given.seeds)
@@ -102,10 +96,8 @@ def train_arm(arm: str, problem: LatentProblem, dataset: Dataset, task: Fields) 
     """An arm of a problem, found in `task["runs"]` or trained into it."""
     kind = ARMS[arm]
     own = {"positions": problem.best_order} if kind == "fixed" else {}
-    order = {"method": kind, **own, **task.get("order", {})}
-    recipe = make_recipe(f"{task['problem']}-{arm}-{task['seed']}", task, order=order)
-    folder = recipe.name + "-reconsidered" * ("order" in task)  # beside a run that decides once
-    trained = train(recipe, dataset, work=Path(task["runs"]) / folder)
+    recipe = make_recipe(f"{task['problem']}-{arm}-{task['seed']}", task, order={"method": kind, **own})
+    trained = train(recipe, dataset, work=Path(task["runs"]) / recipe.name)
     assert trained is not None, "run in one process"
     return trained
 

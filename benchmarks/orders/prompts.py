@@ -1,7 +1,7 @@
 """What does a learned order cost a user's prompts? The arms of `benchmarks/domains/tables.py`, given random known sets.
 
     python -m benchmarks prompts [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--plot FILE]
-        [--no-adult] [--table FILE[=SEEDS]]... [--drop COLUMN]... [--categorical COLUMN]...
+        [--no-adult] [--table FILE[=SEEDS]]... [--drop COLUMN]... [--categorical COLUMN]... [--masked]
 
 On evenly spaced test rows, paired by row: the NELBO of the hidden columns given a random known set (|C| ~ U{0..L-1}, C
 uniform given its size), a hidden column, of the global arm minus the uniform one; once with both under uniform orders
@@ -23,7 +23,16 @@ import torch
 from torch import Tensor
 
 from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all, with_interval
-from unveil.benchmarks.domains.problems.tables import ADULT, SHARE, add_tables, budget, load, pair, tables_of
+from unveil.benchmarks.domains.problems.tables import (
+    ADULT,
+    SHARE,
+    add_tables,
+    budget,
+    load,
+    pair,
+    query_layers_of,
+    tables_of,
+)
 from unveil.model.network.base import Network
 from unveil.training.data.dataset import Dataset
 from unveil.training.evaluation.comparison_orders import Law
@@ -70,6 +79,7 @@ def _common(table: Fields, dataset: Dataset, given: Namespace) -> Fields:
         "data": table,
         "content": dataset.fingerprint,
         "budget": budget(dataset, quick=given.quick),
+        "query_layers": query_layers_of(given),
         "rows": (QUICK_CELLS if given.quick else TEST_CELLS) // dataset.train.shape[1],
         "work": str(given.work),
     }

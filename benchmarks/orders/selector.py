@@ -45,7 +45,7 @@ from unveil.training.evaluation.likelihood import as_rows
 from unveil.training.step.cost_to_go import forwards_a_row
 from unveil.training.trainer import train
 
-MODEL = {"width": 64, "layers": 1, "heads": 4, "mlp_width": 128, "dropout": 0.0}
+MODEL = {"width": 64, "layers": 1, "heads": 4, "mlp_width": 128, "dropout": 0.0, "query_layers": 0}
 BATCH = 128
 OPTIMIZER: Fields = {"batch_size": BATCH, "warmup_steps": 100}
 WALKING: Fields = {"batch_size": 64, "warmup_steps": 50, "ema_decay": 0.98, "learning_rate": 2e-3}

@@ -2,11 +2,11 @@
 
     python -m benchmarks spread [--quick] [--seeds N] [--json] [--work DIR] [--jobs N]
 
-The `global` arm of `benchmarks/domains/tables.py`: about 86,000 parameters, the same first weights, batches and orders
-drawn, with a spread of 0.5 (the default) and of 0. In nats a row on evenly spaced test rows, with common random
-numbers: the exact cost along the order that each net deploys, and its NELBO under uniform orders, which is what it
-makes of known sets that its order does not visit. Negative differences mean that spread helps; intervals are Student's
-over seeds.
+The `global` arm of `benchmarks/domains/tables.py --masked`, where a row trains one prefix of its order: about 86,000
+parameters, the same first weights, batches and orders drawn, with a spread of 0.5 (the default there) and of 0. In nats
+a row on evenly spaced test rows, with common random numbers: the exact cost along the order that each net deploys, and
+its NELBO under uniform orders, which is what it makes of known sets that its order does not visit. Negative differences
+mean that spread helps; intervals are Student's over seeds.
 """
 
 import json

@@ -3,18 +3,16 @@
     python -m benchmarks served [--quick] [--json] [--rows N] [--models NAME,...]
 
 Each row is scored along the likeliest order, as POST /score does it (`served`), and by the network's own forward
-(`trained`): of networks that attend to what was revealed earlier that is teacher forcing over the whole row, of others
-a whole canvas a step. `largest_difference` is of any row, in nats. `both_ways` is the same network with contents that
-read each other both ways, as it was served before its contents were kept; `both_ways_without_ends` has ends of
-molecules that decide nothing, too. Differences are paired by row, with standard errors over rows. For text stand bits a
-character, and the CPU seconds that scoring its whole test split takes. Needs the data that the models were trained on.
+(`trained`): of networks of late queries over the whole row, of others a whole canvas a step. `largest_difference` is of
+any row, in nats; means have standard errors over rows. For text stand bits a character, and the CPU seconds that
+scoring its whole test split takes. Needs the data that the models were trained on.
 """
 
 import json
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -28,7 +26,6 @@ from unveil.model.artifact.folder import Artifact, load_artifact
 from unveil.model.decoding.canvas import SamplingParams
 from unveil.model.decoding.scoring import score
 from unveil.model.decoding.scoring_chain import Chain
-from unveil.model.network.transformer import Transformer
 from unveil.training.config import data_of
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.load import load_dataset
@@ -76,12 +73,6 @@ def measured(name: str, limit: int, *, is_quick: bool) -> Fields:
         "trained": _estimate(trained),
         "largest_difference": float((served - trained).abs().max()),
     }
-    if isinstance(network, Transformer) and network.reads_ranks:
-        both = _both_ways(network)
-        others = {"both_ways": law.greedy(both, rows)}
-        if rows.end_id is not None:
-            others["both_ways_without_ends"] = law.greedy(both, replace(rows, end_id=None))
-        found |= {way: {**_estimate(nats), "minus_served": _estimate(nats - served)} for way, nats in others.items()}
     if artifact.manifest.domain == "text":
         characters = num_characters(dataset, rows.x).sum(1)
         found["bits_per_character"] = bits_per_character(served, characters)
@@ -109,13 +100,6 @@ def _whole_test_split(runner: Runner, dataset: Dataset, limit: int | None) -> Fi
     return {"rows": len(rows), "cpu_seconds": seconds, "bits_per_character": bits}
 
 
-def _both_ways(network: Transformer) -> Transformer:
-    """The same weights, whose contents read all that is visible."""
-    other = Transformer(network.architecture.model_copy(update={"attends": "visible"}), network.order).eval()
-    other.load_state_dict(network.state_dict())
-    return other
-
-
 def _dataset(artifact: Artifact) -> Dataset:
     return load_dataset(data_of(artifact.manifest.training["recipe"]), cache=cache_folder())
 
@@ -132,11 +116,6 @@ def as_text(models: Fields) -> str:
             f"{name}: {found['rows']:,} rows, served {_shown(found['served'])} nats,"
             f" trained {_shown(found['trained'])}, largest difference {found['largest_difference']:.1e}"
         )
-        lines += [
-            f"  {way.replace('_', ' ')}: {_shown(found[way])}, minus served {_shown(found[way]['minus_served'])}"
-            for way in ("both_ways", "both_ways_without_ends")
-            if way in found
-        ]
         lines += _text_lines(found) if "test" in found else ()
     return "\n".join(lines)
 

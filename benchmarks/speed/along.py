@@ -3,18 +3,16 @@
     python -m benchmarks along [--quick] [--json] [--rounds N] [--requests N] [--models NAME,NAME]
 
 Every bundled model that goes along its order, by its own order at temperature 1, through the engine's own loop: as it
-is served, several positions a step where that pays; with one position a step; and as such networks were served before,
-every canvas computed anew at each step. That is not the same law, since there contents read each other both ways, but
-it is the work that was done before; as before, products of networks narrower than 256 ran in MKL, and now they run in
-oneDNN on either side. 64 requests at once and eight one after the other; each both of mixed lengths and numbers of
-holes, what is known from rows of the model's own, and whole rows from nothing.
+is served, several positions a step where that pays; with one position a step; and by the network's own forward, every
+canvas computed anew at each step. That is not the same law, since there all that is known is known from the start, but
+it is the work that the cache saves. 64 requests at once and eight one after the other; each both of mixed lengths and
+numbers of holes, what is known from rows of the model's own, and whole rows from nothing.
 
 CPU microseconds of one thread a token, the sides in turns in one run, the median of the rounds after one that does not
 count. A token is a position that a step decides: ends behind an end cost nothing on any side and are not counted. What
 is printed and goes into docs/results.md:
 
-    | model, requests | as served | one position a step | whole canvases, as before | whole canvases | times as before |
-      times |
+    | model, requests | as served | one position a step | whole canvases | times |
 
 Seeds are the numbers of the requests.
 """
@@ -35,14 +33,11 @@ from unveil.benchmarks.speed.engine import wanted
 from unveil.benchmarks.speed.in_process import Subject, engine_decode
 from unveil.engine.catalog import find_sources
 from unveil.model.decoding.canvas import Canvas, SamplingParams
-from unveil.model.network import folded
 from unveil.model.network.build import prepare
 from unveil.model.network.fixed_shapes import fixed_shapes
-from unveil.model.network.transformer import Transformer
 from unveil.service.settings import load_settings
 
-SERVED, SINGLE, BEFORE, WHOLE = "as served", "one position a step", "whole canvases, as before", "whole canvases"
-MKL_WIDTH = 256  # as before
+SERVED, SINGLE, WHOLE = "as served", "one position a step", "whole canvases"
 ALONE, QUICK_ALONE, QUICK_REQUESTS = 8, 1, 2
 
 
@@ -60,8 +55,7 @@ def main() -> None:
         sides = {
             SERVED: at_pace(subject, None),
             SINGLE: at_pace(subject, 1),
-            BEFORE: whole_canvases(subject, MKL_WIDTH),
-            WHOLE: whole_canvases(subject, folded.ONEDNN_WIDTH),
+            WHOLE: whole_canvases(subject),
         }
         for work in WORKS:
             for together, many in ((True, num), (False, alone)):
@@ -72,16 +66,10 @@ def main() -> None:
     print(json.dumps(full, indent=2) if given.json else as_text(rows))
 
 
-def whole_canvases(subject: Subject, onednn_width: int) -> Subject:
-    """The same weights, every canvas computed anew at each step, products of so many columns or more in oneDNN."""
-    assert isinstance(subject.denoise, Transformer)
-    network, usual = subject.denoise, folded.ONEDNN_WIDTH
-    folded.ONEDNN_WIDTH = onednn_width
-    try:
-        stages = prepare(network)
-    finally:
-        folded.ONEDNN_WIDTH = usual
-    denoiser, _ = fixed_shapes(stages, network.architecture, subject.max_batch, torch.device("cpu"))
+def whole_canvases(subject: Subject) -> Subject:
+    """The same weights, every canvas computed anew at each step."""
+    network = subject.denoise
+    denoiser, _ = fixed_shapes(prepare(network), network.architecture, subject.max_batch, torch.device("cpu"))
     denoiser.end_id = subject.runner.denoiser.end_id
     return with_denoiser(subject, denoiser)
 
@@ -95,7 +83,6 @@ def measured(
     return {
         "requests": len(canvases),
         "microseconds_a_token": taken,
-        "times_before": taken[BEFORE] / taken[SERVED],
         "times_whole": taken[WHOLE] / taken[SERVED],
     }
 
@@ -120,14 +107,13 @@ def _microseconds(sides: Mapping[str, Callable[[], int]], *, rounds: int) -> dic
 def as_text(rows: Sequence[dict[str, Any]]) -> str:
     """The table that the module's first lines show."""
     lines = [
-        f"| model, requests | {SERVED} | {SINGLE} | {BEFORE} | {WHOLE} | times as before | times |",
-        "|---" * 7 + "|",
+        f"| model, requests | {SERVED} | {SINGLE} | {WHOLE} | times |",
+        "|---" * 5 + "|",
     ]
     for row in rows:
         number = f"{row['at_once']} at once" if row["at_once"] > 1 else "alone"
-        taken = " | ".join(f"{row['microseconds_a_token'][name]:,.0f}" for name in (SERVED, SINGLE, BEFORE, WHOLE))
-        times = f"x{row['times_before']:.2f} | x{row['times_whole']:.2f}"
-        lines.append(f"| `{row['model']}`, {row['work']}, {number} | {taken} | {times} |")
+        taken = " | ".join(f"{row['microseconds_a_token'][name]:,.0f}" for name in (SERVED, SINGLE, WHOLE))
+        lines.append(f"| `{row['model']}`, {row['work']}, {number} | {taken} | x{row['times_whole']:.2f} |")
     return "\n".join(lines)
 
 

@@ -32,7 +32,7 @@ class FixedPace(Pace):
 def goes_along(source: Source) -> bool:
     """Whether an artifact is served along its order."""
     architecture = read_manifest(source.folder).architecture
-    return isinstance(architecture, Architecture) and architecture.attends == "earlier"
+    return isinstance(architecture, Architecture) and architecture.query_layers > 0
 
 
 def load_along(sources: Sequence[Source], *, max_batch: int) -> list[Subject]:

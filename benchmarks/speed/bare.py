@@ -22,7 +22,7 @@ from unveil.model.decoding.canvas import Canvas
 from unveil.model.denoiser import Begun, Stages
 from unveil.model.network.build import prepare
 from unveil.model.network.fixed_shapes import FixedShapes
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.late import LateQueries
 
 PEAK_ROUNDS = 5
 
@@ -37,19 +37,15 @@ class Forward(NamedTuple):
 class RecordedAlong(Along):
     """`Along` that keeps in `forwards` what it was called for."""
 
-    def __init__(self, network: Transformer) -> None:
+    def __init__(self, network: LateQueries) -> None:
         super().__init__(network)
         self.forwards: list[Forward] = []
         self._states = _States()
 
-    def run(
-        self, memory: Memory, first: int, slots: Slots, *, num_contents: int, num_asked: int, is_apart: bool = False
-    ) -> Tensor:
+    def run(self, memory: Memory, first: int, slots: Slots, *, num_contents: int) -> Tensor:
         """See `Along.run`."""
-        shape = ("slots", *slots.ids.shape, num_asked, self.width(num_contents), is_apart)
-        run = partial(
-            super().run, memory, first, slots, num_contents=num_contents, num_asked=num_asked, is_apart=is_apart
-        )
+        shape = ("slots", *slots.turns.shape, slots.num_asked, self.width(num_contents))
+        run = partial(super().run, memory, first, slots, num_contents=num_contents)
         self.forwards.append(Forward(shape, run))
         return run()
 
@@ -102,7 +98,7 @@ def recorded(subject: Subject) -> tuple[Subject, list[Forward]]:
     """The same served by networks that record, and the list that they add to."""
     served = subject.runner.denoiser
     if isinstance(served, AlongDenoiser):
-        assert isinstance(subject.denoise, Transformer)
+        assert isinstance(subject.denoise, LateQueries)
         network = RecordedAlong(subject.denoise.requires_grad_(False))
         return with_denoiser(subject, anew(served, network)), network.forwards
     stages = RecordedStages(prepare(subject.denoise))

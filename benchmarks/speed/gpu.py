@@ -48,7 +48,7 @@ from unveil.model.along.forward import Along
 from unveil.model.along.shapes import shapes_of
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.network.architecture import Architecture, OrderSpec
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.late import LateQueries
 from unveil.service.settings import load_settings
 from unveil.training.trainer import Run
 
@@ -208,8 +208,8 @@ def random_subject(name: str, shape: dict[str, int], scale: Scale, *, length: in
     torch.manual_seed(SEED)
     fields = {key: value for key, value in shape.items() if key != "vocabulary"}
     sizes, device = (shape["vocabulary"],), torch.device(scale.device)
-    architecture = Architecture(length=length, vocabulary_sizes=sizes, attends="earlier", relative_bias=True, **fields)
-    network = Transformer(architecture, OrderSpec(kind="uniform")).to(device).eval().requires_grad_(False)
+    architecture = Architecture(length=length, vocabulary_sizes=sizes, query_layers=1, relative_bias=True, **fields)
+    network = LateQueries(architecture, OrderSpec(kind="uniform")).to(device).eval().requires_grad_(False)
     along = Along(network)
     run = recorded(along).run if device.type == "cuda" else None
     denoiser = AlongDenoiser(along, shapes_of(along, max_batch), max_rows=max_batch, run=run)
@@ -253,7 +253,7 @@ def training_row(name: str, shape: dict[str, int], scale: Scale, peak: float, *,
 
 def _begun(shape: dict[str, int], scale: Scale, work: Path, *, has_compiler: bool) -> Run:
     run: Fields = {"precision": scale.precision, "accelerator": scale.device, "compile": has_compiler}
-    recipe = recipe_of(shape, "uniform", teacher_forcing=True, **run)
+    recipe = recipe_of(shape, "uniform", query_layers=1, **run)
     fabric = Fabric(accelerator=scale.device, devices=1, precision=recipe.run.precision)  # type: ignore[arg-type]
     return Run(fabric, recipe, dataset_of(shape), work)
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks growth [--quick] [--json] [--rounds N]
 
-Networks that attend to what was revealed earlier, served along the order, beside networks of the same shape that are
-served by whole canvases; both with two layers and relative bias. All but one position is hidden, at temperature 1,
+Networks of late queries, two layers of contents and one of queries, served along the order, beside networks of two
+layers that are served by whole canvases; both with relative bias. All but one position is hidden, at temperature 1,
 under the uniform order, which asks for one position's tokens, and under confidence, which asks for all. CPU
 microseconds a token, the median of the rounds, each side of each round in a process of its own, in turns.
 
@@ -41,9 +41,10 @@ from unveil.model.decoding import loop
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
 from unveil.model.decoding.sampler import step
 from unveil.model.network.architecture import Architecture, OrderSpec
-from unveil.model.network.build import prepare
+from unveil.model.network.base import Network
+from unveil.model.network.build import build_network, prepare
 from unveil.model.network.fixed_shapes import FixedShapes, batch_sizes
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.late import LateQueries
 from unveil.training.run.parent import end_with_parent
 
 USUAL = {"length": 64, "vocabulary": 100, "canvases": 4}
@@ -98,7 +99,9 @@ def measured(point: dict[str, Any]) -> dict[str, float]:
 def _along(canvases: Sequence[Canvas], vocabulary: int) -> tuple[float, int]:
     """Seconds a token, and bytes of a row. Without a clock there is one position a step. The shapes are not checked
     against each other: that changes nothing in what is measured."""
-    network = Along(_network(canvases[0].length, vocabulary, attends="earlier"))
+    made = _network(canvases[0].length, vocabulary, query_layers=1)
+    assert isinstance(made, LateQueries)
+    network = Along(made)
     num = len(canvases)
     denoiser = AlongDenoiser(network, shapes_of(network, num), max_rows=num)
     run, warm = partial(ahead.step, denoiser), list(canvases)
@@ -115,7 +118,7 @@ def _along(canvases: Sequence[Canvas], vocabulary: int) -> tuple[float, int]:
 def _whole(canvases: Sequence[Canvas], vocabulary: int) -> float:
     """Seconds a token."""
     length = canvases[0].length
-    network, batch = _network(length, vocabulary, attends="all"), min(len(canvases), _BATCH)
+    network, batch = _network(length, vocabulary, query_layers=0), min(len(canvases), _BATCH)
     stages = FixedShapes(prepare(network), sizes={length: batch_sizes(batch)}, finish_sizes=batch_sizes(512)[2:])
     step(stages, canvases[:batch])
 
@@ -159,11 +162,11 @@ def _hidden(length: int, number: int) -> tuple[bool, ...]:
     return tuple(i != number % length for i in range(length))
 
 
-def _network(length: int, vocabulary: int, *, attends: Literal["all", "earlier"]) -> Transformer:
+def _network(length: int, vocabulary: int, *, query_layers: int) -> Network:
     torch.manual_seed(0)
     shape = {"length": length, "vocabulary_sizes": (vocabulary,), "width": 64, "layers": 2, "heads": 4}
-    architecture = Architecture.model_validate({**shape, "relative_bias": True, "attends": attends})
-    return Transformer(architecture, OrderSpec(kind="uniform")).eval().requires_grad_(False)
+    architecture = Architecture.model_validate({**shape, "relative_bias": True, "query_layers": query_layers})
+    return build_network(architecture, OrderSpec(kind="uniform")).eval().requires_grad_(False)
 
 
 def _median(rounds: Sequence[dict[str, float]]) -> dict[str, float]:

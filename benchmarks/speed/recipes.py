@@ -29,7 +29,7 @@ RECIPES = Path("training/recipes")
 MODELS: dict[str, tuple[str, ...]] = {
     "adult": ("adult",),
     "text": ("text",),
-    "moses": ("moses-start", "moses"),
+    "moses": ("moses",),
     "sudoku": ("sudoku-start", "sudoku-denoiser", "sudoku"),
 }
 WALKED = ("next_cost", "cost_to_go")

@@ -86,19 +86,19 @@ def _medians(sides: dict[str, Callable[[], object]], *, rounds: int) -> dict[str
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
 
 
-def recipe_of(shape: dict[str, int], kind: str, *, teacher_forcing: bool = False, **run: Any) -> Recipe:
+def recipe_of(shape: dict[str, int], kind: str, *, query_layers: int = 0, **run: Any) -> Recipe:
     """Of a table of these columns; `run` as in a recipe's `[run]`, by default float32 on a CPU."""
     fields: dict[str, Any] = {
         "name": "timed",
         "data": {"kind": "table", "path": "made-up.csv"},
-        "model": {**{key: shape[key] for key in ("width", "layers", "mlp_width")}, "heads": 4, "dropout": 0.1},
-        "order": {"method": kind, "warmup": 0.0} if kind == "global" else {"method": kind},
-        "optimizer": {
-            "steps": 10_000,
-            "batch_size": shape["batch"],
-            "warmup_steps": 3,
-            "teacher_forcing": teacher_forcing,
+        "model": {
+            **{key: shape[key] for key in ("width", "layers", "mlp_width")},
+            "heads": 4,
+            "dropout": 0.1,
+            "query_layers": query_layers,
         },
+        "order": {"method": kind, "warmup": 0.0} if kind == "global" else {"method": kind},
+        "optimizer": {"steps": 10_000, "batch_size": shape["batch"], "warmup_steps": 3},
         "run": {"precision": "32-true", "accelerator": "cpu", "threads": 1, **run},
     }
     return Recipe.of(fields)

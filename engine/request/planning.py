@@ -168,7 +168,7 @@ def _check_backtrack(request: GenerateRequest, model: ServedModel) -> None:
     if contradiction_of(model.tokenizer) is None:
         message = f"backtrack is only valid with a grid: nothing tells a contradiction in a {model.manifest.domain}"
         raise ServiceError("invalid_request", message, param="backtrack")
-    if getattr(model.manifest.architecture, "attends", None) == "earlier":
+    if getattr(model.manifest.architecture, "query_layers", 0):
         message = "backtrack is not valid with a model that is autoregressive along its order"
         raise ServiceError("invalid_request", message, param="backtrack")
 

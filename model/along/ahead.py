@@ -59,10 +59,10 @@ def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas], *, first: in
     window = denoiser.pace.window(len(held))
     _plan(denoiser, held, window)
     order = sorted(range(len(held)), key=lambda i: held[i].row)
-    asks = [_ask(denoiser, held[i], window) for i in order]
+    asks = [_ask(held[i], window) for i in order]
     nexts = [next_ for ask in asks for next_ in islice(ask.held.plan, len(ask.questions))]
     params = [ask.held.canvas.params for ask in asks for _ in ask.questions]
-    logits = denoiser.logits(denoiser.ask_in_rows(asks), np.array([next_.position for next_ in nexts]))
+    logits = denoiser.logits(denoiser.ask(asks), np.array([next_.position for next_ in nexts]))
     if denoiser.end_id is not None:
         barred = [flag for ask in asks for flag in _barred(ask, denoiser.end_id)]
         logits = bar_ends(logits, np.array(barred), denoiser.end_id)
@@ -92,18 +92,10 @@ def _plan(denoiser: AlongDenoiser, held: Sequence[Held], window: int) -> None:
         own.plan = [Next(*of) for of in islice(zip(*fields, strict=True), own.num_hidden)]
 
 
-def _ask(denoiser: AlongDenoiser, own: Held, window: int) -> Ask:
-    """The questions of the next positions, as far as their columns differ, and the contents of their drafts."""
-    first = own.canvas.num_forwards + 1
-    questions, contents, columns = list[Question](), list(own.pending), set[int]()
-    if window == 1:
-        return Ask(own, own.pending, (Question(own.plan[0].position, first),))
-    for turn, (position, *_) in enumerate(own.plan[:window], first):
-        column = denoiser.network.own_column(position)
-        if column in columns:
-            break
-        columns.add(column)
-        questions.append(Question(position, turn))
+def _ask(own: Held, window: int) -> Ask:
+    """The questions of the next positions, and the contents of their drafts."""
+    first, contents = own.canvas.num_forwards + 1, list(own.pending)
+    questions = [Question(next_.position, turn) for turn, next_ in enumerate(own.plan[:window], first)]
     for position, turn in questions[:-1]:
         if position not in own.drafts:
             break

@@ -1,17 +1,19 @@
 """A network along its order behind the sampler's interface: canvases in, logits of what is asked out.
 
 Contents are computed once and kept in rows of memory (`model.along.rows`); a step computes the contents of what was
-revealed last and the questions of what is asked next, in one forward.
+revealed last and the queries of what is asked next, in one forward.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unveil.model.along.forward import LEAST_ROWS, Along, Run, Slots
+from unveil.model.along.forward import NOBODY, Along, Run, Slots
+from unveil.model.along.memory import FIRST
 from unveil.model.along.pace import Clock, Pace
 from unveil.model.along.rows import Content, Held, Rows
 from unveil.model.along.shapes import Shapes
@@ -73,7 +75,7 @@ class AlongDenoiser:
     @property
     def most_scored(self) -> int:
         """How many canvases are scored in one forward."""
-        return min(self.most, self.shapes.rows_of(self.network.architecture.length + self.network.size.first))
+        return min(self.most, self.shapes.rows_of(self.network.architecture.length))
 
     @torch.inference_mode()
     def open(self, canvases: Sequence[Canvas]) -> "OpenedAlong":
@@ -83,7 +85,7 @@ class AlongDenoiser:
     def hold(self, canvases: Sequence[Canvas], *, first: int = 0) -> list[Held]:
         """A row for each from `first` on, all but the latest contents computed, those asked alike side by side."""
         held = self.rows.find(canvases)
-        self.rows.arrange(held, [self.asks_apart(canvas) for canvas in canvases], first=first)
+        self.rows.arrange(held, [self.asks_all(canvas) for canvas in canvases], first=first)
         if len(held) > 1:
             self.prefill(held)
         for own in held:
@@ -91,7 +93,7 @@ class AlongDenoiser:
                 self.extend(own, own.pending[: self.shapes.most_contents])
         return held
 
-    def asks_apart(self, canvas: Canvas) -> bool:
+    def asks_all(self, canvas: Canvas) -> bool:
         """Whether everything that a canvas hides is asked at every step."""
         return canvas.params.measure is not None or (self.looks and canvas.params.order == "learned")
 
@@ -102,8 +104,8 @@ class AlongDenoiser:
 
     def prefill(self, held: Sequence[Held]) -> None:
         """The contents of what was known at the start, each prompt once. They read each other, so a prompt is one
-        forward, of several prompts at a time."""
-        new = [own for own in held if own.num_contents == 0 and own.prompt]
+        forward, of several prompts at a time. The beginning alone is left to the forward that asks."""
+        new = [own for own in held if own.num_contents == 0 and len(own.prompt) > 1]
         firsts = {own.prompt: own for own in reversed(new) if self.rows.like(own) is None}
         asks = [Ask(own, own.prompt, ()) for own in firsts.values()]
         if asks:
@@ -121,37 +123,23 @@ class AlongDenoiser:
         self._done(held, len(contents))
 
     def ask(self, asks: Sequence[Ask]) -> Tensor:
-        """The last states [N, D] of all questions, one canvas's after the other's."""
+        """The last states [N, D] of all questions, one canvas's after the other's; contents are in the order of their
+        ranks."""
         pieces: list[Tensor] = []
-        places: list[list[int]] = [[0] * len(ask.questions) for ask in asks]
+        places: list[Sequence[int]] = [()] * len(asks)
         offset = 0
-        for number, turns in enumerate(self._rounds(asks)):
-            for run in self._runs(asks, turns, writes=number == 0):
-                states = self._forward([asks[i] for i in run], [turns[i] for i in run], writes=number == 0)
-                B, A, D = states.shape
-                for b, i in enumerate(run):
-                    first = offset + (b + 1) * A - len(turns[i])
-                    for k, j in enumerate(turns[i]):
-                        places[i][j] = first + k
-                pieces.append(states.reshape(B * A, D))
-                offset += B * A
-        flat = sent(np.array([place for own in places for place in own]), self.network.size.device)
-        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).index_select(0, flat)
-
-    def ask_in_rows(self, asks: Sequence[Ask]) -> Tensor:
-        """As `ask`, of canvases in the sequence of their rows, side by side, whose questions have columns of their own:
-        one forward where a shape is large enough."""
-        num_asked = max(len(ask.questions) for ask in asks)
-        num_slots = max(len(ask.contents) for ask in asks) + num_asked
-        if asks[-1].held.row - asks[0].held.row != len(asks) - 1 or self.shapes.rows_of(num_slots) < len(asks):
-            return self.ask(asks)
-        states = self._forward(asks, [range(len(ask.questions)) for ask in asks], writes=True)
-        B, A, D = states.shape
-        if num_asked == 1:
-            return states[: len(asks), -1]
-        ends = [((b + 1) * A, len(ask.questions)) for b, ask in enumerate(asks)]
-        flat = np.array([end - num + k for end, num in ends for k in range(num)])
-        return states.reshape(B * A, D).index_select(0, sent(flat, states.device))
+        for run in self._runs(asks):
+            states = self._forward([asks[i] for i in run])
+            B, A, D = states.shape
+            for b, i in enumerate(run):
+                places[i] = range(offset + b * A, offset + b * A + len(asks[i].questions))
+            pieces.append(states.reshape(B * A, D))
+            offset += B * A
+        flat = [place for own in places for place in own]
+        if len(pieces) == 1 and flat == list(range(len(flat))):
+            return pieces[0][: len(flat)]
+        states = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return states.index_select(0, sent(np.array(flat), states.device))
 
     def logits(self, states: Tensor, positions: Ints) -> Tensor:
         """Token logits [R, V] of states [R, D] at `positions` [R]."""
@@ -191,86 +179,59 @@ class AlongDenoiser:
             num = max([len(ask.contents), *(len(own.contents) for own in run)])
             is_next = not run or ask.held.row == run[-1].held.row + 1
             if run and (not is_next or len(run) == self.shapes.rows_of(num) or num > 2 * len(run[0].contents)):
-                self._forward(run, [()] * len(run), writes=True)
+                self._forward(run)
                 run = []
             run.append(ask)
-        self._forward(run, [()] * len(run), writes=True)
+        self._forward(run)
 
     def _done(self, held: Held, num: int) -> None:
         held.num_contents += num
         del held.pending[:num]
 
-    def _rounds(self, asks: Sequence[Ask]) -> list[dict[int, list[int]]]:
-        """Which questions of which canvas each forward takes: of one canvas only those with different columns."""
-        rounds: list[dict[int, list[int]]] = []
-        for i, ask in enumerate(asks):
-            if self.asks_apart(ask.held.canvas):
-                rounds = rounds or [{}]
-                rounds[0][i] = list(range(len(ask.questions)))
-                continue
-            taken: dict[int, int] = {}
-            for j, (position, _) in enumerate(ask.questions):
-                column = self.network.own_column(position)
-                number = taken.get(column, 0)
-                taken[column] = number + 1
-                if number == len(rounds):
-                    rounds.append({})
-                rounds[number].setdefault(i, []).append(j)
-        return rounds
-
-    def _runs(self, asks: Sequence[Ask], turns: dict[int, list[int]], *, writes: bool) -> Iterable[list[int]]:
-        """The canvases of a round in forwards: neighbours in memory, no more than a shape takes."""
-        num_contents = max(len(asks[i].contents) for i in turns) if writes else 0
-        num_asked = self._num_asked([asks[i] for i in turns], turns.values())
-        most = self.shapes.rows_of(num_contents + num_asked)
+    def _runs(self, asks: Sequence[Ask]) -> Iterator[list[int]]:
+        """The canvases of each forward: neighbours in memory of which as much is asked, no more than a shape takes."""
+        kinds = [self.asks_all(ask.held.canvas) for ask in asks]
+        most = {
+            kind: self._most_rows([ask for ask, own in zip(asks, kinds, strict=True) if own == kind])
+            for kind in set(kinds)
+        }
         run: list[int] = []
-        for i in sorted(turns, key=lambda i: asks[i].held.row):
-            own = asks[i].held
-            if run:
-                last = asks[run[-1]].held
-                is_alike = self.asks_apart(own.canvas) == self.asks_apart(last.canvas)
-                if own.row != last.row + 1 or not is_alike or len(run) == most:
-                    yield run
-                    run = []
+        for i in sorted(range(len(asks)), key=lambda i: asks[i].held.row):
+            is_next = run and asks[i].held.row == asks[run[-1]].held.row + 1 and kinds[i] == kinds[run[-1]]
+            if run and (not is_next or len(run) == most[kinds[i]]):
+                yield run
+                run = []
             run.append(i)
         yield run
 
-    def _forward(self, asks: Sequence[Ask], turns: Sequence[Sequence[int]], *, writes: bool) -> Tensor:
-        """One forward over rows next to each other: last states [B, A, D], each row's questions at its end. Without
-        `writes` the contents are there already."""
-        num_contents = max(len(ask.contents) for ask in asks) if writes else 0
-        is_apart = self.asks_apart(asks[0].held.canvas) and any(turns)
-        B, Q, A = self.shapes.fit(len(asks), num_contents, self._num_asked(asks, turns))
-        self.rows.reach(asks[0].held.row + B)
-        slots, filled = self.network.empty(B, Q), 0
-        for b, (ask, own) in enumerate(zip(asks, turns, strict=True)):
-            start = ask.held.num_contents
-            self._fill(slots, b, ask if writes and len(own) == len(ask.questions) else _part(ask, own, writes=writes))
-            filled = max(filled, start + len(ask.contents))
-        useful = sum(len(own) + (len(ask.contents) if writes else 0) for ask, own in zip(asks, turns, strict=True))
-        self.count(Counts(B * Q, useful))
-        first, memory = asks[0].held, self.rows.memory
-        return self.run(memory, first.row, slots, num_contents=filled, num_asked=A, is_apart=is_apart)
+    def _most_rows(self, asks: Sequence[Ask]) -> int:
+        """How many of these a forward takes."""
+        return self.shapes.rows_of(max(max(len(ask.contents), len(ask.questions)) for ask in asks))
 
-    def _num_asked(self, asks: Sequence[Ask], turns: Collection[Sequence[int]]) -> int:
-        """How many questions of a row a shape must hold: those that stand apart are never fewer than LEAST_ROWS."""
-        num_asked = max(map(len, turns))
-        is_apart = num_asked and any(self.asks_apart(ask.held.canvas) for ask in asks)
-        return max(num_asked, LEAST_ROWS) if is_apart else num_asked
+    def _forward(self, asks: Sequence[Ask]) -> Tensor:
+        """One forward over rows next to each other: last states [B, A, D], each row's questions in front."""
+        num_contents, num_asked = (max(map(len, of)) for of in zip(*(ask[1:] for ask in asks), strict=True))
+        B, C, A = self.shapes.fit(len(asks), num_contents, num_asked)
+        self.rows.reach(asks[0].held.row + B)
+        slots = Slots(B, C, A)
+        for b, ask in enumerate(asks):
+            self._fill(slots, b, ask)
+        useful = sum(len(ask.contents) + len(ask.questions) for ask in asks)
+        self.count(Counts(B * (C + A), useful))
+        filled = max(ask.held.num_contents + len(ask.contents) for ask in asks)
+        return self.run(self.rows.memory, asks[0].held.row, slots, num_contents=filled)
 
     def _fill(self, slots: Slots, b: int, ask: Ask) -> None:
-        ids, columns, turns, ranks, positions = slots.all[:, b]
-        network, is_apart = self.network, self.asks_apart(ask.held.canvas)
-        first = network.size.first + ask.held.num_contents
+        sources, columns, turns, ranks, places = slots.all[:, b]
+        network, first, num_known = self.network, FIRST + ask.held.num_contents, len(ask.held.prompt)
         for s, (position, token_id, rank) in enumerate(ask.contents):
-            ids[s], positions[s] = token_id + network.offsets[position], position
+            sources[s], places[s] = token_id + network.offsets[position], network.places[position]
             columns[s], turns[s], ranks[s] = first + s, rank or 1, rank
-        for s, (position, turn) in enumerate(ask.questions, len(ids) - len(ask.questions)):
-            columns[s], turns[s], positions[s] = 0 if is_apart else network.own_column(position), turn, position
-
-
-def _part(ask: Ask, turns: Sequence[int], *, writes: bool) -> Ask:
-    return Ask(ask.held, ask.contents if writes else (), [ask.questions[j] for j in turns])
+        known = [content.rank for content in ask.contents]
+        for s, (position, turn) in enumerate(ask.questions, slots.num_contents):
+            num_read = ask.held.num_contents + bisect_left(known, turn)  # what was written before is read by all
+            sources[s] = FIRST + num_read - 1 if num_read > num_known else FIRST
+            columns[s], turns[s], places[s] = NOBODY, turn, position
 
 
 class OpenedAlong:

@@ -1,7 +1,7 @@
 """Forwards over slots recorded once a shape and replayed: on CUDA a step is one launch, not hundreds.
 
 A recording has addresses in it: of its inputs, of the rows that it computes and of what it gives. So there is one for
-each number of rows, slots and questions, width, and first row. What stays on the host, the choice of that shape, is
+each number of rows, contents and queries, width, and first row. What stays on the host, the choice of that shape, is
 done at every call. Recordings share their scratch memory, so what one gives is copied before another is replayed.
 """
 
@@ -27,7 +27,7 @@ class Recording(Protocol):
 
 
 Record = Callable[[Callable[[], Tensor]], Recording]
-Key = tuple[int, int, int, int, int, bool]  # first row, rows, slots a row, width, questions a row, standing apart
+Key = tuple[int, int, int, int, int]  # first row, rows, slots a row, width, queries a row
 
 
 class CudaRecording:
@@ -76,19 +76,16 @@ class Graphs:
         return len(self._known)
 
     @torch.inference_mode()
-    def run(
-        self, memory: Memory, first: int, slots: Slots, *, num_contents: int, num_asked: int, is_apart: bool = False
-    ) -> Tensor:
+    def run(self, memory: Memory, first: int, slots: Slots, *, num_contents: int) -> Tensor:
         """See `Along.run`."""
         if memory is not self._memory:
             self._forget(memory)
         values, network = slots.all, self._network
-        key = first, *slots.ids.shape, network.width(num_contents), num_asked, is_apart
+        key = first, *slots.turns.shape, network.width(num_contents), slots.num_asked
         known = self._known.get(key)
         if known is None:
             if not self._is_worth_it(key):
-                fields = {"num_contents": num_contents, "num_asked": num_asked}
-                return network.run(memory, first, slots, **fields, is_apart=is_apart)
+                return network.run(memory, first, slots, num_contents=num_contents)
             return self._recorded(memory, key, values)
         known.inputs.copy_(staged(values, known.inputs.device), non_blocking=True)
         known.recording.replay()
@@ -108,11 +105,11 @@ class Graphs:
         return False
 
     def _recorded(self, memory: Memory, key: Key, values: Ints) -> Tensor:
-        first, _, _, width, num_asked, is_apart = key
+        first, _, _, width, num_asked = key
         inputs = sent(values, self._network.size.device)
 
         def compute() -> Tensor:
-            return self._network.compute(memory, first, inputs, width=width, num_asked=num_asked, is_apart=is_apart)
+            return self._network.compute(memory, first, inputs, width=width, num_asked=num_asked)
 
         try:
             self._record = self._record or self._new_recorder()

@@ -1,4 +1,9 @@
-"""The cache's memory: keys and values of what is revealed. A function of canvases and weights, never the truth."""
+"""The cache's memory: keys, values and last states of what is revealed. A function of canvases and weights, never the
+truth.
+
+A row has a column a content, in the order of arrival, from `FIRST` on: the beginning first. What stands in front of
+them takes what slots without work write.
+"""
 
 from typing import NamedTuple
 
@@ -6,24 +11,25 @@ import torch
 from torch import Tensor
 
 LATER = 1 << 30  # the rank of what nobody reads
+FIRST = 1
 _VIEWS_KEPT = 256
 
 
 class RowSize(NamedTuple):
-    """Of a row: layers, heads of width E, columns, and which of these is the first that may hold a content."""
+    """Of a row: layers of contents and of queries together, heads of width E, and columns."""
 
     layers: int
     heads: int
     E: int
     num_columns: int
-    first: int
     dtype: torch.dtype
     device: torch.device
 
     @property
     def num_bytes(self) -> int:
         """What a row takes."""
-        return self.num_columns * (2 * self.layers * self.heads * self.E * self.dtype.itemsize + 16)
+        num_values = (2 * self.layers + 1) * self.heads * self.E  # keys and values of all layers, and a state
+        return self.num_columns * (num_values * self.dtype.itemsize + 16)
 
 
 class Stored(NamedTuple):
@@ -45,10 +51,10 @@ class Seen(NamedTuple):
 
 
 class Memory:
-    """Keys and values of `num_rows` rows, and of each column the rank and the position of what stands there.
+    """Keys and values of `num_rows` rows, last states, and of each column the rank and the place of what stands there.
 
-    `contents` [layers, 2, R, H, S, E]: keys, then values. `table` [2, R, S] int64: ranks, then positions; `cells`
-    [2, R * S] is the same.
+    `contents` [layers, 2, R, H, S, E]: keys, then values. `states` [R, S, D]. `table` [2, R, S] int64: ranks, then
+    places. `state_cells` [R * S, D] and `cells` [2, R * S] are the same.
     """
 
     def __init__(self, size: RowSize, num_rows: int) -> None:
@@ -56,6 +62,8 @@ class Memory:
         self.contents = torch.zeros(
             size.layers, 2, num_rows, size.heads, size.num_columns, size.E, dtype=size.dtype, device=device
         )
+        self.states = torch.zeros(num_rows, size.num_columns, size.heads * size.E, dtype=size.dtype, device=device)
+        self.state_cells = self.states.flatten(0, 1)
         self.table = torch.zeros(2, num_rows, size.num_columns, dtype=torch.int64, device=device)
         self.table[0] = LATER
         self.cells = self.table.flatten(1)
@@ -89,8 +97,9 @@ class Memory:
 
     def copy(self, source: int, target: int, num_contents: int) -> None:
         """The first contents of a row to another one, which has nothing else then."""
-        own = slice(self.size.first, self.size.first + num_contents)
+        own = slice(FIRST, FIRST + num_contents)
         self.contents[:, :, target, :, own] = self.contents[:, :, source, :, own]
+        self.states[target, own] = self.states[source, own]
         self.clear(target)
         self.table[:, target, own] = self.table[:, source, own]
 
@@ -98,5 +107,6 @@ class Memory:
         """The same with more rows."""
         memory = Memory(self.size, num_rows)
         memory.contents[:, :, : self.num_rows] = self.contents
+        memory.states[: self.num_rows] = self.states
         memory.table[:, : self.num_rows] = self.table
         return memory

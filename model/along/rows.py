@@ -18,11 +18,14 @@ _FIRST_ROWS = 8
 
 
 class Content(NamedTuple):
-    """A known position."""
+    """A known position, or the beginning, which is in front of all."""
 
     position: int
     token_id: int
     rank: int
+
+
+BEGINNING = Content(-1, 0, 0)
 
 
 class Next(NamedTuple):
@@ -36,7 +39,8 @@ class Next(NamedTuple):
 
 
 class Held:
-    """A canvas with a row: how many of its contents are computed, in the order of arrival, and which are to be."""
+    """A canvas with a row: how many of its contents are computed, in the order of arrival, and which are to be. The
+    beginning and what was known at the start, the `prompt`, come first."""
 
     __slots__ = (
         "canvas",
@@ -55,7 +59,8 @@ class Held:
     def __init__(self, canvas: Canvas, row: int, width: int) -> None:
         self.canvas, self.row, self.used = canvas, row, 0
         places = sorted((rank, position) for position, rank in enumerate(canvas.ranks) if 0 <= rank < UNREAD)
-        self.pending = [Content(position, canvas.tokens[position], rank) for rank, position in places]
+        known = (Content(position, canvas.tokens[position], rank) for rank, position in places)
+        self.pending = [BEGINNING, *known]
         self.prompt = tuple(content for content in self.pending if content.rank == 0)
         self.num_contents = 0
         self.hidden: NDArray[np.bool_] = np.zeros(width, np.bool_)

@@ -1,5 +1,5 @@
-"""Networks decoded outside the engine as the engine serves them: those that attend to what was revealed earlier along
-their order, the others canvas by canvas."""
+"""Networks decoded outside the engine as the engine serves them: those of late queries along their order, the others
+canvas by canvas."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -14,13 +14,13 @@ from unveil.model.decoding.batch import AnyDenoiser
 from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.search import Contradiction
 from unveil.model.denoiser import Barring, Denoiser, device_of
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.late import LateQueries
 
 MAX_ROWS = 64  # along an order, at a time
 
 
-def along(network: Transformer, *, end_id: int | None, max_rows: int = MAX_ROWS) -> AlongDenoiser:
-    """A network that attends to what was revealed earlier, as it is served. Its weights must not change any more."""
+def along(network: LateQueries, *, end_id: int | None, max_rows: int = MAX_ROWS) -> AlongDenoiser:
+    """A network of late queries as it is served. Its weights must not change any more."""
     form = Along(network)
     return AlongDenoiser(form, shapes_of(form, max_rows), max_rows=max_rows, end_id=end_id)
 
@@ -39,7 +39,7 @@ def decode(
     `end_id` is the tokenizer's. Along an order no more than MAX_ROWS canvases are in memory, whatever `max_batch` is.
     """
     inner = denoise.denoise if isinstance(denoise, Barring) else denoise
-    if isinstance(inner, Transformer) and inner.reads_ranks:
+    if isinstance(inner, LateQueries):
         inner = along(inner, end_id=end_id)
         denoise = Barring(inner, denoise.barred) if isinstance(denoise, Barring) else inner
     if not isinstance(inner, AlongDenoiser):

@@ -21,10 +21,12 @@ CPU_SLOTS, DEVICE_SLOTS = 2048, 16_384  # of a forward
 
 
 class Shapes:
-    """Numbers of rows, and of slots a row, in which forwards run: the cheapest that is large enough and agrees.
+    """Numbers of rows, and of contents and queries a row, in which forwards run: the cheapest that is large enough and
+    agrees.
 
     `counts`: numbers of slots in all, and of states whose logits are computed at once, of which those that `agreeing`
-    knows are used. `pairs`: numbers of rows and slots a row; `agrees` tells whether attention agrees in one.
+    knows are used. `pairs`: numbers of rows and slots a row, of either kind; `agrees` tells whether attention agrees in
+    one.
     """
 
     def __init__(
@@ -59,20 +61,25 @@ class Shapes:
         return min(self.filled(num_states), self._most_at_once)
 
     def _fit(self, num_rows: int, num_contents: int, num_asked: int) -> tuple[int, int, int]:
-        """Rows, slots a row, and how many of these, from the end, are finished: the questions, or more.
+        """Rows, contents a row and queries a row. ValueError if no shape is so large."""
+        large = [
+            (B * (C + A), B, C, A)
+            for B in {B for B, _ in self.pairs if num_rows <= B}
+            for C in self._large(B, num_contents)
+            for A in self._large(B, num_asked)
+        ]
+        for _, B, C, A in sorted(large):
+            if all(self._is_used(B, Q) for Q in (C, A) if Q):
+                return B, C, A
+        raise ValueError(f"no shape for {num_rows} rows of {num_contents} contents and {num_asked} queries")
 
-        ValueError if no shape is so large.
-        """
-        large = [(B * Q, B, Q) for B, Q in self.pairs if num_rows <= B and num_contents + num_asked <= Q]
-        for _, B, Q in sorted(large):
-            asked = (n for n in range(num_asked, Q + 1) if not n or self.is_count(B * n))
-            if self._is_used(B, Q) and (num := next(asked, None)) is not None:
-                return B, Q, num
-        raise ValueError(f"no shape for {num_rows} rows of {num_contents} contents and {num_asked} questions")
+    def _large(self, num_rows: int, num: int) -> list[int]:
+        """How many slots each of so many rows may have for `num`."""
+        return [Q for B, Q in self.pairs if num_rows == B and num <= Q] if num else [0]
 
     def _rows_of(self, num_slots: int) -> int:
         """How many rows of so many slots a forward takes at most."""
-        return max(B for B, Q in self.pairs if num_slots <= Q and self._is_used(B, Q))
+        return next(B for B, Q in reversed(self.pairs) if num_slots <= Q and self._is_used(B, Q))
 
     def _filled(self, num_states: int) -> int:
         """So many states or more; beyond the largest count a multiple of it."""
@@ -101,15 +108,15 @@ class Shapes:
 def shapes_of(network: Along, max_rows: int) -> Shapes:
     """For forwards of up to `max_rows` rows, or as many as a forward takes; nothing is checked yet."""
     most = CPU_SLOTS if network.size.device.type == "cpu" else DEVICE_SLOTS
-    max_rows = min(max_rows, most // 2)  # of two slots each, as most steps have
-    longest = network.architecture.length + network.size.first
-    queries = [LEAST_ROWS]
-    while queries[-1] < longest:
-        queries += [queries[-1] * 3 // 2, queries[-1] * 2]
-    pairs = {(rows, 2) for rows in batch_sizes(max_rows) if 2 * rows >= LEAST_ROWS}
+    max_rows = min(max_rows, most)
+    slots = [2, LEAST_ROWS]
+    while slots[-1] <= network.architecture.length:  # and the beginning
+        slots += [slots[-1] * 3 // 2, slots[-1] * 2]
+    pairs = {(rows, 1) for rows in batch_sizes(max_rows)}
     powers = {size for size in batch_sizes(max_rows) if size & (size - 1) == 0} | {max_rows}
-    pairs |= {(rows, slots) for rows in powers for slots in queries if rows * slots <= most or rows == 1}
-    counts = {rows * slots for rows, slots in pairs} | {size for size in batch_sizes(most) if size >= LEAST_ROWS}
+    pairs |= {(rows, of) for rows in powers for of in slots if rows * of <= most or rows == 1}
+    pairs = {(rows, of) for rows, of in pairs if rows * of >= LEAST_ROWS}
+    counts = {rows * of for rows, of in pairs} | {size for size in batch_sizes(most) if size >= LEAST_ROWS}
     vocabulary = max(network.architecture.vocabulary_sizes)
     most_at_once = max([n for n in counts if n * vocabulary <= _CELLS], default=min(counts))
     agreeing = AgreeingSizes(_products(network, max(counts), most_at_once), max(counts), sorted(counts))
@@ -126,7 +133,7 @@ def _products(network: Along, num_slots: int, most_at_once: int) -> Callable[[Te
     D, device, dtype = network.architecture.width, network.size.device, network.size.dtype
     x, y = (torch.randn(num_slots, D, generator=generator).to(device, dtype) for _ in range(2))
     positions = torch.arange(num_slots, device=device) % network.architecture.length
-    layer = network.layers[0]
+    layer, late = network.layers[0], network.query_layers[0]
 
     def summed(states: Tensor, index: Tensor) -> Tensor:
         logits = network.logits(states, positions[index]).double().nan_to_num(nan=torch.nan, neginf=0.0)
@@ -136,10 +143,13 @@ def _products(network: Along, num_slots: int, most_at_once: int) -> Callable[[Te
     def run(index: Tensor) -> Tensor:
         index = index.to(device)
         states, num = network.finished(layer, x[index], y[index]), min(most_at_once, len(index))
+        norms = late.places[positions[index]]
+        answered = network.answered(late, x[index], y[index], norms)
         filled = [F.pad(of, (*(0, 0) * (of.dim() - 1), 0, -len(index) % num)) for of in (states, index)]
         parts = zip(*(torch.split(of, num) for of in filled), strict=True)
         sums = torch.cat([summed(*of) for of in parts])[: len(index)]
-        return torch.cat([layer.qkv(network.norm(x[index])).double(), states.double(), sums[:, None]], 1)
+        written = layer.qkv(network.norm(x[index])), network.late_keys(network.norm(x[index]))
+        return torch.cat([*written, states, network.query(late, x[index], norms), answered, sums[:, None]], 1)
 
     return run
 
@@ -157,44 +167,31 @@ class _Attention:
         narrowest and the widest."""
         few, narrow, columns = min(B, 2), self._network.width(0), self._network.size.num_columns
         for width in range(narrow, columns + 1, WIDTH_STEP if B == 1 else max(columns - narrow, 1)):
-            found = [(self._within(B, Q, width), self._expected[0])]
-            if Q >= LEAST_ROWS:  # questions never stand apart in fewer
-                found.append((self._apart(B, Q, width, 0.0), self._expected[1]))
-                found.append((self._apart(B, Q, width, -torch.inf), self._expected[0]))  # contents read a column
-            if not all(torch.equal(own[:few], expected[:few, :Q]) for own, expected in found):
+            if not torch.equal(self.attended(B, Q, width)[:few], self._expected[:few, :Q]):
                 return False
         return True
 
     @cached_property
-    def _expected(self) -> tuple[Tensor, Tensor]:
-        """Of the first two rows with the most slots: those that read themselves in a column, and those apart."""
-        columns, few = self._network.size.num_columns, range(min(self._rows, 2))
-        within = torch.stack([self._within(b + 1, self._slots, columns)[b] for b in few])
-        return within, torch.stack([self._apart(b + 1, self._slots, columns, 0.0)[b] for b in few])
+    def _expected(self) -> Tensor:
+        """Of the first two rows with the most slots."""
+        columns = self._network.size.num_columns
+        return torch.stack([self.attended(b + 1, self._slots, columns)[b] for b in range(min(self._rows, 2))])
 
     @cached_property
     def _random(self) -> tuple[Memory, Tensor, Tensor]:
-        """Memory of one layer; of two rows, which others repeat, qkv [2, Q, 3 D] and bias [2, H, Q, S]."""
+        """Memory of one layer; of two rows, which others repeat, queries [2, Q, D] and bias [2, H, Q, S]."""
         size, generator = self._network.size, torch.Generator().manual_seed(0)
         memory = Memory(size._replace(layers=1), self._rows)
-        memory.contents.copy_(torch.randn(memory.contents.shape, generator=generator))
-        qkv = torch.randn(2, self._slots, 3 * self._network.architecture.width, generator=generator)
-        bias = torch.randn(2, size.heads, self._slots, size.num_columns, generator=generator)
+        memory.contents.copy_(torch.randn(memory.contents.shape, generator=generator).to(size.device))
+        q = torch.randn(2, self._slots, self._network.architecture.width, generator=generator)
+        bias = torch.randn(2, size.heads, self._slots + LEAST_ROWS - 1, size.num_columns, generator=generator)
         bias[..., self._network.width(0) :] = -torch.inf
-        return memory, qkv.to(size.device, size.dtype), bias.to(size.device, size.dtype)
+        return memory, q.to(size.device, size.dtype), bias.to(size.device, size.dtype)
 
-    def _within(self, B: int, Q: int, width: int) -> Tensor:
-        """[B, Q, D] of slots that read themselves in columns."""
-        return self._attended(B, Q, width, None)
-
-    def _apart(self, B: int, Q: int, width: int, score: float) -> Tensor:
-        """[B, Q, D] of slots that read themselves beside the columns, with this added to the score."""
-        return self._attended(B, Q, width, score)
-
-    def _attended(self, B: int, Q: int, width: int, score: float | None) -> Tensor:
-        memory, qkv, bias = self._random
+    def attended(self, B: int, Q: int, width: int) -> Tensor:
+        """[B, Q, D]."""
+        memory, q, bias = self._random
         (stored,) = memory.seen(0, B, width).stored
-        rows = torch.arange(B, device=qkv.device) % 2
+        rows = torch.arange(B, device=q.device) % 2
         bias = bias[:, :, : Q + LEAST_ROWS - 1, :width][rows].flatten(0, 1)
-        own = None if score is None else torch.full_like(bias[:, :Q, :1], score)
-        return self._network.attended(qkv[rows, :Q], stored, bias, own).view(B, Q, -1)
+        return self._network.attended(q[rows, :Q], stored, bias).view(B, Q, -1)

@@ -66,7 +66,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         place = [str(part) for part in first["loc"] if part not in (OWN, IMPORTED)]
-        raise ArtifactError(f"{path}: {'.'.join(place) or 'config'}: {first['msg']}") from None
+        raise ArtifactError(f"{path}: {'.'.join(place) or 'config'}: {_said(first['msg'])}") from None
     for name in (WEIGHTS, TOKENIZER):
         if name not in manifest.files:
             raise ArtifactError(f"{path}: files: the sha256 of {name} is missing")
@@ -83,6 +83,10 @@ def check_file(folder: Path, manifest: Manifest, name: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != manifest.files[name]:
         raise ArtifactError(f"{path}: truncated or altered (its sha256 is not the one in {CONFIG})")
     return content
+
+
+def _said(message: str) -> str:
+    return message.removeprefix("Value error, ")
 
 
 def _first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unveil.model.loss.prefixes import Prefixes
+from unveil.model.loss.prefixes import Prefixes, Questions
 from unveil.model.order.plackett_luce import hidden_after, next_log_probs, prefix_log_prob
 from unveil.model.order.schedule import Masks, PolynomialSchedule
 
@@ -100,23 +100,65 @@ def order_form(
     return _loss(values, score + spread * _spreading(cross_entropy, prefixes, log_w), parts, signals)
 
 
-def teacher_forced(cross_entropy: Tensor, prefixes: Prefixes) -> Loss:
-    """The loss of whole orders: `sum_{j >= k} CE_j / P(k <= j)` over the steps j of the row's own order.
+def whole_orders(
+    cross_entropy: Tensor,
+    prefixes: Prefixes,
+    *,
+    paid: Tensor,
+    asked: Tensor | None = None,
+    questions: Questions | None = None,
+    spread: float = 0.0,
+) -> Loss:
+    """The loss of whole orders: `sum_k CE_{sigma_k}(x_{sigma_<k})`, each row's exact loss along its own.
 
-    `cross_entropy` [B, L] is each hidden position's as of just before its own turn, out of one forward
-    (`Network.in_turn`). With k drawn as `PrefixDraws.shows_little` says, 0 in half of the rows, every step counts once
-    on average. Nothing here moves the order. Parts as in `order_form`, but for the score.
+    `cross_entropy` [B, L] is each position's as of just before its own turn, out of one forward (`Network.in_turn`);
+    `paid` [B, L]: the hidden positions that have a turn (`turns_of`). With `questions`, which came out as `asked`
+    [B, M], the token head is trained by `1 - spread` times this and `spread` times their weighted sum; no reported
+    value contains them. Nothing here moves the order. Parts as in `order_form`, but for the score.
     """
-    law, prompted, n = prefixes.follows_law, prefixes.prompted, prefixes.num_free[:, None]
-    step = (prefixes.places - prefixes.num_known[:, None]).clamp(min=0)  # of the order over the free positions, [B, L]
-    chance = (1 + (step + 1) / n).double() / 2
-    values = (cross_entropy.double() / chance).masked_fill(~prefixes.hidden, 0.0).sum(-1)
+    law, prompted = prefixes.follows_law, prefixes.prompted
+    values = cross_entropy.double().masked_fill(~paid, 0.0).sum(-1)
     parts = {
         **_mean_over("nelbo", values, law & ~prompted),
         **_mean_over("conditional_nelbo", values, law & prompted),
-        **_mean_over("uniform_nelbo", values, ~law & ~prompted),
+        **_mean_over("uniform_nelbo", values, prefixes.uniform & ~prompted),
     }
-    return _loss(values, torch.zeros_like(values), parts, values.detach())
+    steering = torch.zeros_like(values)
+    if asked is not None and questions is not None:
+        steering = spread * ((asked.double() * questions.weights).sum(-1) - values)
+    return _loss(values, steering, parts, values.detach())
+
+
+def turns_of(ranks: Tensor, x: Tensor, *, end_id: int | None) -> Tensor:
+    """The turn of each position of clean rows `x` [B, L] along its order, `ranks` [B, L] with 0 where it was known: as
+    the ranks, but L + 1 for the ends that a revealed one in front decides (`model.decoding.ends`): nobody reads them.
+    """
+    if end_id is None:
+        return ranks
+    L = ranks.shape[1]
+    ends = (x == end_id) & (ranks > 0)
+    first = ranks.masked_fill(~ends, L + 1).cummin(-1).values  # up to each position, itself included
+    return ranks.masked_fill(ends & (first < ranks), L + 1)
+
+
+def questions_about(turns: Tensor, lengths: Tensor, *, chance: Tensor) -> Questions:
+    """Positions asked before the turns of others: of whole rows, `turns` [B, L] as `turns_of` gives them.
+
+    A `chance` [2, B, M], uniform in [0, 1), draws them: a state that has something else to ask, and one of that. The
+    weighted sum is an unbiased estimate of the mean over what else is hidden at each state, summed over a row's states.
+    """
+    L = turns.shape[1]
+    places = torch.arange(L, device=turns.device)
+    is_asked = (turns > 0) & (turns <= L) & (places < lengths[:, None])
+    num_turns = is_asked.sum(-1, keepdim=True)  # [B, 1]
+    by_turn = turns.masked_fill(~is_asked, L + 1).argsort(dim=-1, stable=True)  # positions, [B, L]
+    now = (chance[0] * (num_turns - 1)).long()  # [B, M]
+    rest = num_turns - now - 1
+    later = now + 1 + torch.minimum((chance[1] * rest).long(), rest - 1)
+    weights = ((num_turns - 1) / chance.shape[-1]).expand(now.shape)
+    last = (num_turns - 1).clamp(min=0)
+    positions, first = (by_turn.gather(1, torch.minimum(index.clamp(min=0), last)) for index in (later, now))
+    return Questions(positions, turns.gather(1, first).clamp(1, L), weights.double().masked_fill(num_turns < 2, 0.0))
 
 
 def even_loss(cross_entropy: Tensor, prefixes: Prefixes) -> Tensor:

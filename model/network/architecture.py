@@ -1,5 +1,6 @@
 """The shape of a network and its order: what `config.json` holds of them, validated and frozen."""
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -13,8 +14,6 @@ OWN, IMPORTED = "transformer", "hf_masked_lm"
 OrderHeadKind = Literal["trunk", "next_cost", "cost_to_go"]
 
 TrunkKind = Literal["attention", "planes"]
-
-Attends = Literal["all", "visible", "earlier"]
 
 GRID_SIDE, GRID_CELLS = 9, 81
 
@@ -30,12 +29,9 @@ class Architecture(_Frozen):
     or `planes` (`model/network/sudoku.py`), for sudoku grids, which has no heads. `relative_bias`: each head learns
     what distance and direction are worth to it, beside the positions that every network learns; for rows whose
     neighbours matter. `pair_bias`: each head learns what every single pair of positions is worth to it, for rows whose
-    places have meanings of their own. `attends`: what a position reads beside itself. `all` others, hidden ones too;
-    those that are `visible` alone, so that what is hidden says nothing of how much there is of it; or those that were
-    revealed `earlier`: such a network is autoregressive along its order, so a row's whole order is trained in one
-    forward (`Network.in_turn`), and what is revealed is computed once (`model.along`). `query_layers`: of a network
-    that attends to what was revealed earlier, how many of its layers ask for hidden positions; the other `layers`
-    compute what is revealed (`model/network/late.py`).
+    places have meanings of their own. `query_layers`: with any, a network is autoregressive along its order
+    (`model/network/late.py`): its `layers` compute what is revealed, once, and so many more ask it for hidden
+    positions; without any, positions read each other both ways, hidden ones too.
     """
 
     length: int = Field(ge=1)
@@ -49,17 +45,27 @@ class Architecture(_Frozen):
     num_loops: int = Field(default=1, ge=1)
     relative_bias: bool = False
     pair_bias: bool = False
-    attends: Attends = "all"
     query_layers: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _said_what_it_attends_to(cls, fields: Any) -> Any:
+        """Earlier versions said so in a field. ValueError for their networks of two streams, which are no more."""
+        if not isinstance(fields, dict) or "attends" not in fields:
+            return fields
+        if fields["attends"] != "all":
+            found = json.dumps(fields["attends"])
+            raise ValueError(f"attends {found} was trained as two streams, by another version; train it anew")
+        return {name: value for name, value in fields.items() if name != "attends"}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.relative_bias and self.trunk == "planes":
             raise ValueError("relative_bias is only valid with trunk attention")
-        if self.attends != "all" and self.trunk == "planes":
-            raise ValueError("attends is only valid with trunk attention")
-        if self.attends == "earlier" and self.num_loops > 1:
-            raise ValueError('attends "earlier" is only valid with num_loops 1')
+        if self.query_layers and self.trunk == "planes":
+            raise ValueError("query_layers is only valid with trunk attention")
+        if self.query_layers and self.num_loops > 1:
+            raise ValueError("query_layers is only valid with num_loops 1")
         if self.pair_bias and self.trunk == "planes":
             raise ValueError("pair_bias is only valid with trunk attention")
         if self.pair_bias and self.relative_bias:

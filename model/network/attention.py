@@ -1,18 +1,8 @@
 """Self-attention over the positions of a canvas."""
 
-from enum import Enum
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-class Streams(Enum):
-    """What a batch is of, and what is wanted back."""
-
-    ONE = "canvases"
-    BOTH = "contents, then questions: both"
-    QUESTIONS = "contents, then questions: the questions"
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -21,42 +11,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     On a CPU in bf16 the written-out form beats torch's fused kernel on short sequences by far; in float32, and on
     accelerators, the fused kernel is taken (`benchmarks/speed/attention.py`).
     """
-    if _is_fused(q):
+    if q.device.type != "cpu" or q.dtype == torch.float32:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # [B, H, L, L]
     if bias is not None:
         scores = scores + bias.to(q.dtype)
     attended: Tensor = scores.softmax(-1).to(v.dtype) @ v
-    return attended
-
-
-def _is_fused(q: Tensor) -> bool:
-    return q.device.type != "cpu" or q.dtype == torch.float32
-
-
-def attend_streams(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """`attend` for two streams, contents first, [2 B, H, L, E] each; `bias` [2 B, H or 1, L, L] forbids what is not to
-    be read yet. XLNet's two-stream attention, arXiv 1906.08237."""
-    B = len(q) // 2
-    return torch.cat([attend(q[:B], k[:B], v[:B], bias[:B]), attend_questions(q[B:], k, v, bias[B:])])
-
-
-def attend_questions(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """The questions' half of it: queries [B, H, L, E] and bias [B, H or 1, L, L] of theirs, keys and values of both.
-
-    They read the contents, and every position itself in place of its content, so that a question of a position does
-    not see its answer, not even by rounding.
-    """
-    B, _, L, E = q.shape
-    itself = torch.eye(L, dtype=torch.bool, device=q.device)
-    if _is_fused(q):
-        keys, values = torch.cat([k[:B], k[B:]], -2), torch.cat([v[:B], v[B:]], -2)
-        asks = torch.cat([bias.masked_fill(itself, -torch.inf), bias.masked_fill(~itself, -torch.inf)], -1)
-        return attend(q, keys, values, asks)
-    q = q * E**-0.5
-    scores = torch.where(itself, (q * k[B:]).sum(-1, keepdim=True), q @ k[:B].transpose(-2, -1))  # [B, H, L, L]
-    weights = (scores + bias.to(q.dtype)).softmax(-1).to(v.dtype)
-    attended: Tensor = weights.masked_fill(itself, 0.0) @ v[:B] + weights.diagonal(dim1=-2, dim2=-1)[..., None] * v[B:]
     return attended
 
 
@@ -133,43 +93,12 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.relative = bias
 
-    def forward(self, x: Tensor, bias: Tensor | None, *, streams: Streams = Streams.ONE) -> Tensor:
-        """Of two streams, [2 B, L, D], `bias` says who may read what; of questions alone [B, L, D] come back."""
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         (B, L, D), H = x.shape, self.heads
         if self.relative is not None:
             bias = self.relative(L) if bias is None else self.relative(L) + bias
         q, k, v = self.qkv(x).view(B, L, 3, H, D // H).permute(2, 0, 3, 1, 4)  # [B, H, L, E] each
-        if streams is Streams.ONE:
-            attended = attend(q, k, v, bias)
-        elif streams is Streams.BOTH:
-            assert bias is not None
-            attended = attend_streams(q, k, v, bias)
-        else:
-            assert bias is not None
-            attended = attend_questions(q[B // 2 :], k, v, bias[B // 2 :])
-        return self.out(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-
-
-def visible_bias(hidden: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:
-    """Added to the scores so that each position reads what is visible, itself, and nothing else: hidden [B, L] and
-    lengths [B] -> [B, 1, L, L]. What it says of a position then does not depend on which others are hidden with it."""
-    L = hidden.shape[1]
-    places = torch.arange(L, device=hidden.device)
-    is_read = (~hidden & (places < lengths[:, None]))[:, None, :] | (places == places[:, None])
-    return torch.zeros_like(is_read, dtype=dtype).masked_fill(~is_read, -torch.inf)[:, None]
-
-
-def stream_bias(ranks: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor:
-    """The same for two streams, contents and questions, [B, L] -> [2 B, 1, L, L]: both read what was revealed before
-    them, and themselves. `ranks` are 0 where a row was visible from the start, and all that was is read by all; then
-    1, 2, ..., and positions of one rank do not read each other."""
-    places = torch.arange(ranks.shape[1], device=ranks.device)
-    reader, read = ranks[:, :, None], ranks[:, None, :]
-    is_read = torch.cat([(read < reader) | (read == 0), read < reader]) & (places < lengths[:, None])[
-        :, None, :
-    ].repeat(2, 1, 1)
-    is_read = is_read | (places == places[:, None])
-    return torch.zeros_like(is_read, dtype=dtype).masked_fill(~is_read, -torch.inf)[:, None]
+        return self.out(attend(q, k, v, bias).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 def padding_bias(lengths: Tensor, L: int, dtype: torch.dtype) -> Tensor:

@@ -1,7 +1,7 @@
 """What every denoiser network of this project is, whatever its inside.
 
-`model/network/transformer.py`, `model/network/sudoku.py` and, for those trained elsewhere, `model/network/imported.py`
-are all there are; `model/network/build.py` picks one by its architecture.
+`model/network/transformer.py`, `late.py`, `sudoku.py` and, for those trained elsewhere, `imported.py` are all there
+are; `build.py` picks one by its architecture.
 """
 
 from typing import NamedTuple
@@ -39,9 +39,7 @@ class Network(nn.Module):
 
         `ranks` [B, L] are 0 for what is visible from the start, then 1, 2, ... A hidden
         position may have any rank above those of the known ones: its logits are then as of now. Positions of one rank
-        do not read each other, but for those of rank 0. For networks that do not attend to "all": of one that attends
-        to what was revealed "earlier" this is what it says; of one that attends to what is "visible" it is exact for
-        rank 1 alone.
+        do not read each other, but for those of rank 0. For networks that read ranks.
         """
         logits = self.read_in_turn(tokens, ranks, lengths).token_logits
         assert logits is not None
@@ -51,7 +49,7 @@ class Network(nn.Module):
     def reads_ranks(self) -> bool:
         """Whether what it says depends on the order in which the visible was revealed: its forward then takes the
         `ranks` of `in_turn`. Without them all that is visible was so from the start."""
-        return isinstance(self.architecture, Architecture) and self.architecture.attends == "earlier"
+        return isinstance(self.architecture, Architecture) and self.architecture.query_layers > 0
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
         """All that the order head is given."""
@@ -62,7 +60,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def predict_now(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, ranks: Tensor) -> Prediction:
-        """What a network that reads ranks says of hidden positions of the highest rank: as its forward, for half."""
+        """What a network that reads ranks says of hidden positions of the highest rank; ids there may be any."""
         raise NotImplementedError
 
     def _predict(self, reading: Reading) -> Prediction:

@@ -1,7 +1,7 @@
 """A transformer's weights as they are served, frozen: the same function in fewer operations.
 
 Gains and scales are folded into the weights behind them. Sums are associated otherwise than in
-`model.network.transformer`, so the last bits differ from it.
+`model.network.transformer` and `model.network.late`, so the last bits differ from these.
 
 On a CPU wide products run in oneDNN, which is faster than MKL there and does the activation within the product; its
 products cost more to call, so narrow ones do without. The rule depends on the shape alone: a result must not depend on
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unveil.model.confidence import LANES
+from unveil.model.network.late import LateQueries, QueryBlock
 from unveil.model.network.transformer import Block, Transformer
 
 ONEDNN_WIDTH = 128  # products of fewer columns run in MKL
@@ -37,19 +38,29 @@ class Layer(NamedTuple):
     shapes: tuple[torch.Size, ...]  # of all parameters: layers of the same ones run the same kernels
 
 
-class Folded:
-    """What the two served forms of a transformer share: blocks position by position, and the token head."""
+class QueryLayer(NamedTuple):
+    """One block of queries: its products, and the gains and shifts [L, 4, D] of its norms at each place."""
 
-    def __init__(self, network: Transformer) -> None:
+    query: Product
+    out: Product
+    widen: Product  # the activation included
+    narrow: Product
+    places: Tensor
+
+
+class Folded:
+    """What the served forms of transformers share: blocks position by position, and the token head."""
+
+    def __init__(self, network: Transformer | LateQueries) -> None:
         self.architecture, self.order_head = network.architecture, network.order_head
         self.blocks = [cast(Block, block) for block in network.blocks] * network.architecture.num_loops
         with torch.no_grad():
             self.log_w = network.order_head.global_log_w()
-            self._eps = torch.tensor((network.architecture.width * 1e-5) ** 0.5, device=network.mask.device)
+            self._eps = torch.tensor((network.architecture.width * 1e-5) ** 0.5, device=network.position.device)
             self.layers = [_layer(block) for block in self.blocks]
             self._set_head(network)
 
-    def _set_head(self, network: Transformer) -> None:
+    def _set_head(self, network: Transformer | LateQueries) -> None:
         """Of a table, `_rows` [L, V'] says which row of the head answers each id of a column: at absent ids the last
         one, which is always minus infinity."""
         head, D = network.token_head, network.architecture.width
@@ -93,6 +104,22 @@ def _layer(block: Block) -> Layer:
         widen=product(*folded(block.mlp_norm, cast(nn.Linear, block.mlp[0])), has_gelu=True),
         narrow=product(narrow.weight, narrow.bias),
         shapes=tuple(parameter.shape for parameter in block.parameters()),
+    )
+
+
+def query_layer(block: QueryBlock) -> QueryLayer:
+    """A block of queries. Its norms' own gains are folded into those of each place."""
+    widen, narrow, scale = cast(nn.Linear, block.mlp[0]), cast(nn.Linear, block.mlp[2]), block.query.in_features**0.5
+    gain, shift, mlp_gain, mlp_shift = block.places.unbind(1)  # [L, D] each
+    gain, mlp_gain = (
+        (1 + own) * norm.weight * scale for own, norm in ((gain, block.attention_norm), (mlp_gain, block.mlp_norm))
+    )
+    return QueryLayer(
+        query=product(block.query.weight, None),
+        out=product(block.out.weight, None),
+        widen=product(widen.weight, widen.bias, has_gelu=True),
+        narrow=product(narrow.weight, narrow.bias),
+        places=torch.stack([gain, shift, mlp_gain, mlp_shift], 1),
     )
 
 

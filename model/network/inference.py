@@ -59,7 +59,7 @@ class Prepared(Folded):
     def begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Begun:
         """See `model.denoiser.Stages`."""
         x, qkv = self._embed(tokens, hidden)
-        bias = reading_bias(self.architecture, hidden, lengths, self._embedding.dtype)
+        bias = reading_bias(self.architecture, lengths, tokens.shape[1], self._embedding.dtype)
         *layers, last = zip(self.layers, self._relative, strict=True)
         for layer, relative in layers:
             x = self.finished(layer, x, self._attended(layer, relative, x, qkv, bias))

@@ -98,9 +98,19 @@ class LateQueries(Network):
 
     def read_in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read_in_turn`."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        x = self.ask(self.contents(tokens, ranks, lengths), positions, ranks)
+        x = self.ask(self.contents(tokens, ranks, lengths), self._everywhere(tokens), ranks)
         return Reading(x, self.token_head(x, self.embedding.weight), tokens, ranks > 0, lengths)
+
+    def answers(
+        self, tokens: Tensor, turns: Tensor, lengths: Tensor, positions: Tensor, asked_at: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`in_turn` of clean `tokens` [B, L], and token logits [B, M, V] of queries for `positions` [B, M] before the
+        turns `asked_at` [B, M], in one forward."""
+        contents = self.contents(tokens, turns, lengths)
+        in_turn, asked = self.ask(contents, self._everywhere(tokens), turns), self.ask(contents, positions, asked_at)
+        return self.token_head(in_turn, self.embedding.weight), self.token_head.at(
+            asked, self.embedding.weight, positions
+        )
 
     def contents(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Contents:
         """Of clean `tokens` [B, L], all of them, as of their `ranks` [B, L] (`Network.in_turn`)."""
@@ -129,6 +139,9 @@ class LateQueries(Network):
         for block in self.query_blocks:
             x = block(x, contents.states, positions, bias)
         return x
+
+    def _everywhere(self, tokens: Tensor) -> Tensor:
+        return torch.arange(tokens.shape[1], device=tokens.device)[None]
 
     def _initialise(self) -> None:
         """Residual branches start small, so that depth does not scale the first activations."""

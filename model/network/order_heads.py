@@ -201,6 +201,6 @@ _HEAD_TYPES = {"trunk": OrderHead, "next_cost": NextCostHead, "cost_to_go": Cost
 def make_order_head(architecture: Architecture | ImportedArchitecture, order: OrderSpec) -> OrderHead:
     """The head that an order asks for. ValueError for a fixed order of another length, and for a head that reads all
     positions' states together, on a network whose states are each as of a turn of its own."""
-    if order.head == "cost_to_go" and isinstance(architecture, Architecture) and architecture.attends == "earlier":
-        raise ValueError('an order\'s head cost_to_go is not valid with attends "earlier"')
+    if order.head == "cost_to_go" and isinstance(architecture, Architecture) and architecture.query_layers:
+        raise ValueError("an order's head cost_to_go is not valid with query_layers")
     return _HEAD_TYPES[order.head](architecture, order)

@@ -15,10 +15,7 @@ from unveil.model.network.attention import (
     PairBias,
     PlaceBias,
     RelativeBias,
-    Streams,
     padding_bias,
-    stream_bias,
-    visible_bias,
 )
 from unveil.model.network.base import Depths, Network, initialise
 from unveil.model.network.order_heads import Reading, make_order_head
@@ -37,9 +34,8 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(architecture.dropout)
 
-    def forward(self, x: Tensor, bias: Tensor | None, *, streams: Streams = Streams.ONE) -> Tensor:
-        attended = self.attention(self.attention_norm(x), bias, streams=streams)
-        x = x[-len(attended) :] + self.dropout(attended)
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), bias))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
 
 
@@ -73,14 +69,18 @@ class TokenHead(nn.Module):
         logits = (x.transpose(0, 1) @ weight).transpose(0, 1).float() + self.bias[rows]  # [B, L, V]
         return logits.masked_fill(absent, -torch.inf)
 
+    def at(self, x: Tensor, embedding: Tensor, positions: Tensor) -> Tensor:
+        """States `x` [B, M, D] at `positions` [B, M] -> float32 logits [B, M, V], as `forward`."""
+        if not self.has_own:
+            return self(x, embedding)  # type: ignore[no-any-return]
+        rows, absent = self.get_buffer("rows")[positions], self.get_buffer("absent")[positions]  # [B, M, V]
+        logits = F.linear(self.norm(x), embedding, self.bias).float().gather(-1, rows)
+        return logits.masked_fill(absent, -torch.inf)
 
-def reading_bias(architecture: Architecture, hidden: Tensor, lengths: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """[B, 1, 1 or L, L], against attention to what is not to be read, padding too; None where all is."""
-    if architecture.attends != "all":
-        return visible_bias(hidden, lengths, dtype)
-    if architecture.has_own_vocabularies:  # a table's canvases are never padded
-        return None
-    return padding_bias(lengths, hidden.shape[1], dtype)
+
+def reading_bias(architecture: Architecture, lengths: Tensor, L: int, dtype: torch.dtype) -> Tensor | None:
+    """[B, 1, 1, L], against attention to padding; None where there is none: a table's canvases are never padded."""
+    return None if architecture.has_own_vocabularies else padding_bias(lengths, L, dtype)
 
 
 class Transformer(Network):
@@ -96,9 +96,7 @@ class Transformer(Network):
         self.position = nn.Parameter(torch.zeros(architecture.length, D))
         self.mask = nn.Parameter(torch.zeros(D))
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)  # [L] or [1]
-        self.blocks = nn.ModuleList(
-            Block(architecture, _place_bias(architecture)) for _ in range(architecture.layers)
-        )
+        self.blocks = nn.ModuleList(Block(architecture, _place_bias(architecture)) for _ in range(architecture.layers))
         self.token_head = TokenHead(architecture)
         self.order_head = make_order_head(architecture, order)
         self._initialise()
@@ -107,10 +105,8 @@ class Transformer(Network):
         """[B, L] ids and bools -> [B, L, D], before positions: the mask's embedding stands for what is hidden."""
         return torch.where(hidden[..., None], self.mask, self.embedding(tokens + self.get_buffer("offsets")))
 
-    def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, ranks: Tensor | None = None) -> Prediction:
-        """See `model.denoiser.Denoiser`. One trunk pass feeds both heads. With `ranks` see `Network.in_turn`."""
-        if ranks is not None:
-            return self._predict(self.read_in_turn(tokens, ranks, lengths))
+    def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Prediction:
+        """See `model.denoiser.Denoiser`. One trunk pass feeds both heads."""
         return self._predict(self.read(tokens, hidden, lengths))
 
     def read(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> Reading:
@@ -131,31 +127,13 @@ class Transformer(Network):
         prediction = self._predict(Reading(x, self._logits(x), tokens, hidden, lengths))
         return Depths(prediction, tuple(map(self._logits, states[:-1])))
 
-    def read_in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Reading:
-        """See `Network.read_in_turn`. Two streams: contents, and masks that ask for them."""
-        assert self.architecture.attends != "all"
-        assert self.architecture.num_loops == 1
-        contents = self.embed(tokens, torch.zeros_like(tokens, dtype=torch.bool))
-        x = torch.cat([contents, self.mask.expand_as(contents)]) + self.position[: tokens.shape[1]]
-        bias = stream_bias(ranks, lengths, x.dtype)
-        for block in self.blocks[:-1]:
-            x = block(x, bias, streams=Streams.BOTH)
-        x = self.blocks[-1](x, bias, streams=Streams.QUESTIONS)  # nobody reads its contents
-        return Reading(x, self._logits(x), tokens, ranks > 0, lengths)
-
-    def predict_now(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, ranks: Tensor) -> Prediction:
-        """See `Network.predict_now`. One stream: nobody reads the contents of what is hidden."""
-        x = self.embed(tokens, hidden) + self.position[: tokens.shape[1]]
-        x = self._loop(x, stream_bias(ranks, lengths, x.dtype)[: len(x)])
-        return self._predict(Reading(x, self._logits(x), tokens, hidden, lengths))
-
     def _logits(self, x: Tensor) -> Tensor:
         return self.token_head(x, self.embedding.weight)  # type: ignore[no-any-return]
 
     def _begin(self, tokens: Tensor, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the first block is given, and each row's bias."""
         x = self.embed(tokens, hidden) + self.position[: tokens.shape[1]]  # [B, L, D]
-        return x, reading_bias(self.architecture, hidden, lengths, x.dtype)
+        return x, reading_bias(self.architecture, lengths, x.shape[1], x.dtype)
 
     def _loop(self, x: Tensor, bias: Tensor | None) -> Tensor:
         for block in self.blocks:

@@ -1,6 +1,6 @@
 """Exact NELBOs, likelihoods and best orders of short sequences whose conditionals depend on the order of the past.
 
-The oracle of networks that attend to what was revealed earlier, where subsets (`model/oracle/exact.py`) do not do:
+The oracle of networks that read ranks, where subsets (`model/oracle/exact.py`) do not do:
 every ordered prefix is enumerated, 1,957 of six positions. A table [..., P, L] has a row a prefix: token tables hold
 `CE(i | prefix)`, order tables `log pi(i | prefix)`; what they say of positions that a prefix does not hide is never
 read. All results are float64 and, where smooth, differentiable.

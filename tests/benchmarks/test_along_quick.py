@@ -14,15 +14,15 @@ from unveil.model.decoding.canvas import SamplingParams
 from unveil.model.network.fixed_shapes import FixedShapes
 
 
-def _source(folder: Path, attends: str) -> Source:
-    write_artifact(folder / attends, tokenizer=text_tokenizer(), attends=attends)
-    return Source(attends, folder / attends)
+def _source(folder: Path, name: str, query_layers: int) -> Source:
+    write_artifact(folder / name, tokenizer=text_tokenizer(), query_layers=query_layers)
+    return Source(name, folder / name)
 
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     folder = tmp_path_factory.mktemp("along")
-    sources = [_source(folder, "all"), _source(folder, "earlier")]
+    sources = [_source(folder, "whole", 0), _source(folder, "along", 1)]
     assert [goes_along(source) for source in sources] == [False, True]
     (subject,) = load_along(sources, max_batch=4)
     return subject
@@ -39,8 +39,7 @@ def test_the_engine_is_timed_at_once_and_alone_beside_whole_canvases(subject: Su
     sides = {
         along.SERVED: at_pace(subject, None),
         along.SINGLE: at_pace(subject, 1),
-        along.BEFORE: along.whole_canvases(subject, along.MKL_WIDTH),
-        along.WHOLE: along.whole_canvases(subject, 1),
+        along.WHOLE: along.whole_canvases(subject),
     }
     assert isinstance(sides[along.WHOLE].runner.denoiser, FixedShapes)
     canvases = requests(subject, "whole", num=3, params=SamplingParams())
@@ -48,7 +47,6 @@ def test_the_engine_is_timed_at_once_and_alone_beside_whole_canvases(subject: Su
         row = along.measured(sides, canvases, together=together, rounds=1)
         taken = row["microseconds_a_token"]
         assert row["times_whole"] == taken[along.WHOLE] / taken[along.SERVED] > 0
-        assert row["times_before"] == taken[along.BEFORE] / taken[along.SERVED]
     text = along.as_text([{"model": "m", "work": "whole", "at_once": 1, **row}])
     assert "| `m`, whole, alone |" in text
 

@@ -8,10 +8,11 @@ from unveil.benchmarks.speed.bare import RecordedAlong, RecordedStages, operatio
 from unveil.benchmarks.speed.engine import random_subject
 from unveil.benchmarks.speed.in_process import Subject, engine_decode, load_subject, mixed_canvases
 from unveil.engine.catalog import Source
+from unveil.model.along.forward import Slots
 from unveil.model.along.memory import Memory
 from unveil.model.network.architecture import Architecture, OrderSpec
 from unveil.model.network.build import prepare
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.late import LateQueries
 
 B, L, R, M, V, N = 2, 256, 3, 64, 50, 2
 WIDTHS = pytest.mark.parametrize("width", [32, 256])  # in MKL, in oneDNN
@@ -39,20 +40,21 @@ def test_the_operations_of_whole_canvases_are_those_of_their_products(width: int
 
 @WIDTHS
 def test_the_operations_along_the_order_are_those_of_the_slots_and_of_what_they_read(width: int) -> None:
-    W, Q, asked, num_contents = width, 8, 4, 30
-    architecture = Architecture.model_validate({**_shape(width), "attends": "earlier"})
-    network = RecordedAlong(Transformer(architecture, OrderSpec(kind="uniform")).eval())
-    states = network.run(Memory(network.size, B), 0, network.empty(B, Q), num_contents=num_contents, num_asked=asked)
+    W, C, asked, num_contents = width, 8, 4, 30
+    architecture = Architecture.model_validate({**_shape(width), "query_layers": 1})
+    network = RecordedAlong(LateQueries(architecture, OrderSpec(kind="uniform")).eval())
+    states = network.run(Memory(network.size, B), 0, Slots(B, C, asked), num_contents=num_contents)
     network.logits(states[0], torch.arange(asked))
     rest, read = W * W + 2 * W * M, 2 * network.width(num_contents) * W  # of a slot behind its query, key and value
-    slots = B * Q * (N * 3 * W * W + (N - 1) * (rest + read))  # of the last block the questions alone go on
-    assert operations(network.forwards) == 2 * (slots + B * asked * (rest + read) + asked * W * V)
+    contents = B * C * (N * (3 * W * W + rest + read) + 2 * W * W)  # and the keys and values that queries read
+    queries = B * asked * (W * W + rest + read)
+    assert operations(network.forwards) == 2 * (contents + queries + asked * W * V)
 
 
-@pytest.fixture(scope="module", params=["all", "earlier"])
+@pytest.fixture(scope="module", params=[0, 1])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     folder = tmp_path_factory.mktemp("bare") / "small"
-    write_artifact(folder, tokenizer=text_tokenizer(), attends=request.param)
+    write_artifact(folder, tokenizer=text_tokenizer(), query_layers=request.param)
     return load_subject(Source("small", folder), max_batch=4)
 
 

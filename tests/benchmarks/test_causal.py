@@ -71,7 +71,7 @@ def test_it_learns_what_follows_what_within_its_seconds() -> None:
 
 def test_the_learning_rate_rises_and_falls_over_its_seconds() -> None:
     settings = CausalSettings(seconds=10.0, learning_rate=0.1)
-    rates = [settings.rate(progress / 100) for progress in range(101)]
+    rates = [settings.share(progress / 100) for progress in range(101)]
     assert rates[0] == 0.0
     assert rates[100] == pytest.approx(0.0)
     assert max(rates) == pytest.approx(rates[5])

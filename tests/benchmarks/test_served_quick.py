@@ -9,16 +9,18 @@ from tests.model.ordered import ranked_network
 from unveil.benchmarks.serving import served
 from unveil.engine.runner import Runner
 from unveil.model.along.serving import along
+from unveil.model.network.late import LateQueries
 from unveil.training.data.rows import Rows
 from unveil.training.evaluation.comparison_orders import Law
-from unveil.training.evaluation.likelihood import log_likelihood
 
 X = torch.tensor([[1, 2, 0, 0], [2, 2, 1, 0], [0, 0, 0, 0], [1, 1, 2, 2]])
 ROWS = Rows(X, torch.full((4,), 4), end_id=0)
 
 
 def _runner(end_id: int | None) -> Runner:
-    denoiser = along(ranked_network(), end_id=end_id, max_rows=4)
+    network = ranked_network()
+    assert isinstance(network, LateQueries)
+    denoiser = along(network, end_id=end_id, max_rows=4)
     return Runner(denoiser, weights_version="", device=torch.device("cpu"))
 
 
@@ -27,12 +29,6 @@ def test_what_is_served_is_the_greedy_order_of_the_network_ends_included() -> No
     torch.testing.assert_close(served.served_nats(_runner(0), ROWS), expected, rtol=0, atol=1e-4)
     without = served.served_nats(_runner(None), ROWS)
     assert float((without - expected).abs().max()) > 0.01
-
-
-def test_both_ways_is_the_same_network_over_whole_canvases() -> None:
-    both, order = served._both_ways(ranked_network()), [2, 0, 3, 1]
-    expected = log_likelihood(ranked_network(attends="visible"), ROWS, order)
-    torch.testing.assert_close(log_likelihood(both, ROWS, order), expected)
 
 
 def test_models_that_are_not_bundled_are_refused(
@@ -46,13 +42,11 @@ def test_models_that_are_not_bundled_are_refused(
 
 def test_a_report_is_shown_with_its_differences() -> None:
     one = {"mean": 1.5, "standard_error": 0.25}
-    found = {"rows": 2, "served": one, "trained": one, "largest_difference": 2e-5, "both_ways": one}
+    found = {"rows": 2, "served": one, "trained": one, "largest_difference": 2e-5}
     bits = {"bits": 1.25, "standard_error": 0.5}
-    found |= {"both_ways": {**one, "minus_served": one}}
     found |= {"test": {"rows": 3, "cpu_seconds": 2.0, "bits_per_character": bits}}
     assert served.as_text({"text": found}).splitlines() == [
         "text: 2 rows, served 1.500 ± 0.250 nats, trained 1.500 ± 0.250, largest difference 2.0e-05",
-        "  both ways: 1.500 ± 0.250, minus served 1.500 ± 0.250",
         "  test split: 3 canvases in 2.0 CPU seconds, 1.250 ± 0.500 bits a character",
     ]
 

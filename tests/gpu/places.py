@@ -19,7 +19,9 @@ from unveil.model.along.graphs import CudaRecorder, Graphs, Record
 from unveil.model.along.shapes import shapes_of
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.network.architecture import Architecture, OrderSpec
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.base import Network
+from unveil.model.network.build import build_network
+from unveil.model.network.late import LateQueries
 
 TOLERANCE = 2e-3
 LENGTH, MAX_ROWS = 12, 4
@@ -32,18 +34,26 @@ PLACES = ["cpu", "cpu as cuda", CUDA]
 NETWORKS: dict[str, dict[str, Any]] = {
     "relative bias": {"vocabulary_sizes": (7,), "relative_bias": True},
     "pair bias": {"vocabulary_sizes": (3, 5, 2, 7, 4, 6, 3, 5, 9, 2, 4, 3), "pair_bias": True},
+    "two layers": {"vocabulary_sizes": (7,), "query_layers": 2},
     "contextual": {"vocabulary_sizes": (7,), "relative_bias": True, "order": OrderSpec(kind="contextual")},
 }
 
 
-@lru_cache
-def network(name: str, attends: str = "earlier") -> Transformer:
+def network(name: str) -> LateQueries:
     """On the CPU, with weights that make much of what is read."""
-    fields = dict(NETWORKS[name])
+    made = built(name, NETWORKS[name].get("query_layers", 1))
+    assert isinstance(made, LateQueries)
+    return made
+
+
+@lru_cache
+def built(name: str, query_layers: int) -> Network:
+    """The same; without layers of queries, of a network whose positions read each other both ways."""
+    fields = {**NETWORKS[name], "query_layers": query_layers}
     order = fields.pop("order", OrderSpec(kind="global"))
     torch.manual_seed(0)
-    shape = {"length": LENGTH, "width": 32, "layers": 3, "heads": 2, "mlp_width": 64, "attends": attends}
-    made = Transformer(Architecture(**shape, **fields), order).eval().requires_grad_(False)
+    shape = {"length": LENGTH, "width": 32, "layers": 3, "heads": 2, "mlp_width": 64}
+    made = build_network(Architecture(**shape, **fields), order).eval().requires_grad_(False)
     for own, parameter in made.named_parameters():
         torch.nn.init.normal_(parameter, std=1.0 if "log_w" in own else 0.4)
     return made

@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from tests.gpu.places import DEVICES, LENGTH, MAX_ROWS, NETWORKS, PLACES, TOLERANCE, canvas, network, served
+from tests.gpu.places import DEVICES, LENGTH, MAX_ROWS, NETWORKS, PLACES, TOLERANCE, built, canvas, network, served
 from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along
@@ -48,7 +48,7 @@ def together(denoiser: AlongDenoiser, starts: Sequence[Canvas], *, most: int) ->
 
 
 def by_definition(name: str, start: Canvas, reveals: Reveals) -> torch.Tensor:
-    """The log-probability of each reveal on the CPU, by `Transformer.in_turn`."""
+    """The log-probability of each reveal on the CPU, by `Network.in_turn`."""
     steps = sorted({reveal.step for reveal in reveals})
     tokens, ranks = list(start.tokens), [0] * start.length
     for reveal in reveals:
@@ -117,7 +117,7 @@ def test_a_score_has_the_costs_of_the_definition(name: str, place: str) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_whole_canvases_have_the_logits_of_the_definition(name: str, device: str) -> None:
-    whole = network(name, "all")
+    whole = built(name, 0)
     draws = torch.Generator().manual_seed(1)
     sizes = whole.architecture.vocabulary_sizes
     every = sizes if len(sizes) > 1 else sizes * whole.architecture.length
@@ -137,17 +137,11 @@ def test_whole_canvases_have_the_logits_of_the_definition(name: str, device: str
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_in_one_kernel_contents_have_the_same_bits_beside_questions_that_stand_apart(name: str, device: str) -> None:
-    """Else what is kept of a canvas would depend on which orders its company has."""
+def test_one_kernel_attends_as_the_products_do(name: str, device: str) -> None:
     along = Along(deepcopy(network(name)).to(device))
     attention = _Attention(along, {(3, 8)})
-    along.is_fused = True
     for width in (along.width(0), along.size.num_columns):
-        fused, beside = attention._within(3, 8, width), attention._apart(3, 8, width, -torch.inf)
-        assert torch.equal(beside, fused)
-        apart = attention._apart(3, 8, width, 0.5)
-        assert not torch.equal(apart, fused)
-        along.is_fused = False
-        torch.testing.assert_close(attention._apart(3, 8, width, 0.5), apart, atol=1e-5, rtol=0)
-        torch.testing.assert_close(attention._within(3, 8, width), fused, atol=1e-5, rtol=0)
         along.is_fused = True
+        fused = attention.attended(3, 8, width)
+        along.is_fused = False
+        torch.testing.assert_close(attention.attended(3, 8, width), fused, atol=1e-5, rtol=0)

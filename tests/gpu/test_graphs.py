@@ -17,9 +17,9 @@ from tests.gpu.recorder import Recorder, refusing
 from unveil.engine import runner
 from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
-from unveil.model.along.forward import Along, Slots
+from unveil.model.along.forward import NOBODY, Along, Slots
 from unveil.model.along.graphs import Graphs, Record
-from unveil.model.along.memory import Memory
+from unveil.model.along.memory import FIRST, Memory
 from unveil.model.along.shapes import shapes_of
 from unveil.model.decoding.batch import log_probabilities
 from unveil.model.decoding.canvas import Canvas, SamplingParams
@@ -27,22 +27,22 @@ from unveil.model.decoding.draw import draw
 from unveil.model.decoding.loop import Decoded, decode
 from unveil.model.decoding.noise import reveal_noise
 
-SHAPES = ((0, 2, 4, 2), (1, 2, 4, 2), (0, 2, 6, 3), (0, 3, 4, 0))  # first row, rows, slots and questions a row
+SHAPES = ((0, 2, 2, 2), (1, 2, 2, 2), (0, 2, 4, 3), (0, 3, 4, 0), (0, 2, 0, 4))  # first row, rows, contents, queries
 NUM_ROWS = 4
 
 
 def slots_of(along: Along, number: int, shape: tuple[int, int, int, int], *, start: int) -> Slots:
-    """A content each behind `start` others, then slots without work, then questions of changing positions."""
-    _, B, Q, A = shape
-    slots, draws = along.empty(B, Q), np.random.default_rng(number)
+    """A content each behind `start` others, then slots without work; queries of changing positions."""
+    _, B, C, A = shape
+    slots, draws = Slots(B, C, A), np.random.default_rng(number)
     for b in range(B):
         positions = draws.permutation(along.architecture.length)
-        slots.ids[b, 0] = draws.integers(0, 3)
-        slots.columns[b, 0], slots.positions[b, 0] = along.size.first + start, positions[0]
-        slots.turns[b, 0] = slots.ranks[b, 0] = 1 + number
-        for k in range(A):
-            slots.columns[b, Q - A + k] = along.own_column(int(positions[1 + k]))
-            slots.turns[b, Q - A + k], slots.positions[b, Q - A + k] = 2 + number, positions[1 + k]
+        if C:
+            slots.sources[b, 0], slots.places[b, 0] = draws.integers(0, 3), positions[0]
+            slots.columns[b, 0], slots.turns[b, 0], slots.ranks[b, 0] = FIRST + start, 1 + number, 1 + number
+        for k in range(C, C + A):
+            slots.sources[b, k], slots.columns[b, k] = FIRST + draws.integers(start + 1), NOBODY
+            slots.turns[b, k], slots.places[b, k] = 2 + number, positions[1 + k - C]
     return slots
 
 
@@ -56,16 +56,13 @@ def test_what_is_replayed_has_the_bytes_of_what_is_computed(name: str, place: st
     kept: list[tuple[Tensor, Tensor]] = []
     for number in range(10):
         for shape in SHAPES:
-            for is_apart in (False, True):
-                slots, fields = (
-                    slots_of(along, number, shape, start=number),
-                    {"num_contents": 12, "num_asked": shape[3]},
-                )
-                expected = along.run(direct, shape[0], slots, **fields, is_apart=is_apart)
-                kept.append((graphs.run(replayed, shape[0], slots, **fields, is_apart=is_apart), expected))
-    assert len(graphs) == 2 * len(SHAPES)
+            slots = slots_of(along, number, shape, start=number)
+            expected = along.run(direct, shape[0], slots, num_contents=12)
+            kept.append((graphs.run(replayed, shape[0], slots, num_contents=12), expected))
+    assert len(graphs) == len(SHAPES)
     assert all(torch.equal(found, expected) for found, expected in kept)  # nothing is written over later either
     assert torch.equal(replayed.contents, direct.contents)
+    assert torch.equal(replayed.states, direct.states)
     assert torch.equal(replayed.table, direct.table)
 
 
@@ -115,7 +112,7 @@ def test_the_engine_logs_that_line(caplog: pytest.LogCaptureFixture, monkeypatch
     along = served("relative bias", "cpu").denoiser.network
     graphs, memory = runner.recorded(along), Memory(along.size, NUM_ROWS)
     for number in range(3):
-        graphs.run(memory, 0, slots_of(along, number, SHAPES[0], start=number), num_contents=12, num_asked=2)
+        graphs.run(memory, 0, slots_of(along, number, SHAPES[0], start=number), num_contents=12)
     (record,) = caplog.records
     assert (record.levelname, record.name) == ("WARNING", "unveil.engine.runner")
     assert "CUDA out of memory" in record.message

@@ -9,7 +9,8 @@ import torch
 from unveil.model.artifact.folder import save_artifact
 from unveil.model.artifact.manifest import Manifest
 from unveil.model.network.architecture import Architecture, OrderKind, OrderSpec
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.base import Network
+from unveil.model.network.build import build_network
 from unveil.model.tokenizers.base import Tokenizer
 from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.model.tokenizers.text import TextTokenizer
@@ -34,8 +35,14 @@ def text_tokenizer(*, length: int = 40, default_length: int = 8) -> TextTokenize
 
 
 def random_transformer(
-    tokenizer: Tokenizer, *, kind: OrderKind = "global", seed: int = 0, layers: int = 2, **bias: bool | str
-) -> Transformer:
+    tokenizer: Tokenizer,
+    *,
+    kind: OrderKind = "global",
+    seed: int = 0,
+    layers: int = 2,
+    query_layers: int = 0,
+    **bias: bool,
+) -> Network:
     """Weights large enough that tokens and orders really differ from place to place."""
     torch.manual_seed(seed)
     sizes = tuple(tokenizer.vocabulary_sizes)
@@ -46,9 +53,10 @@ def random_transformer(
         layers=layers,
         heads=2,
         mlp_width=64,
+        query_layers=query_layers,
         **bias,
     )
-    network = Transformer(architecture, OrderSpec(kind=kind)).eval()
+    network = build_network(architecture, OrderSpec(kind=kind)).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return network

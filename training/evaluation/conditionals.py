@@ -54,11 +54,14 @@ def ask_in_turn(
     just before its turn."""
     assert reads_ranks(denoise)
     found = cast(_Ranked, denoise)(x, ranks > 0, lengths, ranks=ranks)
-    if end_id is None:
-        return found
+    return found if end_id is None else _without_ends(found, end_barred(x, ranks, lengths, end_id), end_id)
+
+
+def end_barred(x: Tensor, ranks: Tensor, lengths: Tensor, end_id: int) -> Tensor:
+    """Where no end can stand, as a token behind is known by the turn of the position, `ranks`: [B, L] each."""
     places = torch.arange(x.shape[1], device=x.device)
     is_known = (ranks[:, None, :] < ranks[:, :, None]) & _tokens(x, lengths, end_id)[:, None, :]  # [B, L, L]
-    return _without_ends(found, (is_known & (places > places[:, None])).any(-1), end_id)
+    return (is_known & (places > places[:, None])).any(-1)
 
 
 def ask_set(denoise: Denoiser, x: Tensor, hidden: Tensor, *, end_id: int | None = None) -> tuple[Prediction, Tensor]:

@@ -41,44 +41,13 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
         length = artifact.manifest.length
         raise UnveilError(f"data.length: {dataset.train.shape[1]}, but start.artifact has {length}; leave it out")
     wanted, own = recipe.model.model_dump(exclude_none=True), artifact.manifest.architecture.model_dump()
-    _check_attends(recipe, own)
-    own |= _taught_earlier(recipe, own)
+    if own.get("query_layers") and recipe.order.head == "cost_to_go":
+        raise UnveilError('order.method: "cost_to_go" is not valid with late queries in start.artifact; "next_cost" is')
     for name in wanted.keys() & recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
         if wanted[name] != own[name] and (recipe.is_frozen or name not in _FREE):
             key = f"advanced.model.{name}" if is_advanced(ModelConfig, name) else f"model.{name}"
             raise UnveilError(f"{key}: {wanted[name]}, but start.artifact has {own[name]}; leave it out")
     return artifact
-
-
-def _check_attends(recipe: Recipe, own: dict[str, Any]) -> None:
-    """Whether what is trained goes with what the artifact's network `own` attends to. Raises UnveilError."""
-    attends = own.get("attends", "all")
-    if recipe.optimizer.teacher_forcing:
-        if attends == "all":
-            raise UnveilError(
-                'optimizer.teacher_forcing: needs a network that attends to "visible" or "earlier"; start.artifact'
-                " does not"
-            )
-        num_loops = {**own, **given_anew(recipe)}["num_loops"]
-        if num_loops > 1:
-            raise UnveilError(
-                f"optimizer.teacher_forcing: needs a network of one loop; start.artifact has {num_loops}"
-                " (advanced.model.num_loops = 1 would change that)"
-            )
-    elif attends == "earlier" and not recipe.is_frozen:
-        raise UnveilError(
-            'optimizer.teacher_forcing: must be true with a start.artifact that attends to "earlier", unless its'
-            " denoiser is frozen"
-        )
-    if attends == "earlier" and recipe.order.head == "cost_to_go":
-        raise UnveilError(
-            'order.method: "cost_to_go" is not valid with a start.artifact that attends to "earlier"; "next_cost" is'
-        )
-
-
-def _taught_earlier(recipe: Recipe, own: dict[str, Any]) -> dict[str, Any]:
-    """What teacher forcing makes of a network that attends to what is visible: the same weights, read in turn."""
-    return {"attends": "earlier"} if recipe.optimizer.teacher_forcing and own.get("attends") == "visible" else {}
 
 
 def _sha256(tokenizer: Tokenizer) -> str:
@@ -93,15 +62,13 @@ def make_denoiser(recipe: Recipe, dataset: Dataset, start: Artifact | None) -> N
     """The network as training finds it: all of it trains, or with a frozen denoiser its order head alone.
 
     An order head comes along from the artifact if it is of the recipe's kind; otherwise the order is learned anew.
-    An imported network may be taken for shorter canvases than the artifact's, one of our own for other loops, and with
-    teacher forcing for another way to attend.
+    An imported network may be taken for shorter canvases than the artifact's, one of our own for other loops.
     """
     if start is None:
         fresh = fresh_architecture(recipe, dataset)
         _check_loops(recipe, fresh.num_loops)
         return build_network(fresh, _order(recipe, fresh.length))
-    taught = _taught_earlier(recipe, start.manifest.architecture.model_dump())
-    anew = {"length": dataset.train.shape[1], **given_anew(recipe), **taught}
+    anew = {"length": dataset.train.shape[1], **given_anew(recipe)}
     architecture = start.manifest.architecture.model_copy(update=anew)
     _check_loops(recipe, architecture.num_loops)
     denoiser = build_network(architecture, _order(recipe, architecture.length))
@@ -143,7 +110,7 @@ def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
             length=dataset.train.shape[1],
             vocabulary_sizes=tuple(dataset.tokenizer.vocabulary_sizes),
             trunk="planes" if dataset.tokenizer.domain == "grid" else "attention",
-            **{**recipe.model.model_dump(), "attends": recipe.attends},
+            **{**recipe.model.model_dump(), "query_layers": recipe.query_layers},
         )
     except ValidationError as error:
         raise UnveilError(f"model: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None

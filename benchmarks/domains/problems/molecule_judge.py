@@ -17,7 +17,7 @@ from unveil.model.decoding.canvas import SamplingParams
 from unveil.model.network.base import Network
 from unveil.model.network.build import prepare
 from unveil.model.network.fixed_shapes import FixedShapes, fixed_shapes
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.late import LateQueries
 from unveil.model.tokenizers.smiles import SmilesTokenizer
 from unveil.training.data.config import DataConfig, MosesData
 from unveil.training.data.dataset import Dataset
@@ -51,7 +51,7 @@ def judged(
 
 def _as_served(net: Network, end_id: int) -> FixedShapes | AlongDenoiser:
     """The same molecules as of the network itself, and faster."""
-    if isinstance(net, Transformer) and net.reads_ranks:
+    if isinstance(net, LateQueries):
         return along(net, end_id=end_id, max_rows=MAX_BATCH)
     return fixed_shapes(prepare(net), net.architecture, MAX_BATCH, torch.device("cpu"))[0]
 

@@ -1,8 +1,8 @@
 """Real tables, and the arms that are trained on them. Knows how an arm is made and found again, not how it is scored.
 
-An arm is a plain `Fields`: the table, the kind of order, the seed, the size of its network, the share of prompted rows
-and the budget. It is kept as an artifact in a folder named by all of that and by the table's content, so that the
-benchmarks of one `--work` folder share their arms.
+An arm is a plain `Fields`: the table, the kind of order, the seed, the size of its network, its layers of queries, the
+share of prompted rows and the budget. It is kept as an artifact in a folder named by all of that and by the table's
+content, so that the benchmarks of one `--work` folder share their arms.
 """
 
 import hashlib
@@ -27,7 +27,8 @@ from unveil.training_commands import cache_folder
 MAX_BINS = 32
 PARAMETERS, LARGER = 86_000, 340_000
 WIDTHS = {4_000: 8, 10_000: 16, 28_000: 32, PARAMETERS: 64, LARGER: 128}  # of the network, by its parameters
-LAYERS, HEADS = 2, 2
+LAYERS, HEADS = 2, 2  # with those of queries
+QUERY_LAYERS = 1  # of learned and fixed orders, as shipped; 0 is a masked network
 STEPS, QUICK_STEPS = 1000, 20
 CELLS = 1920  # of a batch: 128 rows of Adult, fewer of a wider table
 SHARE = 0.25  # of the rows of learned orders that are prompted: chosen by benchmarks/orders/prompts.py
@@ -40,7 +41,13 @@ def add_tables(parser: ArgumentParser) -> ArgumentParser:
     parser.add_argument("--no-adult", action="store_true", help="the files alone")
     parser.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="of the tables; repeatable")
     parser.add_argument("--categorical", action="append", default=[], metavar="COLUMN", help="likewise")
+    parser.add_argument("--masked", action="store_true", help="masked networks for learned and fixed orders too")
     return parser
+
+
+def query_layers_of(given: Namespace) -> int:
+    """Of the networks of learned and fixed orders."""
+    return 0 if given.masked else QUERY_LAYERS
 
 
 def tables_of(given: Namespace) -> list[tuple[Fields, int, Dataset]]:
@@ -105,19 +112,22 @@ def arm(
     budget: Fields,
     share: float = 0.0,
     size: int = PARAMETERS,
+    query_layers: int = 0,
     fixed: Sequence[int] | None = None,
 ) -> Fields:
-    """All that an arm is. `share` of its training rows are prompted; `size` is its number of parameters, about; `fixed`
-    is the order of an arm of that kind."""
+    """All that an arm is. `share` of its training rows are prompted; `size` is its number of parameters, about; so many
+    of its layers are `query_layers`; `fixed` is the order of an arm of that kind."""
     own = {} if fixed is None else {"fixed": list(fixed)}
-    return {"kind": kind, "data": data, "seed": seed, "share": share, "size": size, **own, **budget}
+    shape = {"size": size, "query_layers": query_layers}
+    return {"kind": kind, "data": data, "seed": seed, "share": share, **shape, **own, **budget}
 
 
 def pair(task: Fields, dataset: Dataset) -> dict[str, Network]:
-    """The uniform and the global arm of a task. Only learned orders have prompted rows: uniform ones meet every known
-    set anyway."""
+    """The uniform and the global arm of a task; the latter with the task's `query_layers`, if any. Only learned orders
+    have prompted rows: uniform ones meet every known set anyway."""
     own = {"data": task["data"], "seed": task["seed"], "budget": task["budget"], "size": task.get("size", PARAMETERS)}
-    specs = {kind: arm(kind, share=share, **own) for kind, share in (("uniform", 0.0), ("global", task["share"]))}
+    asked = {"share": task["share"], "query_layers": task.get("query_layers", 0)}
+    specs = {"uniform": arm("uniform", **own), "global": arm("global", **asked, **own)}
     return {kind: trained(spec, dataset, work=Path(task["work"])) for kind, spec in specs.items()}
 
 
@@ -155,7 +165,7 @@ def arm_recipe(spec: Fields, dataset: Dataset) -> Recipe:
         "name": f"{dataset.name}-{spec['kind']}",
         "seed": spec["seed"],
         "data": spec["data"],
-        "model": network(spec["size"], dataset),
+        "model": network(spec["size"], dataset, query_layers=spec["query_layers"]),
         "order": {"method": spec["kind"], **({"positions": spec["fixed"]} if "fixed" in spec else {})},
         "prompts": {"share": spec["share"]},
         "optimizer": {"steps": steps, "batch_size": spec["batch_size"], "warmup_steps": min(200, steps // 10)},
@@ -171,18 +181,20 @@ def arm_recipe(spec: Fields, dataset: Dataset) -> Recipe:
     return Recipe.of(fields)
 
 
-def network(size: int, dataset: Dataset) -> Fields:
+def network(size: int, dataset: Dataset, *, query_layers: int = 0) -> Fields:
     """The shape with about `size` parameters on this table: the width is given, the MLP takes what is left."""
     width = WIDTHS[size]
 
     def count(mlp_width: int) -> int:
         V, L = sum(dataset.tokenizer.vocabulary_sizes), dataset.train.shape[1]
         block = width * (4 * width + 2 * mlp_width + 3) + mlp_width
-        parameters: int = V * (width + 1) + (L + 2) * width + L + LAYERS * block
+        late = bool(query_layers) * L + query_layers * (4 * L + 1)  # targets; gains and shifts of each place, a norm
+        parameters: int = V * (width + 1) + (L + 2 + late) * width + L + LAYERS * block
         return parameters
 
     mlp_width = min(range(8, 1024, 8), key=lambda candidate: abs(count(candidate) - size))
-    return {"width": width, "layers": LAYERS, "heads": HEADS, "mlp_width": mlp_width, "dropout": 0.0}
+    shape = {"width": width, "layers": LAYERS - query_layers, "query_layers": query_layers, "heads": HEADS}
+    return {**shape, "mlp_width": mlp_width, "dropout": 0.0}
 
 
 def as_architecture(spec: Fields, dataset: Dataset) -> Architecture:
@@ -190,7 +202,7 @@ def as_architecture(spec: Fields, dataset: Dataset) -> Architecture:
     return Architecture(
         length=dataset.train.shape[1],
         vocabulary_sizes=tuple(dataset.tokenizer.vocabulary_sizes),
-        **network(spec["size"], dataset),
+        **network(spec["size"], dataset, query_layers=spec["query_layers"]),
     )
 
 

@@ -79,24 +79,25 @@ def eq8_arm(
     return estimate
 
 
-def critic_arm(problem: Frozen, generator: torch.Generator) -> Estimator:
+class CriticArm:
     """The critic learns from the losses of all hidden positions, the law from orders simulated on it."""
-    critic = Critic(problem.length)
-    optimizer = torch.optim.AdamW(critic.parameters(), lr=CRITIC_RATE, betas=BETAS, weight_decay=0.0)
 
-    def estimate(log_w: Tensor) -> Loss:
+    def __init__(self, problem: Frozen, generator: torch.Generator) -> None:
+        self._problem, self._generator, self.critic = problem, generator, Critic(problem.length)
+        self._optimizer = torch.optim.AdamW(self.critic.parameters(), lr=CRITIC_RATE, betas=BETAS, weight_decay=0.0)
+
+    def __call__(self, log_w: Tensor) -> Loss:
         law = fix_gauge(log_w)
-        prefixes, ce, control = _draw(problem, law, generator, FORWARDS)
-        optimizer.zero_grad()
-        expected = critic(prefixes.hidden, torch.zeros_like(prefixes.hidden))
+        prefixes, ce, control = _draw(self._problem, law, self._generator, FORWARDS)
+        self._optimizer.zero_grad()
+        expected = self.critic(prefixes.hidden, torch.zeros_like(prefixes.hidden))
         error = critic_error(expected, ce, prefixes.hidden, control=control).mean()
         torch.autograd.backward(error)
-        optimizer.step()
-        simulated = simulated_nelbo(law, critic, gumbel_noise((128, problem.length), generator))
+        self._optimizer.step()
+        noise = gumbel_noise((128, self._problem.length), self._generator)
+        simulated = simulated_nelbo(law, self.critic, noise)
         loss = order_form(ce, prefixes, log_w=law.detach(), control=control)
         return replace(loss, total=loss.total.detach() + simulated - simulated.detach())
-
-    return estimate
 
 
 _PAPER = partial(eq8_arm, has_gauge=False, min_t=PAPER_MIN_T)
@@ -113,7 +114,7 @@ ARMS: dict[str, Maker] = {
     "order form, leave-one-out of 2, control": partial(order_arm, num_draws=2, has_control=True),
     "order form, leave-one-out of 4": partial(order_arm, num_draws=4),
     "order form, leave-one-out of 4, control": partial(order_arm, num_draws=4, has_control=True),
-    "critic": critic_arm,
+    "critic": CriticArm,
 }
 SINGLE_DRAWS: dict[str, Maker] = {
     "eq. 8, w as it is, t from 0": partial(eq8_arm, has_gauge=False, forwards=CHUNK),
@@ -143,4 +144,4 @@ def _time_cells(masks: Masks) -> Prefixes:
     B, L = masks.hidden.shape
     known, law = torch.zeros(B, dtype=torch.int64), torch.ones(B, dtype=torch.bool)
     cell = (masks.t * L).long().clamp(max=L - 1)
-    return Prefixes(torch.arange(L).expand(B, L), known, cell, masks.hidden, law, ~law, offset=torch.zeros(B))
+    return Prefixes(torch.arange(L).expand(B, L), known, cell, masks.hidden, law, ~law, prompted=~law)

@@ -30,12 +30,12 @@ from unveil.training.trainer import train
 from unveil.training_commands import cache_folder
 
 NETS: dict[str, Fields] = {
-    "latents": {"width": 32, "layers": 2, "heads": 2, "mlp_width": 64, "dropout": 0.0},
-    "adult": {"width": 8, "layers": 1, "heads": 1, "mlp_width": 8, "dropout": 0.0},
+    "latents": {"width": 32, "layers": 2, "heads": 2, "mlp_width": 64, "dropout": 0.0, "query_layers": 0},
+    "adult": {"width": 8, "layers": 1, "heads": 1, "mlp_width": 8, "dropout": 0.0, "query_layers": 0},
 }
 BUDGETS: dict[str, Fields] = {
-    "latents": {"steps": 800, "batch_size": 128, "warmup_steps": 50},
-    "adult": {"steps": 800, "batch_size": 256, "warmup_steps": 50, "ema_decay": 0.99},
+    "latents": {"steps": 800, "batch_size": 128, "warmup_steps": 50, "matrix_rate": 0.0},
+    "adult": {"steps": 800, "batch_size": 256, "warmup_steps": 50, "matrix_rate": 0.0, "ema_decay": 0.99},
 }
 ROWS = 1000  # of a table; a made-up problem has fewer, all of them equally likely
 

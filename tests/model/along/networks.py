@@ -1,4 +1,4 @@
-"""Small networks that attend to what was revealed earlier, in which the order of the past really matters."""
+"""Small networks of late queries, in which the order of the past really matters."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,9 +12,7 @@ from unveil.model.along.forward import Along
 from unveil.model.along.shapes import Shapes, shapes_of
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.network.architecture import Architecture, OrderSpec
-from unveil.model.network.attention import Streams, stream_bias
-from unveil.model.network.order_heads import Reading
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.late import LateQueries
 
 END = 0
 HIGH = 1_000  # the rank of what is hidden: above all that is known
@@ -28,12 +26,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "next cost": {"sizes": TABLE, "pair_bias": True, "kind": "contextual", "head": "next_cost"},
     "wide": {"sizes": TEXT, "relative_bias": True, "width": 256},  # products of oneDNN
     "ends": {"sizes": TEXT, "relative_bias": True, "seed": 4},  # id END ends a sequence
-    "long": {"sizes": TEXT, "relative_bias": True, "length": 40},  # more positions than columns of questions
+    "two layers": {"sizes": TEXT, "relative_bias": True, "query_layers": 2},
+    "long": {"sizes": TEXT, "relative_bias": True, "length": 40},  # more than one step of columns
 }
 
 
 @lru_cache
-def network(name: str) -> Transformer:
+def network(name: str) -> LateQueries:
     return make(**KINDS[name])
 
 
@@ -45,12 +44,13 @@ def make(
     kind: Any = "global",
     head: Any = "trunk",
     seed: int = 0,
+    query_layers: int = 1,
     **bias: bool,
-) -> Transformer:
+) -> LateQueries:
     torch.manual_seed(seed)
-    shape = {"width": width, "layers": 3, "heads": 2, "mlp_width": 2 * width, "attends": "earlier"}
+    shape = {"width": width, "layers": 3, "heads": 2, "mlp_width": 2 * width, "query_layers": query_layers}
     architecture = Architecture(length=length, vocabulary_sizes=sizes, **shape, **bias)
-    made = Transformer(architecture, OrderSpec(kind=kind, head=head)).eval().requires_grad_(False)
+    made = LateQueries(architecture, OrderSpec(kind=kind, head=head)).eval().requires_grad_(False)
     for name, parameter in made.named_parameters():
         scale = 0.1 if head == "next_cost" and "order_head" in name else 0.4  # else costs of thousands of nats
         std = 1.0 if "log_w" in name else scale * (32 / width) ** 0.5
@@ -93,21 +93,10 @@ def sizes_of(architecture: Architecture) -> tuple[int, ...]:
     return sizes if len(sizes) > 1 else sizes * architecture.length
 
 
-def states_in_turn(model: Transformer, tokens: Tensor, ranks: Tensor) -> Tensor:
-    """Last states [B, L, D] of the questions, as `Transformer.in_turn` computes them."""
-    lengths = torch.full((len(tokens),), tokens.shape[1])
-    contents = model.embed(tokens, torch.zeros_like(tokens, dtype=torch.bool))
-    x = torch.cat([contents, model.mask.expand_as(contents)]) + model.position[: tokens.shape[1]]
-    bias = stream_bias(ranks, lengths, x.dtype)
-    for block in model.blocks:
-        x = block(x, bias, streams=Streams.BOTH)
-    return x[len(tokens) :]
-
-
-def now(model: Transformer, canvases: Sequence[Canvas]) -> tuple[Tensor, Tensor]:
+def now(model: LateQueries, canvases: Sequence[Canvas]) -> tuple[Tensor, Tensor]:
     """Token logits [B, L, V] and order logits [B, L] of hidden positions by the definition; canvases of one length."""
     tokens = torch.tensor([canvas.tokens for canvas in canvases])
     ranks = torch.tensor([[HIGH if rank < 0 else rank for rank in canvas.ranks] for canvas in canvases])
-    hidden, lengths = ranks == HIGH, torch.full((len(tokens),), tokens.shape[1])
-    states, logits = states_in_turn(model, tokens, ranks), model.in_turn(tokens, ranks, lengths)
-    return logits, model.order_head(Reading(states, logits, tokens, hidden, lengths))
+    reading = model.read_in_turn(tokens, ranks, torch.full((len(tokens),), tokens.shape[1]))
+    assert reading.token_logits is not None
+    return reading.token_logits, model.order_head(reading._replace(hidden=ranks == HIGH))

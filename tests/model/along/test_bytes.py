@@ -13,6 +13,7 @@ from tests.model.along.networks import END, canvas, denoiser, network, sizes_of
 from unveil.model.along import ahead
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.pace import WINDOWS, Pace
+from unveil.model.along.shapes import CPU_SLOTS
 from unveil.model.decoding.batch import AnyDenoiser
 from unveil.model.decoding.canvas import ORDER_POLICIES, Canvas, Reveal, SamplingParams
 from unveil.model.decoding.sampler import StepResult, decode, step
@@ -34,7 +35,7 @@ ORDERS: tuple[SamplingParams, ...] = (
     SamplingParams(order="uniform", steps=4),
     SamplingParams(tokens_per_step=4, order_temperature=0.5),
 )
-NAMES = ("relative bias", "pair bias", "no bias", "contextual", "next cost", "wide", "ends", "long")
+NAMES = ("relative bias", "pair bias", "no bias", "contextual", "next cost", "wide", "two layers", "ends", "long")
 Reveals = tuple[Reveal, ...]
 
 
@@ -308,7 +309,7 @@ def test_a_row_of_the_same_value_is_taken_over_without_what_its_seed_had_planned
 
 @pytest.mark.parametrize("num_hidden", [1, 2, 3])
 def test_many_canvases_that_look_are_asked_for_the_few_that_they_hide(num_hidden: int) -> None:
-    """More rows than a forward takes of as many slots as questions that stand apart need."""
+    """More rows than a forward takes of as many slots as all questions of a canvas need."""
     length = network("relative bias").architecture.length
     many = [
         canvas("relative bias", seed=i, num_known=length - num_hidden, params=SamplingParams(order="confidence"))
@@ -319,4 +320,4 @@ def test_many_canvases_that_look_are_asked_for_the_few_that_they_hide(num_hidden
 
 
 def test_no_more_rows_are_taken_than_a_forward_has_slots_for() -> None:
-    assert denoiser("relative bias", max_rows=4096).most == 1024
+    assert denoiser("relative bias", max_rows=4096).most == CPU_SLOTS

@@ -1,4 +1,4 @@
-"""Contextual orders look at questions of all hidden positions, which read what was revealed by rank."""
+"""Contextual orders look at queries of all hidden positions, which read what was revealed by rank."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ import torch
 from tests.model.along.networks import canvas, denoiser, network, now, sizes_of
 from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
 from unveil.model.decoding.sampler import apply, order_probabilities, step
-from unveil.model.network.order_heads import Reading
 
 CONTEXTUAL = ("contextual", "next cost")
 
@@ -50,13 +49,12 @@ def test_the_order_of_the_past_decides_what_comes_next(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONTEXTUAL)
-def test_states_of_whole_canvases_are_not_what_the_head_reads(name: str) -> None:
-    """A mutant: the trunk of masked canvases that read each other both ways gives other log-weights."""
+def test_states_of_a_past_without_its_order_are_not_what_the_head_reads(name: str) -> None:
+    """A mutant: all that is visible, as if it had been known from the start, gives other log-weights."""
     canvases = _canvases(name, 2)
     model = network(name)
     tokens, hidden = (torch.tensor([getattr(own, field) for own in canvases]) for field in ("tokens", "hidden"))
     reading = model.read(tokens, hidden, torch.full((len(canvases),), tokens.shape[1]))
-    assert isinstance(reading, Reading)
     _, expected = now(model, canvases)
     assert not torch.allclose(model.order_head(reading)[1:][hidden[1:]], expected[1:][hidden[1:]], atol=1e-2)
 

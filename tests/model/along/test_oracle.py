@@ -17,7 +17,7 @@ from unveil.model.along.shapes import shapes_of
 from unveil.model.decoding import loop
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.decoding.sampler import decode
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.late import LateQueries
 from unveil.model.order.plackett_luce import log_prob
 
 L, V, NUM, PROMPT = 4, 3, 6000, 2
@@ -25,7 +25,7 @@ ROWS = torch.tensor(list(product(range(V), repeat=L)))
 
 
 @lru_cache
-def _network(kind: str) -> Transformer:
+def _network(kind: str) -> LateQueries:
     return make(sizes=(V,), length=L, relative_bias=True, kind=kind, seed=2)
 
 

@@ -7,12 +7,12 @@ import torch
 
 from tests.model.along.networks import canvas, denoiser
 from unveil.model.along import ahead
-from unveil.model.along.memory import LATER, RowSize
+from unveil.model.along.memory import FIRST, LATER, RowSize
 from unveil.model.along.rows import Held, Rows
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.decoding.sampler import step
 
-SIZE = RowSize(2, 2, 4, 10, 3, torch.float32, torch.device("cpu"))
+SIZE = RowSize(2, 2, 4, 9, torch.float32, torch.device("cpu"))
 LENGTH = 7
 
 
@@ -29,19 +29,21 @@ def _canvas(seed: int, *, num_known: int = 2, token_id: int | None = None) -> Ca
 
 def _write(rows: Rows, held: Held) -> None:
     """Contents that say whose they are."""
-    own = slice(SIZE.first, SIZE.first + len(held.pending))
+    own = slice(FIRST, FIRST + len(held.pending))
     rows.memory.contents[:, :, held.row, :, own] = float(held.canvas.seed + 1)
+    rows.memory.states[held.row, own] = float(held.canvas.seed + 1)
     rows.memory.table[0, held.row, own], rows.memory.table[1, held.row, own] = held.canvas.seed, 3
     held.num_contents = len(held.pending)
     held.pending.clear()
 
 
 def _is_whole(rows: Rows, held: Held) -> bool:
-    own = slice(SIZE.first, SIZE.first + held.num_contents)
+    own = slice(FIRST, FIRST + held.num_contents)
     contents, table = rows.memory.contents[:, :, held.row, :, own], rows.memory.table[:, held.row]
-    others = torch.cat([table[0, : SIZE.first], table[0, SIZE.first + held.num_contents :]])
-    seed = held.canvas.seed
-    return bool((contents == seed + 1).all() and (table[0, own] == seed).all() and (others == LATER).all())
+    others = torch.cat([table[0, :FIRST], table[0, FIRST + held.num_contents :]])
+    seed, states = held.canvas.seed, rows.memory.states[held.row, own]
+    is_own = (contents == seed + 1).all() and (states == seed + 1).all() and (table[0, own] == seed).all()
+    return bool(is_own and (others == LATER).all())
 
 
 def _made(rows: Rows, num: int) -> list[Held]:
@@ -85,7 +87,7 @@ def test_the_longest_unused_is_evicted_first(rows: Rows) -> None:
     rows.find([held[0].canvas])  # used again
     (new,) = rows.find([_canvas(77)])
     assert new.num_contents == 0
-    assert len(new.pending) == 2
+    assert len(new.pending) == 3, "the beginning and what is known"
     assert new.row == 1, "the row of the canvas that was used first and not again"
     assert len(rows) == 5
     again, lost = rows.find([held[0].canvas, held[1].canvas])
@@ -204,3 +206,11 @@ def test_where_only_one_part_of_a_step_fails_nothing_of_the_other_part_stays(mon
     served.release(canvases)
     assert len(served.rows) == 0
     assert ahead.step(served, canvases) == expected
+
+
+def test_a_row_takes_what_its_size_says() -> None:
+    """Of a real network, so that `cache_bytes` means what it says."""
+    memory = denoiser("two layers").rows.memory.grown(7)
+    held = [memory.contents, memory.states, memory.table]
+    assert sum(tensor.numel() * tensor.itemsize for tensor in held) == 7 * memory.size.num_bytes
+    assert memory.size.layers == 3 + 2

@@ -29,7 +29,7 @@ LOOKING: dict[str, dict[str, Any]] = {
     "margin": {"order": "margin"},
     "entropy": {"order": "entropy"},
 }
-GLOBAL = ("relative bias", "pair bias", "no bias", "wide", "ends", "long")
+GLOBAL = ("relative bias", "pair bias", "no bias", "wide", "two layers", "ends", "long")
 
 
 def _made(name: str, params: SamplingParams, *, num: int = 4, num_known: int = 3) -> list[tuple[Canvas, Canvas, Any]]:
@@ -83,7 +83,7 @@ def test_one_step_scores_all_that_is_left_and_its_order_is_that_of_generation(na
 
 @pytest.mark.parametrize("name", ["relative bias", "pair bias", "ends"])
 def test_explicit_orders_cost_what_the_definition_says(name: str) -> None:
-    """In one forward with `Transformer.in_turn`; what is hidden has a rank above all that is known."""
+    """In one forward with `Network.in_turn`; what is hidden has a rank above all that is known."""
     template = canvas(name, seed=3, num_known=8)
     known = [i for i, is_hidden in enumerate(template.hidden) if not is_hidden]
     given, order = known[:3], tuple(reversed(known[3:]))

@@ -6,11 +6,11 @@ from torch import Tensor
 
 from tests.model.along.networks import KINDS, make, network
 from unveil.model.along.denoiser import AlongDenoiser
-from unveil.model.along.forward import Along
+from unveil.model.along.forward import LEAST_ROWS, Along
 from unveil.model.along.memory import Stored
 from unveil.model.along.shapes import CPU_SLOTS, Shapes, shapes_of
 from unveil.model.network.fixed_shapes import AgreeingSizes
-from unveil.model.network.folded import Layer
+from unveil.model.network.folded import Layer, QueryLayer
 
 ROWS = (1, 2, 3, 8, 20, 64)
 
@@ -29,34 +29,35 @@ def _shapes(counts: list[int], pairs: list[tuple[int, int]], *, vocabulary: int)
 @pytest.mark.parametrize("max_rows", ROWS)
 @pytest.mark.parametrize("name", ["relative bias", "long"])
 def test_whatever_a_step_asks_for_fits(name: str, max_rows: int) -> None:
-    """Any contents and questions; as many rows as are said to fit these, and each row's own share in it."""
+    """Any contents and queries; as many rows as are said to fit these, and each row's own share in it."""
     along = Along(network(name))
-    shapes = shapes_of(along, max_rows)
-    length, most_asked = along.architecture.length, along.size.first - 1
+    shapes, length = shapes_of(along, max_rows), along.architecture.length
     assert shapes.most_rows == max_rows
-    for contents in range(length + 1):
-        for asked in range(min(length, most_asked) + 1):
+    for contents in range(length + 2):
+        for asked in range(length + 1):
             if not contents + asked:
                 continue
-            largest = shapes.rows_of(contents + asked)
+            largest = shapes.rows_of(max(contents, asked))
             assert largest >= 1
-            for rows in range(1, min(largest, max_rows) + 1):
-                found_rows, slots, found_asked = shapes.fit(rows, contents, asked)
-                assert (found_rows, slots) in shapes.pairs
-                assert rows <= found_rows
-                assert asked <= found_asked
-                assert contents + asked <= slots
-                assert not found_asked or shapes.is_count(found_rows * found_asked)
-                assert found_rows * slots <= max(CPU_SLOTS, slots)
+            for rows in {1, largest // 2 or 1, largest}:
+                B, C, A = shapes.fit(rows, contents, asked)
+                assert rows <= B
+                for num, slots in ((contents, C), (asked, A)):
+                    assert (B, slots) in shapes.pairs or num == slots == 0
+                    assert num <= slots
+                    assert B * slots >= LEAST_ROWS or not slots
+                    assert B * slots <= max(CPU_SLOTS, slots)
 
 
 def test_what_fits_nothing_is_refused_with_its_numbers() -> None:
-    shapes = _shapes([8, 16], [(1, 8), (2, 8)], vocabulary=7)
-    assert shapes.fit(2, 3, 4) == (2, 8, 4)
-    with pytest.raises(ValueError, match="no shape for 3 rows of 1 contents and 1 questions"):
+    shapes = _shapes([4, 8, 16], [(1, 4), (1, 8), (2, 8)], vocabulary=7)
+    assert shapes.fit(1, 3, 5) == (1, 4, 8)
+    assert shapes.fit(1, 3, 0) == (1, 4, 0)
+    assert shapes.fit(2, 3, 4) == (2, 8, 8)
+    with pytest.raises(ValueError, match="no shape for 3 rows of 1 contents and 1 queries"):
         shapes.fit(3, 1, 1)
-    with pytest.raises(ValueError, match="no shape for 1 rows of 8 contents and 4 questions"):
-        shapes.fit(1, 8, 4)
+    with pytest.raises(ValueError, match="no shape for 1 rows of 9 contents and 4 queries"):
+        shapes.fit(1, 9, 4)
 
 
 @pytest.mark.parametrize("num_states", [1, 3, 4, 63, 64, 65, 127, 128, 129, 1000])
@@ -83,7 +84,7 @@ def test_real_networks_agree_in_one_row_of_any_number_of_slots(name: str) -> Non
 def test_a_shape_is_checked_when_it_is_first_needed_and_then_the_same_one_is_taken() -> None:
     at_once, when_needed = (shapes_of(Along(network("relative bias")), 8) for _ in range(2))
     at_once.check()
-    for asked in ((1, 1, 1), (3, 2, 2), (8, 0, 5), (5, 9, 0)):
+    for asked in ((1, 1, 1), (3, 2, 2), (8, 0, 5), (5, 9, 0), (2, 1, 12)):
         assert when_needed.fit(*asked) == at_once.fit(*asked)
     assert when_needed.used() == at_once.used()
 
@@ -99,20 +100,19 @@ class _RoundsByRows(Along):
         return found * (1.0 + 1e-6 * num) if num >= self.least else found
 
 
+class _RoundsAnswers(Along):
+    """A network in which what follows a query's attention rounds by how many slots are computed at once."""
+
+    def answered(self, layer: QueryLayer, x: Tensor, attended: Tensor, norms: Tensor) -> Tensor:
+        return super().answered(layer, x, attended, norms) * (1.0 + 1e-6 * len(x))
+
+
 class _RoundsBySlots(Along):
     """A network whose attention rounds by how many rows are computed at once, from two on."""
 
-    def attended(self, qkv: Tensor, stored: Stored, bias: Tensor, own: Tensor | None = None) -> Tensor:
-        found = super().attended(qkv, stored, bias, own)
-        return found if len(qkv) == 1 else found * (1.0 + 1e-6 * len(qkv))
-
-
-class _RoundsApart(Along):
-    """A network whose attention rounds otherwise where questions stand apart from the columns, contents among them."""
-
-    def attended(self, qkv: Tensor, stored: Stored, bias: Tensor, own: Tensor | None = None) -> Tensor:
-        found = super().attended(qkv, stored, bias, own)
-        return found if own is None else found * (1.0 + 1e-6)
+    def attended(self, q: Tensor, stored: Stored, bias: Tensor) -> Tensor:
+        found = super().attended(q, stored, bias)
+        return found if len(q) == 1 else found * (1.0 + 1e-6 * len(q))
 
 
 class _RoundsByWidth(Along):
@@ -120,13 +120,14 @@ class _RoundsByWidth(Along):
 
     odd = 0
 
-    def attended(self, qkv: Tensor, stored: Stored, bias: Tensor, own: Tensor | None = None) -> Tensor:
-        found = super().attended(qkv, stored, bias, own)
+    def attended(self, q: Tensor, stored: Stored, bias: Tensor) -> Tensor:
+        found = super().attended(q, stored, bias)
         return found * (1.0 + 1e-6) if stored.keys.shape[-1] == self.odd else found
 
 
-def test_products_that_round_by_their_rows_are_found_and_said() -> None:
-    along = _RoundsByRows(make())
+@pytest.mark.parametrize("rounding", [_RoundsByRows, _RoundsAnswers])
+def test_products_that_round_by_their_rows_are_found_and_said(rounding: type[Along]) -> None:
+    along = rounding(make())
     shapes, is_deterministic = agreeing_shapes(along, 4)
     assert not is_deterministic
     served = AlongDenoiser(along, shapes, max_rows=4)
@@ -138,11 +139,6 @@ def test_attention_that_rounds_by_its_rows_leaves_no_shape_of_several_rows() -> 
     assert is_deterministic, "one row at a time"
     assert {rows for rows, _ in shapes.used()} == {1}
     assert shapes.rows_of(4) == 1
-
-
-def test_contents_that_round_otherwise_beside_questions_that_stand_apart_are_found_and_said() -> None:
-    _, is_deterministic = agreeing_shapes(_RoundsApart(make()), 4)
-    assert not is_deterministic
 
 
 @pytest.mark.parametrize("num_contents", [0, 17, 40])

@@ -156,6 +156,14 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("another length", _config(architecture__length=6), "vocabulary_sizes|columns"),
     ("another order", _config(order={"kind": "contextual"}), "does not hold the network of config.json"),
     ("unknown domain", _config(domain="opera"), "domain: Input should be"),
+    *(
+        (
+            f"attends {old}",
+            _config(architecture__attends=old),
+            f'attends "{old}" was trained as two streams, by another',
+        )
+        for old in ("earlier", "visible")
+    ),
     ("no architecture", _config(architecture=None), "architecture: Field required"),
 ]
 
@@ -168,6 +176,12 @@ def test_every_damage_gets_one_line(tmp_path: Path, damage: Callable[[Path], obj
         load_artifact(tmp_path / "a")
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "a") in str(caught.value) or "tokenizer.json" in str(caught.value)
+
+
+def test_a_config_that_says_that_all_positions_are_read_is_loaded_as_before(tmp_path: Path) -> None:
+    written = write_artifact(tmp_path / "a")
+    _config(architecture__attends="all", architecture__query_layers=None)(tmp_path / "a")
+    assert load_artifact(tmp_path / "a").manifest == written
 
 
 def test_a_missing_folder_gets_one_line(tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.model.absorbing import all_costs, masks, random_rows, state_costs
 from tests.model.enumerable import random_world
-from unveil.model.loss.critic import Cost, Critic, critic_error, simulated_nelbo
+from unveil.model.loss.critic import Cost, Critic, Trials, critic_error, critic_loss, simulated_nelbo, undecided
+from unveil.model.loss.prefixes import Turns
 from unveil.model.oracle.exact import best_order, exact_nelbo, subset_masks
-from unveil.model.order.plackett_luce import deterministic_order, gumbel_noise
-from unveil.training.step.candidate_orders import order_log_w
+from unveil.model.order.plackett_luce import deterministic_order, gumbel_noise, log_prob
+from unveil.training.step.decided_orders import order_log_w
 
 L = 4
 WORLD = random_world(L=L, seed=1, imperfection=4.0)
@@ -111,6 +113,101 @@ def test_what_is_known_from_the_start_costs_nothing_and_is_never_chosen() -> Non
         return simulated_nelbo(law, look_up(costs), gumbel_noise((64, L), generator), known=known.expand(64, L))
 
     assert_unbiased(simulate, with_gradient(exact, law), law=law, times=400)
+
+
+@pytest.mark.parametrize("log_w", LAWS)
+@pytest.mark.parametrize("copies", [1, 16])
+def test_where_ends_absorb_simulated_orders_give_the_mean_and_gradient_over_all_orders(
+    log_w: list[float], copies: int
+) -> None:
+    """With one order a row nearly every baseline is of rows of another kind."""
+    law = torch.tensor(log_w, dtype=torch.float64, requires_grad=True)
+    rows = random_rows(4, L, seed=6)
+    orders, costs = all_costs(state_costs(L), rows, L)
+    truth = with_gradient((log_prob(law.expand(orders.shape), orders).exp() * costs).sum(), law)
+    known, absent, ends, control = (part.repeat(copies, 1) for part in masks(rows, L))
+
+    def simulate(generator: torch.Generator) -> Tensor:
+        noise = gumbel_noise((len(known), L), generator)
+        return simulated_nelbo(law, state_costs(L), noise, known=known, absent=absent, ends=ends, control=control)
+
+    assert_unbiased(simulate, truth, law=law, times=3_000 if copies == 1 else 500)
+
+
+def test_rows_without_ends_cost_the_same_whether_ends_absorb_or_not() -> None:
+    law, noise = torch.tensor(LAWS[1], dtype=torch.float64), gumbel_noise((12, L), torch.Generator().manual_seed(0))
+    known, absent, ends, control = masks(random_rows(12, L, seed=2, has_ends=False), L)
+    plain = simulated_nelbo(law, state_costs(L), noise, known=known, absent=absent)
+    found = simulated_nelbo(law, state_costs(L), noise, known=known, absent=absent, ends=ends, control=control)
+    assert float(found) == float(plain)
+
+
+def test_a_known_end_decides_nothing() -> None:
+    known = torch.tensor([True, False, False, False]).expand(8, L)
+    noise, control = gumbel_noise((8, L), torch.Generator().manual_seed(0)), torch.ones((8, L), dtype=torch.float64)
+    ends = torch.tensor([[True, False, True, True], [False, False, True, True]])[:, None].expand(2, 8, L)
+    found = [
+        simulated_nelbo(torch.zeros(L), state_costs(L), noise, known=known, ends=each, control=control) for each in ends
+    ]
+    assert float(found[0]) == float(found[1])
+
+
+def test_what_lies_behind_a_revealed_end_is_absent_revealed_or_not() -> None:
+    ends = torch.tensor([False, False, True, True, True, False])
+    hidden = torch.tensor([[True, True, False, True, False, False], [True, True, True, False, True, False]])
+    absent = torch.tensor([[False] * 5 + [True]] * 2)
+    left, gone = undecided(hidden, absent, ends)
+    assert left.tolist() == [[True, True, False, False, False, False], [True, True, True, False, False, False]]
+    assert gone.tolist() == [[False] * 3 + [True] * 3, [False] * 4 + [True] * 2]
+    assert undecided(hidden, absent, None) == (hidden, absent)
+
+
+def test_what_is_decided_teaches_nothing_and_is_seen_as_absent() -> None:
+    """As a batch and as turns: the losses behind a revealed end do not matter, and the critic is asked as of a row that
+    is past its end there."""
+    torch.manual_seed(0)
+    critic = Critic(L).requires_grad_(False)
+    for parameter in critic.parameters():
+        torch.nn.init.normal_(parameter)
+    ends = torch.tensor([[False, True, True, True]])
+    hidden, absent = torch.tensor([[True, False, True, False]]), torch.zeros((1, L), dtype=torch.bool)
+    seen = critic(torch.tensor([[True, False, False, False]]), torch.tensor([[False, False, True, True]]))[0, 0]
+    trials = Trials(gumbel_noise((2, L), torch.Generator().manual_seed(0)), *(2 * [absent.expand(2, L)]))
+    positions = torch.tensor([[0, 2]])
+    for behind in (0.0, 100.0):
+        losses, control = torch.tensor([[1.5, 9.0, behind, 9.0]]), torch.tensor([[0.25, 9.0, 9.0, 9.0]])
+        for turns in (None, Turns(positions, hidden[:, None].expand(1, 2, L))):
+            found = critic_loss(
+                critic,
+                losses if turns is None else losses[:, [0, 2]],
+                hidden=hidden,
+                absent=absent,
+                control=control,
+                turns=turns,
+                log_w=torch.zeros(L),
+                trials=trials,
+                ends=ends,
+            )
+            assert float(found.error) == pytest.approx(float((seen - 1.25).square()), rel=1e-5)
+
+
+def test_a_step_prices_its_trials_with_their_ends_and_control() -> None:
+    critic, rows = Critic(L), random_rows(6, L, seed=4)
+    trials = Trials(gumbel_noise((6, L), torch.Generator().manual_seed(1)), *masks(rows, L))
+    nothing = torch.zeros((1, L), dtype=torch.bool)
+    found = critic_loss(
+        critic,
+        torch.zeros(1, L),
+        hidden=~nothing,
+        absent=nothing,
+        control=torch.zeros(1, L),
+        turns=None,
+        log_w=torch.zeros(L),
+        trials=trials.to(torch.device("cpu")),
+    )
+    noise, known, absent, ends, control = trials
+    wanted = simulated_nelbo(torch.zeros(L), critic, noise, known=known, absent=absent, ends=ends, control=control)
+    assert float(found.simulated) == float(wanted) < 0.0, "this critic expects the control, and ends save some of it"
 
 
 def test_an_absent_position_is_not_a_visible_one() -> None:

@@ -79,7 +79,7 @@ def test_the_score_function_is_that_of_the_ordered_piece_between_the_prompt_and_
         hidden=torch.tensor([[False, True, True, False, False]]),
         follows_law=torch.tensor([True]),
         prompted=torch.tensor([True]),
-        offset=torch.zeros(1),
+        uniform=torch.tensor([False]),
     )
     ce = torch.tensor([[0.0, 0.7, 0.4, 0.0, 0.0]], dtype=torch.float64)
     baseline = torch.tensor([0.3], dtype=torch.float64)

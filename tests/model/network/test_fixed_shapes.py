@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tests.model.artifacts import random_transformer, table_tokenizer, text_tokenizer
 from unveil.model.denoiser import Begun, Denoiser, Prediction, Whole
+from unveil.model.network.architecture import Architecture
 from unveil.model.network.build import prepare
 from unveil.model.network.fixed_shapes import (
     AgreeingSizes,
@@ -236,6 +237,7 @@ def test_a_network_that_never_repeats_itself_is_served_and_said_to_be_not_determ
 def _rounding_in(layer: int) -> Prepared:
     """Four layers, the second of another shape, and one that rounds a canvas alone otherwise than with company."""
     network = random_transformer(text_tokenizer(), layers=4)
+    assert isinstance(network.architecture, Architecture)
     D, M = network.architecture.width, network.architecture.mlp_width
     cast(Block, network.blocks[1]).mlp = nn.Sequential(nn.Linear(D, M + 8), nn.GELU(), nn.Linear(M + 8, D))
     stages = prepare(network)

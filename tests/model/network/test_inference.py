@@ -11,7 +11,7 @@ from unveil.model.network.inference import Prepared
 from unveil.model.network.transformer import Transformer
 
 
-def _network(*, sizes: tuple[int, ...], width: int = 32, attends: str = "all", **fields: object) -> Transformer:
+def _network(*, sizes: tuple[int, ...], width: int = 32, **fields: object) -> Transformer:
     torch.manual_seed(0)
     length = len(sizes) if len(sizes) > 1 else 9
     bias = "relative_bias" if len(sizes) == 1 else "pair_bias"
@@ -23,7 +23,6 @@ def _network(*, sizes: tuple[int, ...], width: int = 32, attends: str = "all", *
         "layers": 2,
         "heads": 2,
         "mlp_width": 48,
-        "attends": attends,
     }
     order = OrderSpec(**{"kind": "global", **fields})
     network = Transformer(Architecture(**shape), order).eval()
@@ -39,12 +38,9 @@ ORDERS = [{"kind": "global"}, {"kind": "contextual"}, *WALKED]
 @pytest.mark.parametrize("order", ORDERS, ids=["global", "contextual", "next cost", "cost to go"])
 @pytest.mark.parametrize("sizes", [(11,), (3, 5, 2, 7), (3000, 5, 2000, 7)], ids=["text", "table", "many ids"])
 @pytest.mark.parametrize("width", [32, 256], ids=["narrow", "wide"])
-@pytest.mark.parametrize("attends", ["all", "visible"])
 @torch.inference_mode()
-def test_both_stages_give_what_the_network_gives(
-    sizes: tuple[int, ...], order: dict[str, str], width: int, attends: str
-) -> None:
-    network = _network(sizes=sizes, width=width, attends=attends, **order)
+def test_both_stages_give_what_the_network_gives(sizes: tuple[int, ...], order: dict[str, str], width: int) -> None:
+    network = _network(sizes=sizes, width=width, **order)
     L = network.architecture.length
     inputs = random_inputs(5, L, shortest=L if len(sizes) > 1 else 3, vocabulary_sizes=sizes, seed=2)
     expected = network(*inputs)

@@ -203,11 +203,13 @@ def test_an_architecture_that_cannot_be_is_refused() -> None:
 
 
 def test_a_network_that_reads_ranks_has_no_loops_and_no_head_over_all_positions() -> None:
-    shape: dict[str, Any] = {"length": 4, "vocabulary_sizes": (3,), "width": 8, "heads": 2, "attends": "earlier"}
-    with pytest.raises(ValueError, match='attends "earlier" is only valid with num_loops 1'):
-        Architecture(**shape, num_loops=2)
-    with pytest.raises(ValueError, match="head cost_to_go is not valid with attends"):
-        build_network(Architecture(**shape), OrderSpec(kind="contextual", head="cost_to_go"))
-    for head in ("trunk", "next_cost"):
-        assert build_network(Architecture(**shape), OrderSpec(kind="contextual", head=head)).reads_ranks
-    assert not build_network(Architecture(**{**shape, "attends": "visible"}), OrderSpec(kind="global")).reads_ranks
+    shape: dict[str, Any] = {"length": 4, "vocabulary_sizes": (3,), "width": 8, "heads": 2}
+    for other in ({"num_loops": 2}, {"trunk": "planes", "length": 81, "vocabulary_sizes": (9,)}):
+        with pytest.raises(ValueError, match="query_layers is only valid with"):
+            Architecture(**{**shape, **other}, query_layers=1)
+    with pytest.raises(ValueError, match="head cost_to_go is not valid with query_layers"):
+        build_network(Architecture(**shape, query_layers=1), OrderSpec(kind="contextual", head="cost_to_go"))
+    for num in (0, 1, 2):
+        for head in ("trunk", "next_cost"):
+            made = build_network(Architecture(**shape, query_layers=num), OrderSpec(kind="contextual", head=head))
+            assert made.reads_ranks == (num > 0)

@@ -16,10 +16,11 @@ from unveil.model.along.serving import along, decode
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
 from unveil.model.decoding.scoring import score
 from unveil.model.decoding.scoring_chain import Chain
-from unveil.model.network.architecture import Attends, OrderSpec
+from unveil.model.network.architecture import OrderSpec
+from unveil.model.network.base import Network
 from unveil.model.network.build import prepare
 from unveil.model.network.fixed_shapes import fixed_shapes
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.late import LateQueries
 from unveil.model.oracle.exact import order_nelbo, subset_table
 from unveil.model.order.plackett_luce import gumbel_noise
 from unveil.training.data.rows import Rows, split_rows
@@ -32,18 +33,18 @@ X = torch.tensor([[*text, *[END] * (L - len(text))] for text in TEXTS])  # [31, 
 ROWS = Rows(X, torch.full((len(X),), L), end_id=END)
 ORDERS = list(permutations(range(L)))
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
-ATTENDS: list[Attends] = ["earlier", "visible", "all"]
+QUERY_LAYERS = [1, 0]
 CPU = torch.device("cpu")
 
 
-def _network(attends: Attends, *, order: OrderSpec | None = None) -> Transformer:
-    return ranked_network(attends=attends, layers=2, order=order)
+def _network(query_layers: int, *, order: OrderSpec | None = None) -> Network:
+    return ranked_network(query_layers=query_layers, order=order)
 
 
 @cache
-def _runner(attends: Attends) -> Runner:
-    network = _network(attends)
-    if attends == "earlier":
+def _runner(query_layers: int) -> Runner:
+    network = _network(query_layers)
+    if isinstance(network, LateQueries):
         return Runner(along(network, end_id=END, max_rows=8), weights_version="", device=CPU)
     fixed, _ = fixed_shapes(prepare(network), network.architecture, 8, CPU)
     fixed.end_id = END
@@ -51,14 +52,14 @@ def _runner(attends: Attends) -> Runner:
 
 
 def _served(
-    attends: Attends,
+    query_layers: int,
     orders: Sequence[Sequence[int]] | OrderPolicy,
     *,
     given: Tensor | None = None,
     hidden: Tensor | None = None,
 ) -> Tensor:
     """What the engine says that each row costs: [N] nats, along an order of its own or by a policy."""
-    runner, nothing = _runner(attends), torch.zeros_like(X, dtype=torch.bool)
+    runner, nothing = _runner(query_layers), torch.zeros_like(X, dtype=torch.bool)
     given, hidden = nothing if given is None else given, nothing if hidden is None else hidden
     chains = []
     for row, (x, shown, unseen) in enumerate(zip(X.tolist(), given.tolist(), hidden.tolist(), strict=True)):
@@ -73,9 +74,9 @@ def _along(order: Sequence[int], given: Sequence[bool], hidden: Sequence[bool]) 
     return SamplingParams(order="explicit", explicit_order=own)
 
 
-@pytest.mark.parametrize("attends", ATTENDS)
-def test_all_that_can_be_written_has_probability_one_along_every_order(attends: Attends) -> None:
-    network = _network(attends)
+@pytest.mark.parametrize("query_layers", QUERY_LAYERS)
+def test_all_that_can_be_written_has_probability_one_along_every_order(query_layers: int) -> None:
+    network = _network(query_layers)
     for order in ORDERS:
         total = float(log_likelihood(network, ROWS, list(order)).exp().sum())
         assert total == pytest.approx(1.0, abs=1e-5), order
@@ -83,22 +84,22 @@ def test_all_that_can_be_written_has_probability_one_along_every_order(attends: 
     assert max(plain) < 0.99, "without the ends, other rows have their part"
 
 
-@pytest.mark.parametrize("attends", ATTENDS)
-def test_the_likelihood_along_every_order_is_the_one_that_is_served(attends: Attends) -> None:
-    network = _network(attends)
-    for order in ORDERS[:: 5 if attends == "earlier" else 11]:
-        expected = _served(attends, [order] * len(X))
+@pytest.mark.parametrize("query_layers", QUERY_LAYERS)
+def test_the_likelihood_along_every_order_is_the_one_that_is_served(query_layers: int) -> None:
+    network = _network(query_layers)
+    for order in ORDERS[:: 5 if query_layers else 11]:
+        expected = _served(query_layers, [order] * len(X))
         torch.testing.assert_close(-log_likelihood(network, ROWS, list(order)), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("attends", ATTENDS)
-def test_prompts_and_drawn_orders_too(attends: Attends) -> None:
-    network, generator = _network(attends), torch.Generator().manual_seed(3)
+@pytest.mark.parametrize("query_layers", QUERY_LAYERS)
+def test_prompts_and_drawn_orders_too(query_layers: int) -> None:
+    network, generator = _network(query_layers), torch.Generator().manual_seed(3)
     given = torch.rand(X.shape, generator=generator) < 0.3
     log_w = torch.tensor([0.5, -1.0, 1.2, 0.1])
     walk = law_walk(network, ROWS, log_w, seed=4, known=given)
     keys = -(log_w.double() + gumbel_noise(X.shape, torch.Generator().manual_seed(4)))
-    torch.testing.assert_close(walk.nats, _served(attends, keys.argsort(-1).tolist(), given=given), **CLOSE)
+    torch.testing.assert_close(walk.nats, _served(query_layers, keys.argsort(-1).tolist(), given=given), **CLOSE)
     assert len(set(map(tuple, walk.order.tolist()))) > 10
     for row, order in enumerate(walk.order.tolist()):
         ends = [i for i in order if i >= 0 and X[row, i] == END]
@@ -107,24 +108,25 @@ def test_prompts_and_drawn_orders_too(attends: Attends) -> None:
         assert all(X[row, i] == END and min(ends) < i for i in missing)
 
 
-@pytest.mark.parametrize("attends", ATTENDS)
-def test_a_part_of_the_row_alone_too(attends: Attends) -> None:
+@pytest.mark.parametrize("query_layers", QUERY_LAYERS)
+def test_a_part_of_the_row_alone_too(query_layers: int) -> None:
     scored = torch.rand(X.shape, generator=torch.Generator().manual_seed(1)) < 0.7
     keys = -gumbel_noise(X.shape, torch.Generator().manual_seed(9))
-    expected = _served(attends, keys.argsort(-1).tolist(), hidden=~scored)
-    torch.testing.assert_close(marginal_nats(_network(attends), ROWS, scored, seed=9), expected, **CLOSE)
+    expected = _served(query_layers, keys.argsort(-1).tolist(), hidden=~scored)
+    torch.testing.assert_close(marginal_nats(_network(query_layers), ROWS, scored, seed=9), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("attends", ATTENDS)
+@pytest.mark.parametrize("query_layers", QUERY_LAYERS)
 @pytest.mark.parametrize("policy", ["confidence", "margin", "entropy"])
-def test_orders_that_look_too(attends: Attends, policy: Any) -> None:
-    walk = policy_walk(_network(attends), ROWS, policy)
-    torch.testing.assert_close(walk.nats, _served(attends, policy), **CLOSE)
+def test_orders_that_look_too(query_layers: int, policy: Any) -> None:
+    walk = policy_walk(_network(query_layers), ROWS, policy)
+    torch.testing.assert_close(walk.nats, _served(query_layers, policy), **CLOSE)
     assert bool(((walk.order < 0) & (X == END)).any()), "ends decided others"
 
 
 def test_a_law_that_looks_walks_over_the_open_positions_alone() -> None:
-    network = _network("earlier", order=OrderSpec(kind="contextual"))
+    network = _network(1, order=OrderSpec(kind="contextual"))
+    assert isinstance(network, LateQueries)
     runner = Runner(along(network, end_id=END, max_rows=8), weights_version="", device=CPU)
     params = SamplingParams(order_temperature=0.0)
     chains = [Chain.start(tuple(x), (False,) * L, seed=0, params=params) for x in X.tolist()]
@@ -133,9 +135,8 @@ def test_a_law_that_looks_walks_over_the_open_positions_alone() -> None:
     torch.testing.assert_close(policy_walk(network, ROWS, "learned").nats, nats, **CLOSE)
 
 
-@pytest.mark.parametrize("attends", ["visible", "all"])
-def test_tables_of_sets_have_what_every_order_costs(attends: Attends) -> None:
-    network = _network(attends)
+def test_tables_of_sets_have_what_every_order_costs() -> None:
+    network = _network(0)
     with torch.inference_mode():
         table = subset_table(lambda x, hidden: ask_set(network, x, hidden, end_id=END)[1], X)
     for order in ORDERS[::5]:
@@ -143,9 +144,9 @@ def test_tables_of_sets_have_what_every_order_costs(attends: Attends) -> None:
         torch.testing.assert_close(order_nelbo(table, torch.tensor(order)), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("attends", ATTENDS)
-def test_what_is_decoded_has_the_frequencies_that_are_evaluated(attends: Attends) -> None:
-    network, count = _network(attends), 3000
+@pytest.mark.parametrize("query_layers", QUERY_LAYERS)
+def test_what_is_decoded_has_the_frequencies_that_are_evaluated(query_layers: int) -> None:
+    network, count = _network(query_layers), 3000
     params = SamplingParams(order="explicit", explicit_order=(2, 0, 3, 1))
     starts = [Canvas.start((0,) * L, (True,) * L, seed=seed, params=params) for seed in range(count)]
     told: list[int] = []

@@ -14,7 +14,8 @@ from unveil.benchmarks.domains.problems.mixture import mixture_log_likelihood
 from unveil.model.confidence import confidence_of
 from unveil.model.denoiser import cross_entropy
 from unveil.model.network.architecture import Architecture, OrderSpec
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.base import Network
+from unveil.model.network.build import build_network
 from unveil.model.oracle.ordered import (
     OrderedPrefixes,
     exact_nelbo,
@@ -69,8 +70,8 @@ def test_the_nelbo_estimate_is_that_of_the_oracle_for_every_row(known: tuple[int
     expected = exact_nelbo(LOG_W.double(), token_table(network, X, prefixes), prefixes)
     assert _is_mean(values, expected)
     assert not _is_mean(values, exact_nelbo(-LOG_W.double(), token_table(network, X, prefixes), prefixes))
-    by_sets = nelbo(ranked_network(attends="visible"), rows, LOG_W, seed=0, known=given).view(copies, -1)
-    assert not _is_mean(by_sets, expected), "contents that read each other both ways would be found out"
+    by_sets = nelbo(ranked_network(query_layers=0), rows, LOG_W, seed=0, known=given).view(copies, -1)
+    assert not _is_mean(by_sets, expected), "a network of sets would be found out"
 
 
 @pytest.mark.parametrize("known", [(), (0, 3)], ids=["nothing known", "a prompt"])
@@ -82,7 +83,7 @@ def test_the_log_likelihood_along_every_order_is_exact(known: tuple[int, ...]) -
         free = [i for i in order if i not in known]
         values = log_likelihood(network, ROWS, list(order), known=given)
         torch.testing.assert_close(values, -order_nelbo(table, free, prefixes), **CLOSE)
-    other = log_likelihood(ranked_network(attends="visible"), ROWS, list(range(L)))
+    other = log_likelihood(ranked_network(query_layers=0), ROWS, list(range(L)))
     if not known:
         assert float((other - log_likelihood(network, ROWS, list(range(L)))).abs().max()) > 0.1
 
@@ -127,12 +128,12 @@ def test_a_walk_says_in_which_order_it_went_and_what_was_likeliest() -> None:
     assert 0 < int(found.is_solved.sum()) < len(X)
 
 
-def _network_with_a_head() -> Transformer:
+def _network_with_a_head() -> Network:
     return ranked_network(order=NEXT_COST)
 
 
 @torch.inference_mode()
-def _tables(network: Transformer, prefixes: OrderedPrefixes) -> dict[str, Tensor]:
+def _tables(network: Network, prefixes: OrderedPrefixes) -> dict[str, Tensor]:
     """Of every prefix: token losses, log-probabilities of the next position, confidence [N, P, L]."""
 
     def asked(read: Any) -> Tensor:
@@ -186,7 +187,7 @@ def test_a_law_that_looks_has_the_nelbo_of_the_oracle(known: tuple[int, ...]) ->
 
 
 def test_a_law_guides_another_network_by_the_ranks_that_either_reads() -> None:
-    owner, plain = _network_with_a_head(), ranked_network(attends="all", layers=1)
+    owner, plain = _network_with_a_head(), ranked_network(query_layers=0)
     law = Law(owner)
     own, prefixes = _tables(owner, ordered_prefixes(L)), ordered_prefixes(L)
     torch.testing.assert_close(law.greedy(owner, ROWS), _follow(own["law"], own["losses"], prefixes), **CLOSE)
@@ -234,7 +235,7 @@ def test_what_is_known_from_the_start_reads_itself_both_ways_in_imputation() -> 
 def test_best_and_worst_orders_and_regret_are_left_out_since_sets_do_not_do() -> None:
     network = ranked_network()
     assert "depends on the order of those before it" in str(why_not_enumerable(ROWS, network))
-    assert why_not_enumerable(ROWS, ranked_network(attends="visible")) is None
+    assert why_not_enumerable(ROWS, ranked_network(query_layers=0)) is None
     assert own_regret(network, ROWS, log_w=LOG_W, is_contextual=False) is None
     found = validation_metrics(network, ROWS, log_w=LOG_W, is_contextual=False, seed=0)
     order = deterministic_order(LOG_W).tolist()
@@ -248,8 +249,8 @@ def test_all_metrics_of_a_table_are_there_and_told(kind: str) -> None:
     shape: dict[str, Any] = {"length": len(sizes), "vocabulary_sizes": sizes, "width": 16, "heads": 2}
     torch.manual_seed(0)
     order = NEXT_COST if kind == "contextual" else OrderSpec(kind="global")
-    network = Transformer(Architecture(**shape, attends="earlier"), order).eval()
-    reference = Transformer(Architecture(**shape), OrderSpec(kind="uniform")).eval()
+    network = build_network(Architecture(**shape, query_layers=1), order).eval()
+    reference = build_network(Architecture(**shape), OrderSpec(kind="uniform")).eval()
     told: list[int] = []
     metrics = evaluate_model(network, dataset, limit=20, reference=reference, advance=told.append)
     assert sum(told) == num_row_forwards(network, dataset, split="test", limit=20, reference=reference)

@@ -11,7 +11,7 @@ import torch
 from tests.model.artifacts import random_transformer
 from tests.training.small import small_dataset
 from unveil.model.network.architecture import OrderKind
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.base import Network
 from unveil.training.data.rows import Rows
 from unveil.training.evaluation.comparison_orders import Law, best_and_worst, mean_order, why_not_enumerable
 from unveil.training.evaluation.likelihood import (
@@ -30,7 +30,7 @@ KINDS: tuple[OrderKind, ...] = ("global", "contextual", "uniform")
 ROWS = as_rows(DATASET.test)
 
 
-def _network(kind: OrderKind, *, seed: int = 4) -> Transformer:
+def _network(kind: OrderKind, *, seed: int = 4) -> Network:
     network = random_transformer(DATASET.tokenizer, kind=kind, seed=seed)
     for parameter in network.order_head.parameters():
         parameter.data.mul_(3.0)  # orders that differ from row to row

@@ -377,10 +377,10 @@ def test_an_order_learned_on_walks_needs_an_artifact() -> None:
 
 
 @torch.no_grad()
-def test_a_walk_asks_a_network_that_attends_to_the_earlier_in_the_order_of_its_reveals() -> None:
+def test_a_walk_asks_a_network_that_reads_ranks_in_the_order_of_its_reveals() -> None:
     torch.manual_seed(0)
     architecture = Architecture(
-        length=6, vocabulary_sizes=(3,), width=16, layers=3, heads=2, mlp_width=32, attends="earlier"
+        length=6, vocabulary_sizes=(3,), width=16, layers=3, heads=2, mlp_width=32, query_layers=1
     )
     network = build_network(architecture, NEXT_COST)
     for parameter in network.parameters():

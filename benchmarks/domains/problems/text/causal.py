@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unveil.model.network.architecture import Architecture
+from unveil.training.step.muon import Muon
 
 _ROTARY_BASE = 10_000.0
 _BATCH_ROWS = 64
@@ -20,10 +21,12 @@ _BATCH_ROWS = 64
 
 @dataclass(frozen=True)
 class CausalSettings:
-    """AdamW with warm-up and cosine decay over `seconds` of CPU time of this process, in float32."""
+    """Muon for the matrices of blocks, AdamW for the rest, or AdamW alone where `matrix_rate` is 0; with warm-up and
+    cosine decay over `seconds` of CPU time of this process, in float32."""
 
     seconds: float
     learning_rate: float
+    matrix_rate: float = 0.02
     batch_size: int = 32
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
@@ -31,9 +34,9 @@ class CausalSettings:
     clip: float = 1.0
     seed: int = 0
 
-    def rate(self, progress: float) -> float:
-        """The learning rate at this share of the seconds, 0 to 1."""
-        return self.learning_rate * min(1.0, progress / self.warmup_share) * (1 + math.cos(math.pi * progress)) / 2
+    def share(self, progress: float) -> float:
+        """Of a peak rate, after this share of the seconds, 0 to 1."""
+        return min(1.0, progress / self.warmup_share) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class CausalBlock(nn.Module):
@@ -113,26 +116,39 @@ def train_causal(architecture: Architecture, rows: Tensor, settings: CausalSetti
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
     net = CausalTransformer(architecture)
-    matrices = [parameter for parameter in net.parameters() if parameter.ndim == 2]
-    others = [parameter for parameter in net.parameters() if parameter.ndim != 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+    optimizers = _optimizers(net, settings)
     num_steps, start, used = 0, time.process_time(), 0.0
     order = torch.empty(0, dtype=torch.long)
     while used < settings.seconds:
         if len(order) < settings.batch_size:
             order = torch.cat([order, torch.randperm(len(rows), generator=generator)])
         chosen, order = order[: settings.batch_size], order[settings.batch_size :]
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate(used / settings.seconds)
+        for optimizer, peak in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = peak * settings.share(used / settings.seconds)
         loss = net.loss(rows[chosen].long()).mean()
-        optimizer.zero_grad()
+        net.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
-        optimizer.step()
+        for optimizer, _ in optimizers:
+            optimizer.step()
         num_steps += 1
         used = time.process_time() - start
     return net.eval(), num_steps
+
+
+def _optimizers(net: CausalTransformer, settings: CausalSettings) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Each with its peak rate."""
+    blocks = [parameter for parameter in net.blocks.parameters() if parameter.ndim == 2]
+    others = [parameter for name, parameter in net.named_parameters() if not name.startswith("blocks.")]
+    others += [parameter for parameter in net.blocks.parameters() if parameter.ndim != 2]
+    has_muon, decay = settings.matrix_rate > 0.0, settings.weight_decay
+    matrices = [parameter for parameter in others if parameter.ndim == 2] + ([] if has_muon else blocks)
+    vectors = [parameter for parameter in others if parameter.ndim != 2]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+    muon = [(Muon([{"params": blocks}]), settings.matrix_rate)] if has_muon else []
+    return [(adamw, settings.learning_rate), *muon]
 
 
 @torch.inference_mode()

@@ -21,10 +21,7 @@ def summary(results: Sequence[Fields]) -> Fields:
     first = results[0]
     return {
         "seeds": list(results),
-        "order": {
-            "compared": first["order"]["compared"],
-            "taken": [result["order"]["taken"] for result in results],
-        },
+        "orders": [result["order"] for result in results],
         "ways": bits("ways"),
         "learned_minus": bits("learned_minus"),
         "prompts": {
@@ -52,7 +49,7 @@ def as_text(report: Fields) -> str:
     lines = [
         f"{first['parameters']['uniform']:,} parameters, {first['row_forwards']['uniform']:,} row-forwards an arm",
         f"CPU seconds of training: {seconds}",
-        told_order(report["order"]["compared"], report["order"]["taken"]),
+        told_order(report["orders"]),
         f"  Spearman with the place in the text: {with_interval(report['rank_correlation'], '.3f')}",
         "",
         f"bits per character, {_canvases(first)}",
@@ -82,7 +79,7 @@ def artifact_as_text(report: Fields) -> str:
     costs |= {f"hidden, {kind} known": found for kind, found in report["prompts"].items()}
     lines = [
         f"{report['parameters']:,} parameters, {_canvases(report)}",
-        told_order(report["order"]["compared"], [report["order"]["taken"]]),
+        told_order([report["order"]]),
         "",
         "bits per character, standard error over rows",
         *(f"  {label:<38}{found['bits']:.3f} ± {found['standard_error']:.3f}" for label, found in costs.items()),
@@ -92,13 +89,9 @@ def artifact_as_text(report: Fields) -> str:
     return "\n".join([*lines, *_written(report["real"], report["made"])])
 
 
-def told_order(compared: Sequence[str], taken: Sequence[str]) -> str:
-    """What training compared, and which order it took, one name for each seed."""
-    names = [name.replace("_", " ") for name in compared]
-    found = taken[0] if len(set(taken)) == 1 else "by seed " + ", ".join(taken)
-    if len(names) == 1:
-        return f"training was offered no order and learned: {found}"
-    return f"training compared {len(names)} orders ({', '.join(names)}) and took: {found}"
+def told_order(taken: Sequence[str]) -> str:
+    """Which order training took, one name for each seed."""
+    return "training took: " + (taken[0] if len(set(taken)) == 1 else "by seed " + ", ".join(taken))
 
 
 def told_causal(seed: Fields) -> str:

@@ -34,10 +34,12 @@ class Rival(NamedTuple):
 def causal_rival(recipe: Recipe, dataset: Dataset, rows: Rows, *, seconds: float) -> tuple[Rival, Tensor]:
     """A causal transformer of a recipe's size, trained for `seconds` of CPU time, and its nats of each token, [N, L].
 
-    Learning rate and batch size are the best of TUNING_GRID on validation canvases, each tried for a tenth of the
-    seconds, which are not counted.
+    It has as many layers as the recipe's network with those of its queries. Learning rate and batch size are the best
+    of TUNING_GRID on validation canvases, each tried for a tenth of the seconds, which are not counted.
     """
     architecture = fresh_architecture(recipe, dataset)
+    depth = architecture.layers + architecture.query_layers
+    architecture = architecture.model_copy(update={"layers": depth, "query_layers": 0})
     canvases = split_rows(dataset, "train", is_packed=True).x
     validation = split_rows(dataset, "validation", limit=TUNING_ROWS).x
 

@@ -1,0 +1,1 @@
+"""Networks that late queries are compared with, and training for a time."""

@@ -1,0 +1,1 @@
+"""One decided order, searched for by what a critic expects orders to cost."""
