@@ -155,6 +155,45 @@ def test_the_sudoku_model_solves_its_example_and_says_so(client: httpx.Client) -
     assert sum(position["probability"] for position in law) == pytest.approx(1.0)
 
 
+HARD = "000300004420500001008000050000000000009080610005160900060030000001000080903004002"  # 24 clues
+
+
+def test_a_sudoku_is_taken_back_where_it_contradicts_itself_and_the_stream_says_so(client: httpx.Client) -> None:
+    body = {"model": "sudoku", "prompt": HARD, "order_temperature": 0, "temperature": 0, "seed": 7, "backtrack": 300}
+    whole = client.post("/generate", json=body).json()["samples"][0]
+    assert (whole["finish_reason"], is_solution(whole["output"], HARD)) == ("complete", True)
+    assert whole["num_unrevealed"] > 0
+    assert whole["num_forwards"] > len(whole["reveals"]) == HARD.count("0")
+    cells, num_unrevealed = list(HARD), 0
+    for kind, data in _events(client, body):
+        if kind == "reveal":
+            assert cells[data["position"]] == "0"
+            cells[data["position"]] = data["value"]
+        elif kind == "unreveal":
+            num_unrevealed += len(data["positions"])
+            for position in data["positions"]:
+                assert HARD[position] == "0"
+                assert cells[position] != "0"
+                cells[position] = "0"
+    assert ("".join(cells), num_unrevealed) == (whole["output"], whole["num_unrevealed"])
+    plain = client.post("/generate", json={**body, "backtrack": None}).json()["samples"][0]
+    assert not is_solution(plain["output"], HARD)
+    assert "num_unrevealed" not in plain
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"model": "adult", "prompt": {}}, "backtrack is only valid with a grid"),
+        ({"model": "sudoku", "prompt": HARD, "steps": 9}, "backtrack"),
+    ],
+)
+def test_where_nothing_can_be_taken_back_that_is_said(client: httpx.Client, body: Any, message: str) -> None:
+    response = client.post("/generate", json={**body, "backtrack": 5})
+    assert response.status_code == 422
+    assert message in response.json()["error"]["message"]
+
+
 def test_a_sudoku_that_contradicts_itself_is_refused_and_the_cells_are_named(client: httpx.Client) -> None:
     prompt = "5" + "." * 7 + "5" + "." * 72
     response = client.post("/generate", json={"model": "sudoku", "prompt": prompt})
