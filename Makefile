@@ -65,7 +65,7 @@ RECIPE ?= training/recipes/adult.toml
 train: install
 	$(BIN)/unveil train $(RECIPE)
 
-BENCHMARKS ?= attention tables fidelity prompts capacity spread pair_bias known_order ablation estimators parallel regret selector molecules sudoku text imported imputation teacher_forcing engine growth http training
+BENCHMARKS ?= attention tables fidelity prompts capacity spread pair_bias known_order ablation estimators parallel regret selector molecules sudoku text imported imputation late_queries engine growth http training
 bench: install
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks $$name $(if $(QUICK),--quick) || exit 1; done
 

@@ -10,6 +10,7 @@ from unveil.benchmarks.domains.problems.text.causal import (
     CausalSettings,
     CausalTransformer,
     causal_nats,
+    optimizers_of,
     rotary,
     rotated,
     train_causal,
@@ -77,3 +78,16 @@ def test_the_learning_rate_rises_and_falls_over_its_seconds() -> None:
     assert max(rates) == pytest.approx(rates[5])
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert rates[:6] == sorted(rates[:6])
+
+
+@pytest.mark.parametrize("matrix_rate", [0.0, 0.02])
+def test_every_parameter_has_one_optimizer_and_muon_has_the_matrices_of_blocks(
+    net: CausalTransformer, matrix_rate: float
+) -> None:
+    settings = CausalSettings(seconds=1.0, learning_rate=0.1, matrix_rate=matrix_rate)
+    made = optimizers_of(net, settings)
+    assert [peak for _, peak in made] == ([0.1, matrix_rate] if matrix_rate else [0.1])
+    moved = [[id(own) for group in optimizer.param_groups for own in group["params"]] for optimizer, _ in made]
+    assert sorted(own for each in moved for own in each) == sorted(id(own) for own in net.parameters())
+    matrices = {id(own) for own in net.blocks.parameters() if own.ndim == 2}
+    assert set(moved[-1]) == matrices if matrix_rate else matrices <= set(moved[0])

@@ -31,6 +31,7 @@ from unveil.benchmarks.orders.problems.order_search import search_order
 from unveil.model.denoiser import Denoiser, Prediction
 from unveil.model.errors import UnveilError
 from unveil.model.network.architecture import OrderSpec
+from unveil.model.network.build import build_network
 from unveil.model.network.transformer import Transformer
 from unveil.model.oracle.exact import log_likelihood as exact_log_likelihood
 from unveil.model.oracle.exact import order_table
@@ -162,8 +163,9 @@ def test_an_arm_is_named_by_all_that_it_is_and_by_the_rows_not_by_where_they_lie
         arm("global", data=data, seed=1, budget=BUDGET),
         arm("global", data=data, seed=0, share=0.5, budget=BUDGET),
         arm("global", data=data, seed=0, size=10_000, budget=BUDGET),
+        arm("global", data=data, seed=0, query_layers=1, budget=BUDGET),
     ]
-    assert len(names | {arm_name(spec, load(data)) for spec in changed}) == 5
+    assert len(names | {arm_name(spec, load(data)) for spec in changed}) == 6
 
 
 def without_order(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -171,8 +173,18 @@ def without_order(recipe: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in recipe.items() if name != "order"} | {"advanced": advanced}
 
 
-def test_fixed_arms_differ_from_the_learned_one_by_their_order_alone() -> None:
+@pytest.mark.parametrize("query_layers", [0, 1])
+def test_a_network_with_queries_has_as_many_layers_and_parameters(query_layers: int) -> None:
+    spec = arm("global", data={}, seed=0, size=10_000, query_layers=query_layers, budget=BUDGET)
+    architecture = as_architecture(spec, small_dataset())
+    assert (architecture.layers, architecture.query_layers) == (2 - query_layers, query_layers)
+    assert build_network(architecture, OrderSpec(kind="global")).num_parameters == pytest.approx(10_000, abs=300)
+
+
+@pytest.mark.parametrize("query_layers", [0, 1])
+def test_fixed_arms_differ_from_the_learned_one_by_their_order_alone(query_layers: int) -> None:
     task = {"data": {"kind": "table", "path": "small.csv"}, "seed": 3, "share": 0.25, "budget": BUDGET}
+    task["query_layers"] = query_layers
     specs = arms_of(task, 4)
     recipes = {name: arm_recipe(spec, small_dataset()).model_dump(exclude={"name"}) for name, spec in specs.items()}
     for name in ("left to right", *RANDOM):
@@ -181,7 +193,9 @@ def test_fixed_arms_differ_from_the_learned_one_by_their_order_alone() -> None:
         assert sorted(order["positions"]) == [0, 1, 2, 3]
         assert without_order(recipes[name]) == without_order(recipes["global"])
         schedule, learned = (recipes[each]["advanced"]["order"] for each in (name, "global"))
-        assert schedule == {key: learned[key] for key in ("warmup", "anneal", "exploration", "spread")}
+        assert schedule == {key: learned[key] for key in ("warmup", "anneal", "exploration", "spread", "reading")}
+    asked = {name: recipes[name]["advanced"]["model"]["query_layers"] for name in recipes}
+    assert asked == {name: 0 if name == "uniform" else query_layers for name in recipes}
     drawn = [specs[name]["fixed"] for name in RANDOM]
     again, other = (arms_of({**task, "seed": seed}, 4) for seed in (3, 4))
     assert drawn == [again[name]["fixed"] for name in RANDOM]

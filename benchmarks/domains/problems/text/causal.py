@@ -116,7 +116,7 @@ def train_causal(architecture: Architecture, rows: Tensor, settings: CausalSetti
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
     net = CausalTransformer(architecture)
-    optimizers = _optimizers(net, settings)
+    optimizers = optimizers_of(net, settings)
     num_steps, start, used = 0, time.process_time(), 0.0
     order = torch.empty(0, dtype=torch.long)
     while used < settings.seconds:
@@ -137,7 +137,7 @@ def train_causal(architecture: Architecture, rows: Tensor, settings: CausalSetti
     return net.eval(), num_steps
 
 
-def _optimizers(net: CausalTransformer, settings: CausalSettings) -> list[tuple[torch.optim.Optimizer, float]]:
+def optimizers_of(net: CausalTransformer, settings: CausalSettings) -> list[tuple[torch.optim.Optimizer, float]]:
     """Each with its peak rate."""
     blocks = [parameter for parameter in net.blocks.parameters() if parameter.ndim == 2]
     others = [parameter for name, parameter in net.named_parameters() if not name.startswith("blocks.")]
