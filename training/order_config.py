@@ -11,6 +11,7 @@ from unveil.training.levels import Advanced
 ReadingOrder = Literal["left_to_right", "right_to_left"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 PREFIX_SPREAD = 0.5
+SEARCHES = 0.5, 0.7  # shares of all steps, beside the end of the warm-up
 
 
 def reading_order(name: ReadingOrder, length: int) -> list[int]:
@@ -121,8 +122,8 @@ class FixedOrder(_Scheduled):
 class GlobalOrder(_Scheduled):
     """One learned order for all rows, decided by a critic (`model/loss/critic.py`; rows of at most 1,024 positions).
 
-    The critic learns from every forward which losses to expect where, at `critic_learning_rate`. At the times of
-    `searches`, the end of the warm-up always one of them, orders are searched for on it, and the best on training rows
+    The critic learns from every forward which losses to expect where, at `critic_learning_rate`. When the warm-up
+    ends, and at the times of `searches` (left out, after a half and 0.7 of all steps), orders are searched for on it, and the best on training rows
     becomes what the law begins from (`training/step/decided_orders.py`). Between them the order's log-weights
     follow the critic at `learning_rate`, by orders simulated on it. They rest in the warm-up, and after it while the
     share of uniform rows shrinks, so that the critic meets the new law before it moves it.
@@ -133,7 +134,7 @@ class GlobalOrder(_Scheduled):
     method: Literal["global"] = "global"
     learning_rate: float = Field(default=0.1, gt=0.0)
     critic_learning_rate: Advanced[float] = Field(default=3e-3, gt=0.0)
-    searches: Advanced[tuple[Share, ...]] = (0.5, 0.7)
+    searches: Advanced[tuple[Share, ...] | None] = None
 
     @property
     def rests_until(self) -> float:
@@ -143,11 +144,18 @@ class GlobalOrder(_Scheduled):
     def rates(self) -> tuple[float, float]:
         return self.learning_rate, self.critic_learning_rate
 
+    @property
+    def search_times(self) -> tuple[float, ...]:
+        """When orders are searched for, as shares of all steps."""
+        later = SEARCHES if self.searches is None else self.searches
+        return (self.warmup, *(time for time in later if time > self.warmup))
+
     @model_validator(mode="after")
     def _searches_in_time(self) -> Self:
-        if any(not self.warmup < time < 1.0 for time in self.searches):
+        given = self.searches or ()
+        if any(not self.warmup < time < 1.0 for time in given):
             raise ValueError(f"searches: times must be after the warm-up, which ends at {self.warmup:g}, and before 1")
-        if not _rises(self.searches):
+        if not _rises(given):
             raise ValueError("searches: times must rise")
         return self
 

@@ -204,7 +204,7 @@ class Run:
         """Trains on to the last step."""
         total, run = self.recipe.optimizer.num_steps, self.recipe.run
         order = self.recipe.order
-        times = (order.warmup, *order.searches) if isinstance(order, GlobalOrder) else ()
+        times = order.search_times if isinstance(order, GlobalOrder) else ()
         searches_at = {min(math.ceil(time * total), total - 1) for time in times}
         self._last_log = (self.step, time.monotonic())
         while self.step < total:
