@@ -122,11 +122,11 @@ class FixedOrder(_Scheduled):
 class GlobalOrder(_Scheduled):
     """One learned order for all rows, decided by a critic (`model/loss/critic.py`; rows of at most 1,024 positions).
 
-    The critic learns from every forward which losses to expect where, at `critic_learning_rate`. When the warm-up
-    ends, and at the times of `searches` (left out, after a half and 0.7 of all steps), orders are searched for on it, and the best on training rows
-    becomes what the law begins from (`training/step/decided_orders.py`). Between them the order's log-weights
-    follow the critic at `learning_rate`, by orders simulated on it. They rest in the warm-up, and after it while the
-    share of uniform rows shrinks, so that the critic meets the new law before it moves it.
+    The critic learns from every forward which losses to expect where, at `critic_learning_rate`. When the warm-up ends,
+    and at the times of `searches` (left out, after a half and 0.7 of all steps), orders are searched for on it. The
+    best on training rows becomes what the law begins from (`training/step/decided_orders.py`). Between searches the
+    order's log-weights follow the critic at `learning_rate`, by orders simulated on it. They rest in the warm-up, and
+    after it while the share of uniform rows shrinks, so that the critic meets the new law before it moves it.
     """
 
     kind: ClassVar[OrderKind] = "global"
