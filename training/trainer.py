@@ -41,6 +41,7 @@ from unveil.training.step.decided_orders import (
     described,
     found_orders,
     order_log_w,
+    reading_orders,
     scored_rows,
 )
 from unveil.training.step.muon import Muon
@@ -288,9 +289,10 @@ class Run:
         self._decide(journal, orders, gap=GAP)
 
     def _settle(self, journal: Journal | None) -> None:
-        """At the end the law is decided on its likeliest order, which it would only pay for being unsure of."""
-        order = deterministic_order(self.unwrapped.log_w(average=True).cpu()).tolist()
-        self._decide(journal, {"its likeliest order": order}, gap=LAST_GAP)
+        """At the end the law is decided: on its likeliest order, as it would only pay for being unsure of that, or on a
+        reading order that is cheaper, as what gradients tell apart of close orders can be noise."""
+        own = deterministic_order(self.unwrapped.log_w(average=True).cpu()).tolist()
+        self._decide(journal, {"its likeliest order": own} | reading_orders(len(own)), gap=LAST_GAP)
 
     def _decide(self, journal: Journal | None, orders: Mapping[str, Sequence[int]], *, gap: float) -> None:
         """Between the law and some orders, by forwards of training rows with the averaged weights."""

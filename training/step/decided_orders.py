@@ -42,6 +42,12 @@ def order_log_w(order: Sequence[int], *, gap: float = GAP) -> Tensor:
     return log_w - log_w.mean()
 
 
+def reading_orders(length: int) -> dict[str, list[int]]:
+    """By name."""
+    reading = list(range(length))
+    return {LEFT_TO_RIGHT: reading, RIGHT_TO_LEFT: reading[::-1]}
+
+
 def found_orders(
     critic: Critic, rows: Rows, *, log_w: Tensor, marginals: Tensor, seed: int, step: int
 ) -> dict[str, list[int]]:
@@ -53,8 +59,7 @@ def found_orders(
     priced = order_rows(rows.at(chosen), marginals).to(device)
     starts = deterministic_order(log_w)[None].to(device)
     found = search_orders(critic, priced, starts=starts, generator=generator)
-    reading = list(range(rows.x.shape[1]))
-    orders = {LEFT_TO_RIGHT: reading, RIGHT_TO_LEFT: reading[::-1]}
+    orders = reading_orders(rows.x.shape[1])
     for number, own in enumerate(found, start=1):
         if own.order.tolist() not in orders.values():
             orders[f"found {number}"] = own.order.tolist()
