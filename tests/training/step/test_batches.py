@@ -53,7 +53,7 @@ def test_the_share_of_uniform_rows_rests_at_one_and_then_shrinks_to_the_explorat
 
 
 def test_bare_rows_show_their_prompt_alone_and_all_other_chance_is_as_it_was() -> None:
-    common = ("optimizer.batch_size=4000", "order.method=uniform")
+    common = ("optimizer.batch_size=4000", "order.method=uniform", "advanced.model.query_layers=0")
     bare, plain = (
         draw_batch(_rows(), small_recipe(*common, f"advanced.order.bare={share}"), step=0).draws for share in (0.4, 0.0)
     )
