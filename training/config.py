@@ -28,6 +28,7 @@ from unveil.training.order_config import GlobalOrder, OrderConfig, Share
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
+MATRIX_RATE = 0.02
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 _MOST_SEED = 10**12  # streams of draws are numbered by its multiples, and have 64 bits
 
@@ -114,7 +115,7 @@ class OptimizerConfig(_Frozen):
     clip: Advanced[float] = Field(default=1.0, gt=0.0)
     ema_decay: Advanced[float] = Field(default=0.998, ge=0.0, lt=1.0)
     backward_loops: Advanced[int | None] = Field(default=None, ge=1)
-    matrix_rate: Advanced[float] = Field(default=0.02, ge=0.0)
+    matrix_rate: Advanced[float] = Field(default=MATRIX_RATE, ge=0.0)
 
     @property
     def num_steps(self) -> int:
@@ -172,7 +173,7 @@ class Recipe(_Frozen):
 
     @property
     def query_layers(self) -> int:
-        """Of a fresh network."""
+        """Of a fresh network: one that starts from an artifact has the artifact's."""
         if self.model.query_layers is not None:
             return self.model.query_layers
         return 0 if self.data.kind == "sudoku" or self.model.num_loops > 1 else 1
@@ -202,8 +203,29 @@ class Recipe(_Frozen):
             raise ValueError(f'start.freeze_denoiser: must be true with order.method = "{order.method}"')
         if isinstance(self.data, LinesData) and start.artifact is None:
             raise ValueError("start.artifact: data.kind lines needs one, for its tokenizer")
-        if self.optimizer.backward_loops is not None and self.is_frozen:
-            raise ValueError("advanced.optimizer.backward_loops: is not valid with a frozen denoiser")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_ignores_nothing(self) -> Self:
+        if not self.is_frozen:
+            return self
+        ignored = {
+            "optimizer.backward_loops": self.optimizer.backward_loops is not None,
+            "optimizer.matrix_rate": self.optimizer.matrix_rate != MATRIX_RATE,
+            "order.spread": isinstance(self.order, GlobalOrder) and self.order.spread is not None,
+        }
+        for key in [key for key, is_given in ignored.items() if is_given]:
+            raise ValueError(f"advanced.{key}: is not valid with a frozen denoiser")
+        return self
+
+    @model_validator(mode="after")
+    def _queries_fit(self) -> Self:
+        if self.model.query_layers and self.model.num_loops > 1:
+            raise ValueError("advanced.model.query_layers: must be 0 with advanced.model.num_loops above 1")
+        if self.model.query_layers and self.data.kind == "sudoku":
+            raise ValueError('advanced.model.query_layers: must be 0 with data.kind = "sudoku"')
+        if self.start.artifact is None and self.query_layers and self.order.shows_bare_rows:
+            raise ValueError("advanced.order.bare: is only valid with advanced.model.query_layers = 0")
         return self
 
     def fingerprint(self) -> str:

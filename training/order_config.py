@@ -41,6 +41,11 @@ class _Order(BaseModel):
         return 0.0 if is_whole else PREFIX_SPREAD
 
     @property
+    def shows_bare_rows(self) -> bool:
+        """Whether some rows show their prompt and nothing more."""
+        return False
+
+    @property
     def reading_share(self) -> float:
         """The share of the rows that do not follow the law which run from left to right."""
         return 0.0
@@ -71,6 +76,10 @@ class UniformOrder(_Order):
     method: Literal["uniform"] = "uniform"
     bare: Advanced[Share] = 0.0
 
+    @property
+    def shows_bare_rows(self) -> bool:
+        return self.bare > 0
+
 
 class _Scheduled(_Order):
     """An order for a denoiser that trains with it. Shares and times are fractions: of the rows of a batch, and of
@@ -89,6 +98,12 @@ class _Scheduled(_Order):
     exploration: Advanced[Share] = 0.1
     spread: Advanced[Share | None] = None
     reading: Advanced[Share] = 0.0
+
+    @model_validator(mode="after")
+    def _reads_some_rows(self) -> Self:
+        if self.reading and not (self.warmup or self.anneal or self.exploration):
+            raise ValueError("reading: must be 0 where warmup, anneal and exploration are: all rows follow the law")
+        return self
 
     def even_share(self, *, is_whole: bool) -> float:
         return super().even_share(is_whole=is_whole) if self.spread is None else self.spread

@@ -50,7 +50,6 @@ from unveil.training.step.stepper import Stepper
 from unveil.training.step.training_model import TrainingModule, full_tensor
 
 VALIDATION_SEED = 20_251_119
-RECONSIDERED = 1 / 7  # of the log-weights: neighbours that were apart by 14 are chosen amiss once in eight draws
 _STEPPERS: Mapping[str, type[Stepper]] = {"next_cost": NextCostStepper, "cost_to_go": CostToGoStepper}
 
 
@@ -200,6 +199,15 @@ class Run:
                 )
         load_checkpoint(checkpoint, fabric=self.fabric, state=self._state())
         self.step = checkpoint.step
+        if self.recipe.run.strategy == "fsdp":
+            self._gather()
+
+    @torch.no_grad()
+    def _gather(self) -> None:
+        """Sharded weights that inference mode gathers first, as a search would, cannot be trained after it."""
+        self.unwrapped.eval()
+        first = self.rows.at(torch.arange(1)).widened().to(self.fabric.device)
+        self.module(first.x, ~first.padding, first.lengths)
 
     def steps(self, journal: Journal | None) -> None:
         """Trains on to the last step."""

@@ -157,7 +157,7 @@ def _recipe_to_renew(folder: Path, artifact: Artifact) -> Recipe:
 
 
 _KEPT = ("data", "prompts", "optimizer")  # of an artifact's recipe, where an order alone is learned for it
-_OF_A_DENOISER_THAT_TRAINS = ("backward_loops",)
+_OF_A_DENOISER_THAT_TRAINS = ("backward_loops", "matrix_rate")
 
 
 def _recipe(given: Given) -> Recipe:

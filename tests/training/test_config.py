@@ -50,11 +50,6 @@ def test_every_shipped_recipe_is_valid(path: Path) -> None:
         ("advanced.order.bare=0.5", 'advanced.order.bare: unknown key with method = "global"'),
         ("data.length=5", 'data.length: unknown key with kind = "table"'),
         ("advanced.data.puzzles=5", 'advanced.data.puzzles: unknown key with kind = "table"'),
-        ("advanced.model.attends=nobody", "advanced.model.attends: Input should be 'all', 'visible' or 'earlier'"),
-        (
-            "advanced.model.attends=earlier",
-            'advanced.model.attends: "earlier" is only valid with optimizer.teacher_for',
-        ),
         ("advanced.optimizer.betas=[2.0,0.9]", "advanced.optimizer.betas.0: Input should be less than 1"),
         ("seed=20241128123456", "seed: Input should be less than or equal to 1000000000000"),
         ("run.threads=100000000000", "run.threads: Input should be less than or equal to 1024"),
@@ -81,30 +76,68 @@ def test_an_override_that_cannot_be_read_is_quoted(override: str, line: str) -> 
         small_recipe(override)
 
 
-FORCED = "optimizer.teacher_forcing=true"
+FROZEN = "start={artifact = 'x', freeze_denoiser = true}"
+GRID = {"name": "grid", "data": {"kind": "sudoku"}}
 
 
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["advanced.model.attends=all"], 'is only valid with advanced.model.attends = "earlier"'),
-        (["advanced.model.attends=visible"], 'is only valid with advanced.model.attends = "earlier"'),
-        (["advanced.model.num_loops=2"], "is only valid with advanced.model.num_loops = 1"),
-        (["start={artifact = 'x', freeze_denoiser = true}"], "is not valid with a frozen denoiser"),
-        (["order.method=cost_to_go", "start.artifact=x"], "is not valid with a frozen denoiser"),
-        (["advanced.order.spread=0.2"], "advanced.order.spread: is not valid with optimizer.teacher_forcing"),
-        (["order.method=uniform", "advanced.order.bare=0.2"], "advanced.order.bare: is not valid with optimizer.te"),
+        (
+            ["advanced.model.query_layers=1", "advanced.model.num_loops=2"],
+            "advanced.model.query_layers: must be 0 with advanced.model.num_loops above 1",
+        ),
+        (
+            ["order.method=uniform", "advanced.order.bare=0.2"],
+            "advanced.order.bare: is only valid with advanced.model.query_layers = 0",
+        ),
+        ([FROZEN, "advanced.optimizer.matrix_rate=0.01"], "advanced.optimizer.matrix_rate: is not valid with a frozen"),
+        ([FROZEN, "advanced.order.spread=0.2"], "advanced.order.spread: is not valid with a frozen denoiser"),
+        (
+            ["advanced.order={reading = 0.5, warmup = 0.0, anneal = 0.0, exploration = 0.0}"],
+            "reading: must be 0 where warmup, anneal and exploration are",
+        ),
+        (
+            ["advanced.order={warmup = 0.4, searches = [0.3]}"],
+            "searches: times must be after the warm-up, which ends at 0.4, and before 1",
+        ),
+        (["advanced.order.searches=[1.0]"], "searches: times must be after the warm-up"),
+        (["advanced.order.searches=[0.6, 0.5]"], "searches: times must rise"),
+        (["advanced.order.searches=[0.5, 0.5]"], "searches: times must rise"),
+        (["order.method=uniform", "advanced.order.searches=[0.5]"], "advanced.order.searches: unknown key with method"),
+        (["order.method=uniform", "advanced.order.reading=0.5"], "advanced.order.reading: unknown key with method"),
     ],
 )
-def test_what_teacher_forcing_would_ignore_is_refused(overrides: list[str], line: str) -> None:
-    with pytest.raises(UnveilError, match=re.escape(line)):
-        small_recipe(FORCED, *overrides)
+def test_what_would_be_ignored_is_refused_in_one_line(overrides: list[str], line: str) -> None:
+    with pytest.raises(UnveilError, match=re.escape(line)) as caught:
+        small_recipe(*overrides)
+    assert "\n" not in str(caught.value)
 
 
-def test_what_positions_read_follows_from_teacher_forcing_unless_it_is_given() -> None:
-    assert (small_recipe().attends, small_recipe(FORCED).attends) == ("all", "earlier")
-    assert small_recipe(FORCED, "advanced.model.attends=earlier").attends == "earlier"
-    assert small_recipe("advanced.model.attends=visible").attends == "visible"
+def test_rows_are_asked_late_unless_a_network_loops_or_the_recipe_says_otherwise() -> None:
+    loops = "advanced.model.num_loops=2"
+    assert (small_recipe().query_layers, small_recipe(loops).query_layers) == (1, 0)
+    assert Recipe.of(GRID).query_layers == 0
+    with pytest.raises(UnveilError, match=r'^grid: advanced.model.query_layers: must be 0 with data.kind = "sudoku"$'):
+        build_recipe({**GRID, "advanced": {"model": {"query_layers": 1}}}, source="grid")
+    given = [small_recipe(f"advanced.model.query_layers={n}").query_layers for n in (0, 3)]
+    assert given == [0, 3]
+    assert small_recipe(loops, "advanced.model.query_layers=0").query_layers == 0
+    bare = ("order.method=uniform", "advanced.order.bare=0.2")
+    for masked in (loops, "advanced.model.query_layers=0", "start.artifact=x"):  # an artifact says itself what it is
+        assert small_recipe(*bare, masked).order.shows_bare_rows
+
+
+def test_orders_are_searched_for_at_the_end_of_the_warm_up_and_later() -> None:
+    def times(*overrides: str) -> tuple[float, ...]:
+        order = small_recipe(*overrides).order
+        assert isinstance(order, GlobalOrder)
+        return order.search_times
+
+    assert times() == (0.25, 0.5, 0.7)
+    assert times("advanced.order.warmup=0.5") == (0.5, 0.7)
+    assert times("advanced.order.searches=[]") == (0.25,)
+    assert times("advanced.order.searches=[0.9]") == (0.25, 0.9)
 
 
 def test_an_order_without_a_method_is_global_and_a_reading_order_has_a_name() -> None:

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from tests.training.small import small_dataset, small_recipe
-from unveil.model.denoiser import Prediction
+from unveil.model.denoiser import cross_entropy
 from unveil.model.errors import UnveilError
 from unveil.model.network.base import Network
-from unveil.model.network.build import build_network
-from unveil.model.network.transformer import Transformer
+from unveil.model.network.late import LateQueries
 from unveil.training import trainer
 from unveil.training.config import Recipe
 from unveil.training.evaluation.likelihood import as_rows, log_likelihood
@@ -56,14 +55,15 @@ def test_training_learns_what_the_columns_have_to_do_with_each_other(tmp_path: P
     assert trained.summary["row_forwards"] == 300 * 32
 
 
-def test_n_steps_are_k_steps_and_a_resume_bit_for_bit(tmp_path: Path) -> None:
-    later = "advanced.order.reconsider=[0.75]"  # at step 9
+@pytest.mark.parametrize("query_layers", [0, 1])
+def test_n_steps_are_k_steps_and_a_resume_bit_for_bit(tmp_path: Path, query_layers: int) -> None:
     order = (
         "order.method=global",
         "advanced.order.warmup=0.2",
         "advanced.order.anneal=0.2",
+        "advanced.order.searches=[0.75]",  # at step 9
         "advanced.optimizer.accumulate=2",
-        later,
+        f"advanced.model.query_layers={query_layers}",
     )
     whole = _train(small_recipe(*order), tmp_path / "whole")
     _train(small_recipe(*order), tmp_path / "parts")
@@ -73,11 +73,13 @@ def test_n_steps_are_k_steps_and_a_resume_bit_for_bit(tmp_path: Path) -> None:
     states = [
         torch.load(tmp_path / d / "checkpoints/step-00000012/state", weights_only=True) for d in ("whole", "parts")
     ]
-    assert states[0].keys() == states[1].keys() == {"module", "optimizer"}
+    assert states[0].keys() == states[1].keys() == {"module", "optimizer", "muon"}
     for name, tensor in states[0]["module"].items():
         assert torch.equal(tensor, states[1]["module"][name]), name
-    for a, b in zip(states[0]["optimizer"]["state"].values(), states[1]["optimizer"]["state"].values(), strict=True):
-        assert all(torch.equal(a[key], b[key]) for key in a)
+    for name in ("optimizer", "muon"):
+        for a, b in zip(states[0][name]["state"].values(), states[1][name]["state"].values(), strict=True):
+            assert a.keys() == b.keys()
+            assert all(torch.equal(a[key], b[key]) for key in a)
     losses = [[line["loss"] for line in _log(tmp_path / d) if line["kind"] == "train"] for d in ("whole", "parts")]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 12
@@ -116,20 +118,20 @@ def test_checkpoints_of_another_recipe_are_refused_and_kept(tmp_path: Path) -> N
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward, calls = Transformer.forward, []
+    recipe = small_recipe("order.method=uniform")  # asks nothing but each position in its turn
+    answers, calls = LateQueries.in_turn, []
 
-    def breaks_at_the_tenth_step(self: Transformer, *args: torch.Tensor) -> Prediction:
-        prediction = forward(self, *args)
+    def breaks_at_the_tenth_step(self: LateQueries, *args: torch.Tensor) -> torch.Tensor:
         if self.training:
             calls.append(1)
-        return prediction._replace(token_logits=prediction.token_logits * (torch.nan if len(calls) == 10 else 1.0))
+        return answers(self, *args) * (torch.nan if len(calls) == 10 else 1.0)
 
-    monkeypatch.setattr(Transformer, "forward", breaks_at_the_tenth_step)
+    monkeypatch.setattr(LateQueries, "in_turn", breaks_at_the_tenth_step)
     with pytest.raises(UnveilError, match="the loss is not finite at step 9; the update was not made"):
-        train(small_recipe(), DATASET, work=tmp_path)
+        train(recipe, DATASET, work=tmp_path)
     monkeypatch.undo()
-    clean = _train(small_recipe(), tmp_path / "clean")
-    _assert_same_weights(_train(small_recipe(), tmp_path).denoiser, clean.denoiser)
+    clean = _train(recipe, tmp_path / "clean")
+    _assert_same_weights(_train(recipe, tmp_path).denoiser, clean.denoiser)
 
 
 def test_accumulated_parts_add_up_to_the_whole_batch(tmp_path: Path) -> None:
@@ -172,81 +174,35 @@ def test_every_arm_trains(tmp_path: Path, method: str) -> None:
         assert not log_w.any()
 
 
+@pytest.mark.parametrize("query_layers", [0, 1])
 @pytest.mark.parametrize("kind", ["uniform", "fixed", "global"])
-def test_every_arm_that_is_taught_whole_orders_learns(tmp_path: Path, kind: str) -> None:
+def test_every_arm_learns_from_prefixes_and_from_whole_orders(tmp_path: Path, kind: str, query_layers: int) -> None:
     fixed = ("order.positions=[3,1,0,2]",) if kind == "fixed" else ()
-    forced = (
-        "optimizer.teacher_forcing=true",
-        "model.dropout=0.0",
-        "optimizer.steps=150",
-    )
-    trained = _train(small_recipe(f"order.method={kind}", *fixed, *forced, "optimizer.learning_rate=0.01"), tmp_path)
+    network = ("model.dropout=0.0", f"advanced.model.query_layers={query_layers}")
+    steps = ("optimizer.steps=150", "optimizer.learning_rate=0.01")
+    trained = _train(small_recipe(f"order.method={kind}", *fixed, *network, *steps), tmp_path)
     nats = [float(line["nelbo"]) for line in _log(tmp_path) if line["kind"] == "validation"]
     assert nats[-1] < nats[0] - 0.5, nats
     taught = [line for line in _log(tmp_path) if line["kind"] == "train"]
     assert ("critic_error" in taught[-1]) == (kind == "global")
+    assert trained.denoiser.reads_ranks == (query_layers > 0)
     if kind == "global":
         assert bool(trained.denoiser.order_head.global_log_w().any())
 
 
-def test_what_is_validated_while_whole_orders_are_taught_is_what_is_served_along_them(tmp_path: Path) -> None:
-    positions = [3, 1, 0, 2]
-    order = ("order.method=fixed", f"order.positions={positions}")
-    forced = ("optimizer.teacher_forcing=true", "model.layers=3", "optimizer.steps=60", "optimizer.learning_rate=0.03")
-    trained = _train(small_recipe(*order, *forced), tmp_path)
+def test_what_is_validated_while_whole_orders_are_trained_is_what_is_served_along_them(tmp_path: Path) -> None:
+    order = ("order.method=fixed", "order.positions=[3, 1, 0, 2]")
+    trained = _train(small_recipe(*order, "optimizer.steps=60", "optimizer.learning_rate=0.03"), tmp_path)
     found = [float(line["negative_log_likelihood"]) for line in _log(tmp_path) if line["kind"] == "validation"][-1]
-    rows = as_rows(DATASET.validation)
-    assert found == pytest.approx(-float(log_likelihood(trained.denoiser, rows, positions).mean()), abs=1e-5)
-    architecture = trained.denoiser.architecture.model_copy(update={"attends": "visible"})
-    both_ways = build_network(architecture, trained.denoiser.order)
-    both_ways.load_state_dict(trained.denoiser.state_dict())
-    assert abs(found + float(log_likelihood(both_ways.eval(), rows, positions).mean())) > 1e-3
-
-
-def test_an_order_that_is_reconsidered_stands_apart_a_seventh_as_far_and_goes_on(tmp_path: Path) -> None:
-    spans = {}
-    for times in ("[]", "[0.5]"):
-        recipe = small_recipe(
-            "advanced.order.warmup=0.1",
-            "advanced.order.anneal=0",
-            f"advanced.order.reconsider={times}",
-            "advanced.run.log_every=1",
-        )
-        _train(recipe, tmp_path / times)
-        spans[times] = [float(line["log_w_span"]) for line in _log(tmp_path / times) if line["kind"] == "train"]
-    half = len(spans["[]"]) // 2
-    kept, shrunk = spans["[]"], spans["[0.5]"]
-    assert kept[:half] == shrunk[:half]
-    assert kept[half - 1] > 0.3
-    # One step more, of at most the order's rate for each of two weights.
-    assert shrunk[half] <= kept[half - 1] / 7 + 2 * 0.1 + 1e-6
-    assert shrunk[half] < kept[half] - 0.1
-
-
-@pytest.mark.parametrize(
-    "override",
-    ["advanced.order.reconsider=[0.2]", "advanced.order.reconsider=[1.0]", "advanced.order.reconsider=[0.6, 0.1]"],
-)
-def test_an_order_is_reconsidered_after_its_rest(override: str) -> None:
-    with pytest.raises(UnveilError, match=r"reconsider: times must be after the order's rest, which ends at 0\.25"):
-        small_recipe("advanced.order.warmup=0.25", override)
-    with pytest.raises(UnveilError, match=r'advanced\.order\.reconsider: unknown key with method = "uniform"'):
-        small_recipe("order.method=uniform", override)
-
-
-@pytest.mark.parametrize("times", ["[0.6, 0.5]", "[0.5, 0.5]"])
-def test_times_to_reconsider_an_order_rise(times: str) -> None:
-    with pytest.raises(UnveilError, match="reconsider: times must rise"):
-        small_recipe("advanced.order.warmup=0.25", f"advanced.order.reconsider={times}")
-
-
-def test_an_order_is_reconsidered_before_the_last_step_if_not_sooner(tmp_path: Path) -> None:
-    _train(
-        small_recipe("advanced.order.warmup=0.1", "advanced.order.reconsider=[0.999]", "advanced.run.log_every=1"),
-        tmp_path,
-    )
-    *_, before, last = [float(line["log_w_span"]) for line in _log(tmp_path) if line["kind"] == "train"]
-    assert last < before / 2
+    rows, nats = as_rows(DATASET.validation), 0.0
+    hidden, ranks = torch.ones_like(rows.x, dtype=torch.bool), torch.zeros_like(rows.x)
+    with torch.inference_mode():
+        for turn, position in enumerate([3, 1, 0, 2], start=1):  # as it is served: a position a forward
+            now = ranks.masked_fill(hidden, turn)
+            logits = trained.denoiser.predict_now(rows.x, hidden, rows.lengths, now).token_logits
+            nats += float(cross_entropy(logits, rows.x)[:, position].double().mean())
+            hidden[:, position], ranks[:, position] = False, turn
+    assert found == pytest.approx(nats, abs=1e-5)
 
 
 def test_bf16_trains_too(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from unveil.model.network.architecture import Architecture, ImportedArchitecture
 from unveil.model.network.base import Network
 from unveil.model.network.build import build_network
 from unveil.model.tokenizers.base import Tokenizer
-from unveil.training.config import ModelConfig, Recipe
+from unveil.training.config import MATRIX_RATE, ModelConfig, Recipe
 from unveil.training.data.dataset import Dataset
 from unveil.training.levels import is_advanced
 
@@ -41,13 +41,25 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
         length = artifact.manifest.length
         raise UnveilError(f"data.length: {dataset.train.shape[1]}, but start.artifact has {length}; leave it out")
     wanted, own = recipe.model.model_dump(exclude_none=True), artifact.manifest.architecture.model_dump()
-    if own.get("query_layers") and recipe.order.head == "cost_to_go":
-        raise UnveilError('order.method: "cost_to_go" is not valid with late queries in start.artifact; "next_cost" is')
+    if own.get("query_layers"):
+        _check_late(recipe)
+    if is_imported and recipe.optimizer.matrix_rate != MATRIX_RATE:
+        raise UnveilError("advanced.optimizer.matrix_rate: start.artifact is an imported model, for AdamW alone")
     for name in wanted.keys() & recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
         if wanted[name] != own[name] and (recipe.is_frozen or name not in _FREE):
             key = f"advanced.model.{name}" if is_advanced(ModelConfig, name) else f"model.{name}"
             raise UnveilError(f"{key}: {wanted[name]}, but start.artifact has {own[name]}; leave it out")
     return artifact
+
+
+def _check_late(recipe: Recipe) -> None:
+    """Refuses what an artifact with late queries cannot do."""
+    if recipe.order.head == "cost_to_go":
+        raise UnveilError('order.method: "cost_to_go" is not valid with late queries in start.artifact; "next_cost" is')
+    if recipe.order.shows_bare_rows:
+        raise UnveilError("advanced.order.bare: is not valid with late queries in start.artifact")
+    if recipe.model.num_loops > 1:
+        raise UnveilError("advanced.model.num_loops: must be 1 with late queries in start.artifact")
 
 
 def _sha256(tokenizer: Tokenizer) -> str:

@@ -9,11 +9,7 @@ from torch import Tensor
 from tests.training.small import small_dataset, small_recipe
 from unveil.model.artifact.folder import load_artifact, save_artifact
 from unveil.model.errors import ArtifactError, UnveilError
-from unveil.model.network.architecture import Architecture
-from unveil.model.network.base import Network
-from unveil.model.network.order_heads import Reading
-from unveil.model.network.transformer import Transformer
-from unveil.training.config import build_recipe
+from unveil.model.network.late import Contents, LateQueries
 from unveil.training.run.warm_start import load_start, make_denoiser
 from unveil.training.trainer import row_forwards, train
 
@@ -68,24 +64,6 @@ def test_another_network_or_another_table_is_refused_by_name(artifact: Path) -> 
         load_start(small_recipe(f"start.artifact={artifact}-not"), DATASET)
 
 
-FORCED = "optimizer.teacher_forcing=true"
-
-
-def test_whole_orders_are_not_taught_to_a_network_that_attends_to_all(artifact: Path) -> None:
-    with pytest.raises(UnveilError, match=r'needs a network that attends to "visible" or "earlier"; start\.artifact d'):
-        load_start(small_recipe(f"start.artifact={artifact}", FORCED), DATASET)
-
-
-@pytest.fixture(scope="module")
-def visible(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _trained(tmp_path_factory.mktemp("visible"), "order.method=uniform", "advanced.model.attends=visible")
-
-
-@pytest.fixture(scope="module")
-def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _trained(tmp_path_factory.mktemp("earlier"), FORCED)
-
-
 def _trained(folder: Path, *overrides: str) -> Path:
     trained = train(small_recipe(*overrides), DATASET, work=folder / "run")
     assert trained is not None
@@ -94,94 +72,73 @@ def _trained(folder: Path, *overrides: str) -> Path:
     return out
 
 
-def _attends(denoiser: Network) -> str:
-    assert isinstance(denoiser.architecture, Architecture)
-    return denoiser.architecture.attends
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _trained(tmp_path_factory.mktemp("masked"), "order.method=uniform", "advanced.model.query_layers=0")
 
 
-@pytest.mark.parametrize("start", ["visible", "earlier"])
-@pytest.mark.parametrize("given", [(), ("advanced.model.attends=earlier",)], ids=["left out", "given"])
-def test_whole_orders_are_taught_to_the_weights_of_what_attends_to_the_visible_or_to_the_earlier(
-    request: pytest.FixtureRequest, tmp_path: Path, start: str, given: tuple[str, ...]
+def test_an_artifact_says_itself_whether_it_is_asked_late(artifact: Path, masked: Path) -> None:
+    for folder, own, other in ((artifact, 1, 0), (masked, 0, 1), (artifact, 1, 2)):
+        start = f"start.artifact={folder}"
+        for recipe in (small_recipe(start), small_recipe(start, f"advanced.model.query_layers={own}")):
+            begun = make_denoiser(recipe, DATASET, load_start(recipe, DATASET))
+            assert begun.reads_ranks == (own > 0)
+            for name, weights in load_artifact(folder).denoiser.state_dict().items():
+                assert torch.equal(begun.state_dict()[name], weights), name
+        line = f"advanced.model.query_layers: {other}, but start.artifact has {own}; leave it out"
+        with pytest.raises(UnveilError, match=f"^{line}$"):
+            load_start(small_recipe(start, f"advanced.model.query_layers={other}"), DATASET)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ("order.method=cost_to_go",),
+            r'order\.method: "cost_to_go" is not valid with late queries in start\.artifact',
+        ),
+        (
+            ("advanced.model.num_loops=2",),
+            r"advanced\.model\.num_loops: must be 1 with late queries in start\.artifact",
+        ),
+        (
+            ("order.method=uniform", "advanced.order.bare=0.5"),
+            r"advanced\.order\.bare: is not valid with late queries in start\.artifact",
+        ),
+    ],
+)
+def test_what_late_queries_cannot_do_is_refused_and_a_masked_network_does_it(
+    artifact: Path, masked: Path, overrides: tuple[str, ...], line: str
 ) -> None:
-    folder: Path = request.getfixturevalue(start)
-    recipe = small_recipe(f"start.artifact={folder}", FORCED, *given)
-    loaded = load_start(recipe, DATASET)
-    begun = make_denoiser(recipe, DATASET, loaded)
-    assert (_attends(load_artifact(folder).denoiser), _attends(begun)) == (start, "earlier")
-    for name, weights in load_artifact(folder).denoiser.state_dict().items():
-        if not name.startswith("order_head."):
-            assert torch.equal(begun.state_dict()[name], weights), name
-    trained = train(recipe, DATASET, work=tmp_path)
-    assert trained is not None
-    assert _attends(trained.denoiser) == "earlier"
-    again = train(recipe, DATASET, work=tmp_path)  # resumed at its last step
-    assert again is not None
-    torch.testing.assert_close(again.denoiser.state_dict(), trained.denoiser.state_dict(), rtol=0, atol=0)
-
-
-def test_what_attends_to_the_earlier_is_trained_on_by_whole_orders_alone(earlier: Path, visible: Path) -> None:
-    with pytest.raises(UnveilError, match=r"^optimizer\.teacher_forcing: must be true with a start\.artifact that att"):
-        load_start(small_recipe(f"start.artifact={earlier}"), DATASET)
-    with pytest.raises(UnveilError, match=r'^order\.method: "cost_to_go" is not valid with a start\.artifact that att'):
-        load_start(small_recipe(f"start.artifact={earlier}", "order.method=cost_to_go"), DATASET)
-    assert load_start(small_recipe(f"start.artifact={visible}", "order.method=cost_to_go"), DATASET) is not None
-    kept = small_recipe(f"start.artifact={visible}", "start.freeze_denoiser=true", "advanced.model.attends=earlier")
-    with pytest.raises(
-        UnveilError, match=r"^advanced\.model\.attends: earlier, but start\.artifact has visible; leave"
-    ):
-        load_start(kept, DATASET)
+    with pytest.raises(UnveilError, match=f"^{line}"):
+        load_start(small_recipe(f"start.artifact={artifact}", *overrides), DATASET)
+    assert load_start(small_recipe(f"start.artifact={masked}", *overrides), DATASET) is not None
 
 
 @pytest.mark.parametrize("method", ["global", "next_cost"])
-def test_a_frozen_denoiser_that_attends_to_the_earlier_gets_an_order(
-    earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+def test_a_frozen_denoiser_of_late_queries_is_asked_in_turn_for_its_order(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     highest: list[int] = []
-    read = Transformer.read_in_turn
+    contents = LateQueries.contents
 
-    def watched(network: Transformer, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Reading:
+    def watched(network: LateQueries, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Contents:
         if not torch.is_inference_mode_enabled():  # training, not the validation
             highest.append(int(ranks.max()))
-        return read(network, tokens, ranks, lengths)
+        return contents(network, tokens, ranks, lengths)
 
-    monkeypatch.setattr(Transformer, "read_in_turn", watched)
-    recipe = small_recipe(f"order.method={method}", f"start.artifact={earlier}", "start.freeze_denoiser=true")
+    monkeypatch.setattr(LateQueries, "contents", watched)
+    recipe = small_recipe(f"order.method={method}", f"start.artifact={artifact}", "start.freeze_denoiser=true")
     trained = train(recipe, DATASET, work=tmp_path)
     assert trained is not None
-    assert _attends(trained.denoiser) == "earlier"
-    before, after = load_artifact(earlier).denoiser.state_dict(), trained.denoiser.state_dict()
+    before, after = load_artifact(artifact).denoiser.state_dict(), trained.denoiser.state_dict()
     assert all(torch.equal(after[name], w) for name, w in before.items() if not name.startswith("order_head."))
-    head = trained.denoiser.order_head
-    fresh = make_denoiser(recipe, DATASET, load_start(recipe, DATASET)).order_head
-    pairs = zip(head.parameters(), fresh.parameters(), strict=True)
-    assert any(not torch.equal(learned, begun) for learned, begun in pairs)
     assert len(highest) >= 12
     assert max(highest) == DATASET.train.shape[1], "the last position is asked after all others, in their order"
 
 
-def test_what_attends_to_the_visible_but_loops_is_refused_for_that(tmp_path: Path) -> None:
-    recipe = small_recipe("order.method=uniform", "advanced.model.attends=visible", "advanced.model.num_loops=2")
-    trained = train(recipe, DATASET, work=tmp_path)
-    assert trained is not None
-    out = tmp_path / "num_loops"
-    save_artifact(out, denoiser=trained.denoiser, tokenizer=DATASET.tokenizer, training={}, metrics={}, card="")
-    fields = {
-        "name": "on",
-        "data": {"kind": "table", "path": "small.csv"},
-        "start": {"artifact": str(out)},
-        "optimizer": {"teacher_forcing": True},
-    }
-    with pytest.raises(UnveilError, match=r"needs a network of one loop; start\.artifact has 2"):
-        load_start(build_recipe(dict(fields), source="on"), DATASET)
-    assert (
-        load_start(build_recipe({**fields, "advanced": {"model": {"num_loops": 1}}}, source="on"), DATASET) is not None
-    )
-
-
-def test_two_streams_count_as_two_forwards() -> None:
+def test_a_row_is_one_forward() -> None:
     assert row_forwards(small_recipe(), 3) == 3 * 32
-    assert row_forwards(small_recipe("optimizer.teacher_forcing=true"), 3) == 6 * 32
 
 
 def test_a_frozen_denoiser_needs_an_artifact_and_an_order_to_learn(artifact: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_share_of_uniform_rows_rests_at_one_and_then_shrinks_to_the_explorat
 
 
 def test_bare_rows_show_their_prompt_alone_and_all_other_chance_is_as_it_was() -> None:
-    common = ("optimizer.batch_size=4000", "order.method=uniform")
+    common = ("optimizer.batch_size=4000", "order.method=uniform", "advanced.model.query_layers=0")
     bare, plain = (
         draw_batch(_rows(), small_recipe(*common, f"advanced.order.bare={share}"), step=0).draws for share in (0.4, 0.0)
     )
@@ -142,10 +142,61 @@ def test_a_critic_tries_the_law_on_rows_as_they_are_without_their_prompts() -> N
     lengths, clues = torch.tensor([5, 2, 3]), torch.zeros(3, 5, dtype=torch.bool)
     clues[0, 1] = True
     rows = Rows(torch.arange(15).view(3, 5), lengths, clues)
-    trials = trials_over(rows, small_recipe("prompts.share=1.0"), step=4)
+    marginals = marginal_logprobs(rows, (15,))
+    trials = trials_over(rows, small_recipe("prompts.share=1.0"), step=4, marginals=marginals)
     assert trials is not None
     assert len(trials.noise) == 128
     for m in range(len(trials.noise)):
         assert trials.absent[m].tolist() == [i >= lengths[m % 3] for i in range(5)]
         assert trials.known[m].tolist() == clues[m % 3].tolist()
-    assert trials_over(rows, small_recipe("order.method=uniform"), step=4) is None
+    assert trials_over(rows, small_recipe("order.method=uniform"), step=4, marginals=marginals) is None
+
+
+def test_rows_that_do_not_follow_the_law_run_from_left_to_right_by_a_share() -> None:
+    recipe = small_recipe(
+        "optimizer.batch_size=4000",
+        "advanced.order={warmup = 0.0, anneal = 0.0, exploration = 0.6, reading = 0.25}",
+        "prompts.share=0.3",
+    )
+    batch = draw_batch(_rows(), recipe, step=0, is_whole=True)
+    assert abs(float(batch.draws.reading_rows.float().mean()) - 0.15) < 0.02
+    assert abs(float(batch.draws.uniform_rows.float().mean()) - 0.45) < 0.03
+    assert not (batch.draws.reading_rows & batch.draws.uniform_rows).any()
+    prefixes = batch.draws.under(torch.tensor([0.0, 9.0, 5.0, 3.0, 1.0]))
+    reading = batch.draws.reading_rows
+    free = [ranks[ranks > 0].tolist() for ranks in prefixes.ranks[reading]]
+    assert all(ranks == list(range(1, len(ranks) + 1)) for ranks in free)
+    assert not prefixes.follows_law[reading].any()
+    assert prefixes.follows_law.sum() == (~reading & ~batch.draws.uniform_rows).sum()
+
+
+def test_the_share_of_prompts_goes_evenly_from_its_first_value_to_its_last() -> None:
+    prompts = ("prompts.share=0.5", "advanced.prompts.first_share=0.1", "optimizer.steps=100")
+    recipe = small_recipe(*prompts, "optimizer.batch_size=4000")
+    for step, share in ((0, 0.1), (25, 0.2), (50, 0.3), (99, 0.496)):
+        assert abs(recipe.prompts.share_at(step / 100) - share) < 1e-9
+        found = float(draw_batch(_rows(), recipe, step=step).draws.prompted.float().mean())
+        assert abs(found - share * 4 / 5) < 0.03, "an empty known set is no prompt"
+    assert small_recipe("prompts.share=0.5").prompts.share_at(0.0) == 0.5
+
+
+def test_whole_rows_reveal_nothing_of_their_orders_and_bring_the_chance_of_what_is_asked() -> None:
+    recipe = small_recipe("prompts.share=0.5")
+    part, whole = (draw_batch(_rows(), recipe, step=7, is_whole=is_whole) for is_whole in (False, True))
+    assert (part.is_whole, whole.is_whole, part.chance) == (False, True, None)
+    assert not whole.draws.fraction.any()
+    assert part.draws.fraction.any()
+    prefixes = whole.draws.under(torch.zeros(5))
+    assert torch.equal(prefixes.hidden, ~whole.draws.known)
+    for name in ("known", "prompted", "uniform_rows", "noise"):
+        assert torch.equal(getattr(part.draws, name), getattr(whole.draws, name)), name
+    assert whole.chance is not None
+    assert whole.chance.shape == (2, 32, 2), "half of the positions"
+    assert 0 <= float(whole.chance.min()) < float(whole.chance.max()) < 1
+    cut = whole.cut(slice(4, 9), torch.device("cpu"))
+    assert cut.is_whole
+    assert cut.chance is not None
+    assert torch.equal(cut.chance, whole.chance[:, 4:9])
+    long = draw_batch(_rows(L=100), recipe, step=7, is_whole=True)
+    assert long.chance is not None
+    assert long.chance.shape == (2, 32, 16)

@@ -357,7 +357,7 @@ WRONG = [
     ("advanced.order.branches=3", 'advanced.order.branches: unknown key with method = "next_cost"'),
     ("advanced.order.warmup=0.1", 'advanced.order.warmup: unknown key with method = "next_cost"'),
     ("advanced.optimizer.backward_loops=1", "advanced.optimizer.backward_loops: is not valid with a frozen denoiser"),
-    ("optimizer.teacher_forcing=true", "optimizer.teacher_forcing: is not valid with a frozen denoiser"),
+    ("advanced.optimizer.matrix_rate=0.0", "advanced.optimizer.matrix_rate: is not valid with a frozen denoiser"),
     ("start.freeze_denoiser=false", 'start.freeze_denoiser: must be true with order.method = "next_cost"'),
     ("start={artifact = []}", "start.artifact: Input is not a valid path"),
 ]
