@@ -203,9 +203,7 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
     top_k: Annotated[int | None, typer.Option(min=1)] = None,
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
-    backtrack: Annotated[
-        int | None, typer.Option(min=0, help="Grids: take contradictions back, for so many forwards at most.")
-    ] = None,
+    backtrack: Annotated[int | None, typer.Option(min=0, help="Grids: most forwards lost to contradictions.")] = None,
     length: Annotated[int | None, typer.Option(min=1, help="New tokens after a text prompt without holes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     as_json: JsonFlag = False,

@@ -1,10 +1,16 @@
-"""A step that fails is repeated one by one, and leaves nothing behind."""
+"""A step that fails is repeated one by one, and leaves nothing behind; what is taken back had been revealed."""
 
 import gc
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 
-from unveil.engine.checks import Failure, step_all
+import pytest
+
+from unveil.engine.checks import BadStepError, Failure, check_steps, step_all
+from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
+from unveil.model.decoding.sampler import StepResult
+from unveil.model.decoding.search import advance
 
 
 class Activations:
@@ -35,3 +41,26 @@ def test_when_a_batch_is_repeated_nothing_of_the_failed_forward_is_in_memory() -
     assert results == [0, 1, failure, 3]
     assert retried == failure
     assert len(alive) == 5
+
+
+def test_a_step_back_is_taken_and_one_that_hides_what_was_known_or_hides_too_much_is_not() -> None:
+    first, second, other = (
+        Reveal(1, 0, 0, -0.1, None, 0.5),
+        Reveal(2, 1, 1, -0.2, None, 0.5),
+        Reveal(1, 3, 0, -3, None, 0.5),
+    )
+
+    def wrong(tokens: Sequence[int], hidden: Sequence[bool]) -> str | None:
+        return "wrong" if tokens[2] == 1 else None
+
+    params = SamplingParams(backtrack=5)
+    start = Canvas.start((4, 0, 0, 0), (False, True, True, True), seed=0, params=params)
+    before, _ = advance(start, [(first, (other,))], wrong)
+    after, reveals = advance(before, [(second, ())], wrong)
+    assert [(reveal.position, reveal.token_id) for reveal in reveals] == [(1, 3)]
+    check_steps([before], [StepResult(after, reveals)])
+    with pytest.raises(BadStepError, match="do not follow"):
+        check_steps([before], [StepResult(replace(after, hidden=(True,) * 4), reveals)])
+    given = replace(before, ranks=(0,) * 4)
+    with pytest.raises(BadStepError, match="had not been revealed"):
+        check_steps([given], [StepResult(after, reveals)])

@@ -18,9 +18,10 @@ from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.decoding.sampler import StepResult, order_probabilities, step
 from unveil.model.decoding.scoring import ScoreResult, score_step
 from unveil.model.decoding.scoring_chain import Chain
+from unveil.model.decoding.search import Contradiction
 from unveil.model.denoiser import Counts, Denoiser, Prediction
 from unveil.model.network.architecture import Architecture, OrderSpec
-from unveil.model.tokenizers.base import Tokenizer
+from unveil.model.tokenizers.base import Tokenizer, contradiction_of
 
 VERSION = "f" * 64
 WAIT_SECONDS = 1800.0  # only ever reached by a test that hangs, however busy the machine is
@@ -51,6 +52,7 @@ class MockRunner:
     num_positions: int = 0  # padded to nothing, so all are useful
     on_step: Callable[[Sequence[Canvas]], None] = lambda canvases: None
     spoil: Callable[[list[StepResult]], list[StepResult]] = lambda results: results
+    contradiction: Contradiction | None = None
     spoil_scores: Callable[[list[ScoreResult]], list[ScoreResult]] = lambda results: results
     batches: list[list[Canvas]] = field(default_factory=list)
     scored: list[list[Chain]] = field(default_factory=list)
@@ -75,7 +77,7 @@ class MockRunner:
         self.batches.append(list(canvases))
         self.on_step(canvases)
         self._count(canvases)
-        return self.spoil(step(mock_denoiser(self.vocabulary_sizes), canvases))
+        return self.spoil(step(mock_denoiser(self.vocabulary_sizes), canvases, contradiction=self.contradiction))
 
     def rank(self, canvas: Canvas) -> list[tuple[int, float]]:
         self.on_step([canvas])
@@ -155,7 +157,8 @@ def toy_model(name: str = "toy", tokenizer: Tokenizer | None = None) -> ServedMo
 
 
 def toy_runner(model: ServedModel, on_step: Callable[[Sequence[Canvas]], None] = lambda canvases: None) -> MockRunner:
-    return MockRunner(model.manifest.architecture.vocabulary_sizes, on_step=on_step)
+    sizes, contradiction = model.manifest.architecture.vocabulary_sizes, contradiction_of(model.tokenizer)
+    return MockRunner(sizes, on_step=on_step, contradiction=contradiction)
 
 
 def toy_engine(runners: dict[str, MockRunner], *, max_batch: int = 64, heartbeat_seconds: float = 1.0) -> Engine:

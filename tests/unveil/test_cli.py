@@ -403,6 +403,8 @@ def test_the_terminal_shows_a_grid_in_boxes() -> None:
     assert lines[0] == "5 · · │ · · · │ · · ·"
     assert lines[3] == lines[7] == "──────┼───────┼──────"
     assert lines[10] == "· · · │ · · · │ · · 9"
+    view.unreveal(0, [80])
+    assert _drawn(view).splitlines()[10].rstrip() == "· · · │ · · · │ · · ·"
 
 
 def test_an_interrupt_says_that_a_training_run_resumes_and_nothing_of_the_kind_elsewhere(

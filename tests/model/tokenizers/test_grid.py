@@ -110,6 +110,30 @@ def test_what_a_wrong_clue_has_refused_has_no_solution() -> None:
     assert not solve(np.array(refused, dtype=np.int8), limit=1).counts.any()
 
 
+def _naive_contradiction(cells: str) -> bool:
+    """By sets: a digit twice in a unit, a hidden cell without a digit, a digit without a cell."""
+    seen = [{cells[i] for unit in units() if cell in unit for i in unit} for cell in range(81)]
+    left = [set("123456789") - seen[i] if cells[i] == "." else {cells[i]} for i in range(81)]
+    known = [[cells[i] for i in unit if cells[i] != "."] for unit in units()]
+    is_twice = any(len(own) > len(set(own)) for own in known)
+    return is_twice or not all(left) or any(len(set().union(*(left[i] for i in unit))) < 9 for unit in units())
+
+
+def test_a_canvas_contradicts_itself_exactly_where_the_rules_by_sets_say_so() -> None:
+    draws, found = np.random.default_rng(2), [0, 0]
+    tokenizer = GridTokenizer()
+    for _ in range(400):
+        shown = draws.random(81) < draws.random()
+        cells = ["." if not is_shown else digit for digit, is_shown in zip(SOLUTION, shown, strict=True)]
+        if draws.random() < 0.5:
+            cells[int(draws.integers(81))] = str(draws.integers(1, 10))
+        tokens, hidden = [int(cell) - 1 if cell != "." else 0 for cell in cells], [cell == "." for cell in cells]
+        said = tokenizer.contradiction(tokens, hidden)
+        assert (said is not None) == _naive_contradiction("".join(cells))
+        found[said is not None] += 1
+    assert min(found) > 50
+
+
 def test_a_length_is_refused() -> None:
     with pytest.raises(PromptError, match="length is not valid with a grid") as error:
         GRID.encode(PUZZLE, length=81)
