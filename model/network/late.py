@@ -131,6 +131,7 @@ class LateQueries(Network):
         """Last states [B, M, D] of queries for `positions` [B, M] or [1, M], each before its turn, `turns` [B, M] >= 1:
         what was revealed in ranks below is known to it."""
         ranks, S = contents.ranks, contents.ranks.shape[1]
+        turns = turns.clamp(min=1)  # nobody asks for what is known, but without a content to read its state is NaN
         is_known = (ranks[:, None] < turns[..., None]) & contents.is_read[:, None]  # [B, M, S]
         arrival = torch.where(ranks > 0, ranks * S + torch.arange(S, device=ranks.device), 0)
         last = arrival[:, None].masked_fill(~is_known, 0).argmax(-1)  # [B, M]; the beginning where all is of rank 0

@@ -132,3 +132,13 @@ def _turns(ranks: Tensor, x: Tensor, end_id: int | None) -> Tensor:
         if x[row, i] == end_id and any(rank < int(ranks[row, i]) for rank in in_front):
             turns[row, i] = x.shape[1] + 1
     return turns
+
+
+def test_what_is_known_has_a_finite_gradient_in_bf16_too() -> None:
+    """No query stands for it; one that read nothing would be NaN, and spoil all gradients though nobody pays it."""
+    network = _network(relative_bias=True).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = network.in_turn(TOKENS, RANKS, LENGTHS)
+    assert torch.isfinite(logits).all()
+    logits[RANKS > 0].float().square().mean().backward()  # type: ignore[no-untyped-call]
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
