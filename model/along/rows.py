@@ -67,7 +67,7 @@ class Held:
         self.hidden[: canvas.length] = canvas.hidden
         self.num_hidden = sum(canvas.hidden)
         self.plan: list[Next] = []
-        self.last_token: int | None = None  # once looked up; see `model.decoding.ends`
+        self.last_token: int | None = None  # once looked up; see `model.decoding.canvas`
         self.drafts: dict[int, int] = {}  # tokens that may turn out at hidden positions
 
     def is_at(self, canvas: Canvas) -> bool:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from unveil.model.confidence import LANES, Measure, sureness
-from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
-from unveil.model.decoding.ends import last_token
+from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams, last_token
 from unveil.model.decoding.noise import Floats
 from unveil.model.decoding.order_keys import Bools, Ints, padded_width
 from unveil.model.denoiser import Barring, Denoiser, Stages, in_stages, sent
@@ -77,7 +76,7 @@ AnyDenoiser = Denoiser | Stages | Served | Barring
 @dataclass(frozen=True)
 class Batch:
     """Canvases in front of a denoiser, with their parameters; see `Opened`. `end_id`: the id that ends a sequence, if
-    one does (`model.decoding.ends`)."""
+    one does (`model.decoding.canvas`)."""
 
     opened: Opened
     canvases: Sequence[Canvas]

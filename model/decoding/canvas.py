@@ -2,8 +2,14 @@
 
 A canvas is everything the sampler needs to go on: tokens, which of them are hidden, how far it has come, its seed and
 its sampling parameters. Two equal canvases have equal futures, whatever batch they step in.
+
+Ends absorb: behind the end of a sequence stands nothing but ends, and before a token no end can stand. For data that
+obey this, both are certain, so a denoiser's law is conditioned on them exactly: an end is not offered before a known
+token, the other ids share its mass; and what lies behind a revealed end is revealed with it, at no cost and without a
+forward. Nobody reads these ends, as if they came last in the order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -15,7 +21,7 @@ Measure = Literal["confidence", "margin", "entropy"]  # as in `model.confidence`
 Outcome = Literal["complete", "budget", "contradiction"]
 MAX_SEED = 2**63 - 1
 HIDDEN = -1  # the rank of what is not known yet
-UNREAD = 1 << 30  # the rank of an end that another end decided (`model.decoding.ends`)
+UNREAD = 1 << 30  # the rank of an end that another end decided (`model.decoding.canvas`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +147,14 @@ class Canvas:
     @property
     def length(self) -> int:
         return len(self.tokens)
+
+
+def last_token(canvas: Canvas, end_id: int) -> int:
+    """The last position known to hold something else than an end; -1 if there is none."""
+    known = zip(canvas.tokens, canvas.hidden, strict=True)
+    return max((i for i, (token_id, is_hidden) in enumerate(known) if not is_hidden and token_id != end_id), default=-1)
+
+
+def absorbed_by(position: int, open_: Sequence[bool]) -> list[int]:
+    """Which of the open positions an end at `position` decides."""
+    return [i for i in range(position + 1, len(open_)) if open_[i]]

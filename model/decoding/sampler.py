@@ -18,9 +18,8 @@ import torch
 
 from unveil.model.decoding import loop
 from unveil.model.decoding.batch import AnyDenoiser, Batch, Sureness, begin, groups, release
-from unveil.model.decoding.canvas import UNREAD, Canvas, Reveal, SamplingParams
+from unveil.model.decoding.canvas import UNREAD, Canvas, Reveal, SamplingParams, absorbed_by
 from unveil.model.decoding.draw import draw, draws, fetched
-from unveil.model.decoding.ends import absorbed_by
 from unveil.model.decoding.loop import Decoded
 from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.order_keys import Ints

@@ -29,7 +29,7 @@ from unveil.model.decoding.batch import (
     log_probabilities,
     release,
 )
-from unveil.model.decoding.ends import absorbed_by, last_token
+from unveil.model.decoding.canvas import absorbed_by, last_token
 from unveil.model.decoding.loop import Group, Release, run
 from unveil.model.decoding.noise import Floats
 from unveil.model.decoding.order_keys import Ints, rank

@@ -6,8 +6,9 @@ it any law may be tried on simulated orders, as many as wanted, without a forwar
 
 Rows may differ in length. A position past a row's end is absent: neither visible nor hidden, and no order reveals it.
 
-Where ends absorb (`model.decoding.ends`), what lies behind a revealed end is decided: it costs nothing, no order has to
-reveal it, and the critic sees it as absent, be it hidden or revealed before. So a state follows from the set revealed.
+Where ends absorb (`model.decoding.canvas`), what lies behind a revealed end is decided: it costs nothing, no order has
+to reveal it, and the critic sees it as absent, be it hidden or revealed before. So a state follows from the set that is
+revealed.
 """
 
 from collections.abc import Callable

@@ -131,7 +131,7 @@ def whole_orders(
 
 def turns_of(ranks: Tensor, x: Tensor, *, end_id: int | None) -> Tensor:
     """The turn of each position of clean rows `x` [B, L] along its order, `ranks` [B, L] with 0 where it was known: as
-    the ranks, but L + 1 for the ends that a revealed one in front decides (`model.decoding.ends`): nobody reads them.
+    the ranks, but L + 1 for the ends that a revealed one in front decides (`model.decoding.canvas`): nobody reads them.
     """
     if end_id is None:
         return ranks

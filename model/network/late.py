@@ -98,7 +98,7 @@ class LateQueries(Network):
 
     def read_in_turn(self, tokens: Tensor, ranks: Tensor, lengths: Tensor) -> Reading:
         """See `Network.read_in_turn`."""
-        x = self.ask(self.contents(tokens, ranks, lengths), self._everywhere(tokens), ranks.clamp(min=1))
+        x = self.ask(self.contents(tokens, ranks, lengths), self._everywhere(tokens), ranks)
         return Reading(x, self.token_head(x, self.embedding.weight), tokens, ranks > 0, lengths)
 
     def answers(
@@ -107,7 +107,7 @@ class LateQueries(Network):
         """`in_turn` of clean `tokens` [B, L], and token logits [B, M, V] of queries for `positions` [B, M] before the
         turns `asked_at` [B, M], in one forward."""
         contents = self.contents(tokens, turns, lengths)
-        in_turn = self.ask(contents, self._everywhere(tokens), turns.clamp(min=1))  # what is known is asked in vain
+        in_turn = self.ask(contents, self._everywhere(tokens), turns)
         asked = self.ask(contents, positions, asked_at)
         return self.token_head(in_turn, self.embedding.weight), self.token_head.at(
             asked, self.embedding.weight, positions

@@ -22,7 +22,7 @@ MOST_BORDERS = 6  # between what is known and what is not, in a prompt of `known
 class Rows:
     """Clean canvases: ids [N, L] and lengths [N]; positions from a row's length on are padding. `clues` [N, L] bool is
     what each row always shows, because its prompt belongs to the data; None where nothing is. `end_id` ends a sequence
-    (`model.decoding.ends`); None where no id does."""
+    (`model.decoding.canvas`); None where no id does."""
 
     x: Tensor
     lengths: Tensor

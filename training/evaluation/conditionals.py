@@ -5,7 +5,7 @@ revealed earlier (`Network.reads_ranks`) answers for the order of the past too, 
 for what was known from the start, then 1, 2, ... as positions were revealed. Along an order known ahead it says all of
 a row in one forward.
 
-Where an id ends a sequence, what is said is as it is served (`model.decoding.ends`): no end is offered before a known
+Where an id ends a sequence, what is said is as it is served (`model.decoding.canvas`): no end is offered before a known
 token, and an end behind a revealed one is decided by it.
 """
 
