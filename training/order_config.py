@@ -191,7 +191,7 @@ class _Walked(_Order):
 
 
 class NextCostOrder(_Walked):
-    """A head learns what each reveal would cost, and the cheapest comes next (`training/next cost.py`)."""
+    """A head learns what each reveal would cost, and the cheapest comes next (`training/step/rollouts.py`)."""
 
     head: ClassVar[OrderHeadKind] = "next_cost"
     method: Literal["next_cost"] = "next_cost"

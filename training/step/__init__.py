@@ -1,1 +1,1 @@
-"""One training step: batches, losses, updates, candidate orders."""
+"""One training step: batches, losses, updates, orders decided by search."""

@@ -194,21 +194,22 @@ def test_a_search_of_its_own_resumes_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(tensor, resumed.denoiser.state_dict()[name]), name
 
 
-def test_at_the_end_the_law_is_decided_on_its_likeliest_order_and_nothing_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("best", "order"), [("its likeliest order", BACKWARDS), (LEFT_TO_RIGHT, FORWARDS)])
+def test_at_the_end_the_law_is_decided_on_its_likeliest_or_a_cheaper_reading_order_and_nothing_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: str, order: list[int]
 ) -> None:
     tried: list[dict[str, list[int]]] = []
 
     def decides(*_: object, orders: dict[str, list[int]], **__: object) -> Decision:
         tried.append(orders)
-        best = RIGHT_TO_LEFT if RIGHT_TO_LEFT in orders else "its likeliest order"
-        return Decision({LAW: 2.0, best: 1.0}, best)
+        chosen = best if "its likeliest order" in orders else RIGHT_TO_LEFT
+        return Decision({LAW: 2.0, chosen: 1.0}, chosen)
 
     monkeypatch.setattr("unveil.training.trainer.decide", decides)
     kept = _train(tmp_path).denoiser.order_head.global_log_w().detach()
     assert len(tried) == 3
-    assert tried[-1] == {"its likeliest order": BACKWARDS}
-    torch.testing.assert_close(kept, order_log_w(BACKWARDS, gap=LAST_GAP))
+    assert tried[-1] == {"its likeliest order": BACKWARDS, LEFT_TO_RIGHT: FORWARDS, RIGHT_TO_LEFT: BACKWARDS}
+    torch.testing.assert_close(kept, order_log_w(order, gap=LAST_GAP))
     again = _train(tmp_path).denoiser.order_head.global_log_w().detach()  # nothing left to do, nothing tried
     assert torch.equal(again, kept)
     assert len(tried) == 3

@@ -353,7 +353,6 @@ FIELDS: dict[str, Any] = {
     "start": {"artifact": "runs/x"},
 }
 WRONG = [
-    ("order.candidates=[]", 'order.candidates: unknown key with method = "next_cost"'),
     ("advanced.order.branches=3", 'advanced.order.branches: unknown key with method = "next_cost"'),
     ("advanced.order.warmup=0.1", 'advanced.order.warmup: unknown key with method = "next_cost"'),
     ("advanced.optimizer.backward_loops=1", "advanced.optimizer.backward_loops: is not valid with a frozen denoiser"),
