@@ -12,12 +12,18 @@ result. Results are kept in DIR and found again: remove DIR after a change to th
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all, with_interval
-from unveil.benchmarks.orders.late_queries import PROBLEMS, QUICK, RECIPES, in_turn_losses, scored, smiles_override
+from unveil.benchmarks.common.runs import Fields, interval, run_all, with_interval
+from unveil.benchmarks.orders.late_queries import (
+    QUICK,
+    RECIPES,
+    given_problems,
+    in_turn_losses,
+    scored,
+    smiles_override,
+)
 from unveil.benchmarks.orders.rivals.timed import Training, train_for
 from unveil.model.network.architecture import Architecture, OrderSpec
 from unveil.model.network.build import build_network
@@ -50,15 +56,7 @@ _FACTORS = ("matrix_rate", "learning_rate", "batch_size")  # the others are valu
 
 
 def main() -> None:
-    parser = arguments(__doc__, work="runs/choices", seeds=1)
-    parser.add_argument("--seconds", type=float, default=180.0, help="of CPU time, for each arm")
-    parser.add_argument("--rows", type=int, default=256, help="validation rows, evenly spaced")
-    parser.add_argument("--problems", default=",".join(PROBLEMS))
-    parser.add_argument("--smiles", type=Path, help="a file of SMILES, one a line, instead of MOSES")
-    given = parser.parse_args()
-    problems = given.problems.split(",")
-    if not set(problems) <= set(PROBLEMS):
-        parser.error(f"--problems: must be of {', '.join(PROBLEMS)}")
+    given, problems = given_problems(__doc__, work="runs/choices", seeds=1, seconds=180.0, rows=256)
     own = {problem: smiles_override(given.smiles) if problem == "moses" else [] for problem in problems}
     common = {"seconds": 0.3 if given.quick else given.seconds, "rows": 8 if given.quick else given.rows}
     tasks = [

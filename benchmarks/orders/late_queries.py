@@ -18,6 +18,7 @@ method.
 """
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,15 +49,7 @@ QUICK = ["model={width = 16, layers = 2, heads = 2, mlp_width = 32}", "optimizer
 
 
 def main() -> None:
-    parser = arguments(__doc__, work="runs/late-queries", seeds=3)
-    parser.add_argument("--seconds", type=float, default=480.0, help="of CPU time, for each network")
-    parser.add_argument("--rows", type=int, default=512, help="test rows, evenly spaced")
-    parser.add_argument("--problems", default=",".join(PROBLEMS))
-    parser.add_argument("--smiles", type=Path, help="a file of SMILES, one a line, instead of MOSES")
-    given = parser.parse_args()
-    problems = given.problems.split(",")
-    if not set(problems) <= set(PROBLEMS):
-        parser.error(f"--problems: must be of {', '.join(PROBLEMS)}")
+    given, problems = given_problems(__doc__, work="runs/late-queries", seeds=3, seconds=480.0, rows=512)
     overrides = {"moses": smiles_override(given.smiles), "text": list[str]()}
     tasks = [
         {
@@ -73,6 +66,20 @@ def main() -> None:
     ]
     report = summary(tasks, run_all(measure, tasks, folder=given.work, jobs=given.jobs))
     print(json.dumps(report, indent=2) if given.json else as_text(report))
+
+
+def given_problems(doc: str | None, *, work: str, seeds: int, seconds: float, rows: int) -> tuple[Namespace, list[str]]:
+    """The command line of a benchmark of such networks, and the problems that it names."""
+    parser = arguments(doc, work=work, seeds=seeds)
+    parser.add_argument("--seconds", type=float, default=seconds, help="of CPU time, for each network")
+    parser.add_argument("--rows", type=int, default=rows, help="rows to score, evenly spaced")
+    parser.add_argument("--problems", default=",".join(PROBLEMS))
+    parser.add_argument("--smiles", type=Path, help="a file of SMILES, one a line, instead of MOSES")
+    given = parser.parse_args()
+    problems = given.problems.split(",")
+    if not set(problems) <= set(PROBLEMS):
+        parser.error(f"--problems: must be of {', '.join(PROBLEMS)}")
+    return given, problems
 
 
 def smiles_override(path: Path | None) -> list[str]:
