@@ -180,6 +180,7 @@ class StepStats:
 
     `num_positions` counts what the forward passes computed, padding included; `num_useful_positions` what of it was
     wanted, canvases that look alike once. `num_saved`: steps of canvases that needed no forward of their own.
+    `num_revealed` counts what a search reveals again, `num_unrevealed` what it took back.
     """
 
     seconds: float
@@ -188,6 +189,7 @@ class StepStats:
     num_useful_positions: int
     num_revealed: int
     num_saved: int = 0
+    num_unrevealed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import math
 import queue
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from unveil.engine.checks import BadStepError, Failure, check_scores, check_steps, step_all
@@ -32,6 +33,7 @@ from unveil.engine.messages import (
     Started,
     StepStats,
     Stop,
+    Unrevealed,
     Work,
 )
 from unveil.engine.scheduler import BatchKey, Kind, Scheduler, Slot
@@ -233,7 +235,9 @@ class Worker:
             max_batch = self._scheduler.halve(key) if retried.is_out_of_memory else None
             events.append(BatchRetried(key.model, key.length, len(slots), retried.cause, max_batch))
         num_revealed = sum(len(result.reveals) for _, result in good if isinstance(result, StepResult))
-        self._emit([*events, _stats(runner, before, seconds, len(slots), num_revealed)])
+        num_unrevealed = sum(len(event.positions) for event in events if isinstance(event, Unrevealed))
+        stats = _stats(runner, before, seconds, len(slots), num_revealed)
+        self._emit([*events, replace(stats, num_unrevealed=num_unrevealed)])
         return failures[-1][1] if len(failures) == len(slots) else None
 
     def _run(

@@ -51,7 +51,8 @@ class Metrics:
         )
         self.denoising_steps = self._count("denoising_steps", "Steps of single canvases.")
         self.forwards_saved = self._count("forwards_saved", "Steps of single canvases that needed no forward.")
-        self.revealed_tokens = self._count("revealed_tokens", "Positions revealed.")
+        self.revealed_tokens = self._count("revealed_tokens", "Positions revealed, those of a search again.")
+        self.unrevealed_tokens = self._count("unrevealed_tokens", "Positions that a search took back.")
         self.forward_positions = self._count("forward_positions", "Positions computed, padding included.")
         self.batches_retried = self._count("batches_retried", "Batches that failed and were stepped one by one.")
         self.build_info = Gauge(
@@ -69,6 +70,7 @@ class Metrics:
         self.denoising_steps.inc(step.num_canvases + step.num_saved)
         self.forwards_saved.inc(step.num_saved)
         self.revealed_tokens.inc(step.num_revealed)
+        self.unrevealed_tokens.inc(step.num_unrevealed)
         self.forward_positions.inc(step.num_positions)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:

@@ -96,8 +96,8 @@ class StartConfig(_Frozen):
 
 class OptimizerConfig(_Frozen):
     """Warm-up and cosine decay: Muon for the matrices of a network, at `matrix_rate`, and AdamW for all else, at
-    `learning_rate`; AdamW alone where `matrix_rate` is 0. `batch_size` is the global batch of one update, over all
-    processes.
+    `learning_rate`; AdamW alone where `matrix_rate` is 0. Left out it is 0.02, but 0 for grids, with `num_loops` above
+    1, and for imported models. `batch_size` is the global batch of one update, over all processes.
 
     `steps` left out: as many as show every training row 60 times, but 500 at least and 8000 at most. A small table
     trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
@@ -115,7 +115,7 @@ class OptimizerConfig(_Frozen):
     clip: Advanced[float] = Field(default=1.0, gt=0.0)
     ema_decay: Advanced[float] = Field(default=0.998, ge=0.0, lt=1.0)
     backward_loops: Advanced[int | None] = Field(default=None, ge=1)
-    matrix_rate: Advanced[float] = Field(default=MATRIX_RATE, ge=0.0)
+    matrix_rate: Advanced[float | None] = Field(default=None, ge=0.0)
 
     @property
     def num_steps(self) -> int:
@@ -176,7 +176,19 @@ class Recipe(_Frozen):
         """Of a fresh network: one that starts from an artifact has the artifact's."""
         if self.model.query_layers is not None:
             return self.model.query_layers
-        return 0 if self.data.kind == "sudoku" or self.model.num_loops > 1 else 1
+        return 0 if self.is_looped else 1
+
+    @property
+    def is_looped(self) -> bool:
+        """Of grids, and networks that go through their layers more than once."""
+        return self.data.kind == "sudoku" or self.model.num_loops > 1
+
+    @property
+    def matrix_rate(self) -> float:
+        """Muon's, 0 without it."""
+        if self.optimizer.matrix_rate is not None:
+            return self.optimizer.matrix_rate
+        return 0.0 if self.is_looped else MATRIX_RATE
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Self:
@@ -211,7 +223,7 @@ class Recipe(_Frozen):
             return self
         ignored = {
             "optimizer.backward_loops": self.optimizer.backward_loops is not None,
-            "optimizer.matrix_rate": self.optimizer.matrix_rate != MATRIX_RATE,
+            "optimizer.matrix_rate": self.optimizer.matrix_rate is not None,
             "order.spread": isinstance(self.order, GlobalOrder) and self.order.spread is not None,
         }
         for key in [key for key, is_given in ignored.items() if is_given]:

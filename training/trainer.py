@@ -140,13 +140,13 @@ class Run:
             backward_loops=recipe.optimizer.backward_loops,
         )
         if recipe.run.compile:  # block by block: quick to compile, and it leaves names and sharding as they are
-            for block in denoiser.blocks:
+            for block in denoiser.all_blocks:
                 block.compile()
         self.module = fabric.setup_module(self.unwrapped)
         order_rate, critic_rate = recipe.order.rates
         groups = self.unwrapped.parameter_groups(
             learning_rate=recipe.optimizer.learning_rate,
-            matrix_rate=recipe.optimizer.matrix_rate,
+            matrix_rate=recipe.matrix_rate,
             order_rate=order_rate,
             critic_rate=critic_rate,
             weight_decay=recipe.optimizer.weight_decay,

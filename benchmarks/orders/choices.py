@@ -89,7 +89,7 @@ def settings_of(arm: str, recipe: Recipe, *, seconds: float, seed: int) -> Train
         batch_size=recipe.optimizer.batch_size,
         uniform=0.15,
         prompted=0.3,
-        matrix_rate=recipe.optimizer.matrix_rate,
+        matrix_rate=recipe.matrix_rate,
         learning_rate=recipe.optimizer.learning_rate,
         seed=seed,
     )

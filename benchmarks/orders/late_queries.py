@@ -100,7 +100,7 @@ def measure(task: Fields) -> Fields:
         batch_size=recipe.optimizer.batch_size,
         uniform=0.0 if is_causal else 0.15,
         prompted=0.0 if is_causal else 0.3,
-        matrix_rate=0.0 if task["arm"].endswith("AdamW") else recipe.optimizer.matrix_rate,
+        matrix_rate=0.0 if task["arm"].endswith("AdamW") else recipe.matrix_rate,
         learning_rate=recipe.optimizer.learning_rate,
         seed=task["seed"],
     )

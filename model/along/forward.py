@@ -72,7 +72,7 @@ class Along(Folded):
             self._embedding = torch.cat([weight, network.beginning[None]])
             self._position = F.pad(network.position, (0, 0, 0, self._bias.beginning + 1 - length))
             self._target = network.target.detach()
-            self.query_layers = [query_layer(block) for block in query_blocks]
+            self.query_layers = [query_layer(block, self.architecture.activation) for block in query_blocks]
             self._query_places = torch.stack([layer.places for layer in self.query_layers], 1)  # [L, layers, 4, D]
             weights = [folded(block.content_norm, block.key_value)[0] for block in query_blocks]
             self.late_keys = product(torch.cat(weights), None)
@@ -175,8 +175,8 @@ class _Scores:
     """What is added to the scores by places, in all layers, and minus infinity where nothing is read.
 
     `_values` [layers, H, all]: at the place read minus the one that reads, or at their pair. `beginning` is the place
-    of the beginning: where distances count, so far off that its distances are its own. What it would add where it
-    reads is one value for all that it reads, of which attention does not depend.
+    of the beginning: where distances count, so far off that its distances are its own. Where it reads, one
+    value is added to all that it reads, on which attention does not depend.
     """
 
     def __init__(self, modules: Sequence[PlaceBias | None], size: RowSize, length: int) -> None:
@@ -203,7 +203,7 @@ class _Scores:
 def _values(module: PlaceBias, length: int) -> Tensor:
     """One layer's, [H, all]; see `_Scores`. The modules count slots, of which the beginning is the first."""
     if isinstance(module, SlotBias):
-        distances, read = module.places.embedding, module.front[:, :1]  # [H, 2 L - 1]
+        distances, read = module.places.embedding, module.front[:, None]  # [H, 2 L - 1]
         reads = distances[:, length - 1 : length].expand(-1, length + 1)  # as the beginning reads itself
         return torch.cat([reads, distances, read.expand(-1, length + 1)], 1)  # at 0, L + 1, 3 L
     assert isinstance(module, PairBias)

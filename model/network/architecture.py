@@ -14,6 +14,7 @@ OWN, IMPORTED = "transformer", "hf_masked_lm"
 OrderHeadKind = Literal["trunk", "next_cost", "cost_to_go"]
 
 TrunkKind = Literal["attention", "planes"]
+Activation = Literal["gelu", "squared_relu"]
 
 GRID_SIDE, GRID_CELLS = 9, 81
 
@@ -31,7 +32,8 @@ class Architecture(_Frozen):
     neighbours matter. `pair_bias`: each head learns what every single pair of positions is worth to it, for rows whose
     places have meanings of their own. `query_layers`: with any, a network is autoregressive along its order
     (`model/network/late.py`): its `layers` compute what is revealed, once, and so many more ask it for hidden
-    positions; without any, positions read each other both ways, hidden ones too.
+    positions; without any, positions read each other both ways, hidden ones too. `activation`: of the MLPs of trunk
+    `attention`; `gelu` is its tanh form.
     """
 
     length: int = Field(ge=1)
@@ -46,6 +48,7 @@ class Architecture(_Frozen):
     relative_bias: bool = False
     pair_bias: bool = False
     query_layers: int = Field(default=0, ge=0)
+    activation: Activation = "gelu"
 
     @model_validator(mode="before")
     @classmethod
@@ -66,6 +69,8 @@ class Architecture(_Frozen):
             raise ValueError("query_layers is only valid with trunk attention")
         if self.query_layers and self.num_loops > 1:
             raise ValueError("query_layers is only valid with num_loops 1")
+        if self.activation != "gelu" and self.trunk == "planes":
+            raise ValueError(f"activation {self.activation} is only valid with trunk attention")
         if self.pair_bias and self.trunk == "planes":
             raise ValueError("pair_bias is only valid with trunk attention")
         if self.pair_bias and self.relative_bias:

@@ -65,19 +65,18 @@ class PairBias(nn.Module):
 
 
 class SlotBias(nn.Module):
-    """A `RelativeBias` for rows with a slot in front that is nowhere: what each head adds where that one reads or is
-    read."""
+    """A `RelativeBias` for rows with a slot in front that is nowhere: what each head adds where that one is read. It
+    reads as evenly as itself and what is known at the start allow: nothing is added."""
 
     def __init__(self, length: int, heads: int) -> None:
         super().__init__()
         self.places = RelativeBias(length, heads)
-        self.front = nn.Parameter(torch.zeros(heads, 2))  # where it is read, and where it reads
+        self.front = nn.Parameter(torch.zeros(heads))
 
     def forward(self, length: int) -> Tensor:
         """[H, l, l] for rows of `length` l slots, the one in front included."""
-        read, reads = self.front[:, :1, None], self.front[:, 1:, None].expand(-1, 1, length)
-        below = torch.cat([read.expand(-1, length - 1, 1), self.places(length - 1)], -1)
-        return torch.cat([reads, below], 1)
+        read = self.front[:, None, None].expand(-1, length - 1, 1)
+        return F.pad(torch.cat([read, self.places(length - 1)], -1), (0, 0, 1, 0))
 
 
 PlaceBias = RelativeBias | PairBias | SlotBias

@@ -4,6 +4,7 @@
 are; `build.py` picks one by its architecture.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -44,6 +45,11 @@ class Network(nn.Module):
         logits = self.read_in_turn(tokens, ranks, lengths).token_logits
         assert logits is not None
         return logits
+
+    @property
+    def all_blocks(self) -> Sequence[nn.Module]:
+        """What is compiled and sharded one by one."""
+        return tuple(self.blocks)
 
     @property
     def reads_ranks(self) -> bool:

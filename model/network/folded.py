@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unveil.model.confidence import LANES
+from unveil.model.network.architecture import Activation
 from unveil.model.network.late import LateQueries, QueryBlock
 from unveil.model.network.transformer import Block, Transformer
 
@@ -57,7 +58,7 @@ class Folded:
         with torch.no_grad():
             self.log_w = network.order_head.global_log_w()
             self._eps = torch.tensor((network.architecture.width * 1e-5) ** 0.5, device=network.position.device)
-            self.layers = [_layer(block) for block in self.blocks]
+            self.layers = [_layer(block, self.architecture.activation) for block in self.blocks]
             self._set_head(network)
 
     def _set_head(self, network: Transformer | LateQueries) -> None:
@@ -96,18 +97,18 @@ class Folded:
         return torch.baddbmm(bias[rows][..., None], weight[rows], x[..., None]).squeeze(-1).float()
 
 
-def _layer(block: Block) -> Layer:
+def _layer(block: Block, activation: Activation) -> Layer:
     narrow = cast(nn.Linear, block.mlp[2])
     return Layer(
         qkv=product(*folded(block.attention_norm, block.attention.qkv)),
         out=product(block.attention.out.weight, None),
-        widen=product(*folded(block.mlp_norm, cast(nn.Linear, block.mlp[0])), has_gelu=True),
+        widen=product(*folded(block.mlp_norm, cast(nn.Linear, block.mlp[0])), activation=activation),
         narrow=product(narrow.weight, narrow.bias),
         shapes=tuple(parameter.shape for parameter in block.parameters()),
     )
 
 
-def query_layer(block: QueryBlock) -> QueryLayer:
+def query_layer(block: QueryBlock, activation: Activation) -> QueryLayer:
     """A block of queries. Its norms' own gains are folded into those of each place."""
     widen, narrow, scale = cast(nn.Linear, block.mlp[0]), cast(nn.Linear, block.mlp[2]), block.query.in_features**0.5
     gain, shift, mlp_gain, mlp_shift = block.places.unbind(1)  # [L, D] each
@@ -117,7 +118,7 @@ def query_layer(block: QueryBlock) -> QueryLayer:
     return QueryLayer(
         query=product(block.query.weight, None),
         out=product(block.out.weight, None),
-        widen=product(widen.weight, widen.bias, has_gelu=True),
+        widen=product(widen.weight, widen.bias, activation=activation),
         narrow=product(narrow.weight, narrow.bias),
         places=torch.stack([gain, shift, mlp_gain, mlp_shift], 1),
     )
@@ -135,13 +136,20 @@ def _in_onednn(weight: Tensor) -> bool:
     return is_cpu_float and is_wide and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
-def product(weight: Tensor, bias: Tensor | None, *, has_gelu: bool = False) -> Product:
-    """x -> x @ weight.T + bias, and the tanh GELU of it."""
+def product(weight: Tensor, bias: Tensor | None, *, activation: Activation | None = None) -> Product:
+    """x -> x @ weight.T + bias, and the activation of it."""
     if _in_onednn(weight):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        name, algorithm = ("gelu", "tanh") if has_gelu else ("none", "")
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, name, [], algorithm)
-    if has_gelu:
+        name, algorithm = {None: ("none", ""), "gelu": ("gelu", "tanh"), "squared_relu": ("relu", "")}[activation]
+
+        def computed(x: Tensor) -> Tensor:
+            found: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, name, [], algorithm)
+            return found.square_() if activation == "squared_relu" else found
+
+        return computed
+    if activation == "squared_relu":
+        return lambda x: F.linear(x, weight, bias).relu_().square_()
+    if activation == "gelu":
         slope = torch.tensor(_GELU, dtype=weight.dtype, device=weight.device)
         return lambda x: _gelu(F.linear(x, weight, bias), slope)
     return lambda x: F.linear(x, weight, bias)

@@ -7,6 +7,7 @@ shifts of its norms (AdaLN, arXiv 2212.09748), reads the contents of the state, 
 reading order this is a causal transformer whose last layers are the queries'.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -18,7 +19,7 @@ from unveil.model.network.architecture import Architecture, OrderSpec
 from unveil.model.network.attention import PairBias, PlaceBias, SlotBias, attend
 from unveil.model.network.base import Network, initialise
 from unveil.model.network.order_heads import Reading, make_order_head
-from unveil.model.network.transformer import Block, TokenHead
+from unveil.model.network.transformer import Block, TokenHead, make_mlp
 
 FRONT = 1  # slots before a row's positions
 
@@ -33,7 +34,7 @@ class Contents(NamedTuple):
 
 
 class QueryBlock(nn.Module):
-    """Attention to contents and a GELU MLP, each behind a norm that knows the place asked for, and a residual."""
+    """Attention to contents and an MLP, each behind a norm that knows the place asked for, and a residual."""
 
     def __init__(self, architecture: Architecture, bias: PlaceBias | None) -> None:
         super().__init__()
@@ -43,9 +44,7 @@ class QueryBlock(nn.Module):
         self.places = nn.Parameter(torch.zeros(architecture.length, 4, D))  # gain and shift of each norm
         self.query, self.key_value = nn.Linear(D, D, bias=False), nn.Linear(D, 2 * D, bias=False)
         self.out = nn.Linear(D, D, bias=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(D, architecture.mlp_width), nn.GELU(approximate="tanh"), nn.Linear(architecture.mlp_width, D)
-        )
+        self.mlp = make_mlp(architecture)
         self.place_bias = bias
         self.dropout = nn.Dropout(architecture.dropout)
 
@@ -83,6 +82,11 @@ class LateQueries(Network):
         self.token_head = TokenHead(architecture)
         self.order_head = make_order_head(architecture, order)
         self._initialise()
+
+    @property
+    def all_blocks(self) -> Sequence[Block | QueryBlock]:
+        """See `Network.all_blocks`."""
+        return [cast("Block | QueryBlock", block) for block in (*self.blocks, *self.query_blocks)]
 
     def forward(self, tokens: Tensor, hidden: Tensor, lengths: Tensor, ranks: Tensor | None = None) -> Prediction:
         """See `model.denoiser.Denoiser`. One trunk pass feeds both heads. With `ranks` see `Network.in_turn`."""
@@ -151,9 +155,9 @@ class LateQueries(Network):
         for parameter in (self.position, self.beginning, self.target):
             nn.init.normal_(parameter, std=0.02)
         depth = self.architecture.layers + self.architecture.query_layers
-        for block in (*self.blocks, *self.query_blocks):
-            last = (block.attention.out if isinstance(block, Block) else cast(QueryBlock, block).out, block.mlp[2])
-            for layer in last:
+        for block in self.all_blocks:
+            out = block.attention.out if isinstance(block, Block) else block.out
+            for layer in (out, cast(nn.Linear, block.mlp[2])):
                 nn.init.normal_(layer.weight, std=0.02 * (2 * depth) ** -0.5)
 
 

@@ -21,17 +21,29 @@ from unveil.model.network.base import Depths, Network, initialise
 from unveil.model.network.order_heads import Reading, make_order_head
 
 
+class SquaredReLU(nn.Module):
+    """max(x, 0) ** 2, arXiv 2109.08668."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
+
+
+def make_mlp(architecture: Architecture) -> nn.Sequential:
+    """A block's: to `mlp_width`, the activation, and back."""
+    D, wide = architecture.width, architecture.mlp_width
+    activation = nn.GELU(approximate="tanh") if architecture.activation == "gelu" else SquaredReLU()
+    return nn.Sequential(nn.Linear(D, wide), activation, nn.Linear(wide, D))
+
+
 class Block(nn.Module):
-    """Attention and a GELU MLP, each behind an RMSNorm and a residual."""
+    """Attention and an MLP, each behind an RMSNorm and a residual."""
 
     def __init__(self, architecture: Architecture, bias: PlaceBias | None) -> None:
         super().__init__()
         D = architecture.width
         self.attention_norm, self.mlp_norm = nn.RMSNorm(D, eps=1e-5), nn.RMSNorm(D, eps=1e-5)
         self.attention = Attention(D, architecture.heads, bias=bias)
-        self.mlp = nn.Sequential(
-            nn.Linear(D, architecture.mlp_width), nn.GELU(approximate="tanh"), nn.Linear(architecture.mlp_width, D)
-        )
+        self.mlp = make_mlp(architecture)
         self.dropout = nn.Dropout(architecture.dropout)
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:

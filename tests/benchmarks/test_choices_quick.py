@@ -28,7 +28,7 @@ def test_an_arm_changes_one_thing() -> None:
     recipe = load_recipe(RECIPES / "moses.toml")
     architecture = Architecture(length=8, vocabulary_sizes=(5,), layers=3, query_layers=1, relative_bias=True)
     bundled = settings_of(BUNDLED, recipe, seconds=1.0, seed=0)
-    assert bundled.matrix_rate == recipe.optimizer.matrix_rate
+    assert bundled.matrix_rate == recipe.matrix_rate
     for arm in ARMS[1:]:
         settings, own = settings_of(arm, recipe, seconds=1.0, seed=0), shape(arm, architecture)
         is_training, is_shape = settings != bundled, own != architecture

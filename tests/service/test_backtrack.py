@@ -36,7 +36,10 @@ def _events(server: Running, **fields: Any) -> list[tuple[str, Any]]:
 
 
 def test_reveals_less_unreveals_put_into_the_template_give_the_output(server: Running) -> None:
+    names = ("unveil_revealed_tokens_total", "unveil_unrevealed_tokens_total")
+    revealed, unrevealed = map(server.metric, names)
     events = _events(server, **FIELDS)
+    now = list(map(server.metric, names))
     canvases = {s["sample_index"]: list(s["canvas"]) for s in events[0][1]["samples"]}
     standing: dict[int, list[Any]] = {index: [] for index in canvases}
     taken = dict.fromkeys(canvases, 0)
@@ -65,6 +68,8 @@ def test_reveals_less_unreveals_put_into_the_template_give_the_output(server: Ru
         assert sample["logprob"] == pytest.approx(sum(reveal["logprob"] for reveal in sample["reveals"]))
         assert sample["finish_reason"] == "complete"
     assert sum(taken.values()) > 0
+    assert now[1] - unrevealed == sum(taken.values())
+    assert now[0] - revealed == sum(map(len, standing.values())) + sum(taken.values())
     whole = server.generate(**FIELDS).json()
     assert sorted(samples, key=lambda sample: sample["sample_index"]) == whole["samples"]
     usage = whole["usage"]

@@ -19,6 +19,7 @@ COUNTERS = (
     "unveil_denoising_steps_total",
     "unveil_forwards_saved_total",
     "unveil_revealed_tokens_total",
+    "unveil_unrevealed_tokens_total",
     "unveil_forward_positions_total",
     "unveil_batches_retried_total",
 )

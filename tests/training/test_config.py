@@ -80,6 +80,13 @@ FROZEN = "start={artifact = 'x', freeze_denoiser = true}"
 GRID = {"name": "grid", "data": {"kind": "sudoku"}}
 
 
+def test_muon_moves_matrices_but_of_grids_and_of_looped_networks() -> None:
+    grid = build_recipe({**GRID}, source="x")
+    given = build_recipe({**GRID}, overrides=["advanced.optimizer.matrix_rate=0.01"], source="x")
+    recipes = small_recipe(), small_recipe("advanced.model.num_loops=2"), grid, given
+    assert [recipe.matrix_rate for recipe in recipes] == [0.02, 0.0, 0.0, 0.01]
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [

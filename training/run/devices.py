@@ -17,6 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from unveil.model.errors import UnveilError
+from unveil.model.network.late import QueryBlock
 from unveil.model.network.transformer import Block
 from unveil.training.config import RunConfig
 from unveil.training.run.parent import end_with_parent
@@ -99,7 +100,7 @@ def _launched(config: RunConfig, strategy: str | Strategy, devices: int, num_nod
 
 def _shard(whole: nn.Module, mesh: DeviceMesh) -> nn.Module:
     for module in whole.modules():
-        if isinstance(module, Block):
+        if isinstance(module, Block | QueryBlock):
             fully_shard(module, mesh=mesh["data_parallel"])
     fully_shard(whole, mesh=mesh["data_parallel"])
     return whole

@@ -15,7 +15,7 @@ from unveil.model.network.architecture import Architecture, ImportedArchitecture
 from unveil.model.network.base import Network
 from unveil.model.network.build import build_network
 from unveil.model.tokenizers.base import Tokenizer
-from unveil.training.config import MATRIX_RATE, ModelConfig, Recipe
+from unveil.training.config import ModelConfig, Recipe
 from unveil.training.data.dataset import Dataset
 from unveil.training.levels import is_advanced
 
@@ -43,7 +43,7 @@ def load_start(recipe: Recipe, dataset: Dataset) -> Artifact | None:
     wanted, own = recipe.model.model_dump(exclude_none=True), artifact.manifest.architecture.model_dump()
     if own.get("query_layers"):
         _check_late(recipe)
-    if is_imported and recipe.optimizer.matrix_rate != MATRIX_RATE:
+    if is_imported and recipe.optimizer.matrix_rate is not None:
         raise UnveilError("advanced.optimizer.matrix_rate: start.artifact is an imported model, for AdamW alone")
     for name in wanted.keys() & recipe.model.model_fields_set if "model" in recipe.model_fields_set else ():
         if wanted[name] != own[name] and (recipe.is_frozen or name not in _FREE):
@@ -122,6 +122,7 @@ def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
             length=dataset.train.shape[1],
             vocabulary_sizes=tuple(dataset.tokenizer.vocabulary_sizes),
             trunk="planes" if dataset.tokenizer.domain == "grid" else "attention",
+            activation="squared_relu" if recipe.query_layers else "gelu",
             **{**recipe.model.model_dump(), "query_layers": recipe.query_layers},
         )
     except ValidationError as error:

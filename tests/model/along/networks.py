@@ -21,7 +21,7 @@ LENGTH = 12
 KINDS: dict[str, dict[str, Any]] = {
     "relative bias": {"sizes": TEXT, "relative_bias": True},
     "pair bias": {"sizes": TABLE, "pair_bias": True},
-    "no bias": {"sizes": TEXT},
+    "no bias": {"sizes": TEXT, "activation": "gelu"},
     "contextual": {"sizes": TEXT, "relative_bias": True, "kind": "contextual"},
     "next cost": {"sizes": TABLE, "pair_bias": True, "kind": "contextual", "head": "next_cost"},
     "wide": {"sizes": TEXT, "relative_bias": True, "width": 256},  # products of oneDNN
@@ -45,11 +45,12 @@ def make(
     head: Any = "trunk",
     seed: int = 0,
     query_layers: int = 1,
+    activation: Any = "squared_relu",
     **bias: bool,
 ) -> LateQueries:
     torch.manual_seed(seed)
     shape = {"width": width, "layers": 3, "heads": 2, "mlp_width": 2 * width, "query_layers": query_layers}
-    architecture = Architecture(length=length, vocabulary_sizes=sizes, **shape, **bias)
+    architecture = Architecture(length=length, vocabulary_sizes=sizes, activation=activation, **shape, **bias)
     made = LateQueries(architecture, OrderSpec(kind=kind, head=head)).eval().requires_grad_(False)
     for name, parameter in made.named_parameters():
         scale = 0.1 if head == "next_cost" and "order_head" in name else 0.4  # else costs of thousands of nats

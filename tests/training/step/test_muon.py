@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.model.foreign import TOKENS, write_folder
 from tests.training.small import small_dataset, small_recipe
+from unveil.importers.convert import Wishes, convert
 from unveil.model.network.architecture import Architecture, OrderSpec
 from unveil.model.network.build import build_network
 from unveil.training.run.devices import make_fabric
@@ -72,11 +74,10 @@ def test_the_matrices_of_blocks_are_muons_and_nothing_else_is(fields: dict[str, 
     assert with_muon["order"] == without["order"] == {"denoiser.order_head.log_w"}
 
 
-def test_grids_keep_their_matrices_from_muon_where_its_rate_is_zero() -> None:
-    fields = {"length": 81, "vocabulary_sizes": (9,), "width": 8, "layers": 1, "mlp_width": 8, "trunk": "planes"}
-    network = build_network(Architecture.model_validate(fields), OrderSpec(kind="uniform"))
-    module = TrainingModule(network, marginals=torch.zeros(1, 9))
-    assert "blocks" not in _groups(module, matrix_rate=0.0)
+def test_nothing_of_an_imported_network_is_muons(tmp_path: Path) -> None:
+    write_folder(tmp_path, "bert")
+    module = TrainingModule(convert(tmp_path, Wishes()).denoiser, marginals=torch.zeros(1, len(TOKENS)))
+    assert _groups(module, matrix_rate=0.02) == _groups(module, matrix_rate=0.0)
 
 
 def test_a_run_has_two_optimizers_and_one_where_matrices_have_no_rate_of_their_own() -> None:
