@@ -43,8 +43,9 @@ class ModelConfig(_Frozen):
 
     `query_layers`: so many layers beside the `layers` ask for hidden positions (`model/network/late.py`), and all steps
     of a row's order are trained in one forward. 0: a masked network whose positions all read each other, trained a
-    prefix at a time. Left out it is 1, but 0 where `num_loops` is above 1, and for grids. With `num_loops`, the tokens
-    of every loop are trained, not of the last one alone (deep supervision).
+    prefix at a time. Left out it is 1, but 0 where `num_loops` is above 1, and for grids. With `num_loops`,
+    the tokens of every loop are trained, not of the last one alone (deep supervision). With query layers and neither
+    bias named, sequences have a `relative_bias`, and tables of up to 64 columns a `pair_bias`.
     """
 
     width: int = Field(default=64, ge=2)
@@ -53,8 +54,8 @@ class ModelConfig(_Frozen):
     mlp_width: int = Field(default=192, ge=2)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     num_loops: Advanced[int] = Field(default=1, ge=1)
-    relative_bias: Advanced[bool] = False
-    pair_bias: Advanced[bool] = False
+    relative_bias: Advanced[bool | None] = None
+    pair_bias: Advanced[bool | None] = None
     query_layers: Advanced[int | None] = Field(default=None, ge=0)
 
     @model_validator(mode="after")

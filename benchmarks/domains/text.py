@@ -76,6 +76,7 @@ REDUCED = [
     "model.layers=2",
     "model.heads=4",
     "model.mlp_width=256",
+    "model.dropout=0.0",
     "optimizer.steps=1400",
     "run={threads = 1}",
     "advanced.model.query_layers=1",

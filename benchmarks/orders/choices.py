@@ -4,9 +4,9 @@
                                  [--problems NAME,...] [--smiles FILE]
 
 Problems and training are those of `late_queries`; the first arm, `as bundled`, is late queries in the shape and with
-the rates of the recipe. Nats of validation rows, evenly spaced, along left to right, in uniform orders, and of
-stretches behind a prompt; `minus bundled` is paired by seed. Choices are made on these rows, so nothing here is a
-result. Results are kept in DIR and found again: remove DIR after a change to the method.
+the rates of the recipe, without dropout. Nats of validation rows, evenly spaced, along left to right, in uniform
+orders, and of stretches behind a prompt; `minus bundled` is paired by seed. Choices are made on these rows, so nothing
+here is a result. Results are kept in DIR and found again: remove DIR after a change to the method.
 """
 
 import json
@@ -49,6 +49,8 @@ TRAINING: dict[str, Fields] = {
 SHAPES: dict[str, Fields] = {
     "one layer asks": {"query_layers": 1},
     "two layers ask": {"query_layers": 2},
+    "three layers ask": {"query_layers": 3},
+    "GELU": {"activation": "gelu"},
     "no relative bias": {"relative_bias": False},
 }
 ARMS = (BUNDLED, *TRAINING, *SHAPES)
@@ -105,7 +107,7 @@ def shape(arm: str, architecture: Architecture) -> Architecture:
     changes = dict(SHAPES.get(arm, {}))
     if "query_layers" in changes:
         changes["layers"] = architecture.layers + architecture.query_layers - changes["query_layers"]
-    return Architecture(**architecture.model_dump() | changes)
+    return Architecture(**architecture.model_dump() | {"dropout": 0.0} | changes)
 
 
 def summary(tasks: Sequence[Fields], results: Sequence[Fields]) -> Fields:

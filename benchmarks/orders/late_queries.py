@@ -4,11 +4,11 @@
                                       [--problems NAME,...] [--smiles FILE]
 
 Problems: `moses`, molecules, and `text`, the King James Version; recipes as bundled, whose width and number of layers
-in all every network has. Networks: `late 1` and `late 2`, late queries with so many layers that ask (the rest compute
-contents); `two streams`; `masked`, bidirectional, one prefix of an order a row; `causal`, which knows left to right and
-nothing else, and `causal, AdamW`, the same without Muon. But for that and the causal ones' lack of prompts and other
-orders all are trained alike (`benchmarks/orders/rivals/timed.py`): 15 % of the rows in uniform orders, the others from
-left to right, 30 % behind a prompt. `causal, half` has half of the seconds.
+in all every network has, but no dropout. Networks: `late 1` to `late 3`, late queries with so many layers that ask
+(the rest compute contents); `two streams`; `masked`, bidirectional, one prefix of an order a row; `causal`, which knows
+left to right and nothing else, and `causal, AdamW`, the same without Muon. But for that and the causal ones' lack of
+prompts and other orders all are trained alike (`benchmarks/orders/rivals/timed.py`): 15 % of the rows in uniform
+orders, the others from left to right, 30 % behind a prompt. `causal, half` has half of the seconds.
 
 Nats a test row, exact along each row's order: from left to right, in uniform orders; and of what a prompt hides, from
 left to right: beginnings (the rest is hidden), ends (what is in front is), scattered holes, stretches. Ends absorb, and
@@ -42,7 +42,7 @@ from unveil.training_commands import cache_folder
 
 RECIPES = Path(training_package.__file__ or "").parent / "recipes"
 PROBLEMS = ("moses", "text")
-NETS = ("late 1", "late 2", "two streams", "masked", "causal", "causal, half", "causal, AdamW")
+NETS = ("late 1", "late 2", "late 3", "two streams", "masked", "causal", "causal, half", "causal, AdamW")
 KINDS = ("left to right", "uniform", "beginnings", "ends", "holes", "stretches")
 SEED, _BATCH_ROWS = 20_511, 64
 QUICK = ["model={width = 16, layers = 2, heads = 2, mlp_width = 32}", "optimizer={batch_size = 8}"]
@@ -119,7 +119,7 @@ def measure(task: Fields) -> Fields:
 def build(name: str, architecture: Architecture) -> nn.Module:
     """A fresh network of the architecture's width and number of layers in all."""
     depth = architecture.layers + architecture.query_layers
-    shape = architecture.model_dump() | {"layers": depth, "query_layers": 0}
+    shape = architecture.model_dump() | {"layers": depth, "query_layers": 0, "dropout": 0.0}
     whole = Architecture(**shape)
     if name.startswith("late"):
         asking = int(name.removeprefix("late "))

@@ -24,15 +24,25 @@ def test_the_quick_variant_sets_every_choice_beside_the_bundled_one(tmp_path: Pa
     assert "minus as bundled" in as_text(report)
 
 
+SHAPE = {
+    "length": 8,
+    "vocabulary_sizes": (5,),
+    "layers": 2,
+    "query_layers": 2,
+    "relative_bias": True,
+    "activation": "squared_relu",
+}
+
+
 def test_an_arm_changes_one_thing() -> None:
     recipe = load_recipe(RECIPES / "moses.toml")
-    architecture = Architecture(length=8, vocabulary_sizes=(5,), layers=3, query_layers=1, relative_bias=True)
+    architecture = Architecture.model_validate(SHAPE)
     bundled = settings_of(BUNDLED, recipe, seconds=1.0, seed=0)
     assert bundled.matrix_rate == recipe.matrix_rate
     for arm in ARMS[1:]:
         settings, own = settings_of(arm, recipe, seconds=1.0, seed=0), shape(arm, architecture)
         is_training, is_shape = settings != bundled, own != architecture
-        assert is_training or is_shape or arm == "one layer asks", "the shape that is asked for here"
+        assert is_training or is_shape or arm == "two layers ask", "the shape that is asked for here"
         assert not (is_training and is_shape)
         assert own.layers + own.query_layers == 4
     half = settings_of("half of the batch", recipe, seconds=1.0, seed=0)

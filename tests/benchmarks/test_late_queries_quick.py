@@ -16,7 +16,7 @@ from unveil.training.data.rows import Rows
 L, END = 6, 0
 X = torch.tensor([[3, 1, 2, 4, 0, 0], [1, 2, 3, 4, 1, 2], [4, 0, 0, 0, 0, 0]])
 ROWS = Rows(X, torch.full((3,), L), end_id=END)
-SHAPE = Architecture(length=L, vocabulary_sizes=(5,), width=16, layers=3, heads=2, mlp_width=32, relative_bias=True)
+SHAPE = Architecture(length=L, vocabulary_sizes=(5,), width=16, layers=4, heads=2, mlp_width=32, relative_bias=True)
 
 
 def test_the_quick_variant_sets_every_network_beside_late_queries(tmp_path: Path) -> None:

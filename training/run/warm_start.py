@@ -20,6 +20,7 @@ from unveil.training.data.dataset import Dataset
 from unveil.training.levels import is_advanced
 
 _ORDER_HEAD = "order_head."
+_MOST_PAIRED = 64  # columns: a bias for each pair of more is most of a small network
 _FREE = ("num_loops", "dropout")  # what a network may be given anew: no weight's shape depends on it
 
 
@@ -117,13 +118,18 @@ def _order(recipe: Recipe, length: int) -> OrderSpec:
 
 def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
     """The recipe's network at the data's length and vocabulary. Raises UnveilError for one that cannot be."""
+    length, sizes = dataset.train.shape[1], tuple(dataset.tokenizer.vocabulary_sizes)
+    model = {name: value for name, value in recipe.model.model_dump().items() if value is not None}
+    if recipe.query_layers and not {"relative_bias", "pair_bias"} & model.keys():
+        is_sequence = len(sizes) < length
+        model |= {"relative_bias": is_sequence, "pair_bias": not is_sequence and length <= _MOST_PAIRED}
     try:
         return Architecture(
-            length=dataset.train.shape[1],
-            vocabulary_sizes=tuple(dataset.tokenizer.vocabulary_sizes),
+            length=length,
+            vocabulary_sizes=sizes,
             trunk="planes" if dataset.tokenizer.domain == "grid" else "attention",
             activation="squared_relu" if recipe.query_layers else "gelu",
-            **{**recipe.model.model_dump(), "query_layers": recipe.query_layers},
+            **{**model, "query_layers": recipe.query_layers},
         )
     except ValidationError as error:
         raise UnveilError(f"model: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None

@@ -182,7 +182,8 @@ def arm_recipe(spec: Fields, dataset: Dataset) -> Recipe:
 
 
 def network(size: int, dataset: Dataset, *, query_layers: int = 0) -> Fields:
-    """The shape with about `size` parameters on this table: the width is given, the MLP takes what is left."""
+    """The shape with about `size` parameters on this table: the width is given, the MLP takes what is left. No bias for
+    pairs of columns: a small network would be little else."""
     width = WIDTHS[size]
 
     def count(mlp_width: int) -> int:
@@ -194,7 +195,7 @@ def network(size: int, dataset: Dataset, *, query_layers: int = 0) -> Fields:
 
     mlp_width = min(range(8, 1024, 8), key=lambda candidate: abs(count(candidate) - size))
     shape = {"width": width, "layers": LAYERS - query_layers, "query_layers": query_layers, "heads": HEADS}
-    return {**shape, "mlp_width": mlp_width, "dropout": 0.0}
+    return {**shape, "mlp_width": mlp_width, "dropout": 0.0, "pair_bias": False}
 
 
 def as_architecture(spec: Fields, dataset: Dataset) -> Architecture:

@@ -1,16 +1,21 @@
 """Starting from an artifact: its network, its tokenizer, and with a frozen denoiser its very weights."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tests.training.molecules import molecules_dataset
 from tests.training.small import small_dataset, small_recipe
 from unveil.model.artifact.folder import load_artifact, save_artifact
 from unveil.model.errors import ArtifactError, UnveilError
 from unveil.model.network.late import Contents, LateQueries
-from unveil.training.run.warm_start import load_start, make_denoiser
+from unveil.training.data.dataset import Dataset
+from unveil.training.run.warm_start import fresh_architecture, load_start, make_denoiser
 from unveil.training.trainer import row_forwards, train
 
 DATASET = small_dataset()
@@ -88,6 +93,22 @@ def test_an_artifact_says_itself_whether_it_is_asked_late(artifact: Path, masked
         line = f"advanced.model.query_layers: {other}, but start.artifact has {own}; leave it out"
         with pytest.raises(UnveilError, match=f"^{line}$"):
             load_start(small_recipe(start, f"advanced.model.query_layers={other}"), DATASET)
+
+
+def test_attention_knows_distances_in_sequences_and_columns_in_tables_unless_told() -> None:
+    def biases(dataset: Dataset, *overrides: str) -> tuple[bool, bool]:
+        fresh = fresh_architecture(small_recipe(*overrides), dataset)
+        return fresh.relative_bias, fresh.pair_bias
+
+    sequences = molecules_dataset()
+    tokenizer = SimpleNamespace(vocabulary_sizes=(2,) * 65, domain="table")
+    wide = cast(Dataset, SimpleNamespace(train=np.zeros((1, 65), np.int64), tokenizer=tokenizer))
+    assert (biases(sequences), biases(DATASET), biases(wide)) == ((True, False), (False, True), (False, False))
+    for dataset in (sequences, DATASET):
+        assert biases(dataset, "advanced.model.query_layers=0") == (False, False)
+        assert biases(dataset, "advanced.model.pair_bias=false") == (False, False)
+        assert biases(dataset, "advanced.model.relative_bias=true") == (True, False)
+        assert biases(dataset, "advanced.model.pair_bias=true") == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unveil.model.network.architecture import Architecture
+from unveil.model.network.transformer import make_mlp
 from unveil.training.step.muon import Muon
 
 _ROTARY_BASE = 10_000.0
@@ -40,16 +41,14 @@ class CausalSettings:
 
 
 class CausalBlock(nn.Module):
-    """Causal self-attention and a GELU MLP, each behind an RMSNorm and a residual."""
+    """Causal self-attention and an MLP, each behind an RMSNorm and a residual."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         D, self.heads = architecture.width, architecture.heads
         self.attention_norm, self.mlp_norm = nn.RMSNorm(D, eps=1e-5), nn.RMSNorm(D, eps=1e-5)
         self.qkv, self.out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(D, architecture.mlp_width), nn.GELU(approximate="tanh"), nn.Linear(architecture.mlp_width, D)
-        )
+        self.mlp = make_mlp(architecture)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
