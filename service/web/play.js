@@ -45,6 +45,7 @@ function pickModel() {
       ? "A sudoku, row by row; . or 0 is a hidden cell."
       : "A text; [MASK] hides one token, [MASK:12] twelve.";
   $("canvas").classList.toggle("grid", model.domain === "grid");
+  $("search").hidden = model.domain !== "grid";
 }
 
 function readRequest() {
@@ -52,6 +53,9 @@ function readRequest() {
   const text = $("prompt").value;
   const prompt = model.domain === "table" ? JSON.parse(text || "{}") : text;
   const request = { model: model.id, prompt, order: $("order").value, stream: true };
+  const backtrack = $("search").hidden ? "" : $("backtrack").value.trim();
+  if (backtrack && !/^[0-9]+$/.test(backtrack)) throw new Error("backtrack is a whole number");
+  if (backtrack) request.backtrack = Number(backtrack);
   const body = JSON.stringify(request);
   seed = $("seed").value.trim();
   if (!seed) return body;
@@ -91,11 +95,20 @@ function unreveal(data) {
   }
 }
 
+const ended = {
+  complete: "Complete.",
+  budget: "Complete, but wrong: no forwards are left to backtrack.",
+  contradiction: "Complete, but wrong: no alternative is left.",
+};
+
 const handlers = {
   start,
   reveal,
   unreveal,
-  sample: (data) => { $("status").textContent = `Complete. Seed ${seed || data.seed}; log-probability ${data.logprob.toFixed(3)}.`; },
+  sample: (data) => {
+    const back = data.num_unrevealed ? ` ${data.num_unrevealed} reveals taken back.` : "";
+    $("status").textContent = `${ended[data.finish_reason]} Seed ${seed || data.seed}; log-probability ${data.logprob.toFixed(3)}.${back}`;
+  },
   done: (data) => { $("status").textContent += ` ${data.usage.denoising_steps} steps in ${(data.timings.total_seconds * 1000).toFixed(1)} ms.`; },
   error: (data) => show(data.error),
 };

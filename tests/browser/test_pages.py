@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from tests.service.mocks import WAIT_SECONDS, Gate
+from tests.service.mocks import WAIT_SECONDS, Gate, toy_model
 from tests.service.servers import Running, run_toy
+from tests.service.test_backtrack import FIELDS, PUZZLE
+from unveil.model.tokenizers.grid import GridTokenizer
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -64,6 +66,7 @@ def page(browser: Browser, server: Running) -> Iterator[Page]:
 
 def test_reveals_appear_one_by_one_as_they_happen(page: Page, gate: Gate) -> None:
     page.goto("/")
+    expect(page.get_by_label("Backtrack")).to_be_hidden()
     page.get_by_label("Prompt").fill('{"age": 39}')
     page.get_by_label("Seed").fill("9223372036854775807")
     page.get_by_role("button", name="Generate").click()
@@ -116,6 +119,40 @@ def test_the_form_waits_for_the_list_of_models(page: Page, gate: Gate) -> None:
     expect(generate).to_be_enabled()
     expect(prompt).to_be_enabled()
     expect(prompt).not_to_have_value("")
+
+
+@pytest.fixture(scope="module")
+def grid() -> Iterator[Running]:
+    with run_toy(model=toy_model(tokenizer=GridTokenizer())) as running:
+        yield running
+
+
+def test_what_a_search_takes_back_leaves_the_canvas_and_the_table(browser: Browser, grid: Running) -> None:
+    hidden, seed = PUZZLE.count("."), 3
+    (sample,) = grid.generate(**{**FIELDS, "num_samples": 1, "order": "learned", "seed": seed}).json()["samples"]
+    assert sample["num_unrevealed"] > 0
+    page = browser.new_page(base_url=grid.url)
+    page.set_default_timeout(1000 * WAIT_SECONDS)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto("/")
+    expect(page.get_by_label("Backtrack")).to_be_visible()
+    page.get_by_label("Prompt").fill(PUZZLE)
+    page.get_by_label("Seed").fill(str(seed))
+    page.get_by_label("Backtrack").fill("10000")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("status")).to_contain_text("Complete. Seed 3")
+    expect(page.get_by_role("status")).to_contain_text(f"{sample['num_unrevealed']} reveals taken back")
+    expect(page.locator("#canvas li")).to_have_text(list(sample["output"]))
+    expect(page.locator("#canvas li.new")).to_have_count(hidden)
+    expect(page.locator("#reveals tr")).to_have_count(hidden)
+    if folder := os.environ.get("UNVEIL_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / "backtrack.png")
+    page.get_by_label("Backtrack").fill("many")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("alert")).to_have_text("backtrack is a whole number")
+    page.close()
+    assert complaints == []
 
 
 def test_markup_in_a_prompt_is_shown_as_text(page: Page, gate: Gate) -> None:
