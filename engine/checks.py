@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from unveil.model.decoding.attempts.search import unrevealed
 from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.sampler import StepResult
 from unveil.model.decoding.scoring import ScoreResult
 from unveil.model.decoding.scoring_chain import Chain
-from unveil.model.decoding.search import unrevealed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -87,8 +87,16 @@ def _check_length(given: Sequence[object], results: Sequence[object]) -> None:
 
 def _check_step(before: Canvas, result: StepResult) -> None:
     after, hidden = result.canvas, list(before.hidden)
-    if not result.reveals or after.length != before.length:
-        raise BadStepError("a step that reveals nothing, or changes the length")
+    if before.trials is not None and not before.trials.is_over:
+        if after.trials is None or bool(result.reveals) != after.trials.is_over:
+            raise BadStepError("an attempt revealed something before it was taken, or nothing after")
+        if not after.trials.is_over:
+            return
+        hidden = [rank != 0 for rank in before.ranks]
+    elif not result.reveals:
+        raise BadStepError("a step that reveals nothing")
+    if after.length != before.length:
+        raise BadStepError("a step that changes the length")
     for position in unrevealed(before, after):
         if hidden[position] or before.ranks[position] == 0:
             raise BadStepError("a position was taken back that had not been revealed")

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from unveil.model.decoding.canvas import Canvas, Outcome, Reveal
+from unveil.model.decoding.attempts.search import unrevealed
+from unveil.model.decoding.canvas import Canvas, Outcome, Reveal, Trials
 from unveil.model.decoding.scoring_chain import Chain, Term
-from unveil.model.decoding.search import unrevealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +131,15 @@ class Unrevealed:
 
 @dataclass(frozen=True, slots=True)
 class SampleDone:
-    """Canvas `index` has nothing hidden any more, after `num_forwards` denoising steps. `outcome`: of its search."""
+    """Canvas `index` has nothing hidden any more, after `num_forwards` denoising steps. `outcome`: of its search;
+    `trials`: of its condition."""
 
     request_id: str
     weights_version: str
     index: int
     num_forwards: int
     outcome: Outcome = "complete"
+    trials: Trials | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +220,12 @@ def step_events(
     events: list[RequestEvent] = []
     if taken := unrevealed(before, after):
         events.append(Unrevealed(*ids, index, before.step, taken))
-    events.append(Revealed(*ids, index, reveals))
+    if reveals:  # none while a condition is tried
+        events.append(Revealed(*ids, index, reveals))
     if after.is_complete:
         outcome: Outcome = "complete" if after.search is None else after.search.outcome
-        events.append(SampleDone(*ids, index, after.num_forwards, outcome))
+        wasted = 0 if after.trials is None else after.trials.num_forwards
+        events.append(SampleDone(*ids, index, after.num_forwards + wasted, outcome, after.trials))
     return events
 
 

@@ -17,12 +17,12 @@ from unveil.model.along.graphs import CudaRecorder, Graphs
 from unveil.model.along.shapes import shapes_of
 from unveil.model.artifact.folder import Artifact, load_artifact
 from unveil.model.artifact.manifest import Manifest, read_manifest
+from unveil.model.decoding.attempts.search import Contradiction
 from unveil.model.decoding.batch import release
 from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.sampler import StepResult, order_probabilities, step
 from unveil.model.decoding.scoring import ScoreResult, score_step
 from unveil.model.decoding.scoring_chain import Chain
-from unveil.model.decoding.search import Contradiction
 from unveil.model.denoiser import Counts
 from unveil.model.errors import UnveilError
 from unveil.model.network.build import prepare

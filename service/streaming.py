@@ -142,7 +142,7 @@ def _event_pieces(
             else:
                 yield frame(name, data)
         if isinstance(event, Finished):
-            yield frame("done", {"usage": composer.usage(), "timings": pending.timings()})
+            yield frame("done", {**composer.ending(), "timings": pending.timings()})
 
 
 def watch_client(request: Request, on_gone: Callable[[], None]) -> "asyncio.Task[None]":

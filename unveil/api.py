@@ -60,6 +60,8 @@ class GenerateOptions(TypedDict, total=False):
     top_k: int | None
     top_p: float | None
     backtrack: int | None
+    where: dict[str, Any] | None
+    attempts: int | None
     seed: int | None
     logprobs: bool
 
@@ -201,7 +203,7 @@ class Model:
         yield "start", {"model": self.name, **start, "samples": list(start["samples"])}
         for event in self._events(composer.command("")):
             yield from composer.shown(event)
-        yield "done", {"usage": composer.usage()}
+        yield "done", composer.ending()
 
     def _outputs(self, samples: Iterable[Sample], *, seed: int, num_samples: int) -> Iterator[Any]:
         for sample in samples:

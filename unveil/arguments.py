@@ -29,10 +29,21 @@ def prompt_argument(text: str | None, domain: Domain, *, what: str = "prompt") -
     """PROMPT as a request has it. Raises UsageError where a table's is not JSON."""
     if domain != "table":
         return text or ""
-    if text is None:
-        return {}
+    return {} if text is None else _json(text, what=what, example='{"age": 39, "income": null}')
+
+
+def where_argument(text: str | None) -> dict[str, Any] | None:
+    """`--where` as a request has it. Raises UsageError for what is no JSON object."""
+    example = '{"age": {"min": 30}}'
+    found = None if text is None else _json(text, what="--where", example=example)
+    if found is not None and not isinstance(found, dict):
+        raise UsageError(f"--where: must be a JSON object, as in '{example}'")
+    return found
+
+
+def _json(text: str, *, what: str, example: str) -> Any:
     try:
         return parse_json(text.encode("utf-8", "surrogateescape"))
     except ServiceError as error:
         reason = error.message.removeprefix("the body is not JSON: ").replace("the body", "it")
-        raise UsageError(f'{what}: must be JSON, as in \'{{"age": 39, "income": null}}\': {reason}') from None
+        raise UsageError(f"{what}: must be JSON, as in '{example}': {reason}") from None

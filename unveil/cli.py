@@ -204,6 +204,8 @@ def generate(
     top_k: Annotated[int | None, typer.Option(min=1)] = None,
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
     backtrack: Annotated[int | None, typer.Option(min=0, help="Grids: most forwards lost to contradictions.")] = None,
+    where: Annotated[str | None, typer.Option(metavar="JSON", help="What samples must be like.")] = None,
+    attempts: Annotated[int | None, typer.Option(min=1, help="With --where: so often at most for a sample.")] = None,
     length: Annotated[int | None, typer.Option(min=1, help="New tokens after a text prompt without holes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     as_json: JsonFlag = False,
@@ -220,20 +222,11 @@ def generate(
         raise UsageError("--json and --csv exclude each other")
     if force and csv is None:
         raise UsageError("--force: is only valid with --csv")
-    fields = {
-        "num_samples": num_samples,
-        "length": length,
-        "order": order_policy,
-        "order_temperature": order_temperature,
-        "tokens_per_step": tokens_per_step,
-        "steps": steps,
-        "threshold": threshold,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "backtrack": backtrack,
-        "seed": seed,
-    }
+    order = {"order": order_policy, "order_temperature": order_temperature}
+    strides = {"tokens_per_step": tokens_per_step, "steps": steps, "threshold": threshold}
+    tokens = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    taken_back = {"backtrack": backtrack, "where": where, "attempts": attempts}
+    fields = {"num_samples": num_samples, "length": length, **order, **strides, **tokens, **taken_back}
     if csv is None:
         generation.run(artifact, prompt, fields=fields, as_json=as_json)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.live import Live
 
 from unveil.api import StreamEvent, load
-from unveil.arguments import order_argument, prompt_argument, refused_as_usage
+from unveil.arguments import order_argument, prompt_argument, refused_as_usage, where_argument
 from unveil.model.decoding.seeds import draw_seed
 from unveil.model.tokenizers.grid import SIDE
 from unveil.model.tokenizers.table.table import TableTokenizer
@@ -26,7 +26,7 @@ _FRAME_SECONDS = 0.07  # a person wants to see the order, and a table is done wi
 def run(folder: Path, prompt: str | None, *, fields: dict[str, Any], as_json: bool) -> None:
     """Decodes every sample and prints it. `fields` are a request's. Raises UsageError, ArtifactError."""
     model = load(folder)
-    asked = {**fields, "order": order_argument(fields["order"])}
+    asked = _asked(fields)
     template, domain = prompt_argument(prompt, model.manifest.domain), model.manifest.domain
     with refused_as_usage():
         if as_json:
@@ -40,14 +40,25 @@ def run(folder: Path, prompt: str | None, *, fields: dict[str, Any], as_json: bo
     for name, data in events:
         if name == "sample":
             print(data["output" if domain == "grid" else "text"])  # one line a sample
+        elif name == "done":
+            _print_condition(data)
+
+
+def _asked(fields: dict[str, Any]) -> dict[str, Any]:
+    """What the command line holds as a request has it."""
+    return {**fields, "order": order_argument(fields["order"]), "where": where_argument(fields["where"])}
 
 
 def _show(start: dict[str, Any], events: Iterator[StreamEvent], *, side: int | None) -> None:
     view = RevealView(start["samples"], start["names"], side=side)
-    places = {_place(sample): index for index, sample in enumerate(start["samples"])}
+    places, done = {_place(sample): index for index, sample in enumerate(start["samples"])}, dict[str, Any]()
     with Live(view, refresh_per_second=30) as live:
         frame = dict[int, int]()  # the step in which each sample was last revealed
-        for name, data in ((name, data) for name, data in events if name in ("reveal", "unreveal")):
+        for name, data in events:
+            if name == "done":
+                done = data
+            if name not in ("reveal", "unreveal"):
+                continue
             index = places[_place(data)]
             if frame.get(index, data["step"]) != data["step"]:
                 _draw(live)
@@ -60,6 +71,15 @@ def _show(start: dict[str, Any], events: Iterator[StreamEvent], *, side: int | N
         _draw(live)
     for sample in start["samples"]:
         print(f"seed {sample['seed']}", file=sys.stderr)
+    _print_condition(done)
+
+
+def _print_condition(done: dict[str, Any]) -> None:
+    """How likely the model finds what `--where` asks for, of each prompt."""
+    for own in done.get("condition", ()):
+        error = "" if own["standard_error"] is None else f" ± {own['standard_error']:.2g}"
+        tried = f"{own['attempts']:,} attempts, {own['exact_samples']:,} samples exact"
+        print(f"condition: probability {own['probability']:.4g}{error}; {tried}", file=sys.stderr)
 
 
 def _place(data: dict[str, Any]) -> tuple[int, int]:
@@ -84,7 +104,7 @@ def write_csv(folder: Path, prompt: str | None, path: Path, *, fields: dict[str,
         raise UsageError(f"prompt: must be one row with --csv, got a list of {num}; -n says how many are made of it")
     seed = draw_seed() if fields["seed"] is None else fields["seed"]
     with refused_as_usage():
-        rows = model.outputs(template, **{**fields, "order": order_argument(fields["order"]), "seed": seed})
+        rows = model.outputs(template, **{**_asked(fields), "seed": seed})
     check_target(path, force=force)
     with written(path) as file, Bar("generating", fields["num_samples"], unit="rows") as advance:
         file.write(csv_line([column.name for column in model.tokenizer.columns]) + "\n")

@@ -6,11 +6,11 @@ from typing import Any, TypedDict
 from unveil.engine.catalog import ServedModel
 from unveil.engine.request.errors import ServiceError
 from unveil.engine.request.limits import Limits
-from unveil.engine.request.schemas import NUM_ORDERS, GenerateRequest, OrderRequest, ScoreRequest
-from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
+from unveil.engine.request.schemas import ATTEMPTS, NUM_ORDERS, GenerateRequest, OrderRequest, ScoreRequest
+from unveil.model.decoding.canvas import Canvas, Condition, OrderPolicy, Part, SamplingParams
 from unveil.model.decoding.seeds import derive_seed, draw_seed
 from unveil.model.errors import PromptError
-from unveil.model.tokenizers.base import Template, contradiction_of
+from unveil.model.tokenizers.base import Template, condition_of, contradiction_of
 
 _MAX_STEPS = 1_000  # unless more positions are hidden
 _LARGEST_TOP_K = 2**31 - 1  # beyond every vocabulary, and what a tensor can hold
@@ -71,7 +71,7 @@ def plan_generation(request: GenerateRequest, model: ServedModel, limits: Limits
     num_prompt_tokens = 0
     for prompt_index, (place, prompt) in enumerate(prompts):
         template = encode_prompt(model, prompt, request.length, place)
-        params = _params(request, template, place)
+        params = _params(request, template, place, condition=_condition(request, model, template))
         num_prompt_tokens += template.num_given
         for sample_index in range(request.num_samples):
             own_seed = derive_seed(seed, prompt_index, sample_index)
@@ -147,7 +147,26 @@ def order_of(request: GenerateRequest | ScoreRequest, positions: list[int], what
     return {"order": "explicit", "explicit_order": tuple(request.order), "order_temperature": temperature}
 
 
-def _params(request: GenerateRequest, template: Template, place: str) -> SamplingParams:
+def _condition(request: GenerateRequest, model: ServedModel, template: Template) -> Condition | None:
+    """What `where` asks of the template's hidden positions, if anything. Raises ServiceError (422)."""
+    if request.where is None:
+        return None
+    if model.tokenizer.end_id is not None:  # an end decides what others of its step would have been
+        for name in ("tokens_per_step", "threshold"):
+            if getattr(request, name) is not None:
+                message = f"where and {name} exclude each other for a {model.manifest.domain}"
+                raise ServiceError("invalid_request", message, param=name)
+    try:
+        shares = condition_of(model.tokenizer, request.where, template)
+    except PromptError as error:
+        param = "where" if error.param is None else f"where.{error.param}"
+        raise ServiceError("invalid_request", str(error), param=param) from None
+    if not shares:
+        return None
+    return Condition({i: tuple(Part(*own) for own in of) for i, of in shares.items()}, request.attempts or ATTEMPTS)
+
+
+def _params(request: GenerateRequest, template: Template, place: str, *, condition: Condition | None) -> SamplingParams:
     _check_steps(request.steps, template.hidden.count(True))
     hidden = [position for position, is_hidden in enumerate(template.hidden) if is_hidden]
     return SamplingParams(
@@ -159,6 +178,7 @@ def _params(request: GenerateRequest, template: Template, place: str) -> Samplin
         top_k=None if request.top_k is None else min(request.top_k, _LARGEST_TOP_K),
         top_p=request.top_p,
         backtrack=request.backtrack,
+        condition=condition,
     )
 
 

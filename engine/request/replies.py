@@ -1,7 +1,7 @@
 """Engine events -> the content of replies to /generate, the same values whole and streamed, and to /order."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from unveil.engine.catalog import ServedModel
@@ -9,6 +9,8 @@ from unveil.engine.messages import Generate, Rank, Ranked, RequestEvent, Reveale
 from unveil.engine.request.planning import Plan
 from unveil.model.decoding.canvas import Canvas, Reveal
 from unveil.model.tokenizers.base import Value
+
+_SUMS = ("num_attempts", "total", "total_squared")
 
 
 class GenerateComposer:
@@ -44,7 +46,11 @@ class GenerateComposer:
     def reply(self) -> dict[str, Any]:
         """All of a finished reply but its head and its timings, its samples in the order of the request."""
         samples = [self._sample(event) for event in sorted(self._done, key=lambda event: event.index)]
-        return {"samples": samples, "usage": self.usage()}
+        return {"samples": samples, **self.ending()}
+
+    def ending(self) -> dict[str, Any]:
+        """What is said once all samples are done: of the condition, if there is one, and the usage."""
+        return {**self._condition(), "usage": self.usage()}
 
     def start(self) -> dict[str, Any]:
         """What a stream's `start` says beside its head: the names of all positions, or None where they have none, and
@@ -62,6 +68,7 @@ class GenerateComposer:
             self._unrevealed(event)
             yield "unreveal", {**self._place(event.index), "step": event.step, "positions": list(event.positions)}
         elif isinstance(event, SampleDone):
+            self._done.append(event)
             yield "sample", self._sample(event)
 
     def _starts(self) -> Iterator[dict[str, Any]]:
@@ -118,6 +125,31 @@ class GenerateComposer:
         if self._plan.samples[event.index].canvas.search is None:
             return {}
         return {"num_forwards": event.num_forwards, "num_unrevealed": self._num_unrevealed[event.index]}
+
+    def _condition(self) -> dict[str, Any]:
+        """What `where` came to so far, of each prompt that has finished samples."""
+        by_prompt: dict[int, list[SampleDone]] = {}
+        for event in sorted(self._done, key=lambda event: event.index):
+            by_prompt.setdefault(self._plan.samples[event.index].prompt_index, []).append(event)
+        found = [self._tried(events) for events in by_prompt.values()]
+        return {"condition": found} if any(found) else {}
+
+    def _tried(self, events: Sequence[SampleDone]) -> dict[str, Any] | None:
+        """Of one prompt's samples; None without a condition, or where the prompt leaves nothing of it open."""
+        trials = [event.trials for event in events if event.trials is not None]
+        if not trials:
+            return None
+        num, total, squared = (sum(getattr(own, name) for own in trials) for name in _SUMS)
+        mean = total / num
+        condition = self._plan.samples[events[0].index].canvas.params.condition
+        is_known = num > 1 or (condition is not None and len(condition.parts) == 1)
+        return {
+            "probability": mean,
+            "standard_error": math.sqrt(max(squared / num - mean**2, 0.0) / num) if is_known else None,
+            "attempts": num,
+            "exact_samples": sum(own.is_exact for own in trials),
+            "effective_samples": total**2 / squared,
+        }
 
     def usage(self) -> dict[str, int]:
         """What has been done so far, in tokens and steps."""

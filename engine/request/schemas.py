@@ -18,6 +18,7 @@ assert {*get_args(OrderName), "explicit"} == set(get_args(OrderPolicy))
 
 NUM_ORDERS = 16  # drawn where a request names no number
 MAX_BACKTRACK = 10_000
+ATTEMPTS, MAX_ATTEMPTS = 1_000, 100_000
 _LOWEST_TEMPERATURE = 1e-6  # below it, dividing by it leaves the range of floating point
 _STRIDES = ("tokens_per_step", "steps", "threshold")
 
@@ -66,6 +67,19 @@ class GenerateRequest(_Request):
         "most forwards that may be wasted so, beyond those of a sample without it; null = nothing is taken back. "
         "Grids only, and not with `steps`.",
     )
+    where: dict[str, Any] | None = Field(
+        default=None,
+        description="What samples must be like. Of a table an object of columns: a value, a list of values, "
+        '{"min": a, "max": b}, {"after": d, "before": e} or {"not": ...}; of sequences {"allow": [...]} or '
+        '{"ban": [...]} tokens. These positions come first in the order. Not with `steps` and `backtrack`.',
+    )
+    attempts: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_ATTEMPTS,
+        description="With `where`: how often a sample may be tried; null = 1000. Then one of the tried is taken by its "
+        "weight, and its law is approximate.",
+    )
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="null = drawn by the server; always echoed.")
     logprobs: bool = Field(default=True, description="false leaves all log-probabilities out.")
     stream: bool = Field(default=False, description="Server-sent events: every reveal in the step it happens.")
@@ -79,6 +93,11 @@ class GenerateRequest(_Request):
             raise UnveilError(f"{strides[0]} and {strides[1]} exclude each other", param=strides[1])
         if self.backtrack is not None and self.steps is not None:
             raise UnveilError("backtrack and steps exclude each other: a time grid does not go back", param="backtrack")
+        for name in ("steps", "backtrack") if self.where is not None else ():
+            if getattr(self, name) is not None:
+                raise UnveilError(f"where and {name} exclude each other", param=name)
+        if self.attempts is not None and self.where is None:
+            raise UnveilError("attempts goes with where", param="attempts")
         _check_order_temperature(self.order, self.order_temperature)
         if self.threshold is not None and self.threshold > 1 and self.order != "entropy":
             raise UnveilError("threshold must be between 0 and 1, except with order entropy", param="threshold")
@@ -175,6 +194,21 @@ class SampleReply(_Reply):
     num_unrevealed: int | None = None
 
 
+class ConditionReply(_Reply):
+    """Of one prompt with `where`. `probability`: the model's, that a sample meets it, a mean over all `attempts`.
+
+    `standard_error` is null for a single attempt at several positions. `exact_samples` have the model's law under the
+    condition exactly, the others were taken by weight. `effective_samples`: how many equal weights the attempts' are
+    worth.
+    """
+
+    probability: float
+    standard_error: float | None
+    attempts: int
+    exact_samples: int
+    effective_samples: float
+
+
 class Usage(_Reply):
     """`prompt_tokens` counts each prompt's known positions once; the others are sums over samples."""
 
@@ -196,6 +230,7 @@ class GenerateReply(_Reply):
     model: str
     created: int
     samples: list[SampleReply]
+    condition: list[ConditionReply] | None = Field(default=None, description="With `where`: of each prompt.")
     usage: Usage
     timings: Timings
 

@@ -10,9 +10,9 @@ from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.forward import Along
 from unveil.model.along.shapes import shapes_of
 from unveil.model.decoding import loop, sampler
+from unveil.model.decoding.attempts.search import Contradiction
 from unveil.model.decoding.batch import AnyDenoiser
 from unveil.model.decoding.canvas import Canvas
-from unveil.model.decoding.search import Contradiction
 from unveil.model.denoiser import Barring, Denoiser, device_of
 from unveil.model.network.late import LateQueries
 

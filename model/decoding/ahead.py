@@ -23,8 +23,10 @@ class Planned(NamedTuple):
 
 
 def is_known_ahead(canvas: Canvas) -> bool:
-    """Whether a canvas reveals one position a step, in an order that asks for no token logits."""
-    return canvas.params.is_single and canvas.params.measure is None
+    """Whether a canvas reveals one position a step, in an order that asks for no token logits, and what is drawn is
+    revealed."""
+    is_settled = canvas.trials is None or canvas.trials.is_over
+    return is_settled and canvas.params.is_single and canvas.params.measure is None
 
 
 def plan_ahead(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unveil.model.confidence import LANES, Measure, sureness
+from unveil.model.decoding.attempts.condition import open_positions
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams, last_token
 from unveil.model.decoding.noise import Floats
 from unveil.model.decoding.order_keys import Bools, Ints, padded_width
@@ -94,9 +95,18 @@ class Batch:
     def row_of(self) -> Ints:
         return self.opened.row_of
 
-    @property
+    @cached_property
     def hidden(self) -> Bools:
-        return self.opened.hidden
+        """What may be revealed, [B, W]: all that is hidden, or first what a condition is about."""
+        limited = [(row, open_positions(canvas)) for row, canvas in enumerate(self.canvases) if canvas.trials]
+        if not any(positions for _, positions in limited):
+            return self.opened.hidden
+        hidden = self.opened.hidden.copy()
+        for row, positions in limited:
+            if positions:
+                hidden[row] = False
+                hidden[row, positions] = True
+        return hidden
 
     @property
     def order_logits(self) -> Floats:
@@ -198,7 +208,7 @@ class Sureness:
         first_of: dict[int, int] = {}  # canvases that look alike are looked at once
         like = [first_of.setdefault(row, b) for row, b in zip(batch.row_of[asking].tolist(), asking, strict=True)]
         firsts = np.array(list(first_of.values()))
-        at, positions = batch.hidden[firsts].nonzero()
+        at, positions = batch.opened.hidden[firsts].nonzero()
         rows = firsts[at]
         log_p = batch.log_p(rows, positions)
         values, places = np.zeros(batch.hidden.shape), np.zeros(batch.hidden.shape, np.int64)

@@ -9,9 +9,9 @@ token, the other ids share its mass; and what lies behind a revealed end is reve
 forward. Nobody reads these ends, as if they came last in the order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 OrderPolicy = Literal[
     "learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy", "explicit"
@@ -24,6 +24,27 @@ HIDDEN = -1  # the rank of what is not known yet
 UNREAD = 1 << 30  # the rank of an end that another end decided (`model.decoding.canvas`)
 
 
+class Part(NamedTuple):
+    """The values of an id that are meant: of what a tokenizer shows for it, those between two shares in [0, 1] of its
+    mass (numbers inside a bin, say)."""
+
+    token_id: int
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What positions may hold, something each, and how often one sample may be tried: at least once
+    (`model.decoding.attempts.condition`). Parts of one id do not overlap."""
+
+    parts: Mapping[int, tuple[Part, ...]]
+    attempts: int
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.parts.items()), self.attempts))
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How one canvas is decoded. At most one of `tokens_per_step`, `steps`, `threshold`; none = one position a step.
@@ -31,7 +52,8 @@ class SamplingParams:
     `order_temperature` goes with `learned` only (1 = the model's own law, 0 = always the likeliest next position).
     `temperature` 0 = the likeliest token. `top_k` and `top_p` apply after the temperature, in that order.
     `explicit_order` lists every hidden position once, and goes with `order="explicit"` only. `backtrack` is the most
-    forwards whose reveals may be taken back at contradictions (`model.decoding.search`); None = nothing is taken back.
+    forwards whose reveals may be taken back at contradictions (`model.decoding.attempts.search`); None = nothing is
+    taken back. `condition`: what a sample must be like; its positions come first.
     """
 
     order: OrderPolicy = "learned"
@@ -44,6 +66,7 @@ class SamplingParams:
     top_k: int | None = None
     top_p: float | None = None
     backtrack: int | None = None
+    condition: Condition | None = None
     # What follows from these, once a request instead of once a step.
     is_order_drawn: bool = field(init=False, repr=False, compare=False)
     measure: Measure | None = field(init=False, repr=False, compare=False)
@@ -57,6 +80,7 @@ class SamplingParams:
         assert sum(x is not None for x in strides) <= 1
         assert (self.order == "explicit") == (self.explicit_order is not None)
         assert self.backtrack is None or self.steps is None, "a time grid does not go back"
+        assert self.condition is None or (self.backtrack is None and self.steps is None)
         is_drawn = self.order == "uniform" or (self.order == "learned" and self.order_temperature > 0)
         measure = self.order if self.order in get_args(Measure) else None if self.threshold is None else "confidence"
         object.__setattr__(self, "is_order_drawn", is_drawn)
@@ -94,7 +118,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How far a search has come (`model.decoding.search`): the reveals that stand, and what has been passed over.
+    """How far a search has come (`model.decoding.attempts.search`): the reveals that stand, what has been passed over.
 
     `depth`: the forwards that `path` rests on. `num_unrevealed`: reveals that were taken back. `outcome` is "complete"
     until a contradiction stays: "budget" where more forwards would be needed, "contradiction" where nothing is left.
@@ -108,6 +132,27 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
+class Trials:
+    """How far a condition has come (`model.decoding.attempts.condition`): `path`, what the attempt that is being made
+    revealed, and the logarithms of its weight and of that of its first forward.
+
+    Of the `num_attempts` made: the `total` of their weights, and of these squared; `kept`, the path of one drawn by
+    weight; `num_forwards`, those that no reveal rests on. `is_over`: one has been taken; `is_exact`: by rejection.
+    """
+
+    path: tuple[Reveal, ...] = ()
+    log_weight: float = 0.0
+    log_first: float = 0.0
+    num_attempts: int = 0
+    total: float = 0.0
+    total_squared: float = 0.0
+    kept: tuple[Reveal, ...] = ()
+    num_forwards: int = 0
+    is_over: bool = False
+    is_exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Canvas:
     """One sample being made. `tokens[i]` is 0 wherever `hidden[i]`.
 
@@ -117,7 +162,7 @@ class Canvas:
 
     `step` counts the sample's own steps and keys the noise of its order; with `steps` set it is the index of the time
     step, so it may run ahead of `num_forwards`, the denoising steps really computed. `num_at_start` is the number of
-    positions hidden at the start. `search` is set where `params.backtrack` is.
+    positions hidden at the start. `search` is set where `params.backtrack` is, `trials` where `params.condition` is.
     """
 
     tokens: tuple[int, ...]
@@ -129,6 +174,7 @@ class Canvas:
     step: int = 0
     num_forwards: int = 0
     search: Search | None = None
+    trials: Trials | None = None
 
     @classmethod
     def start(cls, tokens: tuple[int, ...], hidden: tuple[bool, ...], *, seed: int, params: SamplingParams) -> "Canvas":
@@ -137,8 +183,9 @@ class Canvas:
         clean = tuple(0 if h else x for x, h in zip(tokens, hidden, strict=True))
         ranks = tuple(HIDDEN if h else 0 for h in hidden)
         search = None if params.backtrack is None else Search()
-        num = sum(hidden)
-        return cls(clean, tuple(hidden), seed=seed, params=params, num_at_start=num, ranks=ranks, search=search)
+        trials = None if params.condition is None else Trials()
+        own = {"search": search, "trials": trials}
+        return cls(clean, tuple(hidden), seed, params, sum(hidden), ranks, **own)  # type: ignore[arg-type]
 
     @property
     def is_complete(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unveil.model.decoding.batch import groups
-from unveil.model.decoding.canvas import SamplingParams
+from unveil.model.decoding.canvas import Part, SamplingParams
 from unveil.model.decoding.noise import Ints, token_gumbel
 from unveil.model.denoiser import sent
 
@@ -34,6 +34,33 @@ def draw(log_p: Tensor, states: Ints, params: Sequence[SamplingParams]) -> tuple
             scores = _scores(way, log_p.index_select(0, own), states[rows], [params[row] for row in rows])
             ids.index_copy_(0, own, scores.argmax(-1))
     return ids, log_p.gather(-1, ids[:, None]).squeeze(-1)
+
+
+def restricted(
+    log_p: Tensor, parts: Sequence[Sequence[Part] | None], params: Sequence[SamplingParams]
+) -> tuple[Tensor, list[float]]:
+    """What `draw` is given so that each row draws from its tempered law restricted to its parts: [R, V'] -> [R, V'].
+    And the logarithm of the mass that this law gives them, 0 for a row without parts and at temperature 0, where the
+    likeliest of what is allowed is taken; minus infinity if nothing allowed can be."""
+    limited = [row for row, own in enumerate(parts) if own is not None]
+    if not limited:
+        return log_p, [0.0] * len(parts)
+    shares = np.zeros((len(limited), log_p.shape[1]))
+    for place, row in enumerate(limited):
+        for part in parts[row] or ():
+            shares[place, part.token_id] += part.high - part.low
+    rows, heat = sent(np.array(limited), log_p.device), [params[row].temperature for row in limited]
+    with np.errstate(divide="ignore"):
+        log_shares = sent(np.log(shares), log_p.device)
+    t = sent(np.array(heat), log_p.device)[:, None]
+    own, is_hot = log_p.index_select(0, rows), t > 0
+    law = (own / torch.where(is_hot, t, 1.0)).log_softmax(-1) + log_shares
+    likeliest = law.argmax(-1, keepdim=True)
+    masses = (law.gather(-1, likeliest) - law.log_softmax(-1).gather(-1, likeliest)).squeeze(-1)
+    masses = torch.where(law.isneginf().all(-1), -torch.inf, torch.where(is_hot[:, 0], masses, 0.0))
+    log_masses = dict(zip(limited, masses.tolist(), strict=True))
+    allowed = torch.where(log_shares.isneginf(), -torch.inf, own + torch.where(is_hot, t * log_shares, 0.0))
+    return log_p.index_copy(0, rows, allowed), [log_masses.get(row, 0.0) for row in range(len(parts))]
 
 
 def draws(log_p: Tensor, state: int, params: SamplingParams) -> list[tuple[int, float]]:

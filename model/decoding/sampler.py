@@ -17,13 +17,14 @@ import numpy as np
 import torch
 
 from unveil.model.decoding import loop
+from unveil.model.decoding.attempts import condition
+from unveil.model.decoding.attempts.search import Contradiction, Path, advance
 from unveil.model.decoding.batch import AnyDenoiser, Batch, Sureness, begin, groups, release
 from unveil.model.decoding.canvas import UNREAD, Canvas, Reveal, SamplingParams, absorbed_by
-from unveil.model.decoding.draw import draw, draws, fetched
+from unveil.model.decoding.draw import draw, draws, fetched, restricted
 from unveil.model.decoding.loop import Decoded
 from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.order_keys import Ints
-from unveil.model.decoding.search import Contradiction, Path, advance
 from unveil.model.decoding.step_plan import Plan, plan_step
 
 
@@ -45,51 +46,69 @@ def step(
 ) -> list[StepResult]:
     """One denoising step of every canvas; none may be complete. `end_id` as `model.decoding.batch.begin` takes it.
 
-    `contradiction` is what a canvas with a search is checked by (`model.decoding.search`). Raises ValueError if the
-    denoiser's output does not fit the canvases or is not a number.
+    `contradiction` is what a canvas with a search is checked by (`model.decoding.attempts.search`). Raises ValueError
+    if the denoiser's output does not fit the canvases or is not a number.
     """
     batch = begin(denoise, canvases, device=device, end_id=end_id)
     assert batch.hidden.any(1).all(), "a complete canvas takes no step"
     sure = Sureness(batch)
     plan = plan_step(batch, sure)
-    reveals, others = _draw(batch, plan, sure)
-    results = []
-    for canvas, own, passed in zip(canvases, reveals, others, strict=True):
-        if canvas.search is None:
-            results.append(StepResult(apply(canvas, own), tuple(own)))
-        else:
+    drawn = _draw(batch, plan, sure)
+    results, stepped = list[StepResult](), list[Canvas]()
+    for canvas, own, passed, log_mass in zip(canvases, *drawn, strict=True):
+        if canvas.search is not None:
             assert contradiction is not None
-            results.append(StepResult(*advance(canvas, tuple(zip(own, passed, strict=True)), contradiction)))
-    batch.opened.advance([result.canvas for result in results], [[x.position for x in own] for own in reveals])
+            result = StepResult(*advance(canvas, tuple(zip(own, passed, strict=True)), contradiction))
+            after = result.canvas
+        else:
+            after = apply(canvas, own)
+            is_tried = canvas.trials is not None and not canvas.trials.is_over
+            tried = condition.advance(canvas, after, own, log_mass) if is_tried else (after, tuple(own))
+            result = StepResult(*tried)
+            after = result.canvas if condition.stands_where(result.canvas, after) else after
+        results.append(result)
+        stepped.append(after)
+    batch.opened.advance(stepped, [[x.position for x in own] for own in drawn.reveals])
+    release(denoise, [own for own, result in zip(stepped, results, strict=True) if own is not result.canvas])
     return results
 
 
-def _draw(batch: Batch, plan: Plan, sure: Sureness) -> tuple[list[list[Reveal]], list[list[Path]]]:
-    """Draws the tokens of the planned positions. Of canvases with a search also says what each position could have had
-    instead, in the order in which it would be drawn."""
+class _Drawn(NamedTuple):
+    """Of each canvas: the reveals of a step; for a search, what each could have been instead, in the order in which it
+    would be drawn; for a condition, the logarithm of the mass of what was allowed."""
+
+    reveals: list[list[Reveal]]
+    others: list[list[Path]]
+    log_masses: list[float]
+
+
+def _draw(batch: Batch, plan: Plan, sure: Sureness) -> _Drawn:
+    """Draws the tokens of the planned positions."""
     canvases = batch.canvases
     if plan.ranking.shape[1] == 1:
         of, positions, order_logprobs = list(range(len(canvases))), plan.ranking[:, 0], plan.order_logprobs[:, 0]
     else:
         rows, ranks = (np.arange(plan.ranking.shape[1]) < plan.counts[:, None]).nonzero()  # [R] each
         of, positions, order_logprobs = rows.tolist(), plan.ranking[rows, ranks], plan.order_logprobs[rows, ranks]
-    places, steps = positions.tolist(), [plan.steps[row] for row in of]
-    noise = reveal_noise([canvases[row].seed for row in of], places)
-    ids, logprobs, left = _tokens(batch, sure, of, positions, noise.states)
-    reveals: list[list[Reveal]] = [[] for _ in canvases]
-    others: list[list[Path]] = [[] for _ in canvases]
-    drawn = zip(of, places, ids, steps, logprobs, order_logprobs.tolist(), noise.values.tolist(), left, strict=True)
-    for row, position, token_id, step_, logprob, order_logprob, value, passed in drawn:
+    places = positions.tolist()
+    noise = reveal_noise([condition.seed_of(canvases[row], i) for row, i in zip(of, places, strict=True)], places)
+    tokens = _tokens(batch, sure, of, positions, noise.states)
+    drawn = _Drawn([[] for _ in canvases], [[] for _ in canvases], [0.0] * len(canvases))
+    columns = zip(of, places, order_logprobs.tolist(), noise.values.tolist(), tokens, strict=True)
+    for row, position, order_logprob, value, (token_id, logprob, passed, log_mass) in columns:
         is_drawn = batch.params[row].is_order_drawn
-        if not (math.isfinite(logprob) and (math.isfinite(order_logprob) or not is_drawn)):
+        is_number = math.isfinite(logprob) or log_mass == -math.inf  # nothing is allowed: the attempt has no weight
+        if not (is_number and (math.isfinite(order_logprob) or not is_drawn)):
             raise ValueError(f"the denoiser's logits at position {position} are not finite")
         own = order_logprob if is_drawn else None
-        reveal = Reveal(position, token_id, step_, logprob, own, value)
-        reveals[row].append(reveal)
-        others[row].append(tuple(replace(reveal, token_id=other, logprob=p) for other, p in passed))
+        value = condition.value_of(canvases[row], position, token_id, value)
+        reveal = Reveal(position, token_id, plan.steps[row], logprob, own, value)
+        drawn.reveals[row].append(reveal)
+        drawn.others[row].append(tuple(replace(reveal, token_id=other, logprob=p) for other, p in passed))
+        drawn.log_masses[row] += log_mass
     if batch.end_id is None:
-        return reveals, others
-    return [_ended(batch, row, own, batch.end_id) for row, own in enumerate(reveals)], others
+        return drawn
+    return drawn._replace(reveals=[_ended(batch, row, own, batch.end_id) for row, own in enumerate(drawn.reveals)])
 
 
 def _ended(batch: Batch, row: int, drawn: Sequence[Reveal], end_id: int) -> list[Reveal]:
@@ -117,25 +136,38 @@ def _ended(batch: Batch, row: int, drawn: Sequence[Reveal], end_id: int) -> list
     return found
 
 
-def _tokens(
-    batch: Batch, sure: Sureness, of: Sequence[int], positions: Ints, states: Ints
-) -> tuple[list[int], list[float], list[Sequence[tuple[int, float]]]]:
-    """The id drawn at each position of the canvases `of`, its log-probability, and for a search what else there is."""
-    ids, logprobs, rows = [0] * len(of), [0.0] * len(of), np.array(of)
-    left: list[Sequence[tuple[int, float]]] = [()] * len(of)
+class _Token(NamedTuple):
+    """The id drawn at a position, its log-probability; for a search, what else there is; for a condition, the logarithm
+    of the mass of what is allowed."""
+
+    token_id: int
+    logprob: float
+    left: Sequence[tuple[int, float]]
+    log_mass: float
+
+
+def _tokens(batch: Batch, sure: Sureness, of: Sequence[int], positions: Ints, states: Ints) -> list[_Token]:
+    """What is drawn at each position of the canvases `of`."""
+    tokens: dict[int, _Token] = {}
+    rows = np.array(of)
     for measure, at in groups([sure.measures[row] for row in of]):
         log_p = (batch.log_p if measure is None else partial(sure.log_p, measure))(rows[at], positions[at])
-        drawn, found = fetched(*draw(log_p, states[at], [batch.params[of[i]] for i in at]))
-        for place, (i, token_id, logprob) in enumerate(zip(at, drawn, found, strict=True)):
-            ids[i], logprobs[i] = token_id, logprob
-            if batch.params[of[i]].backtrack is not None:
-                left[i] = draws(log_p[place], int(states[i]), batch.params[of[i]])[1:]
-    return ids, logprobs, left
+        params = [batch.params[of[i]] for i in at]
+        parts = [condition.parts_of(batch.canvases[of[i]], int(positions[i])) for i in at]
+        allowed, log_masses = restricted(log_p, parts, params)
+        ids, found = draw(allowed, states[at], params)
+        found = found if allowed is log_p else log_p.gather(-1, ids[:, None]).squeeze(-1)
+        drawn = zip(at, *fetched(ids, found), log_masses, strict=True)
+        for place, (i, token_id, logprob, log_mass) in enumerate(drawn):
+            has_search = batch.params[of[i]].backtrack is not None
+            left = draws(log_p[place], int(states[i]), batch.params[of[i]])[1:] if has_search else ()
+            tokens[i] = _Token(token_id, logprob, left, log_mass)
+    return [tokens[i] for i in range(len(of))]
 
 
 def apply(canvas: Canvas, reveals: Sequence[Reveal]) -> Canvas:
     """The canvas with these reveals in it, of one step or of several in turn: ready for its next step. A search goes on
-    by `model.decoding.search.advance`."""
+    by `model.decoding.attempts.search.advance`."""
     assert canvas.search is None
     tokens, hidden, ranks = list(canvas.tokens), list(canvas.hidden), list(canvas.ranks)
     rank, at = canvas.num_forwards, -1
@@ -147,7 +179,7 @@ def apply(canvas: Canvas, reveals: Sequence[Reveal]) -> Canvas:
         tokens[position], hidden[position] = reveal.token_id, False
         ranks[position] = UNREAD if reveal.is_absorbed else rank
     own = canvas.seed, canvas.params, canvas.num_at_start
-    return Canvas(tuple(tokens), tuple(hidden), *own, tuple(ranks), at + 1, rank)
+    return Canvas(tuple(tokens), tuple(hidden), *own, tuple(ranks), at + 1, rank, trials=canvas.trials)
 
 
 @torch.inference_mode()

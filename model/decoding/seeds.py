@@ -17,6 +17,14 @@ def derive_seed(seed: int, prompt_index: int, sample_index: int) -> int:
     return int.from_bytes(digest[:8], "big") >> (64 - DRAWN_SEED_BITS)
 
 
+def attempt_seed(seed: int, attempt: int) -> int:
+    """That of a sample's attempt to meet a condition: the first has the sample's own."""
+    if attempt == 0:
+        return seed
+    digest = hashlib.sha256(f"unveil/attempt/{seed}/{attempt}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - DRAWN_SEED_BITS)
+
+
 def draw_seed() -> int:
     """A fresh seed where the user gave none."""
     return secrets.randbits(DRAWN_SEED_BITS)

@@ -3,10 +3,21 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+from unveil.model.errors import PromptError
+from unveil.model.tokenizers.wording import shown
 
 Domain = Literal["table", "text", "smiles", "grid"]
 Value = str | int | float
+
+
+class Share(NamedTuple):
+    """Of what a token can show, the values between two shares of its mass (numbers inside a bin)."""
+
+    token_id: int
+    low: float = 0.0
+    high: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,27 @@ def contradiction_of(tokenizer: "Tokenizer") -> Contradiction | None:
     words, however the hidden ones are filled, or None."""
     check: Contradiction | None = getattr(tokenizer, "contradiction", None)
     return check
+
+
+class Conditional(Protocol):
+    """A tokenizer whose samples can be asked to meet a condition."""
+
+    def condition(self, where: object, *, length: int) -> Mapping[int, tuple[Share, ...]]:
+        """What positions of a canvas of this length may show: of each that is not free, its tokens. Raises PromptError,
+        with `param` the column to blame where there is one."""
+        ...
+
+
+def condition_of(tokenizer: "Tokenizer", where: object, template: Template) -> dict[int, tuple[Share, ...]]:
+    """What the hidden positions of a template may show so that a condition is met. Raises PromptError."""
+    if not hasattr(tokenizer, "condition"):
+        raise PromptError(f"a {tokenizer.domain} takes no condition")
+    found = tokenizer.condition(where, length=len(template.tokens))
+    known = [i for i in found if i in template.known]
+    if known and tokenizer.domain == "table":
+        name = tokenizer.name(known[0]) or ""
+        raise PromptError(f"{shown(name)} is given by the prompt", param=name)
+    return {i: shares for i, shares in found.items() if template.hidden[i]}
 
 
 class Tokenizer(Protocol):

@@ -21,8 +21,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 from unveil.model.errors import ArtifactError, PromptError
-from unveil.model.tokenizers.base import Template, Value
+from unveil.model.tokenizers.base import Share, Template, Value
 from unveil.model.tokenizers.holes import Hole, Run, parse_holes
+from unveil.model.tokenizers.token_lists import token_shares
 from unveil.model.tokenizers.wording import quoted
 
 END = "<end>"  # the angle brackets keep it apart from everything that a SMILES can hold
@@ -144,6 +145,10 @@ class SmilesTokenizer:
         """[N, L] ids -> SMILES."""
         shown = np.array(["", *self._tokens[1:]], dtype=object)
         return ["".join(tokens) for tokens in shown[rows].tolist()]
+
+    def condition(self, where: object, *, length: int) -> dict[int, tuple[Share, ...]]:
+        """See `base.condition_of`; for every position the same tokens (`token_lists`)."""
+        return dict.fromkeys(range(length), token_shares(where, self._ids, end_id=self.end_id))
 
     def token(self, position: int, token_id: int) -> str:  # noqa: ARG002  (every position has the same vocabulary)
         return self._tokens[token_id]

@@ -18,8 +18,9 @@ from tokenizers.pre_tokenizers import Split
 from tokenizers.trainers import BpeTrainer
 
 from unveil.model.errors import ArtifactError, PromptError
-from unveil.model.tokenizers.base import Template, Value
+from unveil.model.tokenizers.base import Share, Template, Value
 from unveil.model.tokenizers.holes import Hole, Run, parse_holes
+from unveil.model.tokenizers.token_lists import token_shares
 from unveil.model.tokenizers.wording import quoted
 
 # A word, number or run of signs with the space before it; any other white space by itself. Every character matches.
@@ -138,6 +139,12 @@ class TextTokenizer:
     def resized(self, length: int) -> "TextTokenizer":
         """The same for canvases of another length."""
         return TextTokenizer(self._library, length=length, default_length=min(self._default_length, length))
+
+    def condition(self, where: object, *, length: int) -> dict[int, tuple[Share, ...]]:
+        """See `base.condition_of`; for every position the same tokens (`token_lists`)."""
+        return dict.fromkeys(
+            range(length), token_shares(where, {token: i for i, token in enumerate(self._tokens)}, end_id=self.end_id)
+        )
 
     def token(self, position: int, token_id: int) -> str:  # noqa: ARG002  (every position has the same vocabulary)
         return self._tokens[token_id]

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from unveil.engine.checks import BadStepError, Failure, check_steps, step_all
+from unveil.model.decoding.attempts.search import advance
 from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
 from unveil.model.decoding.sampler import StepResult
-from unveil.model.decoding.search import advance
 
 
 class Activations:

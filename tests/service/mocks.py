@@ -14,11 +14,11 @@ from unveil.engine.messages import Event, Loaded
 from unveil.engine.scheduler import Kind
 from unveil.engine.thread import Engine
 from unveil.model.artifact.manifest import TOKENIZER, WEIGHTS, Manifest
+from unveil.model.decoding.attempts.search import Contradiction
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.decoding.sampler import StepResult, order_probabilities, step
 from unveil.model.decoding.scoring import ScoreResult, score_step
 from unveil.model.decoding.scoring_chain import Chain
-from unveil.model.decoding.search import Contradiction
 from unveil.model.denoiser import Counts, Denoiser, Prediction
 from unveil.model.network.architecture import Architecture, OrderSpec
 from unveil.model.tokenizers.base import Tokenizer, contradiction_of

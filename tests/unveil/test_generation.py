@@ -93,6 +93,21 @@ def test_a_file_of_rows_takes_one_prompt(artifact: Path, tmp_path: Path, run: Ru
     assert list(tmp_path.iterdir()) == []
 
 
+def test_rows_and_samples_meet_a_condition(artifact: Path, tmp_path: Path, run: Run) -> None:
+    where, path = json.dumps({"age": {"min": 30, "max": 60}, "income": ">50K"}), tmp_path / "rows.csv"
+    assert run(artifact, "-n", 12, "--where", where, "--csv", path, "--seed", 3)[0] == 0
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    assert len(rows) == 12
+    assert all(30 <= int(row["age"]) <= 60 and row["income"] == ">50K" for row in rows)
+    code, out, err = run(artifact, "-n", 3, "--where", where, "--seed", 3)
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert "condition: probability 0." in err
+    assert "3 samples exact" in err
+    for text, line in (("{", "--where: must be JSON"), ("3", "--where: must be a JSON object")):
+        code, _, err = run(artifact, "--where", text)
+        assert (code, line in err) == (2, True)
+
+
 def test_memory_does_not_grow_with_the_number_of_rows(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "_LARGEST_WINDOW", 100)
     model, peaks = api.load(artifact), []

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unveil.model.errors import ArtifactError, PromptError
-from unveil.model.tokenizers.base import Template, Value
+from unveil.model.tokenizers.base import Share, Template, Value
 from unveil.model.tokenizers.table.bins import fit_bins, num_decimals
 from unveil.model.tokenizers.table.columns import CategoricalColumn, Column, DateColumn, NumericColumn
+from unveil.model.tokenizers.table.conditions import shares_of
 from unveil.model.tokenizers.table.dates import FORMATS
 from unveil.model.tokenizers.wording import listed, one_line, quoted, shown
 
@@ -155,6 +156,12 @@ class TableTokenizer:
                 tokens[position] = self.columns[position].encode(value)
                 known[position] = value
         return Template(tuple(tokens), tuple(i not in known for i in range(self.length)), known)
+
+    def condition(self, where: object, *, length: int) -> dict[int, tuple[Share, ...]]:  # noqa: ARG002
+        """See `base.condition_of`: an object of columns and what they must be like (`conditions`)."""
+        if not isinstance(where, Mapping) or not where:
+            raise PromptError(f"a table's condition must be an object of columns, got {quoted(where)}")
+        return {self._position(name): shares_of(self.columns[self._position(name)], own) for name, own in where.items()}
 
     def encode_rows(self, columns: Mapping[str, Cells]) -> EncodedRows:
         """All this tokenizer's columns, each [N] as in `fit` -> ids. More columns than these are not looked at."""

@@ -15,7 +15,7 @@ from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.pace import WINDOWS, Pace
 from unveil.model.along.shapes import CPU_SLOTS
 from unveil.model.decoding.batch import AnyDenoiser
-from unveil.model.decoding.canvas import ORDER_POLICIES, Canvas, Reveal, SamplingParams
+from unveil.model.decoding.canvas import ORDER_POLICIES, Canvas, Condition, Part, Reveal, SamplingParams
 from unveil.model.decoding.sampler import StepResult, decode, step
 from unveil.model.denoiser import Barring
 
@@ -51,7 +51,13 @@ def _canvases(name: str) -> tuple[Canvas, ...]:
     start = canvas(name, seed=90, num_known=3)
     hidden = [i for i, is_hidden in enumerate(start.hidden) if is_hidden]
     explicit = SamplingParams(order="explicit", explicit_order=tuple(random.Random(1).sample(hidden, len(hidden))))
-    return (*made, replace(start, params=explicit))
+    made.append(replace(start, params=explicit))
+    for number, order in enumerate(("learned", "uniform", "confidence")):
+        some = hidden[number::3][:3]
+        condition = Condition({i: (Part(0), Part(1, 0.2, 0.9)) for i in some}, attempts=6)
+        params = SamplingParams(order=order, condition=condition)  # type: ignore[arg-type]
+        made.append(Canvas.start(start.tokens, start.hidden, seed=70 + number, params=params))
+    return tuple(made)
 
 
 def _finish(denoise: AnyDenoiser, canvases: Sequence[Canvas]) -> list[Reveals]:
@@ -114,7 +120,7 @@ def test_in_random_batches_it_is_as_alone_and_nothing_stays(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_all_in_step_it_is_as_alone(name: str) -> None:
-    served = denoiser(name, max_rows=16)
+    served = denoiser(name, max_rows=24)
     assert _finish(served, _canvases(name)) == list(_alone(name))
     assert len(served.rows) == 0
 
@@ -125,7 +131,7 @@ def test_several_positions_at_a_time_are_as_one_by_one(name: str, window: int) -
     """In one batch, and each canvas alone."""
     starts = _canvases(name)
     for batch in (starts, *([start] for start in starts[::3])):
-        served, canvases = denoiser(name, max_rows=16), list(batch)
+        served, canvases = denoiser(name, max_rows=24), list(batch)
         reveals: list[Reveals] = [() for _ in batch]
         num_steps = 0
         while waiting := [i for i, own in enumerate(canvases) if not own.is_complete]:
@@ -135,7 +141,7 @@ def test_several_positions_at_a_time_are_as_one_by_one(name: str, window: int) -
             num_steps += len(waiting)
         assert reveals == [_alone(name)[starts.index(start)] for start in batch]
         assert len(served.rows) == 0
-        forwards = sum(own.num_forwards for own in canvases)
+        forwards = sum(own.num_forwards + (own.trials.num_forwards if own.trials else 0) for own in canvases)
         assert served.counts.num_saved == forwards - num_steps >= 0
         assert window > 1 or served.counts.num_saved == 0
     assert window == 1 or name in ("contextual", "next cost") or _saves(name, window)
@@ -252,7 +258,7 @@ def test_what_is_barred_is_never_drawn_and_nothing_depends_on_the_company(name: 
     barred = {position: token_id for position, token_id in sorted(drawn) if position in (2, 5, 8)}
     assert len(barred) == 3
     expected = [_finish(Barring(denoiser(name), barred), [start])[0] for start in starts]
-    served = denoiser(name, max_rows=16)
+    served = denoiser(name, max_rows=24)
     assert _finish(Barring(served, barred), starts) == expected
     assert not any((reveal.position, reveal.token_id) in barred.items() for own in expected for reveal in own)
     assert len(served.rows) == 0

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from tests.model.contextual import TableDenoiser, blank, random_denoiser
 from tests.model.decoding.test_sampler import NUM_SAMPLES, _check_frequencies, _finish
+from unveil.model.decoding.attempts.search import Contradiction, unrevealed
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
 from unveil.model.decoding.loop import Decoded
 from unveil.model.decoding.sampler import decode, step
-from unveil.model.decoding.search import Contradiction, unrevealed
 from unveil.model.denoiser import Denoiser, Prediction
 
 L, V = 5, 3

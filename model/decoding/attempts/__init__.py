@@ -1,0 +1,1 @@
+"""What of a sample is taken back: searches that backtrack, and attempts to meet a condition."""

@@ -1,0 +1,159 @@
+"""Samples of a model that meet a condition, exact in law: what some positions may hold, whatever the others hold.
+
+The constrained positions come first, in the canvas's own order, each drawn from its law restricted to what is allowed.
+A restricted draw costs its mass Z, the probability of drawing something allowed there. So what was drawn has, beside
+the model's law under the condition, a weight that is the product of all Z, of mean P(condition) (sequential importance
+sampling). The Z of the first forward is the same for every attempt, and no other is above one: an attempt is accepted
+with the probability product / first, and what is accepted has the law under the condition exactly (rejection). With one
+constrained position every attempt is accepted.
+
+The noise of the order is that of the canvas in every attempt; that of tokens is the attempt's own. Once `attempts` were
+all rejected, one of them is taken with the probability of its weight: then the law is approximate, and
+`Trials.is_exact` says so.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from unveil.model.decoding.canvas import HIDDEN, UNREAD, Canvas, Part, Reveal, Trials
+from unveil.model.decoding.noise import reveal_noise
+from unveil.model.decoding.seeds import attempt_seed
+
+_DECISIONS = (1 << 32) - 1, (1 << 32) - 2  # no positions: whether an attempt is accepted, and whether it is kept
+
+
+class Tried(NamedTuple):
+    """A canvas after a step of an attempt, and what of it is settled: nothing until an attempt is taken."""
+
+    canvas: Canvas
+    reveals: tuple[Reveal, ...]
+
+
+def parts_of(canvas: Canvas, position: int) -> tuple[Part, ...] | None:
+    """What an attempt may draw at a position; None if anything."""
+    condition, trials = canvas.params.condition, canvas.trials
+    if condition is None or trials is None or trials.is_over:
+        return None
+    return condition.parts.get(position)
+
+
+def seed_of(canvas: Canvas, position: int) -> int:
+    """Whose noise a position is revealed with."""
+    if canvas.trials is None or parts_of(canvas, position) is None:
+        return canvas.seed
+    return attempt_seed(canvas.seed, canvas.trials.num_attempts)
+
+
+def value_of(canvas: Canvas, position: int, token_id: int, uniform: float) -> float:
+    """The uniform by which a token's value is drawn, moved into the parts of it that are meant."""
+    parts = [part for part in parts_of(canvas, position) or () if part.token_id == token_id]
+    if not parts:
+        return uniform
+    left = uniform * sum(part.high - part.low for part in parts)
+    for part in parts[:-1]:
+        if left < part.high - part.low:
+            return part.low + left
+        left -= part.high - part.low
+    return min(parts[-1].low + left, parts[-1].high)
+
+
+def stands_where(canvas: Canvas, other: Canvas) -> bool:
+    """Whether a denoiser that has followed one of them has followed the other."""
+    return canvas.tokens == other.tokens and canvas.ranks == other.ranks
+
+
+def open_positions(canvas: Canvas) -> list[int]:
+    """The constrained positions that are hidden; none once an attempt has been taken."""
+    if canvas.trials is None or canvas.trials.is_over:
+        return []
+    assert canvas.params.condition is not None
+    return [position for position in canvas.params.condition.parts if canvas.hidden[position]]
+
+
+def advance(before: Canvas, after: Canvas, reveals: Sequence[Reveal], log_mass: float) -> Tried:
+    """What becomes of a canvas that an attempt has brought from `before` to `after`; `log_mass` is of its draws.
+
+    Raises ValueError if no attempt had any weight.
+    """
+    trials = before.trials
+    assert trials is not None
+    is_first = before.num_forwards == 0
+    trials = replace(
+        trials,
+        path=(*trials.path, *reveals),
+        log_weight=trials.log_weight + log_mass,
+        log_first=log_mass if is_first else trials.log_first,
+        num_forwards=trials.num_forwards + 1,
+    )
+    after = replace(after, trials=trials)
+    is_going_on = open_positions(after) and trials.log_weight > -math.inf
+    return Tried(after, ()) if is_going_on else _decided(after, trials)
+
+
+def _decided(canvas: Canvas, trials: Trials) -> Tried:
+    """An attempt is complete: it is taken, or the next one begins, or the last has been made."""
+    condition = canvas.params.condition
+    assert condition is not None
+    weight = math.exp(trials.log_weight)
+    seed = attempt_seed(canvas.seed, trials.num_attempts)
+    accepts, keeps = reveal_noise([seed, seed], list(_DECISIONS)).values.tolist()
+    total = trials.total + weight
+    kept = trials.path if keeps * total < weight else trials.kept
+    trials = replace(
+        trials,
+        num_attempts=trials.num_attempts + 1,
+        total=total,
+        total_squared=trials.total_squared + weight * weight,
+        kept=kept,
+    )
+    if weight > 0 and math.log(accepts) < trials.log_weight - trials.log_first:
+        return _taken(canvas, trials, trials.path, is_exact=True)
+    if trials.num_attempts < condition.attempts:
+        return Tried(replace(_begun_again(canvas), trials=replace(trials, path=(), log_weight=0.0)), ())
+    if total == 0:
+        raise ValueError("the model gives the condition no probability")
+    return _taken(canvas, trials, kept, is_exact=False)
+
+
+def _taken(canvas: Canvas, trials: Trials, path: tuple[Reveal, ...], *, is_exact: bool) -> Tried:
+    """The canvas with the reveals of one attempt in it, its ranks as if there had been no other."""
+    begun = _begun_again(canvas)
+    tokens, hidden, ranks = list(begun.tokens), list(begun.hidden), list(begun.ranks)
+    rank, at = 0, -1
+    for reveal in path:
+        rank, at = (rank + 1, reveal.step) if reveal.step != at else (rank, at)
+        tokens[reveal.position], hidden[reveal.position] = reveal.token_id, False
+        ranks[reveal.position] = UNREAD if reveal.is_absorbed else rank
+    trials = replace(
+        trials,
+        path=(),
+        kept=(),
+        is_over=True,
+        is_exact=is_exact,
+        num_forwards=trials.num_forwards - rank,
+    )
+    taken = replace(
+        begun,
+        tokens=tuple(tokens),
+        hidden=tuple(hidden),
+        ranks=tuple(ranks),
+        step=at + 1,
+        num_forwards=rank,
+        trials=trials,
+    )
+    return Tried(taken, path)
+
+
+def _begun_again(canvas: Canvas) -> Canvas:
+    """As before its first step."""
+    is_given = [rank == 0 for rank in canvas.ranks]
+    return replace(
+        canvas,
+        tokens=tuple(x if given else 0 for x, given in zip(canvas.tokens, is_given, strict=True)),
+        hidden=tuple(not given for given in is_given),
+        ranks=tuple(0 if given else HIDDEN for given in is_given),
+        step=0,
+        num_forwards=0,
+    )

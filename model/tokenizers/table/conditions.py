@@ -1,0 +1,142 @@
+"""What a row must be like, column by column: a value, several, a range, or what is none of these -> ids and shares.
+
+    {"age": {"min": 30, "max": 40}, "state": ["CA", "NY"], "income": {"not": "<=50K"}, "day": {"after": "2020-01-01"}}
+
+`min` and `max` belong to the range, `after` and `before` do not. null stands for a missing value. `not` leaves missing
+values in, unless null is among what is not wanted.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from unveil.model.errors import PromptError
+from unveil.model.tokenizers.base import Share
+from unveil.model.tokenizers.table.columns import MISSING, CategoricalColumn, Column, DateColumn, NumericColumn
+from unveil.model.tokenizers.table.dates import FORMATS
+from unveil.model.tokenizers.wording import listed, quoted, shown
+
+_ENDS = ("min", "max", "after", "before")
+_BISECTIONS = 60
+
+
+class _Wanted(NamedTuple):
+    """Closed ranges of numbers, ascending and apart; of a categorical column ids as [i, i]. And missing values."""
+
+    ranges: tuple[tuple[float, float], ...]
+    missing: bool
+
+
+def shares_of(column: Column, condition: Any) -> tuple[Share, ...]:
+    """What of each id of a column meets its condition. Raises PromptError, with `param` the column."""
+    wanted = _wanted(column, condition)
+    is_level = isinstance(column, CategoricalColumn)
+    shares = list(_levels(column, wanted) if is_level else _shares(column, wanted))  # type: ignore[arg-type]
+    if wanted.missing and column.missing:
+        shares.append(Share(column.vocabulary_size - 1))
+    if not shares:
+        raise PromptError(
+            f"{shown(column.name)} has nothing that is {_told(condition)}; it is {column.expected()}",
+            param=column.name,
+        )
+    return tuple(shares)
+
+
+def _told(condition: Any) -> str:
+    return shown(json.dumps(condition, ensure_ascii=False, default=lambda other: type(other).__name__))
+
+
+def _wanted(column: Column, condition: Any) -> _Wanted:
+    if not isinstance(condition, Mapping):
+        return _listed(column, condition if isinstance(condition, list) else [condition])
+    if set(condition) == {"not"}:
+        return _without(column, _wanted(column, condition["not"]))
+    if not condition or not set(condition) <= set(_ENDS) or isinstance(column, CategoricalColumn):
+        ranges = "" if isinstance(column, CategoricalColumn) else f", a range by {listed(_ENDS)}"
+        raise PromptError(
+            f'{shown(column.name)}: a condition is a value, a list of values, {{"not": ...}}{ranges}; '
+            f"got {_told(condition)}",
+            param=column.name,
+        )
+    low, high = -math.inf, math.inf
+    for name, value in condition.items():
+        end = _number(column, value)
+        if name in ("min", "after"):
+            low = max(low, end if name == "min" else math.nextafter(end, math.inf))
+        else:
+            high = min(high, end if name == "max" else math.nextafter(end, -math.inf))
+    return _Wanted(((low, high),) if low <= high else (), missing=False)
+
+
+def _listed(column: Column, values: Sequence[Any]) -> _Wanted:
+    if not values:
+        raise PromptError(f"{shown(column.name)}: the list of its values is empty", param=column.name)
+    is_missing = [value is None or value == MISSING for value in values]
+    if any(is_missing) and not column.missing:
+        raise PromptError(f"{shown(column.name)} has no missing values", param=column.name)
+    known = [value for value, own in zip(values, is_missing, strict=True) if not own]
+    read: Callable[[Any], float] = (
+        column.encode if isinstance(column, CategoricalColumn) else lambda value: _number(column, value)
+    )
+    numbers = sorted({float(read(value)) for value in known})
+    return _Wanted(tuple((x, x) for x in numbers), missing=any(is_missing))
+
+
+def _without(column: Column, unwanted: _Wanted) -> _Wanted:
+    """All else."""
+    ranges, low = list[tuple[float, float]](), -math.inf
+    for first, last in unwanted.ranges:
+        if low < first:
+            ranges.append((low, math.nextafter(first, -math.inf)))
+        low = math.nextafter(last, math.inf)
+    return _Wanted((*ranges, (low, math.inf)), missing=column.missing and not unwanted.missing)
+
+
+def _number(column: Column, value: Any) -> float:
+    """A number, or a date as its count of units."""
+    if isinstance(column, DateColumn):
+        count = FORMATS[column.format].parse(value) if isinstance(value, str) else None
+        if count is not None:
+            return float(count)
+        what = f"a {FORMATS[column.format].noun} as {column.format}"
+    else:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        what = "a number"
+    raise PromptError(f"{shown(column.name)} is compared with {what}, got {quoted(value)}", param=column.name)
+
+
+def _levels(column: CategoricalColumn, wanted: _Wanted) -> list[Share]:
+    ids = range(len(column.levels))
+    return [Share(i) for i in ids if any(low <= i <= high for low, high in wanted.ranges)]
+
+
+def _shares(column: NumericColumn | DateColumn, wanted: _Wanted) -> list[Share]:
+    """Of each bin, between which shares of its mass the shown values are wanted."""
+    shares = []
+    for i, own in enumerate(column.bins):
+        for low, high in wanted.ranges:
+            if low <= own.low and own.high <= high:
+                shares.append(Share(i))
+            elif low <= own.high and own.low <= high:
+                first = _first(lambda u, i=i, low=low: _shown(column, i, u) >= low)  # type: ignore[misc]
+                last = _first(lambda u, i=i, high=high: _shown(column, i, u) > high)  # type: ignore[misc]
+                if first < last:
+                    shares.append(Share(i, first, last))
+    return shares
+
+
+def _shown(column: NumericColumn | DateColumn, token_id: int, uniform: float) -> float:
+    return _number(column, column.value(token_id, uniform))
+
+
+def _first(is_there: Callable[[float], bool]) -> float:
+    """From which share of a bin's mass on something holds that goes on holding; 1 if it never does."""
+    low, high = 0.0, 1.0
+    if is_there(0.0):
+        return 0.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_there(middle) else (middle, high)
+    return high
