@@ -25,7 +25,7 @@ class RevealView:
 
     def reveal(self, index: int, reveal: Mapping[str, Any]) -> None:
         """Takes in one position of one sample."""
-        self._canvases[index][reveal["position"]] = reveal["value"]
+        self._canvases[index][reveal["position"]] = "(missing)" if reveal["value"] is None else reveal["value"]
         self._places[index][reveal["position"]] = len(self._places[index]) + 1
 
     def unreveal(self, index: int, positions: Iterable[int]) -> None:

@@ -9,6 +9,7 @@ from unveil.engine.messages import Generate, Rank, Ranked, RequestEvent, Reveale
 from unveil.engine.request.planning import Plan
 from unveil.model.decoding.canvas import Canvas, Reveal
 from unveil.model.tokenizers.base import Value
+from unveil.model.tokenizers.table.columns import MISSING, outward
 
 _SUMS = ("num_attempts", "total", "total_squared")
 
@@ -161,6 +162,7 @@ class GenerateComposer:
 
     def _reveal(self, reveal: Reveal) -> dict[str, Any]:
         tokenizer = self._model.tokenizer
+        value = tokenizer.value(reveal.position, reveal.token_id, reveal.uniform)
         logprobs: Mapping[str, float | None] = {"logprob": reveal.logprob, "order_logprob": reveal.order_logprob}
         return {
             "step": reveal.step,
@@ -168,14 +170,15 @@ class GenerateComposer:
             "name": tokenizer.name(reveal.position),
             "token_id": reveal.token_id,
             "token": tokenizer.token(reveal.position, reveal.token_id),
-            "value": tokenizer.value(reveal.position, reveal.token_id, reveal.uniform),
+            "value": outward(value) if tokenizer.domain == "table" else value,
             **(logprobs if self._has_logprobs else {}),
         }
 
     def _values(self, index: int) -> list[Any]:
         """The values of a sample's canvas so far, in position order, None where hidden."""
         known: Mapping[int, Value] = self._plan.samples[index].template.known
-        revealed = {reveal["position"]: reveal["value"] for reveal in self._reveals[index]}
+        shown = {reveal["position"]: reveal["value"] for reveal in self._reveals[index]}
+        revealed = {position: MISSING if value is None else value for position, value in shown.items()}
         return [known.get(i, revealed.get(i)) for i in range(self._plan.samples[index].canvas.length)]
 
 

@@ -162,14 +162,15 @@ class _Reply(BaseModel):
 
 
 class RevealReply(_Reply):
-    """One position becoming known. `value` is what `output` will show; a deterministic order has no `order_logprob`."""
+    """One position becoming known. `value` is what `output` will show, null where a table's value is missing; a
+    deterministic order has no `order_logprob`."""
 
     step: int
     position: int
     name: str | None
     token_id: int
     token: str
-    value: str | int | float
+    value: str | int | float | None
     logprob: float | None = None
     order_logprob: float | None = None
 

@@ -78,10 +78,11 @@ function start(data) {
 
 function reveal(data) {
   const item = $("canvas").children[data.position];
-  item.lastChild.textContent = String(data.value);
+  const value = data.value === null ? "(missing)" : String(data.value);
+  item.lastChild.textContent = value;
   item.className = "new";
   const row = document.createElement("tr");
-  const cells = [data.step, data.name ?? data.position, data.value, Math.exp(data.logprob).toFixed(3)];
+  const cells = [data.step, data.name ?? data.position, value, Math.exp(data.logprob).toFixed(3)];
   row.append(...cells.map((cell) => put("td", String(cell))));
   $("reveals").append(row);
 }

@@ -39,7 +39,9 @@ def test_the_rows_of_a_file_are_those_of_the_same_seed_elsewhere(
     assert (code, err) == (0, f"wrote {tmp_path / 'rows.csv'}: 70 rows, seed 7\n")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
     samples = json.loads(run(*command, "--json")[1])["samples"]
-    assert rows == [{name: str(value) for name, value in sample["output"].items()} for sample in samples]
+    outputs = [sample["output"] for sample in samples]
+    assert any(None in output.values() for output in outputs) == any("" in row.values() for row in rows)
+    assert rows == [{name: "" if own is None else str(own) for name, own in output.items()} for output in outputs]
 
 
 def test_a_drawn_seed_is_told_and_gives_the_file_again(artifact: Path, tmp_path: Path, run: Run) -> None:
@@ -91,6 +93,16 @@ def test_a_file_of_rows_takes_one_prompt(artifact: Path, tmp_path: Path, run: Ru
     assert (code, err.count("\n")) == (2, 1)
     assert "prompt: must be one row with --csv, got a list of 2" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_values_are_null_and_empty_cells(artifact: Path, tmp_path: Path, run: Run) -> None:
+    where, path = '{"workclass": null}', tmp_path / "rows.csv"
+    run(artifact, "-n", 3, "--where", where, "--csv", path)
+    assert {row["workclass"] for row in csv.DictReader(io.StringIO(path.read_text()))} == {""}
+    (sample,) = json.loads(run(artifact, "--where", where, "--json")[1])["samples"]
+    assert sample["output"]["workclass"] is None
+    assert [reveal["value"] for reveal in sample["reveals"] if reveal["name"] == "workclass"] == [None]
+    assert "workclass: [MISSING]" in sample["text"]
 
 
 def test_rows_and_samples_meet_a_condition(artifact: Path, tmp_path: Path, run: Run) -> None:

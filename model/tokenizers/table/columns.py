@@ -27,6 +27,11 @@ MAX_DECIMALS = 15
 _MAX_COMPARED = 300  # levels; to look for the closest of more takes longer than a hint is worth
 
 
+def outward(value: Value) -> Value | None:
+    """A value as rows that go out have it: None where it is missing."""
+    return None if value == MISSING else value
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from unveil.model.errors import ArtifactError, PromptError
 from unveil.model.tokenizers.base import Share, Template, Value
 from unveil.model.tokenizers.table.bins import fit_bins, num_decimals
-from unveil.model.tokenizers.table.columns import CategoricalColumn, Column, DateColumn, NumericColumn
+from unveil.model.tokenizers.table.columns import CategoricalColumn, Column, DateColumn, NumericColumn, outward
 from unveil.model.tokenizers.table.conditions import shares_of
 from unveil.model.tokenizers.table.dates import FORMATS
 from unveil.model.tokenizers.wording import listed, one_line, quoted, shown
@@ -189,9 +189,12 @@ class TableTokenizer:
     def name(self, position: int) -> str:
         return self.columns[position].name
 
-    def output(self, values: Sequence[Value]) -> tuple[dict[str, Value], str]:
+    def output(self, values: Sequence[Value]) -> tuple[dict[str, Value | None], str]:
+        """A missing value is None in the row."""
         row = {column.name: value for column, value in zip(self.columns, values, strict=True)}
-        return row, ", ".join(f"{one_line(name)}: {one_line(str(value))}" for name, value in row.items())
+        return {name: outward(value) for name, value in row.items()}, ", ".join(
+            f"{one_line(name)}: {one_line(str(value))}" for name, value in row.items()
+        )
 
     def describe(self) -> dict[str, Any]:
         return {"columns": [column.describe() for column in self.columns]}

@@ -103,7 +103,8 @@ def test_a_column_that_the_prompt_gives_takes_no_condition_and_others_are_found_
     assert caught.value.param == "age"
     with pytest.raises(PromptError, match='unknown column "agee"; did you mean "age"'):
         condition_of(TABLE, {"agee": 3}, template)
-    for where in ({}, [], "age"):
+    wrong: tuple[Any, ...] = ({}, [], "age")
+    for where in wrong:
         with pytest.raises(PromptError, match="a table's condition must be an object of columns"):
             condition_of(TABLE, where, template)
 
