@@ -68,6 +68,9 @@ def train(
         list[str] | None, typer.Option(metavar="[COLUMN=]N", help="At most N bins for numbers and dates.")
     ] = None,
     delimiter: Annotated[str | None, typer.Option(help="Of a CSV table: , ; | or a tab; default a comma.")] = None,
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="The first line of a CSV table is data; columns have numbers.")
+    ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Show what becomes of the columns, and stop.")] = False,
 ) -> None:
     """Train, resuming by itself after a kill, and write the artifact. Under torchrun it spreads over processes.
@@ -90,6 +93,10 @@ def train(
             raise UsageError("--delimiter: is only valid with --table")
         _check_delimiter(delimiter)
         overrides.append(f"data.delimiter={json.dumps(delimiter)}")
+    if no_header:
+        if table is None:
+            raise UsageError("--no-header: is only valid with --table")
+        overrides.append("data.header=false")
     columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
     given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides, columns, schema)
     training_commands.train(given)

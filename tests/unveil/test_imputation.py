@@ -1,6 +1,7 @@
 """`unveil impute`: what is filled, what stays, and what is refused."""
 
 import csv
+import gzip
 import io
 import os
 import re
@@ -113,6 +114,23 @@ def test_drawn_values_follow_the_models_law_without_the_missing_level(artifact: 
     found = np.array([drawn.count(f"class {i}") / 2000 for i in range(4)])
     assert np.abs(found - expected).max() < 0.05
     assert MISSING not in drawn
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be"])
+def test_a_packed_file_stays_byte_for_byte_and_a_result_named_gz_is_compressed(
+    artifact: Path, tmp_path: Path, run: Run, encoding: str
+) -> None:
+    content = "age,income,note\r39,>50K,ü\r40,,\r".encode(encoding)
+    table, out = tmp_path / "in.csv", tmp_path / "out.csv.gz"
+    table.write_bytes(gzip.compress(content))
+    assert run(artifact, table, "--csv", out, "--seed", 3)[0] == 0
+    filled = gzip.decompress(out.read_bytes()).decode(encoding)
+    assert re.fullmatch("age,income,note\r39,>50K,ü\r40,[<>]=?50K,\r", filled)
+    assert gzip.decompress(out.read_bytes()).startswith(content[: content.index("ü".encode(encoding)[-2:])])
+    assert run(artifact, table, "--csv", tmp_path / "out.csv", "--seed", 3)[0] == 0
+    assert (tmp_path / "out.csv").read_bytes() == gzip.decompress(out.read_bytes())
+    assert run(artifact, table, "--csv", out, "--seed", 3, "--samples", 2, "--force")[0] == 0
+    assert (tmp_path / "out.1.csv.gz").read_bytes() == out.read_bytes()
 
 
 def test_several_samples_are_several_files(artifact: Path, table: Path, run: Run) -> None:

@@ -59,6 +59,7 @@ class TableData(_Part):
     columns: dict[str, ColumnChoice] = Field(default_factory=dict)
     missing: tuple[str, ...] = ("?", "NA", "N/A", "NaN", "nan", "null", "NULL")
     delimiter: Literal[",", ";", "\t", "|"] = ","
+    header: bool = True
     max_bins: MaxBins = DEFAULT_MAX_BINS
     validation_share: Advanced[Share] = 0.1
     test_share: Advanced[Share] = 0.1

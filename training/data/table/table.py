@@ -27,7 +27,12 @@ _MANY_COLUMNS = 200
 
 def load_table(config: TableData) -> Dataset:
     """Raises UnveilError, in one line, naming the file and where possible row and column."""
-    raw = read_table(config.path, delimiter=config.delimiter, check=partial(_check_columns, drop=config.drop))
+    raw = read_table(
+        config.path,
+        delimiter=config.delimiter,
+        header=config.header,
+        check=partial(_check_columns, drop=config.drop),
+    )
     _check(raw, config)
     choice = _choose(raw, config)
     shares = (config.validation_share, config.test_share)
@@ -59,7 +64,7 @@ def load_table(config: TableData) -> Dataset:
             "sha256": {config.path.name: raw.sha256},
             **encoded.fates,
             "dropped_columns": choice.dropped,
-            "notices": [*choice.notices, *left_out, *_wide(len(columns))],
+            "notices": [*raw.notices, *choice.notices, *left_out, *_wide(len(columns))],
         },
     )
 

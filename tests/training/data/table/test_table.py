@@ -142,6 +142,12 @@ def test_parquet_gives_the_same_rows_as_csv(people: Path, tmp_path: Path) -> Non
     assert by_file[0].fingerprint == by_file[1].fingerprint
 
 
+def test_a_column_of_long_cells_can_be_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,page\n" + "".join(f"{i % 3},{'y' * 140_000}{i}\n" for i in range(12)))
+    assert load_table(TableData(path=path, drop=("page",))).names == ("x",)
+
+
 def _wide(path: Path, *, num_columns: int) -> Path:
     lines = [",".join(f"c{i}" for i in range(num_columns))]
     lines += [",".join(str((i * j) % 7) for i in range(num_columns)) for j in range(12)]
