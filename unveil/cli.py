@@ -87,16 +87,7 @@ def train(
         raise UsageError("train: must be given one of a recipe, --table FILE and --lines FILE")
     if num_given == 0 and freeze_denoiser is None:
         raise UsageError("train: must be given a recipe, --table FILE or --freeze-denoiser ARTIFACT")
-    overrides = list(overrides or ())
-    if delimiter is not None:
-        if table is None:
-            raise UsageError("--delimiter: is only valid with --table")
-        _check_delimiter(delimiter)
-        overrides.append(f"data.delimiter={json.dumps(delimiter)}")
-    if no_header:
-        if table is None:
-            raise UsageError("--no-header: is only valid with --table")
-        overrides.append("data.header=false")
+    overrides = [*(overrides or ()), *_csv_overrides(table, delimiter=delimiter, no_header=no_header)]
     columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
     given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides, columns, schema)
     training_commands.train(given)
@@ -381,6 +372,17 @@ def _run_benchmark(name: str, arguments: Sequence[str]) -> int:
     paths = [place, *filter(None, [os.environ.get("PYTHONPATH")])]
     command = bound([sys.executable, "-P", "-m", f"unveil.benchmarks.{name}", *arguments])
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, check=False).returncode
+
+
+def _csv_overrides(table: Path | None, *, delimiter: str | None, no_header: bool) -> list[str]:
+    """What says how a CSV table is written, as `--set` has it."""
+    for option, is_given in (("--delimiter", delimiter is not None), ("--no-header", no_header)):
+        if is_given and table is None:
+            raise UsageError(f"{option}: is only valid with --table")
+    if delimiter is not None:
+        _check_delimiter(delimiter)
+    signs = [] if delimiter is None else [f"data.delimiter={json.dumps(delimiter)}"]
+    return [*signs, *(["data.header=false"] if no_header else [])]
 
 
 def _check_delimiter(sign: str) -> None:
