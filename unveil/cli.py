@@ -3,7 +3,6 @@
 Exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import typer
 from unveil import __version__
 from unveil.engine import environment
 from unveil.model.errors import UnveilError
-from unveil.output import UsageError
+from unveil.output import UsageError, check_delimiter
 from unveil.training.run.parent import bound
 
 app = typer.Typer(
@@ -60,7 +59,9 @@ def train(
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.")] = None,
     categorical: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Take a column as levels.")] = None,
-    numeric: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Take a column as numbers.")] = None,
+    numeric: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN[=FORMAT]", help="Numbers, written as in 1.234,56.")
+    ] = None,
     date: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN[=FORMAT]", help="Dates, written as in DD.MM.YYYY hh:mm.")
     ] = None,
@@ -87,7 +88,7 @@ def train(
         raise UsageError("train: must be given one of a recipe, --table FILE and --lines FILE")
     if num_given == 0 and freeze_denoiser is None:
         raise UsageError("train: must be given a recipe, --table FILE or --freeze-denoiser ARTIFACT")
-    overrides = [*(overrides or ()), *_csv_overrides(table, delimiter=delimiter, no_header=no_header)]
+    overrides = [*(overrides or ()), *training_commands.csv_overrides(table, delimiter=delimiter, no_header=no_header)]
     columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
     given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides, columns, schema)
     training_commands.train(given)
@@ -267,7 +268,7 @@ def impute(
     if mode and samples > 1:
         raise UsageError("--mode and --samples exclude each other: every sample would be the same")
     if delimiter is not None:
-        _check_delimiter(delimiter)
+        check_delimiter(delimiter)
     options = imputation.Options(order_policy, seed, samples, mode, missing, delimiter, ignore_foreign)
     imputation.impute(artifact, table, csv, options=options, force=force)
 
@@ -372,22 +373,6 @@ def _run_benchmark(name: str, arguments: Sequence[str]) -> int:
     paths = [place, *filter(None, [os.environ.get("PYTHONPATH")])]
     command = bound([sys.executable, "-P", "-m", f"unveil.benchmarks.{name}", *arguments])
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, check=False).returncode
-
-
-def _csv_overrides(table: Path | None, *, delimiter: str | None, no_header: bool) -> list[str]:
-    """What says how a CSV table is written, as `--set` has it."""
-    for option, is_given in (("--delimiter", delimiter is not None), ("--no-header", no_header)):
-        if is_given and table is None:
-            raise UsageError(f"{option}: is only valid with --table")
-    if delimiter is not None:
-        _check_delimiter(delimiter)
-    signs = [] if delimiter is None else [f"data.delimiter={json.dumps(delimiter)}"]
-    return [*signs, *(["data.header=false"] if no_header else [])]
-
-
-def _check_delimiter(sign: str) -> None:
-    if sign not in (",", ";", "\t", "|"):
-        raise UsageError("--delimiter: must be , ; | or a tab")
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

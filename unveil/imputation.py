@@ -188,7 +188,8 @@ def _write(task: _Task, row: _Row, samples: Sequence[Reveals], files: Sequence[T
         for i in row.holes:
             reveal = reveals[task.position_of[i]]
             uniform = _MEDIAN if task.options.is_mode else reveal.uniform
-            cells[i] = task.table.written(task.tokenizer.value(reveal.position, reveal.token_id, uniform))
+            column = task.tokenizer.columns[reveal.position]
+            cells[i] = task.table.written(column.written(column.value(reveal.token_id, uniform)))
         file.write(task.table.joined(row.record, cells))
 
 

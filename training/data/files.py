@@ -32,6 +32,7 @@ class RawTable:
     frame: pl.DataFrame
     lines: tuple[int, ...]
     sha256: str
+    delimiter: str | None = None  # of a CSV
     notices: tuple[str, ...] = ()
 
     def place(self, row: int) -> str:
@@ -69,7 +70,7 @@ def read_table(path: Path, *, delimiter: str, header: bool = True, check: CheckN
     layout = Layout(named or delimiter, has_header=header, first_line=1 if named is None else 2)
     frame, lines = _csv(text, path, layout=layout, check=check)
     notices = () if named is None else (f"line 1 names the delimiter, {named!r}, as Excel does",)
-    return RawTable(path, frame, tuple(lines), sha256, notices)
+    return RawTable(path, frame, tuple(lines), sha256, layout.delimiter, notices)
 
 
 def read_bytes(path: Path) -> bytes:

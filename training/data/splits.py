@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.table.table import Cells, TableTokenizer
 from unveil.training.data.dataset import Rows
 
@@ -44,13 +45,14 @@ def fit_and_encode(
     test: Columns,
     max_bins: int | Mapping[str, int],
     date_formats: Mapping[str, str] | None = None,
+    number_styles: Mapping[str, NumberStyle] | None = None,
 ) -> EncodedSplits:
     """Bins and levels from the training rows alone, then the ids of all three splits.
 
     A row with a level that training never saw has no likelihood under the model: it is left out and counted. A number
     that no bin holds goes to the nearest one, and is counted.
     """
-    tokenizer = TableTokenizer.fit(train, max_bins=max_bins, date_formats=date_formats)
+    tokenizer = TableTokenizer.fit(train, max_bins=max_bins, date_formats=date_formats, number_styles=number_styles)
     rows: dict[str, Rows] = {}
     fates: dict[str, dict[str, Any]] = {}
     left_out: dict[str, Index] = {}

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from unveil.model.errors import PromptError
 from unveil.model.tokenizers.base import Value
 from unveil.model.tokenizers.table.dates import FORMATS
+from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.wording import MAX_LISTED, listed, quoted, shown
 
 MISSING = "[MISSING]"
@@ -118,6 +119,10 @@ class CategoricalColumn(_Strict):
         """A cell of a file as `encode` takes it."""
         return text
 
+    def written(self, value: Value) -> str:
+        """What a file of text shows for a value."""
+        return str(value)
+
     def ids(self, cells: NDArray[Any]) -> NDArray[np.int64]:
         """[N] strings, None where missing -> [N] ids, -1 where training never saw the level."""
         missing = self._index.get(MISSING, -1)
@@ -183,10 +188,14 @@ class _Binned(_Strict):
 
 
 class NumericColumn(_Binned):
-    """A column of numbers. `decimals` 0 = whole numbers, None = as many decimals as a float has."""
+    """A column of numbers. `decimals` 0 = whole numbers, None = as many decimals as a float has.
+
+    `style` is how its file wrote them, None: as Python does. Values are numbers all the same, and texts in files.
+    """
 
     kind: Literal["numeric"] = "numeric"
     decimals: Annotated[int, Field(ge=0, le=MAX_DECIMALS)] | None
+    style: NumberStyle | None = None
 
     @model_validator(mode="after")
     def _check_decimals(self) -> Self:
@@ -199,6 +208,8 @@ class NumericColumn(_Binned):
         """The id of the bin that holds a number, or of the nearest bin where none does. Raises PromptError."""
         if self.missing and value == MISSING:
             return len(self.bins)
+        if isinstance(value, str) and self.style is not None and (number := self.style.parse(value)) is not None:
+            value = number
         # A boolean is an int in Python, but no number in JSON. NaN fails the comparison.
         if isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high:
             is_whole = int(value) == value
@@ -223,7 +234,7 @@ class NumericColumn(_Binned):
         b = self.bins[token_id]
         drawn = b.quantile(uniform)
         rounded = drawn if self.decimals is None else round(drawn, self.decimals)
-        return self.number(min(max(rounded, b.low), b.high))
+        return self.number(min(max(rounded, b.low), b.high) + 0.0)  # no -0.0
 
     def number(self, x: float) -> int | float:
         """As the output shows it: whole numbers are ints."""
@@ -231,13 +242,22 @@ class NumericColumn(_Binned):
 
     def read(self, text: str) -> Value:
         """A cell of a file as `encode` takes it; what is no number stays text, for `encode` to refuse."""
+        if self.style is not None and self.style.parse(text) is not None:
+            return text
         try:
             number = float(text)
         except ValueError:
             return text
         return int(number) if number.is_integer() else number
 
+    def written(self, value: Value) -> str:
+        """What a file of text shows for a value; a text that was given stays."""
+        if self.style is None or isinstance(value, str):
+            return str(value)
+        return self.style.show(value, decimals=self.decimals)
+
     def describe(self) -> dict[str, Any]:
+        is_dressed = self.style is not None and not self.style.is_plain
         return {
             "name": self.name,
             "kind": self.kind,
@@ -247,6 +267,7 @@ class NumericColumn(_Binned):
             "decimals": self.decimals,
             "bins": len(self.bins),
             "missing": self.missing,
+            **({"written": self.written(self.high)} if is_dressed else {}),
         }
 
 
@@ -293,6 +314,10 @@ class DateColumn(_Binned):
     def read(self, text: str) -> Value:
         """A cell of a file as `encode` takes it."""
         return text
+
+    def written(self, value: Value) -> str:
+        """What a file of text shows for a value."""
+        return str(value)
 
     def describe(self) -> dict[str, Any]:
         return {

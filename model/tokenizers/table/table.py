@@ -20,6 +20,7 @@ from unveil.model.tokenizers.base import Template, Value
 from unveil.model.tokenizers.table.bins import fit_bins, num_decimals
 from unveil.model.tokenizers.table.columns import CategoricalColumn, Column, DateColumn, NumericColumn
 from unveil.model.tokenizers.table.dates import FORMATS
+from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.wording import listed, one_line, quoted, shown
 
 DEFAULT_MAX_BINS = 64
@@ -83,18 +84,25 @@ class TableTokenizer:
         *,
         max_bins: int | Mapping[str, int] = DEFAULT_MAX_BINS,
         date_formats: Mapping[str, str] | None = None,
+        number_styles: Mapping[str, NumberStyle] | None = None,
     ) -> Self:
-        """From training cells: float64 arrays become numeric columns, or columns of dates where `date_formats` names
-        the format (see `dates`), object arrays categorical ones.
+        """From training cells: float64 arrays become numeric columns, written as `number_styles` says, or columns of
+        dates where `date_formats` names the format (see `dates`), object arrays categorical ones.
 
         `max_bins` for every numeric column, or by name (the default where a name is absent). Every column needs a cell
         that is not missing, numbers must be finite.
         """
         bins = max_bins if isinstance(max_bins, Mapping) else dict.fromkeys(columns, max_bins)
-        formats = date_formats or {}
+        formats, styles = date_formats or {}, number_styles or {}
         fitted = [
-            _fit_column(name, c, max_bins=bins.get(name, DEFAULT_MAX_BINS), date_format=formats.get(name))
-            for name, c in columns.items()
+            _fit_column(
+                name,
+                cells,
+                max_bins=bins.get(name, DEFAULT_MAX_BINS),
+                date_format=formats.get(name),
+                style=styles.get(name),
+            )
+            for name, cells in columns.items()
         ]
         ends = {0, len(fitted) - 1} if len(fitted) > 1 else set()
         return cls(fitted, example={fitted[i].name: _typical(fitted[i], columns[fitted[i].name]) for i in sorted(ends)})
@@ -184,7 +192,12 @@ class TableTokenizer:
 
     def output(self, values: Sequence[Value]) -> tuple[dict[str, Value], str]:
         row = {column.name: value for column, value in zip(self.columns, values, strict=True)}
-        return row, ", ".join(f"{one_line(name)}: {one_line(str(value))}" for name, value in row.items())
+        texts = self.written(values)
+        return row, ", ".join(f"{one_line(name)}: {one_line(text)}" for name, text in zip(row, texts, strict=True))
+
+    def written(self, values: Sequence[Value]) -> list[str]:
+        """All values of a row as a file of text shows them."""
+        return [column.written(value) for column, value in zip(self.columns, values, strict=True)]
 
     def describe(self) -> dict[str, Any]:
         return {"columns": [column.describe() for column in self.columns]}
@@ -201,7 +214,9 @@ class TableTokenizer:
         raise PromptError(f'unknown column "{shown(text)}"; {hint}', param=one_line(text))
 
 
-def _fit_column(name: str, cells: Cells, *, max_bins: int, date_format: str | None) -> Column:
+def _fit_column(
+    name: str, cells: Cells, *, max_bins: int, date_format: str | None, style: NumberStyle | None
+) -> Column:
     if cells.dtype == object:
         present = {cell for cell in cells if cell is not None}
         return CategoricalColumn(name=name, levels=tuple(sorted(present)), missing=bool((cells == None).any()))  # noqa: E711
@@ -210,7 +225,7 @@ def _fit_column(name: str, cells: Cells, *, max_bins: int, date_format: str | No
     bins, missing = fit_bins(values, max_bins=max_bins), bool(is_missing.any())
     if date_format is not None:
         return DateColumn(name=name, format=date_format, bins=bins, missing=missing)
-    return NumericColumn(name=name, decimals=num_decimals(values), bins=bins, missing=missing)
+    return NumericColumn(name=name, decimals=num_decimals(values), bins=bins, missing=missing, style=style)
 
 
 def _typical(column: Column, cells: Cells) -> Value:

@@ -4,6 +4,7 @@ The rules, in order; a column that the user names in the recipe is never dropped
 - nothing but missing cells: dropped;
 - all cells numbers: numeric. Whole numbers that count the rows (each of n, n+1, ... once) are an index: dropped.
   Numbers with leading zeros (007) and whole numbers beyond 2**53 are codes, not quantities: text;
+- all cells numbers as people write them (`numbers`), $1,234.50 or 12,5 %: numeric, and written so again;
 - half of the cells numbers, or more, of which more than 16 are different, or more than 64 different cells: a column of
   numbers with something else in it. Refused, naming the first cell that is none. Codes, as above, are no numbers here;
 - all cells dates or times of day of one format (`dates`): dates. A Parquet column of them always is one;
@@ -22,10 +23,12 @@ import polars as pl
 from unveil.model.errors import UnveilError
 from unveil.model.tokenizers.table.columns import MISSING
 from unveil.model.tokenizers.table.dates import CLOCKS
+from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.table.table import Cells
 from unveil.model.tokenizers.wording import quoted
 from unveil.training.data.config import ColumnChoice
-from unveil.training.data.table.dates import as_counts, find_format, typed_dates
+from unveil.training.data.table.dates import Refuse, as_counts, find_format, typed_dates
+from unveil.training.data.table.numbers import Written, as_written, doubt, unusual_style
 
 MAX_LEVELS = 256
 _MAX_CODES = 16  # more different numbers than that, and they are quantities
@@ -38,11 +41,17 @@ _UNREADABLE = (pl.Binary, pl.Object, pl.Duration)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A column to model; `date_format` where its numbers are dates."""
+    """A column to model; `date_format` where its numbers are dates, `style` where they are not written as Python
+    writes them."""
 
     cells: Cells
     notice: str | None = None
     date_format: str | None = None
+    style: NumberStyle | None = None
+
+    def adding(self, words: str) -> "Kept":
+        """The same, and more to say of it."""
+        return replace(self, notice=words if self.notice is None else f"{self.notice}; {words}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +61,19 @@ class Dropped:
     reason: str
     keep_by: str | None = None
 
+    def adding(self, words: str) -> "Dropped":
+        """The same, and more to say of it."""
+        return replace(self, reason=f"{self.reason}, and {words}")
+
 
 @dataclass(frozen=True, slots=True)
 class ColumnReader:
-    """`missing` are the cells that mean "no value"; `place` says where a row (from 0) is, for error lines."""
+    """`missing` are the cells that mean "no value"; `place` says where a row (from 0) is, for error lines. In a file
+    that `prefers_comma` the comma of 1,234 is a decimal one."""
 
     missing: Collection[str]
     place: Callable[[int], str]
+    prefers_comma: bool = False
 
     def infer(self, series: pl.Series, choice: ColumnChoice | None) -> Kept | Dropped:
         """Raises UnveilError naming row and column."""
@@ -84,13 +99,19 @@ class ColumnReader:
                 found = replace(found, notice=f"holds times of day; {option} takes them as levels")
             if found is not None:
                 return found
+        looks = None
+        if kind == "numeric" or (kind is None and numbers.count() < text.count()):
+            looks = as_written(text, choice, self.refuse_in(text), prefers_comma=self.prefers_comma)
+        if isinstance(looks, Written):
+            return Kept(looks.cells, looks.notice, style=looks.style)
         if kind == "numeric" or (kind is None and self._is_numeric(text, numbers)):
-            return self._numeric(text, numbers, is_chosen=choice is not None)
-        return self._categorical(text, numbers, is_chosen=choice is not None)
+            return self._numeric(text, numbers, is_chosen=choice is not None, is_text=series.dtype == pl.String)
+        levels = self._categorical(text, numbers, is_chosen=choice is not None)
+        return levels if looks is None else levels.adding(looks)
 
     def _dates(self, text: pl.Series, choice: ColumnChoice | None, notice: str | None) -> Kept | None:
         """None where a column that may hold dates holds none. `kind = "date"` without a format has it found."""
-        refuse = partial(self._refusal, text.name)
+        refuse = self.refuse_in(text)
         chosen = choice.format if choice is not None else None
         found = chosen or find_format(text, refuse)
         if found is not None:
@@ -99,6 +120,10 @@ class ColumnReader:
             row = int(text.is_not_null().arg_max() or 0)
             raise refuse(row, f"{quoted(text[row])} is a date in no format that is known; see data.columns.NAME.format")
         return None
+
+    def refuse_in(self, text: pl.Series) -> Refuse:
+        """What makes an error of a row of a column."""
+        return partial(self._refusal, text.name)
 
     def _refusal(self, name: str, row: int, reason: str) -> UnveilError:
         return UnveilError(f'{self.place(row)}, column "{name}": {reason}')
@@ -131,12 +156,16 @@ class ColumnReader:
         )
         return self._refusal(text.name, row, f"{quoted(text[row])} is not {noun}{others}; {ways}")
 
-    def _numeric(self, text: pl.Series, numbers: pl.Series, *, is_chosen: bool) -> Kept | Dropped:
+    def _numeric(self, text: pl.Series, numbers: pl.Series, *, is_chosen: bool, is_text: bool) -> Kept | Dropped:
         if numbers.count() < text.count():
             raise self._no_number(text, numbers)
         if not is_chosen and _counts_rows(numbers):
             return Dropped("is an index: it counts the rows", "--numeric")
-        return Kept(numbers.fill_null(float("nan")).to_numpy().astype(np.float64), _constant(text))
+        cells = numbers.fill_null(float("nan")).to_numpy().astype(np.float64)
+        if not is_text:
+            return Kept(cells, _constant(text))
+        notice = _constant(text) or (doubt(text) if self.prefers_comma and not is_chosen else None)
+        return Kept(cells, notice, style=unusual_style(text))
 
     def _categorical(self, text: pl.Series, numbers: pl.Series, *, is_chosen: bool) -> Kept | Dropped:
         present = text.drop_nulls()

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from unveil.model.errors import UnveilError
+from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.table.table import Cells
 from unveil.model.tokenizers.wording import listed, quoted
 from unveil.training.data.config import TableData
@@ -49,6 +50,7 @@ def load_table(config: TableData) -> Dataset:
         test=take(columns, test),
         max_bins=_max_bins(config, columns),
         date_formats=choice.date_formats,
+        number_styles=choice.number_styles,
     )
     _check_not_empty(encoded, raw)
     left_out = notices_of(encoded, lambda split, row: raw.place(int(parts[split][row])))
@@ -75,6 +77,7 @@ class _Choice:
 
     columns: dict[str, Cells] = field(default_factory=dict)
     date_formats: dict[str, str] = field(default_factory=dict)
+    number_styles: dict[str, NumberStyle] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
@@ -87,12 +90,14 @@ class _Choice:
         self.columns[name] = found.cells
         if found.date_format is not None:
             self.date_formats[name] = found.date_format
+        if found.style is not None:
+            self.number_styles[name] = found.style
         if found.notice:
             self.notices.append(f'column "{name}" {found.notice}')
 
 
 def _choose(raw: RawTable, config: TableData) -> _Choice:
-    reader = ColumnReader(missing=config.missing, place=raw.place)
+    reader = ColumnReader(missing=config.missing, place=raw.place, prefers_comma=raw.delimiter in (";", "\t"))
     choice = _Choice(dropped=dict.fromkeys(config.drop, "is in the recipe's drop list"))
     choice.notices.extend(_missing_notices(raw, config))
     for series in raw.frame:
