@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from unveil.model.errors import PromptError
 from unveil.model.tokenizers.base import Value
-from unveil.model.tokenizers.table.dates import FORMATS
+from unveil.model.tokenizers.table.dates import DIGITS_ALONE, FORMATS
 from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.wording import MAX_LISTED, listed, quoted, shown
 
@@ -272,24 +272,30 @@ class NumericColumn(_Binned):
 
 
 class DateColumn(_Binned):
-    """A column of dates or times, written as `format` says; bins count its unit since the start of 1970."""
+    """A column of dates or times, written as `format` says; bins count its unit since the start of 1970. All values are
+    whole numbers of `step` away from each other."""
 
     kind: Literal["date"] = "date"
     format: str
+    step: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _check_format(self) -> Self:
         if self.format not in FORMATS:
             raise ValueError(f"the format {quoted(self.format)} is not known")
-        if any(end != int(end) for b in self.bins for end in (b.low, b.high)):
+        ends = [end for b in self.bins for end in (b.low, b.high)]
+        if any(end != int(end) for end in ends):
             raise ValueError("bins of dates hold whole numbers")
+        if any((end - self.low) % self.step for end in ends):
+            raise ValueError("bins of dates do not keep their step")
         return self
 
     def encode(self, value: object) -> int:
         """The id of the bin that holds a date, or of the nearest bin where none does. Raises PromptError."""
         if self.missing and value == MISSING:
             return len(self.bins)
-        count = FORMATS[self.format].parse(value) if isinstance(value, str) else None
+        is_number = isinstance(value, int) and not isinstance(value, bool) and self.format in DIGITS_ALONE
+        count = FORMATS[self.format].parse(str(value)) if is_number or isinstance(value, str) else None
         if count is None or not self.low <= count <= self.high:
             raise PromptError(f"{shown(self.name)} must be {self.expected()}, got {quoted(value)}", param=self.name)
         return self._bin(float(count))
@@ -309,7 +315,9 @@ class DateColumn(_Binned):
     def value(self, token_id: int, uniform: float) -> Value:
         if token_id == len(self.bins):
             return MISSING
-        return self._show(round(self.bins[token_id].quantile(uniform)))
+        b = self.bins[token_id]
+        steps = round((b.quantile(uniform) - b.low) / self.step)  # its ends are whole steps apart, so it stays inside
+        return self._show(b.low + steps * self.step)
 
     def read(self, text: str) -> Value:
         """A cell of a file as `encode` takes it."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from unveil.model.errors import ArtifactError, PromptError
 from unveil.model.tokenizers.base import Template, Value
-from unveil.model.tokenizers.table.bins import fit_bins, num_decimals
+from unveil.model.tokenizers.table.bins import coarsest_step, fit_bins, num_decimals
 from unveil.model.tokenizers.table.columns import CategoricalColumn, Column, DateColumn, NumericColumn
 from unveil.model.tokenizers.table.dates import FORMATS
 from unveil.model.tokenizers.table.numbers import NumberStyle
@@ -224,7 +224,8 @@ def _fit_column(
     values = cells[~is_missing]
     bins, missing = fit_bins(values, max_bins=max_bins), bool(is_missing.any())
     if date_format is not None:
-        return DateColumn(name=name, format=date_format, bins=bins, missing=missing)
+        step = coarsest_step(values, FORMATS[date_format].unit)
+        return DateColumn(name=name, format=date_format, bins=bins, missing=missing, step=step)
     return NumericColumn(name=name, decimals=num_decimals(values), bins=bins, missing=missing, style=style)
 
 

@@ -22,18 +22,19 @@ import polars as pl
 
 from unveil.model.errors import UnveilError
 from unveil.model.tokenizers.table.columns import MISSING
-from unveil.model.tokenizers.table.dates import CLOCKS
+from unveil.model.tokenizers.table.dates import FORMATS
 from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.table.table import Cells
 from unveil.model.tokenizers.wording import quoted
 from unveil.training.data.config import ColumnChoice
-from unveil.training.data.table.dates import Refuse, as_counts, find_format, typed_dates
+from unveil.training.data.table.dates import Refuse, as_counts, find_format, notice_of, number_format, typed_dates
 from unveil.training.data.table.numbers import Written, as_written, doubt, unusual_style
 
 MAX_LEVELS = 256
 _MAX_CODES = 16  # more different numbers than that, and they are quantities
 _MAX_MIXED = 64
 _FEW_ROWS = 20
+_FEW_DATES = 10
 _EXACT = 2**53
 _LABELS = (pl.Boolean, pl.Categorical, pl.Enum)
 _UNREADABLE = (pl.Binary, pl.Object, pl.Duration)
@@ -92,34 +93,54 @@ class ColumnReader:
         numbers = text.cast(pl.Float64, strict=False)
         numbers = numbers.set(~numbers.is_finite(), None)
         is_mostly_text = 2 * numbers.count() < text.count()
-        if kind == "date" or (kind is None and (choice is None or choice.format is None) and is_mostly_text):
-            found = self._dates(text, choice, notice)
-            if found is not None and found.date_format in CLOCKS and choice is None and not is_typed:
-                option = f"--categorical {quoted(text.name)}"
-                found = replace(found, notice=f"holds times of day; {option} takes them as levels")
+        if kind == "date" or (kind is None and is_mostly_text):
+            found = self._dates(text, choice, notice, is_typed=is_typed)
             if found is not None:
                 return found
-        looks = None
-        if kind == "numeric" or (kind is None and numbers.count() < text.count()):
+        looks: Kept | Written | str | None = None
+        if kind is None and numbers.count() == text.count():
+            looks = self._date_numbers(text, numbers)
+        elif kind in (None, "numeric"):
             looks = as_written(text, choice, self.refuse_in(text), prefers_comma=self.prefers_comma)
+        if isinstance(looks, Kept):
+            return looks
         if isinstance(looks, Written):
             return Kept(looks.cells, looks.notice, style=looks.style)
         if kind == "numeric" or (kind is None and self._is_numeric(text, numbers)):
-            return self._numeric(text, numbers, is_chosen=choice is not None, is_text=series.dtype == pl.String)
-        levels = self._categorical(text, numbers, is_chosen=choice is not None)
-        return levels if looks is None else levels.adding(looks)
+            plain = self._numeric(text, numbers, is_chosen=choice is not None, is_text=series.dtype == pl.String)
+        else:
+            plain = self._categorical(text, numbers, is_chosen=choice is not None)
+        return plain if looks is None else plain.adding(looks)
 
-    def _dates(self, text: pl.Series, choice: ColumnChoice | None, notice: str | None) -> Kept | None:
+    def _dates(
+        self, text: pl.Series, choice: ColumnChoice | None, notice: str | None, *, is_typed: bool
+    ) -> Kept | None:
         """None where a column that may hold dates holds none. `kind = "date"` without a format has it found."""
         refuse = self.refuse_in(text)
         chosen = choice.format if choice is not None else None
         found = chosen or find_format(text, refuse)
         if found is not None:
+            notice = notice or notice_of(found)
+            if FORMATS[found].noun == "time" and choice is None and not is_typed:
+                notice = f"holds times of day; --categorical {quoted(text.name)} takes them as levels"
             return Kept(as_counts(text, found, refuse), notice, found)
         if choice is not None and choice.kind == "date":
             row = int(text.is_not_null().arg_max() or 0)
             raise refuse(row, f"{quoted(text[row])} is a date in no format that is known; see data.columns.NAME.format")
         return None
+
+    def _date_numbers(self, text: pl.Series, numbers: pl.Series) -> Kept | str | None:
+        """Numbers that are all dates, as 20240131 is; what is said of a few of them, which may be so by chance."""
+        found = number_format(numbers)
+        if found is None:
+            return None
+        if numbers.drop_nulls().n_unique() < _FEW_DATES:
+            return f"may be dates as {found}; --date {quoted(f'{text.name}={found}')} takes them so"
+        digits = numbers.cast(pl.Int64).cast(pl.String).alias(text.name)
+        notice = (
+            f"holds numbers that are dates as {found}, taken so; --numeric {quoted(text.name)} takes them as numbers"
+        )
+        return Kept(as_counts(digits, found, self.refuse_in(text)), notice, found)
 
     def refuse_in(self, text: pl.Series) -> Refuse:
         """What makes an error of a row of a column."""
