@@ -49,7 +49,8 @@ def check_names(names: list[str], place: str) -> None:
         if not name or not name.isprintable():
             raise UnveilError(f"{place}: the name of column {i} is empty or has control characters")
         if name in seen:
-            raise UnveilError(f'{place}: two columns are named "{name}"')
+            hint = "; is it data? --no-header takes it for a row" if name.isdecimal() else ""
+            raise UnveilError(f'{place}: two columns are named "{name}"{hint}')
         seen.add(name)
 
 

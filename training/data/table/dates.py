@@ -13,18 +13,22 @@ from unveil.model.tokenizers.wording import listed, quoted
 _LOOKED_AT = 200  # different texts that a format is chosen by
 _PLAUSIBLE = r"^(?:19|20)[0-9]{4}(?:[0-9]{2})?$"  # numbers of other years are no dates
 _MOST_PLACES = 6
+_DAY = 86400 * 10**9  # in nanoseconds
+_UNITS = {"us": 10**3, "ms": 10**6}
+_FIRST_DAY, _LAST_DAY = (int(np.datetime64(day).astype(np.int64)) for day in ("0001-01-01", "9999-12-31"))
 _MAX_MIXED = 16  # different texts; among more of them, one that is no date is a mistake
 
 Refuse = Callable[[int, str], UnveilError]  # the row, from 0, and what is wrong there
 
 
-def typed_dates(series: pl.Series) -> tuple[pl.Series, str | None]:
+def typed_dates(series: pl.Series, refuse: Refuse) -> tuple[pl.Series, str | None]:
     """A Parquet column of dates, times or times of day as texts of a known format; what else is said of it. Times of a
-    zone are given in UTC."""
+    zone are given in UTC. Raises UnveilError for what no calendar has, infinity say."""
+    _check_range(series, refuse)
     if series.dtype == pl.Date:
         return series.dt.strftime("%Y-%m-%d"), None
     if series.dtype == pl.Time:  # since midnight, as times since 1970 are; its day is not written
-        clock, notice = typed_dates(series.cast(pl.Int64).cast(pl.Datetime("ns")).alias(series.name))
+        clock, notice = typed_dates(series.cast(pl.Int64).cast(pl.Datetime("ns")).alias(series.name), refuse)
         return clock.str.slice(len("1970-01-01T")), notice
     assert isinstance(series.dtype, pl.Datetime)
     notice = None
@@ -39,6 +43,18 @@ def typed_dates(series: pl.Series) -> tuple[pl.Series, str | None]:
     parts = series.dt.microsecond()
     fraction = "" if (parts == 0).all() else "%.3f" if (parts % 1000 == 0).all() else "%.6f"
     return series.dt.strftime(f"%Y-%m-%dT%H:%M:%S{fraction}{zone}"), notice
+
+
+def _check_range(series: pl.Series, refuse: Refuse) -> None:
+    size = _DAY if series.dtype == pl.Date else _UNITS.get(getattr(series.dtype, "time_unit", ""))
+    if size is None:  # nanoseconds have no room for others
+        return
+    counts = series.to_physical().cast(pl.Int64)
+    is_in = counts.is_between(_FIRST_DAY * _DAY // size, (_LAST_DAY + 1) * _DAY // size, closed="left")
+    if not is_in.fill_null(True).all():
+        row = int((~is_in.fill_null(True)).arg_max() or 0)
+        way = f"correct it, or leave the column out: --drop {quoted(series.name)}"
+        raise refuse(row, f"holds a date that is not between the years 1 and 9999; {way}")
 
 
 def find_format(text: pl.Series, refuse: Refuse) -> str | None:

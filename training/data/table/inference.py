@@ -70,20 +70,22 @@ class Dropped:
 @dataclass(frozen=True, slots=True)
 class ColumnReader:
     """`missing` are the cells that mean "no value"; `place` says where a row (from 0) is, for error lines. In a file
-    that `prefers_comma` the comma of 1,234 is a decimal one."""
+    that `prefers_comma` the comma of 1,234 is a decimal one; in one that `is_typed`, text is text even if all of it is
+    digits."""
 
     missing: Collection[str]
     place: Callable[[int], str]
     prefers_comma: bool = False
+    is_typed: bool = False
 
     def infer(self, series: pl.Series, choice: ColumnChoice | None) -> Kept | Dropped:
         """Raises UnveilError naming row and column."""
-        if series.dtype.is_nested() or series.dtype in _UNREADABLE:
+        if series.dtype.is_nested() or series.dtype in _UNREADABLE or _is_extension(series.dtype):
             return self._unusable(series, choice, f"is of the type {series.dtype}, which is not read")
         notice, is_typed = None, False
         if series.dtype in (pl.Date, pl.Datetime, pl.Time):
             is_typed = True
-            series, notice = typed_dates(series)
+            series, notice = typed_dates(series, self.refuse_in(series))
         text = self._text(series)
         if text.null_count() == len(text):
             return self._unusable(series, choice, "has no values")
@@ -106,7 +108,11 @@ class ColumnReader:
             return looks
         if isinstance(looks, Written):
             return Kept(looks.cells, looks.notice, style=looks.style)
-        if kind == "numeric" or (kind is None and self._is_numeric(text, numbers)):
+        stays_text = kind is None and self.is_typed and series.dtype == pl.String
+        if stays_text and numbers.count() == text.count():
+            words = f"its file has them as text; --numeric {quoted(text.name)} takes them as numbers"
+            looks = words if looks is None else f"{words}; {looks}"
+        if kind == "numeric" or (kind is None and not stays_text and self._is_numeric(text, numbers)):
             plain = self._numeric(text, numbers, is_chosen=choice is not None, is_text=series.dtype == pl.String)
         else:
             plain = self._categorical(text, numbers, is_chosen=choice is not None)
@@ -213,6 +219,11 @@ class ColumnReader:
         if choice is not None:
             raise self._refusal(series.name, 0, reason)
         return Dropped(reason)
+
+
+def _is_extension(dtype: pl.DataType) -> bool:
+    """A type of another library's own, a period of pandas say; the oldest polars knows none."""
+    return bool(getattr(dtype, "is_extension", lambda: False)())
 
 
 def _are_codes(text: pl.Series, numbers: pl.Series) -> bool:

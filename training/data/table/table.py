@@ -1,6 +1,7 @@
 """A user's own table to a `Dataset`: columns chosen, rows split, bins and levels fitted on training rows alone.
 
-The kinds of columns are inferred from the whole file; nothing else of the validation and test rows is looked at.
+The kinds of columns are inferred from the whole file, and so are the ranges that prompts may have. A level that no
+training row has takes one to them. Nothing else of the validation and test rows is looked at.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,13 +13,22 @@ import numpy as np
 import polars as pl
 
 from unveil.model.errors import UnveilError
+from unveil.model.tokenizers.table.dates import FORMATS
 from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.table.table import Cells
 from unveil.model.tokenizers.wording import listed, quoted
 from unveil.training.data.config import TableData
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.files import RawTable, check_names, read_table
-from unveil.training.data.splits import EncodedSplits, Index, draw_out, fit_and_encode, notices_of, take
+from unveil.training.data.splits import (
+    EncodedSplits,
+    Index,
+    draw_out,
+    fit_and_encode,
+    notices_of,
+    take,
+    with_every_level,
+)
 from unveil.training.data.table.inference import ColumnReader, Dropped, Kept
 
 MIN_ROWS = 10
@@ -37,7 +47,8 @@ def load_table(config: TableData) -> Dataset:
     _check(raw, config)
     choice = _choose(raw, config)
     shares = (config.validation_share, config.test_share)
-    train, validation, test = draw_out(raw.frame.height, shares=shares, seed=config.seed)
+    drawn = draw_out(raw.frame.height, shares=shares, seed=config.seed)
+    (train, validation, test), moved = with_every_level(choice.columns, drawn)
     parts = {"train": train, "validation": validation, "test": test}
     columns = _without_empty(choice, train)
     _check_bins(columns, choice, config)
@@ -51,6 +62,7 @@ def load_table(config: TableData) -> Dataset:
         max_bins=_max_bins(config, columns),
         date_formats=choice.date_formats,
         number_styles=choice.number_styles,
+        whole=columns,
     )
     _check_not_empty(encoded, raw)
     left_out = notices_of(encoded, lambda split, row: raw.place(int(parts[split][row])))
@@ -66,7 +78,7 @@ def load_table(config: TableData) -> Dataset:
             "sha256": {config.path.name: raw.sha256},
             **encoded.fates,
             "dropped_columns": choice.dropped,
-            "notices": [*raw.notices, *choice.notices, *left_out, *_wide(len(columns))],
+            "notices": [*raw.notices, *choice.notices, *_moved(moved, raw), *left_out, *_wide(len(columns))],
         },
     )
 
@@ -95,9 +107,21 @@ class _Choice:
         if found.notice:
             self.notices.append(f'column "{name}" {found.notice}')
 
+    def could_hold(self, name: str, cells: Cells) -> bool:
+        """Whether a column's name could as well be one of its cells."""
+        if cells.dtype == object:
+            return name in set(cells)
+        known = self.date_formats.get(name)
+        style = self.number_styles.get(name, NumberStyle())
+        number = style.parse(name) if known is None else FORMATS[known].parse(name)
+        return number is not None and bool(np.nanmin(cells) <= number <= np.nanmax(cells))
+
 
 def _choose(raw: RawTable, config: TableData) -> _Choice:
-    reader = ColumnReader(missing=config.missing, place=raw.place, prefers_comma=raw.delimiter in (";", "\t"))
+    is_typed = raw.delimiter is None
+    reader = ColumnReader(
+        missing=config.missing, place=raw.place, prefers_comma=raw.delimiter in (";", "\t"), is_typed=is_typed
+    )
     choice = _Choice(dropped=dict.fromkeys(config.drop, "is in the recipe's drop list"))
     choice.notices.extend(_missing_notices(raw, config))
     for series in raw.frame:
@@ -108,6 +132,7 @@ def _choose(raw: RawTable, config: TableData) -> _Choice:
             choice.drop(series.name, found.reason, keep_by=found.keep_by)
         else:
             choice.keep(series.name, found)
+    choice.notices.extend(_header_notice(raw, choice, has_header=config.header))
     return choice
 
 
@@ -116,6 +141,24 @@ def _missing_notices(raw: RawTable, config: TableData) -> list[str]:
     texts = raw.frame.select(pl.col(pl.String).exclude(config.drop).str.strip_chars())
     counts = {marker: sum(int((text == marker).sum()) for text in texts) for marker in config.missing}
     return [f"cells {quoted(marker)} read as missing values: {number}" for marker, number in counts.items() if number]
+
+
+def _moved(rows: Index, raw: RawTable) -> list[str]:
+    """What is said of held-out rows that went to the training rows."""
+    if not len(rows):
+        return []
+    noun = "row has a level" if len(rows) == 1 else "rows have levels"
+    return [f"{len(rows)} {noun} that no other training row has: taken for training (the first: {raw.place(rows[0])})"]
+
+
+def _header_notice(raw: RawTable, choice: _Choice, *, has_header: bool) -> list[str]:
+    """Names that could be a row of their own table are told."""
+    if not raw.lines or not has_header or not choice.columns:
+        return []
+    alike = [name for name, cells in choice.columns.items() if choice.could_hold(name, cells)]
+    if 2 * len(alike) < len(choice.columns):
+        return []
+    return [f"line 1, the names of the columns, looks like data ({listed(alike)}); --no-header takes it for a row"]
 
 
 def _wide(num_columns: int) -> list[str]:
