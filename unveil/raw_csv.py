@@ -18,7 +18,7 @@ from typing import BinaryIO, TextIO
 
 from unveil.model.errors import UnveilError
 from unveil.training.data.files import LONGEST_RECORD, check_delimiter, check_names, column_names, delimiter_line
-from unveil.training.data.packing import ParquetError, checked_line, opened
+from unveil.training.data.packing import BYTE_ORDER_MARK, ParquetError, checked_line, opened
 
 _OPEN_QUOTE = re.compile(r'"[^"]*(?:""[^"]*)*')
 
@@ -35,7 +35,7 @@ class RawRecord:
 
     def text(self, index: int) -> str:
         """What a cell says: without quotes and spaces around it."""
-        raw = self.cells[index].removeprefix("\ufeff")
+        raw = self.cells[index]
         return (raw[1:-1].replace('""', '"') if raw.startswith('"') else raw).strip()
 
 
@@ -60,7 +60,7 @@ class RawCsv:
         line, encoding = _first_line(path)
         named = delimiter_line(line, path)
         delimiter = named or delimiter
-        preamble, num_leading = line if named else "", 0
+        preamble, num_leading = line if named else BYTE_ORDER_MARK * line.startswith(BYTE_ORDER_MARK), 0
         for first in _records(path, delimiter, skips=int(named is not None)):
             if first.cells:
                 break
@@ -117,7 +117,7 @@ def _records(path: Path, delimiter: str, *, skips: int) -> Iterator[RawRecord]:
     pending, begun, done = "", skips + 1, 0
     with _opened(path) as (text, file):
         for line, raw in islice(enumerate(text, start=1), skips, None):
-            pending += checked_line(raw, path, line)
+            pending += checked_line(raw.removeprefix(BYTE_ORDER_MARK) if line == 1 else raw, path, line)
             may_end = line == begun or '"' in raw  # a quote that is open is closed by no line without one
             record = _split(pending, pattern, f"{path} line {begun}") if may_end else None
             if record is not None:
@@ -153,7 +153,7 @@ def _conversion(path: Path) -> str:
 
 def _cell_pattern(delimiter: str) -> re.Pattern[str]:
     end = re.escape(delimiter)
-    return re.compile(rf'(\ufeff?(?:"[^"]*(?:""[^"]*)*"|(?!")[^{end}\r\n]*))({end}|\r\n|\r|\n|\Z)')
+    return re.compile(rf'("[^"]*(?:""[^"]*)*"|(?!")[^{end}\r\n]*)({end}|\r\n|\r|\n|\Z)')
 
 
 def _split(text: str, pattern: re.Pattern[str], place: str) -> tuple[list[str], str] | None:

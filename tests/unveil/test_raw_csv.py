@@ -69,6 +69,15 @@ def test_training_and_impute_read_the_same_however_a_file_is_packed(tmp_path: Pa
     assert raw.notices == (("line 1 names the delimiter, ';', as Excel does",) if "Excel" in name else ())
 
 
+def test_a_byte_order_mark_is_one_at_the_start_of_a_file_alone(tmp_path: Path) -> None:
+    table, (record,) = read(tmp_path / "t.csv", "\ufeffa,b\n\ufeff1,\ufeff\n".encode())
+    assert table.names == ["a", "b"]
+    assert [record.text(0), record.text(1)] == ["\ufeff1", "\ufeff"]
+    assert read_table(tmp_path / "t.csv", delimiter=",").frame.rows() == [("\ufeff1", "\ufeff")]
+    bare = RawCsv.open(tmp_path / "t.csv", delimiter=",", header=False)
+    assert (bare.preamble, next(bare.records()).cells) == ("\ufeff", ["a", "b"])
+
+
 def test_without_a_header_the_first_line_is_a_row_and_columns_have_numbers(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"\n1,2\n3,4\n")

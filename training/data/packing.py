@@ -17,7 +17,7 @@ from typing import BinaryIO, TextIO, cast
 from unveil.model.errors import UnveilError
 
 LINE_END = re.compile(r"\r\n|\r|\n")
-_BYTE_ORDER_MARK = "\ufeff"
+BYTE_ORDER_MARK = "\ufeff"
 _PEEKED = 16
 _DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 _SHEET = "save the sheet as CSV (in Excel: Save As, CSV UTF-8)"
@@ -69,7 +69,7 @@ def decode(raw: bytes, path: Path) -> str:
     raw = unpack(raw, path)
     encoding = _encoding(raw[:_PEEKED])
     try:
-        return raw.decode(encoding).removeprefix(_BYTE_ORDER_MARK)
+        return raw.decode(encoding).removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
         before = raw[: error.start].decode(encoding)
         raise _no_text(path, len(LINE_END.findall(before)) + 1, encoding) from None

@@ -38,27 +38,13 @@ _MANY_COLUMNS = 200
 
 def load_table(config: TableData) -> Dataset:
     """Raises UnveilError, in one line, naming the file and where possible row and column."""
-    raw = read_table(
-        config.path,
-        delimiter=config.delimiter,
-        header=config.header,
-        check=partial(_check_columns, drop=config.drop),
-    )
-    _check(raw, config)
-    choice = _choose(raw, config)
-    shares = (config.validation_share, config.test_share)
-    drawn = draw_out(raw.frame.height, shares=shares, seed=config.seed)
-    (train, validation, test), moved = with_every_level(choice.columns, drawn)
-    parts = {"train": train, "validation": validation, "test": test}
-    columns = _without_empty(choice, train)
-    _check_bins(columns, choice, config)
-    if not columns:
-        reasons = "; ".join(f"{name} {reason}" for name, reason in list(choice.dropped.items())[:5])
-        raise UnveilError(f"{raw.path}: no column is left; {reasons}")
+    raw = _read(config)
+    found = _split(raw, config)
+    choice, columns, parts = found.choice, found.columns, found.parts
     encoded = fit_and_encode(
-        take(columns, train),
-        validation=take(columns, validation),
-        test=take(columns, test),
+        take(columns, parts["train"]),
+        validation=take(columns, parts["validation"]),
+        test=take(columns, parts["test"]),
         max_bins=_max_bins(config, columns),
         date_formats=choice.date_formats,
         number_styles=choice.number_styles,
@@ -78,9 +64,48 @@ def load_table(config: TableData) -> Dataset:
             "sha256": {config.path.name: raw.sha256},
             **encoded.fates,
             "dropped_columns": choice.dropped,
-            "notices": [*raw.notices, *choice.notices, *_moved(moved, raw), *left_out, *_wide(len(columns))],
+            "notices": [*raw.notices, *choice.notices, *_moved(found.moved, raw), *left_out, *_wide(len(columns))],
         },
     )
+
+
+def cells_of(config: TableData) -> dict[str, dict[str, Cells]]:
+    """The cells of each split by column, as `load_table` splits and reads them. Raises UnveilError."""
+    found = _split(_read(config), config)
+    return {name: take(found.columns, part) for name, part in found.parts.items()}
+
+
+def _read(config: TableData) -> RawTable:
+    raw = read_table(
+        config.path,
+        delimiter=config.delimiter,
+        header=config.header,
+        check=partial(_check_columns, drop=config.drop),
+    )
+    _check(raw, config)
+    return raw
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """The rows of each split, those that went to training, and the columns that training rows have cells in."""
+
+    choice: "_Choice"
+    columns: dict[str, Cells]
+    parts: dict[str, Index]
+    moved: Index
+
+
+def _split(raw: RawTable, config: TableData) -> _Split:
+    choice = _choose(raw, config)
+    drawn = draw_out(raw.frame.height, shares=(config.validation_share, config.test_share), seed=config.seed)
+    parts, moved = with_every_level(choice.columns, drawn)
+    columns = _without_empty(choice, parts[0])
+    _check_bins(columns, choice, config)
+    if not columns:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in list(choice.dropped.items())[:5])
+        raise UnveilError(f"{raw.path}: no column is left; {reasons}")
+    return _Split(choice, columns, dict(zip(("train", "validation", "test"), parts, strict=True)), moved)
 
 
 @dataclass(frozen=True, slots=True)
