@@ -3,7 +3,6 @@
 Exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import typer
 from unveil import __version__
 from unveil.engine import environment
 from unveil.model.errors import UnveilError
-from unveil.output import UsageError
+from unveil.output import UsageError, check_delimiter
 from unveil.training.run.parent import bound
 
 app = typer.Typer(
@@ -60,7 +59,9 @@ def train(
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.")] = None,
     categorical: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Take a column as levels.")] = None,
-    numeric: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Take a column as numbers.")] = None,
+    numeric: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN[=FORMAT]", help="Numbers, written as in 1.234,56.")
+    ] = None,
     date: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN[=FORMAT]", help="Dates, written as in DD.MM.YYYY hh:mm.")
     ] = None,
@@ -68,6 +69,9 @@ def train(
         list[str] | None, typer.Option(metavar="[COLUMN=]N", help="At most N bins for numbers and dates.")
     ] = None,
     delimiter: Annotated[str | None, typer.Option(help="Of a CSV table: , ; | or a tab; default a comma.")] = None,
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="The first line of a CSV table is data; columns have numbers.")
+    ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Show what becomes of the columns, and stop.")] = False,
 ) -> None:
     """Train, resuming by itself after a kill, and write the artifact. Under torchrun it spreads over processes.
@@ -84,12 +88,7 @@ def train(
         raise UsageError("train: must be given one of a recipe, --table FILE and --lines FILE")
     if num_given == 0 and freeze_denoiser is None:
         raise UsageError("train: must be given a recipe, --table FILE or --freeze-denoiser ARTIFACT")
-    overrides = list(overrides or ())
-    if delimiter is not None:
-        if table is None:
-            raise UsageError("--delimiter: is only valid with --table")
-        _check_delimiter(delimiter)
-        overrides.append(f"data.delimiter={json.dumps(delimiter)}")
+    overrides = [*(overrides or ()), *training_commands.csv_overrides(table, delimiter=delimiter, no_header=no_header)]
     columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
     given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides, columns, schema)
     training_commands.train(given)
@@ -262,7 +261,7 @@ def impute(
     if mode and samples > 1:
         raise UsageError("--mode and --samples exclude each other: every sample would be the same")
     if delimiter is not None:
-        _check_delimiter(delimiter)
+        check_delimiter(delimiter)
     options = imputation.Options(order_policy, seed, samples, mode, missing, delimiter, ignore_foreign)
     imputation.impute(artifact, table, csv, options=options, force=force)
 
@@ -367,11 +366,6 @@ def _run_benchmark(name: str, arguments: Sequence[str]) -> int:
     paths = [place, *filter(None, [os.environ.get("PYTHONPATH")])]
     command = bound([sys.executable, "-P", "-m", f"unveil.benchmarks.{name}", *arguments])
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, check=False).returncode
-
-
-def _check_delimiter(sign: str) -> None:
-    if sign not in (",", ";", "\t", "|"):
-        raise UsageError("--delimiter: must be , ; | or a tab")
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

@@ -109,6 +109,6 @@ def write_csv(folder: Path, prompt: str | None, path: Path, *, fields: dict[str,
     with written(path) as file, Bar("generating", fields["num_samples"], unit="rows") as advance:
         file.write(csv_line([column.name for column in model.tokenizer.columns]) + "\n")
         for row in rows:
-            file.write(csv_line(list(row.values())) + "\n")
+            file.write(csv_line(model.tokenizer.written(list(row.values()))) + "\n")
             advance(1)
     stderr.print(f"wrote {path}: {fields['num_samples']:,} rows, seed {seed}", soft_wrap=True)

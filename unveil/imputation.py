@@ -21,7 +21,7 @@ from unveil.model.tokenizers.wording import listed, quoted
 from unveil.output import UsageError
 from unveil.progress import Bar, stderr
 from unveil.raw_csv import RawCsv, RawRecord
-from unveil.result_files import check_target, partial_of, written
+from unveil.result_files import COMPRESSED, check_target, partial_of, written
 
 _ORDERS = tuple(name for name in ORDER_POLICIES if name != "explicit")
 _MISSING_OF_KIND = {"adult": ("?",)}  # what readers of their own take for a missing value
@@ -80,11 +80,11 @@ def impute(folder: Path, source: Path, out: Path, *, options: Options, force: bo
             )
     task = _task(model.manifest, model.tokenizer, source, options)
     with ExitStack() as stack:
-        files = [stack.enter_context(written(path)) for path in paths]
+        files = [stack.enter_context(written(path, encoding=task.table.encoding)) for path in paths]
         advance = stack.enter_context(Bar("filling in", task.table.num_bytes))
         num_cells = 0
         for file in files:
-            file.write(task.table.header)
+            file.write(task.table.preamble)
         for row, samples in _filled(task, model):
             _write(task, row, samples, files)
             num_cells += len(row.holes)
@@ -95,12 +95,16 @@ def impute(folder: Path, source: Path, out: Path, *, options: Options, force: bo
 def _targets(out: Path, num_samples: int) -> list[Path]:
     if num_samples == 1:
         return [out]
-    return [out.with_name(f"{out.stem}.{k}{out.suffix}") for k in range(1, num_samples + 1)]
+    suffix = "".join(out.suffixes[-2:]) if out.suffix in COMPRESSED else out.suffix
+    stem = out.name.removesuffix(suffix)
+    return [out.with_name(f"{stem}.{k}{suffix}") for k in range(1, num_samples + 1)]
 
 
 def _task(manifest: Manifest, tokenizer: TableTokenizer, source: Path, options: Options) -> _Task:
     data = _data_of(manifest)
-    table = RawCsv.open(source, delimiter=options.delimiter or data.get("delimiter", ","))
+    table = RawCsv.open(
+        source, delimiter=options.delimiter or data.get("delimiter", ","), header=data.get("header", True)
+    )
     positions = {column.name: i for i, column in enumerate(tokenizer.columns)}
     position_of = {i: positions[name] for i, name in enumerate(table.names) if name in positions}
     if not position_of:
@@ -184,7 +188,8 @@ def _write(task: _Task, row: _Row, samples: Sequence[Reveals], files: Sequence[T
         for i in row.holes:
             reveal = reveals[task.position_of[i]]
             uniform = _MEDIAN if task.options.is_mode else reveal.uniform
-            cells[i] = task.table.written(task.tokenizer.value(reveal.position, reveal.token_id, uniform))
+            column = task.tokenizer.columns[reveal.position]
+            cells[i] = task.table.written(column.written(column.value(reveal.token_id, uniform)))
         file.write(task.table.joined(row.record, cells))
 
 

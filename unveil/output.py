@@ -11,6 +11,12 @@ class UsageError(UnveilError):
     """Arguments that do not go together; exit code 2."""
 
 
+def check_delimiter(sign: str) -> None:
+    """Raises UsageError for what separates no cells of a CSV file."""
+    if sign not in (",", ";", "\t", "|"):
+        raise UsageError("--delimiter: must be , ; | or a tab")
+
+
 def print_json(value: Any) -> None:
     """JSON on stdout, as every `--json` prints it; null for what is not a number, which JSON has no word for."""
     print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))

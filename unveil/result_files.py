@@ -2,15 +2,22 @@
 
 While it is written, OUT is OUT.partial, and takes its name when whole; an interrupted run leaves OUT.partial with the
 rows it had, and the next run writes it anew. What is no regular file, a pipe or /dev/stdout say, is written directly.
+A name that ends in .gz, .bz2 or .xz has the file compressed.
 """
 
+import bz2
+import gzip
+import io
+import lzma
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO, cast
 
 from unveil.output import UsageError
+
+COMPRESSED = (".gz", ".bz2", ".xz")
 
 
 def check_target(path: Path, *, force: bool, option: str = "--csv") -> None:
@@ -25,18 +32,37 @@ def partial_of(path: Path) -> Path:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[TextIO]:
+def written(path: Path, *, encoding: str = "utf-8") -> Iterator[TextIO]:
     """A text file to write, without newline translation. Raises OSError naming the file."""
     if path.exists() and not path.is_file():
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with path.open("w", newline="", encoding=encoding) as file:
             yield file
         return
     partial = partial_of(path)
     try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        with partial.open("wb") as binary:
+            with _compressed(binary, path.suffix) as packed:
+                file = io.TextIOWrapper(packed, encoding, newline="")
+                try:
+                    yield file
+                finally:
+                    file.flush()
+                    file.detach()  # or it would close what it writes into
+            binary.flush()
+            os.fsync(binary.fileno())
     except FileNotFoundError as error:
         raise FileNotFoundError(error.errno, error.strerror, str(path)) from None
     partial.replace(path)
+
+
+@contextmanager
+def _compressed(file: BinaryIO, suffix: str) -> Iterator[BinaryIO]:
+    """What is written into it goes into the file, which stays open. The same content gives the same bytes."""
+    if suffix == ".gz":
+        with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+            yield cast(BinaryIO, packed)
+    elif suffix in COMPRESSED:
+        with bz2.BZ2File(file, "wb") if suffix == ".bz2" else lzma.LZMAFile(file, "wb") as packed:
+            yield cast(BinaryIO, packed)
+    else:
+        yield file

@@ -15,7 +15,7 @@ from unveil.engine.runner import pick_device
 from unveil.model.artifact.folder import Artifact, check_replaceable, load_artifact
 from unveil.model.artifact.manifest import CARD, CONFIG
 from unveil.model.errors import ArtifactError, UnveilError
-from unveil.output import print_json
+from unveil.output import UsageError, check_delimiter, print_json
 from unveil.progress import Bar, stderr
 from unveil.training.config import (
     NO_OPTIONS,
@@ -80,6 +80,17 @@ class Given:
 
     def name(self, otherwise: str) -> str:
         return self.out.resolve().name if self.out is not None else otherwise
+
+
+def csv_overrides(table: Path | None, *, delimiter: str | None, no_header: bool) -> list[str]:
+    """What says how a CSV table is written, as `--set` has it. Raises UsageError without a table."""
+    for option, is_given in (("--delimiter", delimiter is not None), ("--no-header", no_header)):
+        if is_given and table is None:
+            raise UsageError(f"{option}: is only valid with --table")
+    if delimiter is not None:
+        check_delimiter(delimiter)
+    signs = [] if delimiter is None else [f"data.delimiter={json.dumps(delimiter)}"]
+    return [*signs, *(["data.header=false"] if no_header else [])]
 
 
 def train(given: Given) -> None:

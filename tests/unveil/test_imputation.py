@@ -1,6 +1,7 @@
 """`unveil impute`: what is filled, what stays, and what is refused."""
 
 import csv
+import gzip
 import io
 import os
 import re
@@ -11,6 +12,7 @@ import tracemalloc
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +25,8 @@ from unveil import api
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.tokenizers.table.columns import MISSING
 from unveil.model.tokenizers.table.table import TableTokenizer
+from unveil.training.data.config import TableData
+from unveil.training.data.table.table import load_table
 
 Run = Callable[..., Outcome]
 TABLE = '\ufeffid,"age",workclass,rate,income,note\r\n'
@@ -115,6 +119,23 @@ def test_drawn_values_follow_the_models_law_without_the_missing_level(artifact: 
     assert MISSING not in drawn
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be"])
+def test_a_packed_file_stays_byte_for_byte_and_a_result_named_gz_is_compressed(
+    artifact: Path, tmp_path: Path, run: Run, encoding: str
+) -> None:
+    content = "age,income,note\r39,>50K,ü\r40,,\r".encode(encoding)
+    table, out = tmp_path / "in.csv", tmp_path / "out.csv.gz"
+    table.write_bytes(gzip.compress(content))
+    assert run(artifact, table, "--csv", out, "--seed", 3)[0] == 0
+    filled = gzip.decompress(out.read_bytes()).decode(encoding)
+    assert re.fullmatch("age,income,note\r39,>50K,ü\r40,[<>]=?50K,\r", filled)
+    assert gzip.decompress(out.read_bytes()).startswith(content[: content.index("ü".encode(encoding)[-2:])])
+    assert run(artifact, table, "--csv", tmp_path / "out.csv", "--seed", 3)[0] == 0
+    assert (tmp_path / "out.csv").read_bytes() == gzip.decompress(out.read_bytes())
+    assert run(artifact, table, "--csv", out, "--seed", 3, "--samples", 2, "--force")[0] == 0
+    assert (tmp_path / "out.1.csv.gz").read_bytes() == out.read_bytes()
+
+
 def test_several_samples_are_several_files(artifact: Path, table: Path, run: Run) -> None:
     code, _, err = run(artifact, table, "--csv", table.with_name("out.csv"), "--seed", 3, "--samples", 2)
     assert code == 0, err
@@ -122,6 +143,30 @@ def test_several_samples_are_several_files(artifact: Path, table: Path, run: Run
     assert first != second
     assert run(artifact, table, "--csv", table.with_name("one.csv"), "--seed", 3)[0] == 0
     assert table.with_name("one.csv").read_bytes() == first
+
+
+def test_the_file_that_a_model_was_trained_on_can_be_filled_in_and_new_cells_look_like_old_ones(
+    tmp_path: Path, run: Run
+) -> None:
+    rng = np.random.default_rng(0)
+    table, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    prices = [f"{x:,.2f}".replace(",", " ").replace(".", ",") + " €" for x in rng.normal(5000, 4000, 60).round(2)]
+    days = [f"{rng.integers(1, 13)}/{i % 28 + 1}/2024 0:00" for i in range(60)]
+    kinds = [f"kind {i % 3}" if i else "rare" for i in range(60)]
+    rows = [*zip(prices, days, kinds, strict=True)]
+    holes = [tuple("" if (i + j) % 4 == 0 else cell for j, cell in enumerate(row)) for i, row in enumerate(rows)]
+    table.write_text("price;day;kind\n" + "".join(f"{';'.join(row)}\n" for row in rows))
+    tokenizer: Any = load_table(TableData(path=table, delimiter=";")).tokenizer
+    write_artifact(tmp_path / "shop", tokenizer=tokenizer)
+    table.write_text("price;day;kind\n" + "".join(f"{';'.join(row)}\n" for row in holes))
+    code, _, err = run(tmp_path / "shop", table, "--csv", out, "--delimiter", ";", "--seed", 1)
+    assert code == 0, err
+    filled = [line.split(";") for line in out.read_text().splitlines()[1:]]
+    for before, after in zip(holes, filled, strict=True):
+        assert all(old in ("", new) for old, new in zip(before, after, strict=True))
+        assert re.fullmatch(r"-?\d{1,3}( \d{3})*,\d\d €", after[0])
+        assert re.fullmatch(r"[1-9]\d?/[1-9]\d?/2024 0:00", after[1])
+        assert after[2] in kinds
 
 
 def test_a_cell_that_the_model_cannot_know_is_refused_or_kept_from_it(artifact: Path, table: Path, run: Run) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unveil.model.tokenizers.table.dates import FORMATS
+from unveil.model.tokenizers.table.numbers import marks_of
 from unveil.model.tokenizers.table.table import DEFAULT_MAX_BINS
 from unveil.training.levels import Advanced
 
@@ -28,8 +29,9 @@ class AdultData(_Part):
 
 
 class ColumnChoice(_Part):
-    """What a user knows better than the inference does. `format`, as DD.MM.YYYY hh:mm, goes with dates, and is found
-    by itself where only one fits; `max_bins` goes with numbers and dates."""
+    """What a user knows better than the inference does. `format` is how dates are written, as DD.MM.YYYY hh:mm, or a
+    number that shows what separates in numbers, as 1.234,56. It is found by itself where only one fits; `max_bins` goes
+    with numbers and dates."""
 
     kind: Literal["numeric", "categorical", "date"] | None = None
     max_bins: MaxBins | None = None
@@ -37,10 +39,12 @@ class ColumnChoice(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.format is not None and self.kind != "date":
-            raise ValueError('format goes with kind = "date"')
-        if self.format is not None and self.format not in FORMATS:
+        if self.format is not None and self.kind not in ("date", "numeric"):
+            raise ValueError('format goes with kind = "date" and "numeric"')
+        if self.format is not None and self.kind == "date" and self.format not in FORMATS:
             raise ValueError(f"format must be as in {EXAMPLE_FORMATS}, got {self.format}")
+        if self.format is not None and self.kind == "numeric" and marks_of(self.format) is None:
+            raise ValueError(f"format must be a number as 1,234.56 or 1.234,56, got {self.format}")
         if self.max_bins is not None and self.kind == "categorical":
             raise ValueError("max_bins is only valid with numbers and dates, not with kind categorical")
         return self
@@ -59,6 +63,7 @@ class TableData(_Part):
     columns: dict[str, ColumnChoice] = Field(default_factory=dict)
     missing: tuple[str, ...] = ("?", "NA", "N/A", "NaN", "nan", "null", "NULL")
     delimiter: Literal[",", ";", "\t", "|"] = ","
+    header: bool = True
     max_bins: MaxBins = DEFAULT_MAX_BINS
     validation_share: Advanced[Share] = 0.1
     test_share: Advanced[Share] = 0.1

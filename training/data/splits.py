@@ -1,12 +1,13 @@
 """Rows into train, validation and test, and a table's cells into ids."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.table.table import Cells, TableTokenizer
 from unveil.training.data.dataset import Rows
 
@@ -33,6 +34,29 @@ def draw_out(num_rows: int, *, shares: tuple[float, ...], seed: int) -> tuple[In
     return tuple(np.sort(part) for part in (parts[-1], *parts[:-1]))
 
 
+def with_every_level(columns: Columns, parts: Sequence[Index]) -> tuple[list[Index], Index]:
+    """The parts, training first, once every level has a training row, and the rows that went there for it, ascending.
+
+    Of a level that held-out rows alone have, or of missing values, the first row goes. A column for which more than
+    half of a part would have to go, names say, is left as it is.
+    """
+    train, *held = parts
+    moved: set[int] = set()
+    for cells in columns.values():
+        keys = cells if cells.dtype == object else np.isnan(cells)
+        seen = {*keys[train].tolist(), *keys[sorted(moved)].tolist()}
+        first: dict[Any, int] = {}
+        for row in np.sort(np.concatenate(held)).tolist():
+            if (key := keys[row]) not in seen:
+                first.setdefault(key, row)
+        more = moved | set(first.values())
+        if all(2 * np.isin(part, sorted(more)).sum() <= len(part) for part in held):
+            moved = more
+    rows = np.array(sorted(moved), dtype=np.int64)
+    kept = [part[~np.isin(part, rows)] for part in held]
+    return [np.sort(np.concatenate([train, rows])), *kept], rows
+
+
 def take(columns: Columns, rows: Index) -> dict[str, Cells]:
     return {name: cells[rows] for name, cells in columns.items()}
 
@@ -44,13 +68,17 @@ def fit_and_encode(
     test: Columns,
     max_bins: int | Mapping[str, int],
     date_formats: Mapping[str, str] | None = None,
+    number_styles: Mapping[str, NumberStyle] | None = None,
+    whole: Columns | None = None,
 ) -> EncodedSplits:
     """Bins and levels from the training rows alone, then the ids of all three splits.
 
     A row with a level that training never saw has no likelihood under the model: it is left out and counted. A number
-    that no bin holds goes to the nearest one, and is counted.
+    that no bin holds goes to the nearest one, and is counted. `whole` are all rows, which decide what prompts may say.
     """
-    tokenizer = TableTokenizer.fit(train, max_bins=max_bins, date_formats=date_formats)
+    tokenizer = TableTokenizer.fit(
+        train, max_bins=max_bins, date_formats=date_formats, number_styles=number_styles, whole=whole
+    )
     rows: dict[str, Rows] = {}
     fates: dict[str, dict[str, Any]] = {}
     left_out: dict[str, Index] = {}

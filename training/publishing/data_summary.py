@@ -39,4 +39,5 @@ def _describe(column: Any) -> str:
         return f"{column.name}: {noun}s as {column.format} from {found['low']} to {found['high']} {bins}"
     decimals = "decimals as they come" if column.decimals is None else f"{column.decimals} decimals"
     numbers = "whole numbers" if found["integer"] else f"numbers with {decimals}"
-    return f"{column.name}: {numbers} from {found['low']} to {found['high']} {bins}"
+    written = f", written as {found['written']}" if "written" in found else ""
+    return f"{column.name}: {numbers} from {found['low']} to {found['high']} {bins}{written}"

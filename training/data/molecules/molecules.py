@@ -24,8 +24,9 @@ from unveil.model.tokenizers.smiles import SmilesTokenizer, first_foreign, split
 from unveil.model.tokenizers.wording import listed, quoted
 from unveil.training.data.config import MosesData, SmilesData
 from unveil.training.data.dataset import Dataset
-from unveil.training.data.files import decode, read_bytes, read_table
+from unveil.training.data.files import read_bytes, read_table
 from unveil.training.data.molecules.smiles_syntax import first_unpaired
+from unveil.training.data.packing import decode
 from unveil.training.data.splits import Index, draw_out, left_out
 from unveil.training.data.wheels import Wheel, read_member
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from unveil.model.errors import UnveilError
+from unveil.model.tokenizers.table.numbers import marks_of
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnOptions:
-    """Column names; `date` holds `NAME` or `NAME=FORMAT`, `bins` `NUMBER` (every column's) or `NAME=NUMBER`."""
+    """Column names; `date` and `numeric` hold `NAME` or `NAME=FORMAT`, `bins` `NUMBER` (every column's) or
+    `NAME=NUMBER`."""
 
     drop: Sequence[str] = ()
     categorical: Sequence[str] = ()
@@ -40,8 +42,9 @@ class ColumnOptions:
         return {key: value for key, value in merged.items() if value not in ([], {})}
 
     def _choices(self) -> Iterable[tuple[str, dict[str, Any]]]:
-        for kind in ("categorical", "numeric"):
-            yield from ((name, {"kind": kind, "format": None}) for name in getattr(self, kind))
+        yield from ((name, {"kind": "categorical", "format": None}) for name in self.categorical)
+        for name, number_format in map(_with_format, self.numeric):
+            yield name, {"kind": "numeric", "format": number_format}
         for text in self.date:
             name, _, date_format = text.rpartition("=") if "=" in text else (text, "", None)
             yield name, {"kind": "date", "format": date_format}
@@ -55,10 +58,17 @@ class ColumnOptions:
     def _check_kinds(self) -> None:
         """A column is named by one option alone."""
         dates = [text.rpartition("=")[0] or text for text in self.date]
-        by_option = {"--drop": self.drop, "--categorical": self.categorical, "--numeric": self.numeric, "--date": dates}
+        numeric = [name for name, _ in map(_with_format, self.numeric)]
+        by_option = {"--drop": self.drop, "--categorical": self.categorical, "--numeric": numeric, "--date": dates}
         seen: dict[str, str] = {}
         for option, names in by_option.items():
             for name in names:
                 if name in seen and seen[name] != option:
                     raise UnveilError(f'column "{name}" is named by {seen[name]} and by {option}')
                 seen[name] = option
+
+
+def _with_format(text: str) -> tuple[str, str | None]:
+    """`NAME=1.234,56` as name and format; a name may have an equals sign of its own."""
+    name, _, example = text.rpartition("=")
+    return (name, example) if name and marks_of(example) is not None else (text, None)

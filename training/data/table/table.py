@@ -1,6 +1,7 @@
 """A user's own table to a `Dataset`: columns chosen, rows split, bins and levels fitted on training rows alone.
 
-The kinds of columns are inferred from the whole file; nothing else of the validation and test rows is looked at.
+The kinds of columns are inferred from the whole file, and so are the ranges that prompts may have. A level that no
+training row has takes one to them. Nothing else of the validation and test rows is looked at.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,12 +13,22 @@ import numpy as np
 import polars as pl
 
 from unveil.model.errors import UnveilError
+from unveil.model.tokenizers.table.dates import FORMATS
+from unveil.model.tokenizers.table.numbers import NumberStyle
 from unveil.model.tokenizers.table.table import Cells
 from unveil.model.tokenizers.wording import listed, quoted
 from unveil.training.data.config import TableData
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.files import RawTable, check_names, read_table
-from unveil.training.data.splits import EncodedSplits, Index, draw_out, fit_and_encode, notices_of, take
+from unveil.training.data.splits import (
+    EncodedSplits,
+    Index,
+    draw_out,
+    fit_and_encode,
+    notices_of,
+    take,
+    with_every_level,
+)
 from unveil.training.data.table.inference import ColumnReader, Dropped, Kept
 
 MIN_ROWS = 10
@@ -27,23 +38,17 @@ _MANY_COLUMNS = 200
 
 def load_table(config: TableData) -> Dataset:
     """Raises UnveilError, in one line, naming the file and where possible row and column."""
-    raw = read_table(config.path, delimiter=config.delimiter, check=partial(_check_columns, drop=config.drop))
-    _check(raw, config)
-    choice = _choose(raw, config)
-    shares = (config.validation_share, config.test_share)
-    train, validation, test = draw_out(raw.frame.height, shares=shares, seed=config.seed)
-    parts = {"train": train, "validation": validation, "test": test}
-    columns = _without_empty(choice, train)
-    _check_bins(columns, choice, config)
-    if not columns:
-        reasons = "; ".join(f"{name} {reason}" for name, reason in list(choice.dropped.items())[:5])
-        raise UnveilError(f"{raw.path}: no column is left; {reasons}")
+    raw = _read(config)
+    found = _split(raw, config)
+    choice, columns, parts = found.choice, found.columns, found.parts
     encoded = fit_and_encode(
-        take(columns, train),
-        validation=take(columns, validation),
-        test=take(columns, test),
+        take(columns, parts["train"]),
+        validation=take(columns, parts["validation"]),
+        test=take(columns, parts["test"]),
         max_bins=_max_bins(config, columns),
         date_formats=choice.date_formats,
+        number_styles=choice.number_styles,
+        whole=columns,
     )
     _check_not_empty(encoded, raw)
     left_out = notices_of(encoded, lambda split, row: raw.place(int(parts[split][row])))
@@ -59,9 +64,48 @@ def load_table(config: TableData) -> Dataset:
             "sha256": {config.path.name: raw.sha256},
             **encoded.fates,
             "dropped_columns": choice.dropped,
-            "notices": [*choice.notices, *left_out, *_wide(len(columns))],
+            "notices": [*raw.notices, *choice.notices, *_moved(found.moved, raw), *left_out, *_wide(len(columns))],
         },
     )
+
+
+def cells_of(config: TableData) -> dict[str, dict[str, Cells]]:
+    """The cells of each split by column, as `load_table` splits and reads them. Raises UnveilError."""
+    found = _split(_read(config), config)
+    return {name: take(found.columns, part) for name, part in found.parts.items()}
+
+
+def _read(config: TableData) -> RawTable:
+    raw = read_table(
+        config.path,
+        delimiter=config.delimiter,
+        header=config.header,
+        check=partial(_check_columns, drop=config.drop),
+    )
+    _check(raw, config)
+    return raw
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """The rows of each split, those that went to training, and the columns that training rows have cells in."""
+
+    choice: "_Choice"
+    columns: dict[str, Cells]
+    parts: dict[str, Index]
+    moved: Index
+
+
+def _split(raw: RawTable, config: TableData) -> _Split:
+    choice = _choose(raw, config)
+    drawn = draw_out(raw.frame.height, shares=(config.validation_share, config.test_share), seed=config.seed)
+    parts, moved = with_every_level(choice.columns, drawn)
+    columns = _without_empty(choice, parts[0])
+    _check_bins(columns, choice, config)
+    if not columns:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in list(choice.dropped.items())[:5])
+        raise UnveilError(f"{raw.path}: no column is left; {reasons}")
+    return _Split(choice, columns, dict(zip(("train", "validation", "test"), parts, strict=True)), moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +114,7 @@ class _Choice:
 
     columns: dict[str, Cells] = field(default_factory=dict)
     date_formats: dict[str, str] = field(default_factory=dict)
+    number_styles: dict[str, NumberStyle] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
@@ -82,12 +127,26 @@ class _Choice:
         self.columns[name] = found.cells
         if found.date_format is not None:
             self.date_formats[name] = found.date_format
+        if found.style is not None:
+            self.number_styles[name] = found.style
         if found.notice:
             self.notices.append(f'column "{name}" {found.notice}')
 
+    def could_hold(self, name: str, cells: Cells) -> bool:
+        """Whether a column's name could as well be one of its cells."""
+        if cells.dtype == object:
+            return name in set(cells)
+        known = self.date_formats.get(name)
+        style = self.number_styles.get(name, NumberStyle())
+        number = style.parse(name) if known is None else FORMATS[known].parse(name)
+        return number is not None and bool(np.nanmin(cells) <= number <= np.nanmax(cells))
+
 
 def _choose(raw: RawTable, config: TableData) -> _Choice:
-    reader = ColumnReader(missing=config.missing, place=raw.place)
+    is_typed = raw.delimiter is None
+    reader = ColumnReader(
+        missing=config.missing, place=raw.place, prefers_comma=raw.delimiter in (";", "\t"), is_typed=is_typed
+    )
     choice = _Choice(dropped=dict.fromkeys(config.drop, "is in the recipe's drop list"))
     choice.notices.extend(_missing_notices(raw, config))
     for series in raw.frame:
@@ -98,6 +157,7 @@ def _choose(raw: RawTable, config: TableData) -> _Choice:
             choice.drop(series.name, found.reason, keep_by=found.keep_by)
         else:
             choice.keep(series.name, found)
+    choice.notices.extend(_header_notice(raw, choice, has_header=config.header))
     return choice
 
 
@@ -106,6 +166,24 @@ def _missing_notices(raw: RawTable, config: TableData) -> list[str]:
     texts = raw.frame.select(pl.col(pl.String).exclude(config.drop).str.strip_chars())
     counts = {marker: sum(int((text == marker).sum()) for text in texts) for marker in config.missing}
     return [f"cells {quoted(marker)} read as missing values: {number}" for marker, number in counts.items() if number]
+
+
+def _moved(rows: Index, raw: RawTable) -> list[str]:
+    """What is said of held-out rows that went to the training rows."""
+    if not len(rows):
+        return []
+    noun = "row has a level" if len(rows) == 1 else "rows have levels"
+    return [f"{len(rows)} {noun} that no other training row has: taken for training (the first: {raw.place(rows[0])})"]
+
+
+def _header_notice(raw: RawTable, choice: _Choice, *, has_header: bool) -> list[str]:
+    """Names that could be a row of their own table are told."""
+    if not raw.lines or not has_header or not choice.columns:
+        return []
+    alike = [name for name, cells in choice.columns.items() if choice.could_hold(name, cells)]
+    if 2 * len(alike) < len(choice.columns):
+        return []
+    return [f"line 1, the names of the columns, looks like data ({listed(alike)}); --no-header takes it for a row"]
 
 
 def _wide(num_columns: int) -> list[str]:

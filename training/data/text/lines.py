@@ -17,7 +17,8 @@ from unveil.model.tokenizers.pieces import PieceTokenizer
 from unveil.model.tokenizers.text import TextTokenizer
 from unveil.training.data.config import LinesData
 from unveil.training.data.dataset import Dataset, Rows
-from unveil.training.data.files import decode, named, read_bytes
+from unveil.training.data.files import named, read_bytes
+from unveil.training.data.packing import decode
 from unveil.training.data.splits import draw_out
 
 LineTokenizer = TextTokenizer | PieceTokenizer

@@ -16,7 +16,8 @@ from unveil.model.tokenizers.text import TextTokenizer
 from unveil.model.tokenizers.wording import quoted
 from unveil.training.data.config import HubData, KjvData, TextData
 from unveil.training.data.dataset import Dataset, Rows
-from unveil.training.data.files import decode, named, read_bytes
+from unveil.training.data.files import named, read_bytes
+from unveil.training.data.packing import decode
 
 _DEFAULT_VOCAB_SIZE = 1024
 

@@ -316,3 +316,22 @@ def test_an_artifact_whose_config_disagrees_or_whose_file_is_gone_is_refused(
     assert load_tokenizer(tmp_path, "table", length=5, default_length=5).describe() == census.describe()
     with pytest.raises(ArtifactError, match=r"tokenizer.json has 5 columns, the artifact's config says 6"):
         load_tokenizer(tmp_path, "table", length=6, default_length=6)
+
+
+def test_levels_are_understood_in_the_types_that_json_has() -> None:
+    columns = {"flag": ["False", "True"], "grade": ["1", "2", "A"], "rate": ["1.0", "2.5"], "odd": ["true", "True"]}
+    tokenizer = TableTokenizer.fit({name: np.array(levels, dtype=object) for name, levels in columns.items()})
+    template = tokenizer.encode({"flag": True, "grade": 1, "rate": 1})
+    assert template.tokens[:3] == (1, 0, 0)
+    assert template.known == {0: "True", 1: "1", 2: "1.0"}
+    assert tokenizer.encode({"grade": 2.0, "rate": 2.5, "flag": False}).tokens[:3] == (0, 1, 1)
+    for prompt in (
+        {"odd": True},
+        {"grade": True},
+        {"grade": 3},
+        {"rate": 10**5000},
+        {"rate": float("nan")},
+        {"flag": 1},
+    ):
+        with pytest.raises(PromptError, match="must be one of"):
+            tokenizer.encode(prompt)

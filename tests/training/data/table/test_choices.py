@@ -13,7 +13,7 @@ TABLE = {"kind": "table", "path": "t.csv"}
 
 
 def test_options_become_the_recipes_own_words() -> None:
-    options = ColumnOptions(("a",), ("b",), ("c.1",), ("d", "e=f=DD.MM.YYYY"), ("9", "c.1=4"))
+    options = ColumnOptions(("a",), ("b",), ("c.1", "g=h", "i=j=1.234,5"), ("d", "e=f=DD.MM.YYYY"), ("9", "c.1=4"))
     assert options.put_into(dict(TABLE)) == {
         **TABLE,
         "drop": ["a"],
@@ -21,6 +21,8 @@ def test_options_become_the_recipes_own_words() -> None:
         "columns": {
             "b": {"kind": "categorical", "format": None},
             "c.1": {"kind": "numeric", "format": None, "max_bins": 4},
+            "g=h": {"kind": "numeric", "format": None},
+            "i=j": {"kind": "numeric", "format": "1.234,5"},
             "d": {"kind": "date", "format": None},
             "e=f": {"kind": "date", "format": "DD.MM.YYYY"},
         },
