@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.model.artifacts import random_transformer, table_tokenizer
-from tests.service.servers import Running, run_artifacts
+from tests.service.servers import Running, as_prompt, run_artifacts
 from unveil.model.artifact.folder import load_artifact, save_artifact
 
 TOKENIZER = table_tokenizer()
@@ -77,7 +77,7 @@ def test_each_later_reveal_has_the_probability_that_order_gives_after_the_ones_b
     for reveal in sample["reveals"]:
         law = _law(server, known)
         assert reveal["order_logprob"] == pytest.approx(float(torch.tensor(law[reveal["name"]]).log()), abs=1e-4)
-        known[reveal["name"]] = reveal["value"]
+        known |= as_prompt({reveal["name"]: reveal["value"]})
 
 
 def test_at_temperature_zero_the_likeliest_position_is_taken_every_time(server: Running) -> None:
@@ -88,7 +88,7 @@ def test_at_temperature_zero_the_likeliest_position_is_taken_every_time(server: 
         for reveal in sample["reveals"]:
             law = _law(server, known)
             assert reveal["name"] == max(law, key=lambda name: law[name])
-            known[reveal["name"]] = reveal["value"]
+            known |= as_prompt({reveal["name"]: reveal["value"]})
 
 
 def test_the_models_page_says_that_the_order_is_contextual(server: Running) -> None:

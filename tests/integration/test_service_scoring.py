@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.model.artifacts import table_tokenizer, text_tokenizer, write_artifact
-from tests.service.servers import Running, run_artifacts
+from tests.service.servers import Running, as_prompt, run_artifacts
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.denoiser import cross_entropy
 from unveil.model.oracle.exact import exact_nelbo, order_nelbo, subset_table
@@ -133,7 +133,7 @@ def test_drawn_orders_have_the_oracles_bound_within_the_standard_error_that_is_t
 def test_a_generated_row_scored_with_its_own_seed_costs_what_its_reveals_said(server: Running) -> None:
     for order in ("learned", "uniform", "confidence", "left_to_right"):
         for sample in server.generate(prompt={}, order=order, num_samples=3, seed=5).json()["samples"]:
-            request = {"prompt": sample["output"], "order": order, "num_orders": 1}
+            request = {"prompt": as_prompt(sample["output"]), "order": order, "num_orders": 1}
             (found,) = _scores(server, request, seed=sample["seed"])
             said = {r["position"]: (r["step"], -r["logprob"]) for r in sample["reveals"]}
             assert {t["position"]: (t["mean_step"], t["nats"]) for t in found["terms"]} == said

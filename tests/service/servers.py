@@ -35,6 +35,11 @@ def patient(**settings: Any) -> Settings:
     return Settings(**{**PATIENT, **settings})
 
 
+def as_prompt(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row that came out as a prompt has it, where null is hidden and a missing value has a name."""
+    return {name: "[MISSING]" if value is None else value for name, value in row.items()}
+
+
 @dataclass(frozen=True)
 class Running:
     """A server that answers at `url`, with a client for it."""

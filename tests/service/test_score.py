@@ -10,7 +10,7 @@ import pytest
 
 from tests.model.artifacts import text_tokenizer
 from tests.service.mocks import mock_denoiser, toy_model
-from tests.service.servers import Running, post_score, run_toy, score_reply
+from tests.service.servers import Running, as_prompt, post_score, run_toy, score_reply
 from unveil.engine.request.schemas import ScoreReply
 from unveil.model.decoding.canvas import SamplingParams
 from unveil.model.decoding.scoring import score, score_step
@@ -105,7 +105,7 @@ def test_order_temperature_changes_the_law_and_one_is_the_default(server: Runnin
 def test_a_sample_scored_with_its_own_seed_costs_what_it_said_when_it_was_made(server: Running) -> None:
     for order in ("learned", "uniform", "margin", "right_to_left"):
         (sample,) = server.generate(prompt={}, seed=11, order=order).json()["samples"]
-        (found,) = score_reply(server, prompt=sample["output"], order=order, seed=11, num_orders=1)["scores"]
+        (found,) = score_reply(server, prompt=as_prompt(sample["output"]), order=order, seed=11, num_orders=1)["scores"]
         reveals = {r["position"]: (r["step"], -r["logprob"]) for r in sample["reveals"]}
         assert {t["position"]: (t["mean_step"], t["nats"]) for t in found["terms"]} == reveals
         assert found["nelbo"] == pytest.approx(-sample["logprob"])

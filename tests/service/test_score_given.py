@@ -8,7 +8,7 @@ import pytest
 
 from tests.model.artifacts import text_tokenizer
 from tests.service.mocks import toy_model
-from tests.service.servers import Running, post_score, run_toy, score_reply
+from tests.service.servers import Running, as_prompt, post_score, run_toy, score_reply
 from unveil.model.tokenizers.grid import GridTokenizer
 
 WHOLE = {"age": 39, "workclass": "[MISSING]", "income": ">50K", "hours": 3, "rate": 0.5}
@@ -42,9 +42,9 @@ def test_the_values_of_a_column_given_the_others_make_one(server: Running) -> No
 def test_a_sample_given_its_prompt_costs_what_its_reveals_said(server: Running) -> None:
     for order in ("learned", "uniform", "margin", "right_to_left"):
         (sample,) = server.generate(prompt=GIVEN, seed=11, order=order).json()["samples"]
-        (found,) = score_reply(server, prompt=sample["output"], given=GIVEN, order=order, seed=11, num_orders=1)[
-            "scores"
-        ]
+        (found,) = score_reply(
+            server, prompt=as_prompt(sample["output"]), given=GIVEN, order=order, seed=11, num_orders=1
+        )["scores"]
         reveals = {r["position"]: (r["step"], -r["logprob"]) for r in sample["reveals"]}
         assert {t["position"]: (t["mean_step"], t["nats"]) for t in found["terms"]} == reveals
 

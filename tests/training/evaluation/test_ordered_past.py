@@ -110,7 +110,7 @@ def test_a_walk_says_in_which_order_it_went_and_what_was_likeliest() -> None:
     given[::2, 1] = True
     lengths = torch.full((len(X),), L)
     lengths[5:] = 3
-    found = law_walk(network, Rows(X, lengths), LOG_W, seed=3, known=given)
+    found = law_walk(network, Rows(X, lengths), LOG_W, seed=8, known=given)
     assert len({tuple(order) for order in found.order.tolist()}) > 4
     for row, order in enumerate(found.order.tolist()):
         hidden = {i for i in range(int(lengths[row])) if not given[row, i]}
