@@ -87,6 +87,8 @@ def _check_length(given: Sequence[object], results: Sequence[object]) -> None:
 
 def _check_step(before: Canvas, result: StepResult) -> None:
     after, hidden = result.canvas, list(before.hidden)
+    if after.length != before.length:
+        raise BadStepError("a step that changes the length")
     if before.trials is not None and not before.trials.is_over:
         if after.trials is None or bool(result.reveals) != after.trials.is_over:
             raise BadStepError("an attempt revealed something before it was taken, or nothing after")
@@ -95,8 +97,6 @@ def _check_step(before: Canvas, result: StepResult) -> None:
         hidden = [rank != 0 for rank in before.ranks]
     elif not result.reveals:
         raise BadStepError("a step that reveals nothing")
-    if after.length != before.length:
-        raise BadStepError("a step that changes the length")
     for position in unrevealed(before, after):
         if hidden[position] or before.ranks[position] == 0:
             raise BadStepError("a position was taken back that had not been revealed")

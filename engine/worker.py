@@ -11,7 +11,6 @@ import math
 import queue
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from unveil.engine.checks import BadStepError, Failure, check_scores, check_steps, step_all
@@ -235,9 +234,8 @@ class Worker:
             max_batch = self._scheduler.halve(key) if retried.is_out_of_memory else None
             events.append(BatchRetried(key.model, key.length, len(slots), retried.cause, max_batch))
         num_revealed = sum(len(result.reveals) for _, result in good if isinstance(result, StepResult))
-        num_unrevealed = sum(len(event.positions) for event in events if isinstance(event, Unrevealed))
-        stats = _stats(runner, before, seconds, len(slots), num_revealed)
-        self._emit([*events, replace(stats, num_unrevealed=num_unrevealed)])
+        stats = _stats(runner, before, seconds, len(slots), num_revealed, num_unrevealed=_num_unrevealed(events))
+        self._emit([*events, stats])
         return failures[-1][1] if len(failures) == len(slots) else None
 
     def _run(
@@ -312,7 +310,19 @@ class Worker:
             self._runners[job.command.model].release(job.held())
 
 
-def _stats(runner: Runner, before: Counts, seconds: float, num_canvases: int, num_revealed: int) -> StepStats:
+def _num_unrevealed(events: Iterable[Event]) -> int:
+    return sum(len(event.positions) for event in events if isinstance(event, Unrevealed))
+
+
+def _stats(
+    runner: Runner,
+    before: Counts,
+    seconds: float,
+    num_canvases: int,
+    num_revealed: int,
+    *,
+    num_unrevealed: int = 0,
+) -> StepStats:
     after = runner.counts()
     return StepStats(
         seconds=seconds,
@@ -321,4 +331,5 @@ def _stats(runner: Runner, before: Counts, seconds: float, num_canvases: int, nu
         num_useful_positions=after.num_useful - before.num_useful,
         num_revealed=num_revealed,
         num_saved=after.num_saved - before.num_saved,
+        num_unrevealed=num_unrevealed,
     )

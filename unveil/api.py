@@ -21,7 +21,7 @@ from unveil.engine.request.errors import ServiceError
 from unveil.engine.request.limits import Limits
 from unveil.engine.request.parsing import parse_json, validate
 from unveil.engine.request.planning import Sample, plan_generation
-from unveil.engine.request.replies import GenerateComposer
+from unveil.engine.request.replies import ConditionTally, GenerateComposer
 from unveil.engine.request.schemas import GenerateRequest, OrderRequest, ScoreRequest
 from unveil.model.artifact.manifest import WEIGHTS, Manifest, check_file
 from unveil.model.decoding import loop
@@ -148,14 +148,16 @@ class Model:
         assert isinstance(composer, GenerateComposer)
         return self._stream(composer)
 
-    def outputs(self, prompt: Any, **fields: Unpack[GenerateOptions]) -> Iterator[Any]:
+    def outputs(
+        self, prompt: Any, *, tally: ConditionTally | None = None, **fields: Unpack[GenerateOptions]
+    ) -> Iterator[Any]:
         """The `output` of each sample that `generate` gives, in their order, however many: decoded as they are taken,
-        in constant memory."""
+        in constant memory. With `where`, `tally` is told what each came to."""
         request = _request(GenerateRequest, prompt, fields)
         seed = draw_seed() if request.seed is None else request.seed
         one = request.model_copy(update={"num_samples": 1, "seed": seed})
         samples = plan_generation(one, self._served, _LIMITS).samples
-        return self._outputs(samples, seed=seed, num_samples=request.num_samples)
+        return self._outputs(samples, seed=seed, num_samples=request.num_samples, tally=tally)
 
     def decode(self, canvases: Iterable[Canvas], *, barred: Mapping[int, int] | None = None) -> Iterator[loop.Decoded]:
         """Every canvas finished, in the order given; only a window of them is in memory.
@@ -205,12 +207,16 @@ class Model:
             yield from composer.shown(event)
         yield "done", composer.ending()
 
-    def _outputs(self, samples: Iterable[Sample], *, seed: int, num_samples: int) -> Iterator[Any]:
+    def _outputs(
+        self, samples: Iterable[Sample], *, seed: int, num_samples: int, tally: ConditionTally | None
+    ) -> Iterator[Any]:
         for sample in samples:
             canvas = sample.canvas
             seeds = (derive_seed(seed, sample.prompt_index, index) for index in range(num_samples))
             starts = (Canvas.start(canvas.tokens, canvas.hidden, seed=own, params=canvas.params) for own in seeds)
             for decoded in self.decode(starts):
+                if tally is not None and decoded.canvas.trials is not None:
+                    tally.add(decoded.canvas.trials, canvas.params)
                 values = dict(sample.template.known)
                 for reveal in decoded.reveals:
                     values[reveal.position] = self.tokenizer.value(reveal.position, reveal.token_id, reveal.uniform)

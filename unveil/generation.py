@@ -10,6 +10,7 @@ from rich.live import Live
 
 from unveil.api import StreamEvent, load
 from unveil.arguments import order_argument, prompt_argument, refused_as_usage, where_argument
+from unveil.engine.request.replies import ConditionTally
 from unveil.model.decoding.seeds import draw_seed
 from unveil.model.tokenizers.grid import SIDE
 from unveil.model.tokenizers.table.table import TableTokenizer
@@ -41,7 +42,7 @@ def run(folder: Path, prompt: str | None, *, fields: dict[str, Any], as_json: bo
         if name == "sample":
             print(data["output" if domain == "grid" else "text"])  # one line a sample
         elif name == "done":
-            _print_condition(data)
+            _print_conditions(data)
 
 
 def _asked(fields: dict[str, Any]) -> dict[str, Any]:
@@ -71,12 +72,17 @@ def _show(start: dict[str, Any], events: Iterator[StreamEvent], *, side: int | N
         _draw(live)
     for sample in start["samples"]:
         print(f"seed {sample['seed']}", file=sys.stderr)
-    _print_condition(done)
+    _print_conditions(done)
 
 
-def _print_condition(done: dict[str, Any]) -> None:
-    """How likely the model finds what `--where` asks for, of each prompt."""
+def _print_conditions(done: dict[str, Any]) -> None:
     for own in done.get("condition", ()):
+        _print_condition(own)
+
+
+def _print_condition(own: dict[str, Any] | None) -> None:
+    """How likely the model finds what `--where` asks of a prompt, if anything."""
+    if own is not None:
         error = "" if own["standard_error"] is None else f" ± {own['standard_error']:.2g}"
         tried = f"{own['attempts']:,} attempts, {own['exact_samples']:,} samples exact"
         print(f"condition: probability {own['probability']:.4g}{error}; {tried}", file=sys.stderr)
@@ -103,12 +109,14 @@ def write_csv(folder: Path, prompt: str | None, path: Path, *, fields: dict[str,
     if isinstance(template, list) and (num := len(template)) > 1:
         raise UsageError(f"prompt: must be one row with --csv, got a list of {num}; -n says how many are made of it")
     seed = draw_seed() if fields["seed"] is None else fields["seed"]
+    tally = ConditionTally()
     with refused_as_usage():
-        rows = model.outputs(template, **{**_asked(fields), "seed": seed})
+        rows = model.outputs(template, tally=tally, **{**_asked(fields), "seed": seed})
     check_target(path, force=force)
     with written(path) as file, Bar("generating", fields["num_samples"], unit="rows") as advance:
         file.write(csv_line([column.name for column in model.tokenizer.columns]) + "\n")
         for row in rows:
             file.write(csv_line(model.tokenizer.written(list(row.values()))) + "\n")
             advance(1)
+    _print_condition(tally.reply())
     stderr.print(f"wrote {path}: {fields['num_samples']:,} rows, seed {seed}", soft_wrap=True)

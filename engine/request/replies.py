@@ -1,17 +1,15 @@
 """Engine events -> the content of replies to /generate, the same values whole and streamed, and to /order."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from unveil.engine.catalog import ServedModel
 from unveil.engine.messages import Generate, Rank, Ranked, RequestEvent, Revealed, SampleDone, Unrevealed
 from unveil.engine.request.planning import Plan
-from unveil.model.decoding.canvas import Canvas, Reveal
+from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams, Trials, Weights
 from unveil.model.tokenizers.base import Value
 from unveil.model.tokenizers.table.columns import MISSING, outward
-
-_SUMS = ("num_attempts", "total", "total_squared")
 
 
 class GenerateComposer:
@@ -128,29 +126,14 @@ class GenerateComposer:
         return {"num_forwards": event.num_forwards, "num_unrevealed": self._num_unrevealed[event.index]}
 
     def _condition(self) -> dict[str, Any]:
-        """What `where` came to so far, of each prompt that has finished samples."""
-        by_prompt: dict[int, list[SampleDone]] = {}
+        """What `where` came to, of each prompt; None of one that leaves nothing of it open."""
+        tallies = {sample.prompt_index: ConditionTally() for sample in self._plan.samples}
         for event in sorted(self._done, key=lambda event: event.index):
-            by_prompt.setdefault(self._plan.samples[event.index].prompt_index, []).append(event)
-        found = [self._tried(events) for events in by_prompt.values()]
+            sample = self._plan.samples[event.index]
+            if event.trials is not None:
+                tallies[sample.prompt_index].add(event.trials, sample.canvas.params)
+        found = [tally.reply() for tally in tallies.values()]
         return {"condition": found} if any(found) else {}
-
-    def _tried(self, events: Sequence[SampleDone]) -> dict[str, Any] | None:
-        """Of one prompt's samples; None without a condition, or where the prompt leaves nothing of it open."""
-        trials = [event.trials for event in events if event.trials is not None]
-        if not trials:
-            return None
-        num, total, squared = (sum(getattr(own, name) for own in trials) for name in _SUMS)
-        mean = total / num
-        condition = self._plan.samples[events[0].index].canvas.params.condition
-        is_known = num > 1 or (condition is not None and len(condition.parts) == 1)
-        return {
-            "probability": mean,
-            "standard_error": math.sqrt(max(squared / num - mean**2, 0.0) / num) if is_known else None,
-            "attempts": num,
-            "exact_samples": sum(own.is_exact for own in trials),
-            "effective_samples": total**2 / squared,
-        }
 
     def usage(self) -> dict[str, int]:
         """What has been done so far, in tokens and steps."""
@@ -180,6 +163,33 @@ class GenerateComposer:
         shown = {reveal["position"]: reveal["value"] for reveal in self._reveals[index]}
         revealed = {position: MISSING if value is None else value for position, value in shown.items()}
         return [known.get(i, revealed.get(i)) for i in range(self._plan.samples[index].canvas.length)]
+
+
+class ConditionTally:
+    """What the samples of one condition came to, one after the other."""
+
+    def __init__(self) -> None:
+        self._weights, self._num_exact, self._is_single = Weights(), 0, False
+
+    def add(self, trials: Trials, params: SamplingParams) -> None:
+        """One sample more, decoded by these."""
+        assert params.condition is not None
+        self._weights = self._weights.and_all(trials.weights)
+        self._num_exact += trials.is_exact
+        self._is_single = len(params.condition.parts) == 1
+
+    def reply(self) -> dict[str, Any] | None:
+        """As the reply has it; None without a sample."""
+        if self._weights.num == 0:
+            return None
+        is_known = self._weights.num > 1 or self._is_single
+        return {
+            "probability": self._weights.mean,
+            "standard_error": self._weights.standard_error if is_known else None,
+            "attempts": self._weights.num,
+            "exact_samples": self._num_exact,
+            "effective_samples": self._weights.effective_number,
+        }
 
 
 class OrderComposer:

@@ -231,7 +231,9 @@ class GenerateReply(_Reply):
     model: str
     created: int
     samples: list[SampleReply]
-    condition: list[ConditionReply] | None = Field(default=None, description="With `where`: of each prompt.")
+    condition: list[ConditionReply | None] | None = Field(
+        default=None, description="With `where`: of each prompt, null of one that leaves nothing of it open."
+    )
     usage: Usage
     timings: Timings
 

@@ -18,10 +18,10 @@ from unveil.model.along.rows import Content, Held, Next
 from unveil.model.decoding import sampler
 from unveil.model.decoding.ahead import is_known_ahead, plan_ahead
 from unveil.model.decoding.batch import bar_ends, log_probabilities
-from unveil.model.decoding.canvas import Canvas, Reveal, absorbed_by, last_token
+from unveil.model.decoding.canvas import Canvas, Reveal, absorbed_by, apply, last_token
 from unveil.model.decoding.draw import draw, fetched
 from unveil.model.decoding.noise import reveal_noise
-from unveil.model.decoding.sampler import StepResult, apply
+from unveil.model.decoding.sampler import StepResult
 from unveil.model.denoiser import Counts
 
 _PLANNED = 16  # steps planned at a time

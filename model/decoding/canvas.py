@@ -9,6 +9,7 @@ token, the other ids share its mass; and what lies behind a revealed end is reve
 forward. Nobody reads these ends, as if they came last in the order.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
@@ -131,21 +132,61 @@ class Search:
     outcome: Outcome = "complete"
 
 
+class Weights(NamedTuple):
+    """So many weights: the logarithms of their sum, and of that of their squares. Those of long sequences are far
+    smaller than a float can be."""
+
+    num: int = 0
+    log_sum: float = -math.inf
+    log_sum_squares: float = -math.inf
+
+    def and_one(self, log_weight: float) -> "Weights":
+        """With one more."""
+        return self.and_all(Weights(1, log_weight, 2 * log_weight))
+
+    def and_all(self, others: "Weights") -> "Weights":
+        """With all of these."""
+        sums = (_log_add(a, b) for a, b in zip(self[1:], others[1:], strict=True))
+        return Weights(self.num + others.num, *sums)
+
+    @property
+    def mean(self) -> float:
+        return math.exp(self.log_sum) / self.num
+
+    @property
+    def effective_number(self) -> float:
+        """How many equal weights they are worth, Kish's: sum ** 2 / sum of squares."""
+        return min(math.exp(2 * self.log_sum - self.log_sum_squares), self.num)
+
+    @property
+    def standard_error(self) -> float:
+        """Of their mean."""
+        spread = max(self.num / self.effective_number - 1, 0.0)  # their variance over their mean squared
+        return self.mean * math.sqrt(spread / self.num)
+
+
+_NO_WEIGHTS = Weights()
+
+
+def _log_add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))."""
+    low, high = min(a, b), max(a, b)
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+
+
 @dataclass(frozen=True, slots=True)
 class Trials:
     """How far a condition has come (`model.decoding.attempts.condition`): `path`, what the attempt that is being made
     revealed, and the logarithms of its weight and of that of its first forward.
 
-    Of the `num_attempts` made: the `total` of their weights, and of these squared; `kept`, the path of one drawn by
-    weight; `num_forwards`, those that no reveal rests on. `is_over`: one has been taken; `is_exact`: by rejection.
+    Of the attempts made: their `weights`; `kept`, the path of one drawn by weight; `num_forwards`, those that no reveal
+    rests on. `is_over`: one has been taken; `is_exact`: by rejection.
     """
 
     path: tuple[Reveal, ...] = ()
     log_weight: float = 0.0
     log_first: float = 0.0
-    num_attempts: int = 0
-    total: float = 0.0
-    total_squared: float = 0.0
+    weights: Weights = _NO_WEIGHTS
     kept: tuple[Reveal, ...] = ()
     num_forwards: int = 0
     is_over: bool = False
@@ -205,3 +246,20 @@ def last_token(canvas: Canvas, end_id: int) -> int:
 def absorbed_by(position: int, open_: Sequence[bool]) -> list[int]:
     """Which of the open positions an end at `position` decides."""
     return [i for i in range(position + 1, len(open_)) if open_[i]]
+
+
+def apply(canvas: Canvas, reveals: Sequence[Reveal]) -> Canvas:
+    """The canvas with these reveals in it, of one step or of several in turn: ready for its next step. A search goes on
+    by `model.decoding.attempts.search.advance`."""
+    assert canvas.search is None
+    tokens, hidden, ranks = list(canvas.tokens), list(canvas.hidden), list(canvas.ranks)
+    rank, at = canvas.num_forwards, -1
+    for reveal in reveals:
+        position = reveal.position
+        assert hidden[position]
+        if reveal.step != at:
+            rank, at = rank + 1, reveal.step
+        tokens[position], hidden[position] = reveal.token_id, False
+        ranks[position] = UNREAD if reveal.is_absorbed else rank
+    own = canvas.seed, canvas.params, canvas.num_at_start
+    return Canvas(tuple(tokens), tuple(hidden), *own, tuple(ranks), at + 1, rank, trials=canvas.trials)

@@ -20,7 +20,7 @@ from unveil.model.decoding import loop
 from unveil.model.decoding.attempts import condition
 from unveil.model.decoding.attempts.search import Contradiction, Path, advance
 from unveil.model.decoding.batch import AnyDenoiser, Batch, Sureness, begin, groups, release
-from unveil.model.decoding.canvas import UNREAD, Canvas, Reveal, SamplingParams, absorbed_by
+from unveil.model.decoding.canvas import Canvas, Part, Reveal, SamplingParams, absorbed_by, apply
 from unveil.model.decoding.draw import draw, draws, fetched, restricted
 from unveil.model.decoding.loop import Decoded
 from unveil.model.decoding.noise import reveal_noise
@@ -69,7 +69,8 @@ def step(
         results.append(result)
         stepped.append(after)
     batch.opened.advance(stepped, [[x.position for x in own] for own in drawn.reveals])
-    release(denoise, [own for own, result in zip(stepped, results, strict=True) if own is not result.canvas])
+    if given_up := [own for own, result in zip(stepped, results, strict=True) if own is not result.canvas]:
+        release(denoise, given_up)
     return results
 
 
@@ -91,17 +92,18 @@ def _draw(batch: Batch, plan: Plan, sure: Sureness) -> _Drawn:
         rows, ranks = (np.arange(plan.ranking.shape[1]) < plan.counts[:, None]).nonzero()  # [R] each
         of, positions, order_logprobs = rows.tolist(), plan.ranking[rows, ranks], plan.order_logprobs[rows, ranks]
     places = positions.tolist()
-    noise = reveal_noise([condition.seed_of(canvases[row], i) for row, i in zip(of, places, strict=True)], places)
-    tokens = _tokens(batch, sure, of, positions, noise.states)
+    parts = [condition.parts_of(canvases[row], i) for row, i in zip(of, places, strict=True)]
+    noise = reveal_noise([condition.seed_of(canvases[row], own) for row, own in zip(of, parts, strict=True)], places)
+    tokens = _tokens(batch, sure, of, positions, noise.states, parts)
     drawn = _Drawn([[] for _ in canvases], [[] for _ in canvases], [0.0] * len(canvases))
-    columns = zip(of, places, order_logprobs.tolist(), noise.values.tolist(), tokens, strict=True)
-    for row, position, order_logprob, value, (token_id, logprob, passed, log_mass) in columns:
+    columns = zip(of, places, order_logprobs.tolist(), noise.values.tolist(), parts, tokens, strict=True)
+    for row, position, order_logprob, uniform, allowed, (token_id, logprob, passed, log_mass) in columns:
         is_drawn = batch.params[row].is_order_drawn
         is_number = math.isfinite(logprob) or log_mass == -math.inf  # nothing is allowed: the attempt has no weight
         if not (is_number and (math.isfinite(order_logprob) or not is_drawn)):
             raise ValueError(f"the denoiser's logits at position {position} are not finite")
         own = order_logprob if is_drawn else None
-        value = condition.value_of(canvases[row], position, token_id, value)
+        value = uniform if allowed is None else condition.uniform_within(allowed, token_id, uniform)
         reveal = Reveal(position, token_id, plan.steps[row], logprob, own, value)
         drawn.reveals[row].append(reveal)
         drawn.others[row].append(tuple(replace(reveal, token_id=other, logprob=p) for other, p in passed))
@@ -146,15 +148,21 @@ class _Token(NamedTuple):
     log_mass: float
 
 
-def _tokens(batch: Batch, sure: Sureness, of: Sequence[int], positions: Ints, states: Ints) -> list[_Token]:
-    """What is drawn at each position of the canvases `of`."""
+def _tokens(
+    batch: Batch,
+    sure: Sureness,
+    of: Sequence[int],
+    positions: Ints,
+    states: Ints,
+    parts: Sequence[Sequence[Part] | None],
+) -> list[_Token]:
+    """What is drawn at each position of the canvases `of`; `parts` are allowed there, None anything."""
     tokens: dict[int, _Token] = {}
     rows = np.array(of)
     for measure, at in groups([sure.measures[row] for row in of]):
         log_p = (batch.log_p if measure is None else partial(sure.log_p, measure))(rows[at], positions[at])
         params = [batch.params[of[i]] for i in at]
-        parts = [condition.parts_of(batch.canvases[of[i]], int(positions[i])) for i in at]
-        allowed, log_masses = restricted(log_p, parts, params)
+        allowed, log_masses = restricted(log_p, [parts[i] for i in at], params)
         ids, found = draw(allowed, states[at], params)
         found = found if allowed is log_p else log_p.gather(-1, ids[:, None]).squeeze(-1)
         drawn = zip(at, *fetched(ids, found), log_masses, strict=True)
@@ -163,23 +171,6 @@ def _tokens(batch: Batch, sure: Sureness, of: Sequence[int], positions: Ints, st
             left = draws(log_p[place], int(states[i]), batch.params[of[i]])[1:] if has_search else ()
             tokens[i] = _Token(token_id, logprob, left, log_mass)
     return [tokens[i] for i in range(len(of))]
-
-
-def apply(canvas: Canvas, reveals: Sequence[Reveal]) -> Canvas:
-    """The canvas with these reveals in it, of one step or of several in turn: ready for its next step. A search goes on
-    by `model.decoding.attempts.search.advance`."""
-    assert canvas.search is None
-    tokens, hidden, ranks = list(canvas.tokens), list(canvas.hidden), list(canvas.ranks)
-    rank, at = canvas.num_forwards, -1
-    for reveal in reveals:
-        position = reveal.position
-        assert hidden[position]
-        if reveal.step != at:
-            rank, at = rank + 1, reveal.step
-        tokens[position], hidden[position] = reveal.token_id, False
-        ranks[position] = UNREAD if reveal.is_absorbed else rank
-    own = canvas.seed, canvas.params, canvas.num_at_start
-    return Canvas(tuple(tokens), tuple(hidden), *own, tuple(ranks), at + 1, rank, trials=canvas.trials)
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from unveil.model.decoding.canvas import HIDDEN, UNREAD, Canvas, Part, Reveal, Trials
+from unveil.model.decoding.canvas import HIDDEN, Canvas, Part, Reveal, Trials, apply
 from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.seeds import attempt_seed
 
@@ -39,24 +39,24 @@ def parts_of(canvas: Canvas, position: int) -> tuple[Part, ...] | None:
     return condition.parts.get(position)
 
 
-def seed_of(canvas: Canvas, position: int) -> int:
-    """Whose noise a position is revealed with."""
-    if canvas.trials is None or parts_of(canvas, position) is None:
+def seed_of(canvas: Canvas, parts: Sequence[Part] | None) -> int:
+    """Whose noise a position is revealed with, of which an attempt may draw these parts."""
+    if parts is None or canvas.trials is None:
         return canvas.seed
-    return attempt_seed(canvas.seed, canvas.trials.num_attempts)
+    return attempt_seed(canvas.seed, canvas.trials.weights.num)
 
 
-def value_of(canvas: Canvas, position: int, token_id: int, uniform: float) -> float:
-    """The uniform by which a token's value is drawn, moved into the parts of it that are meant."""
-    parts = [part for part in parts_of(canvas, position) or () if part.token_id == token_id]
-    if not parts:
+def uniform_within(parts: Sequence[Part], token_id: int, uniform: float) -> float:
+    """The uniform by which a token's value is drawn, moved into those of the parts that are of this token."""
+    own = [part for part in parts if part.token_id == token_id]
+    if not own:  # where nothing is allowed that can be
         return uniform
-    left = uniform * sum(part.high - part.low for part in parts)
-    for part in parts[:-1]:
+    left = uniform * sum(part.high - part.low for part in own)
+    for part in own[:-1]:
         if left < part.high - part.low:
             return part.low + left
         left -= part.high - part.low
-    return min(parts[-1].low + left, parts[-1].high)
+    return min(own[-1].low + left, own[-1].high)
 
 
 def stands_where(canvas: Canvas, other: Canvas) -> bool:
@@ -96,54 +96,27 @@ def _decided(canvas: Canvas, trials: Trials) -> Tried:
     """An attempt is complete: it is taken, or the next one begins, or the last has been made."""
     condition = canvas.params.condition
     assert condition is not None
-    weight = math.exp(trials.log_weight)
-    seed = attempt_seed(canvas.seed, trials.num_attempts)
-    accepts, keeps = reveal_noise([seed, seed], list(_DECISIONS)).values.tolist()
-    total = trials.total + weight
-    kept = trials.path if keeps * total < weight else trials.kept
-    trials = replace(
-        trials,
-        num_attempts=trials.num_attempts + 1,
-        total=total,
-        total_squared=trials.total_squared + weight * weight,
-        kept=kept,
-    )
-    if weight > 0 and math.log(accepts) < trials.log_weight - trials.log_first:
+    seed = attempt_seed(canvas.seed, trials.weights.num)
+    accepts, keeps = (math.log(own) for own in reveal_noise([seed, seed], list(_DECISIONS)).values.tolist())
+    weights = trials.weights.and_one(trials.log_weight)
+    is_possible = trials.log_weight > -math.inf
+    is_kept = is_possible and keeps < trials.log_weight - weights.log_sum
+    trials = replace(trials, weights=weights, kept=trials.path if is_kept else trials.kept)
+    if is_possible and accepts < trials.log_weight - trials.log_first:
         return _taken(canvas, trials, trials.path, is_exact=True)
-    if trials.num_attempts < condition.attempts:
+    if weights.num < condition.attempts:
         return Tried(replace(_begun_again(canvas), trials=replace(trials, path=(), log_weight=0.0)), ())
-    if total == 0:
+    if weights.log_sum == -math.inf:
         raise ValueError("the model gives the condition no probability")
-    return _taken(canvas, trials, kept, is_exact=False)
+    return _taken(canvas, trials, trials.kept, is_exact=False)
 
 
 def _taken(canvas: Canvas, trials: Trials, path: tuple[Reveal, ...], *, is_exact: bool) -> Tried:
-    """The canvas with the reveals of one attempt in it, its ranks as if there had been no other."""
-    begun = _begun_again(canvas)
-    tokens, hidden, ranks = list(begun.tokens), list(begun.hidden), list(begun.ranks)
-    rank, at = 0, -1
-    for reveal in path:
-        rank, at = (rank + 1, reveal.step) if reveal.step != at else (rank, at)
-        tokens[reveal.position], hidden[reveal.position] = reveal.token_id, False
-        ranks[reveal.position] = UNREAD if reveal.is_absorbed else rank
-    trials = replace(
-        trials,
-        path=(),
-        kept=(),
-        is_over=True,
-        is_exact=is_exact,
-        num_forwards=trials.num_forwards - rank,
-    )
-    taken = replace(
-        begun,
-        tokens=tuple(tokens),
-        hidden=tuple(hidden),
-        ranks=tuple(ranks),
-        step=at + 1,
-        num_forwards=rank,
-        trials=trials,
-    )
-    return Tried(taken, path)
+    """The canvas with the reveals of one attempt in it, as if there had been no other."""
+    taken = apply(_begun_again(canvas), path)
+    wasted = trials.num_forwards - taken.num_forwards
+    trials = replace(trials, path=(), kept=(), is_over=True, is_exact=is_exact, num_forwards=wasted)
+    return Tried(replace(taken, trials=trials), path)
 
 
 def _begun_again(canvas: Canvas) -> Canvas:

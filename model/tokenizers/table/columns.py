@@ -261,10 +261,14 @@ class NumericColumn(_Binned):
     def value(self, token_id: int, uniform: float) -> Value:
         if token_id == len(self.bins):
             return MISSING
+        return self.number(self.drawn(token_id, uniform))
+
+    def drawn(self, token_id: int, uniform: float) -> float:
+        """The number that `value` shows."""
         b = self.bins[token_id]
         drawn = b.quantile(uniform)
         rounded = drawn if self.decimals is None else round(drawn, self.decimals)
-        return self.number(min(max(rounded, b.low), b.high) + 0.0)  # no -0.0
+        return min(max(rounded, b.low), b.high) + 0.0  # no -0.0
 
     def number(self, x: float) -> int | float:
         """As the output shows it: whole numbers are ints."""
@@ -344,9 +348,13 @@ class DateColumn(_Binned):
     def value(self, token_id: int, uniform: float) -> Value:
         if token_id == len(self.bins):
             return MISSING
+        return self._show(self.drawn(token_id, uniform))
+
+    def drawn(self, token_id: int, uniform: float) -> float:
+        """The count of the date that `value` shows."""
         b = self.bins[token_id]
         steps = round((b.quantile(uniform) - b.low) / self.step)  # its ends are whole steps apart, so it stays inside
-        return self._show(b.low + steps * self.step)
+        return b.low + steps * self.step
 
     def read(self, text: str) -> Value:
         """A cell of a file as `encode` takes it."""

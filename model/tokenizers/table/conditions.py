@@ -19,6 +19,7 @@ from unveil.model.tokenizers.wording import listed, quoted, shown
 
 _ENDS = ("min", "max", "after", "before")
 _BISECTIONS = 60
+_MOST_VALUES = 256  # of a list; each takes a moment, in which nobody else is answered
 
 
 class _Wanted(NamedTuple):
@@ -44,13 +45,16 @@ def shares_of(column: Column, condition: Any) -> tuple[Share, ...]:
 
 
 def _told(condition: Any) -> str:
+    """As JSON, but for what may be nested deeper than is written."""
+    if not isinstance(condition, Mapping) or any(isinstance(own, Mapping | list) for own in condition.values()):
+        return quoted(condition)
     return shown(json.dumps(condition, ensure_ascii=False, default=lambda other: type(other).__name__))
 
 
 def _wanted(column: Column, condition: Any) -> _Wanted:
     if not isinstance(condition, Mapping):
         return _listed(column, condition if isinstance(condition, list) else [condition])
-    if set(condition) == {"not"}:
+    if set(condition) == {"not"} and not _is_negation(condition["not"]):
         return _without(column, _wanted(column, condition["not"]))
     if not condition or not set(condition) <= set(_ENDS) or isinstance(column, CategoricalColumn):
         ranges = "" if isinstance(column, CategoricalColumn) else f", a range by {listed(_ENDS)}"
@@ -69,9 +73,16 @@ def _wanted(column: Column, condition: Any) -> _Wanted:
     return _Wanted(((low, high),) if low <= high else (), missing=False)
 
 
+def _is_negation(condition: Any) -> bool:
+    return isinstance(condition, Mapping) and "not" in condition
+
+
 def _listed(column: Column, values: Sequence[Any]) -> _Wanted:
     if not values:
         raise PromptError(f"{shown(column.name)}: the list of its values is empty", param=column.name)
+    if len(values) > (most := max(_MOST_VALUES, column.vocabulary_size)):
+        message = f"{shown(column.name)}: {len(values):,} values are listed; a condition takes at most {most:,}"
+        raise PromptError(message, param=column.name)
     is_missing = [value is None or value == MISSING for value in values]
     if any(is_missing) and not column.missing:
         raise PromptError(f"{shown(column.name)} has no missing values", param=column.name)
@@ -123,15 +134,11 @@ def _shares(column: NumericColumn | DateColumn, wanted: _Wanted) -> list[Share]:
             if low <= own.low and own.high <= high:
                 shares.append(Share(i))
             elif low <= own.high and own.low <= high:
-                first = _first(lambda u, i=i, low=low: _shown(column, i, u) >= low)  # type: ignore[misc]
-                last = _first(lambda u, i=i, high=high: _shown(column, i, u) > high)  # type: ignore[misc]
+                first = _first(lambda u, i=i, low=low: column.drawn(i, u) >= low)  # type: ignore[misc]
+                last = _first(lambda u, i=i, high=high: column.drawn(i, u) > high)  # type: ignore[misc]
                 if first < last:
                     shares.append(Share(i, first, last))
     return shares
-
-
-def _shown(column: NumericColumn | DateColumn, token_id: int, uniform: float) -> float:
-    return _number(column, column.value(token_id, uniform))
 
 
 def _first(is_there: Callable[[float], bool]) -> float:

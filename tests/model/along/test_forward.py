@@ -12,8 +12,7 @@ from unveil.model.along.denoiser import Ask, Question
 from unveil.model.along.forward import NOBODY, Along, Slots
 from unveil.model.along.memory import FIRST, Memory
 from unveil.model.along.rows import BEGINNING, Content
-from unveil.model.decoding.canvas import Reveal
-from unveil.model.decoding.sampler import apply
+from unveil.model.decoding.canvas import Reveal, apply
 
 SHORT = [name for name in KINDS if name != "long"]
 

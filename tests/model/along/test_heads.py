@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests.model.along.networks import canvas, denoiser, network, now, sizes_of
-from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
-from unveil.model.decoding.sampler import apply, order_probabilities, step
+from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams, apply
+from unveil.model.decoding.sampler import order_probabilities, step
 
 CONTEXTUAL = ("contextual", "next cost")
 

@@ -11,8 +11,8 @@ import torch
 
 from tests.model.along.networks import END, HIGH, canvas, denoiser, network
 from unveil.model.along.denoiser import AlongDenoiser
-from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
-from unveil.model.decoding.sampler import apply, decode
+from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams, apply
+from unveil.model.decoding.sampler import decode
 from unveil.model.decoding.scoring import orders_ahead, score, score_step
 from unveil.model.decoding.scoring_chain import Chain, Term
 

@@ -1,9 +1,9 @@
 """Conditions against enumeration: the law of the samples, the estimate of the probability, one attempt where one is
 enough, what happens when attempts run out, and indifference to the batch."""
 
-import math
 import pickle
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from itertools import product
 
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.model.contextual import TableDenoiser, blank, random_denoiser
 from tests.model.decoding.test_sampler import _check_frequencies
-from unveil.model.decoding.canvas import Canvas, Condition, OrderPolicy, Part, SamplingParams
+from unveil.model.decoding.canvas import Canvas, Condition, OrderPolicy, Part, SamplingParams, Weights
 from unveil.model.decoding.loop import Decoded
 from unveil.model.decoding.sampler import decode, step
 
@@ -81,10 +81,9 @@ def test_the_law_is_the_models_under_the_condition(denoiser: TableDenoiser, temp
     _check(decoded, expected)
     trials = [canvas.trials for canvas, _ in decoded if canvas.trials is not None]
     assert all(own.is_exact and own.is_over for own in trials)
-    num = sum(own.num_attempts for own in trials)
-    mean, square = (sum(getattr(own, name) for own in trials) / num for name in ("total", "total_squared"))
-    assert num > len(decoded), "some attempts are rejected"
-    assert mean == pytest.approx(probability, abs=5 * math.sqrt((square - mean**2) / num))
+    weights = reduce(Weights.and_all, [own.weights for own in trials])
+    assert weights.num > len(decoded), "some attempts are rejected"
+    assert weights.mean == pytest.approx(probability, abs=5 * weights.standard_error)
 
 
 def test_without_rejection_the_law_would_be_another(denoiser: TableDenoiser) -> None:
@@ -102,7 +101,7 @@ def test_of_many_attempts_that_were_rejected_one_is_taken_by_its_weight(denoiser
     _check(decoded, _under(_along(denoiser, (0, 2, 3, 1)), parts)[0])
     taken = [canvas.trials for canvas, _ in decoded if canvas.trials and not canvas.trials.is_exact]
     assert len(taken) > len(decoded) // 2
-    assert {own.num_attempts for own in taken} == {30}
+    assert {own.weights.num for own in taken} == {30}
 
 
 def test_in_random_orders_constrained_positions_come_first(denoiser: TableDenoiser) -> None:
@@ -120,8 +119,8 @@ def test_with_one_constrained_position_the_first_attempt_is_taken(denoiser: Tabl
     law = denoiser.world.logits[0, 1].softmax(-1)
     for canvas, reveals in _decoded(denoiser, _params(order, parts=parts), 200):
         assert canvas.trials is not None
-        assert (canvas.trials.num_attempts, canvas.trials.is_exact, canvas.trials.num_forwards) == (1, True, 0)
-        assert canvas.trials.total == pytest.approx(float(0.3 * law[0] + law[2]))
+        assert (canvas.trials.weights.num, canvas.trials.is_exact, canvas.trials.num_forwards) == (1, True, 0)
+        assert canvas.trials.weights.mean == pytest.approx(float(0.3 * law[0] + law[2]))
         assert reveals[0].position == 1
         assert reveals[0].logprob == pytest.approx(float(law[reveals[0].token_id].log()))
         assert canvas.tokens[1] in (0, 2)
@@ -144,7 +143,7 @@ def test_a_prompt_stays_and_several_positions_a_step_are_drawn_as_without_a_cond
     expected = joint / joint.sum() * len(decoded)
     assert all(canvas.tokens[1] == 2 and canvas.trials is not None for canvas, _ in decoded)
     assert ((counts - expected).abs() <= 5 * expected.sqrt()).all()
-    assert {canvas.trials.num_attempts for canvas, _ in decoded if canvas.trials} == {1}, "one forward, one mass"
+    assert {canvas.trials.weights.num for canvas, _ in decoded if canvas.trials} == {1}, "one forward, one mass"
 
 
 def test_at_temperature_zero_the_likeliest_allowed_is_taken_at_once(denoiser: TableDenoiser) -> None:
@@ -153,7 +152,7 @@ def test_at_temperature_zero_the_likeliest_allowed_is_taken_at_once(denoiser: Ta
     first = int(allowed[logits[0, 0, allowed].argmax()])
     assert found.canvas.tokens[0] == first
     assert found.canvas.trials is not None
-    assert found.canvas.trials.num_attempts == 1
+    assert found.canvas.trials.weights.num == 1
 
 
 def test_nothing_is_revealed_before_an_attempt_is_taken_and_ranks_are_those_of_one_attempt(
@@ -168,7 +167,7 @@ def test_nothing_is_revealed_before_an_attempt_is_taken_and_ranks_are_those_of_o
                 [0, 2] if canvas.trials and canvas.trials.is_over else []
             )
         assert canvas.trials is not None
-        assert canvas.trials.num_forwards + canvas.num_forwards == num_forwards == 2 * canvas.trials.num_attempts
+        assert canvas.trials.num_forwards + canvas.num_forwards == num_forwards == 2 * canvas.trials.weights.num
         assert (canvas.ranks[0], canvas.ranks[2], canvas.step, canvas.num_forwards) == (1, 2, 2, 2)
         assert canvas.hidden == (False, True, False, True)
 
@@ -187,3 +186,18 @@ def test_what_the_model_gives_no_probability_fails() -> None:
     params = _params(parts={0: (Part(0),), 1: (Part(1),)}, attempts=5)
     with pytest.raises(ValueError, match="no probability"):
         list(decode(denoiser, [blank(2, params=params)]))
+
+
+def test_weights_far_below_what_a_float_holds_are_told_apart() -> None:
+    """As of a long sequence of unlikely tokens."""
+    logs = [-900.0, -901.0, -905.0]
+    weights = reduce(Weights.and_one, logs, Weights())
+    shares = torch.tensor(logs, dtype=torch.float64).softmax(0)
+    assert weights.num == 3
+    assert weights.log_sum == pytest.approx(float(torch.tensor(logs, dtype=torch.float64).logsumexp(0)))
+    assert weights.effective_number == pytest.approx(float(1 / shares.square().sum()))
+    apart = reduce(Weights.and_one, [0.5, -1.0], Weights()).and_all(Weights().and_one(0.2))
+    values = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64).exp()
+    assert apart.mean == pytest.approx(float(values.mean()))
+    assert apart.standard_error == pytest.approx(float(values.std(correction=0)) / 3**0.5)
+    assert reduce(Weights.and_one, [-torch.inf, -3.0], Weights()).log_sum == -3.0

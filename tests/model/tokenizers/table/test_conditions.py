@@ -77,6 +77,8 @@ def test_the_shares_are_those_of_the_values_that_are_shown(name: str) -> None:
         ("age", {"not": {"min": 0}}, "age has nothing that is {"),
         ("age", {"mim": 3}, 'age: a condition is a value, a list of values, {"not": ...}, a range by min, max, after'),
         ("age", {}, "age: a condition is a value"),
+        ("age", {"not": {"not": 3}}, "age: a condition is a value"),
+        ("age", list(range(300)), "age: 300 values are listed; a condition takes at most 256"),
         ("age", {"not": 3, "min": 4}, "age: a condition is a value"),
         ("age", {"min": "a"}, 'age is compared with a number, got "a"'),
         ("age", True, "age is compared with a number, got true"),
