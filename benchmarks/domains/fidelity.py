@@ -32,7 +32,7 @@ from unveil.benchmarks.domains.problems.fidelity import (
     sample,
     shape_and_trend,
 )
-from unveil.benchmarks.domains.problems.tables import ADULT, load
+from unveil.benchmarks.domains.problems.tables import ADULT, config_of, load
 from unveil.benchmarks.domains.tables import PUBLISHED
 from unveil.model.artifact.folder import Artifact, load_artifact
 from unveil.model.errors import ArtifactError
@@ -107,7 +107,7 @@ def control(task: Fields) -> Fields:
     tokenizer: Any = artifact.tokenizer
     limit = task["rows"] or len(dataset.train)
     if task["arm"] == "real test rows":
-        other = real_rows(ADULT, tokenizer)["test"]
+        other = real_rows(config_of(ADULT), tokenizer)["test"]
     else:
         is_anew = task["arm"] == "training rows, drawn anew"
         some = evenly_spaced(len(dataset.train), limit)
@@ -118,7 +118,7 @@ def control(task: Fields) -> Fields:
 
 def _likeness(other: Fields, artifact: Artifact, limit: int) -> Fields:
     tokenizer: Any = artifact.tokenizer
-    real = cut(real_rows(ADULT, tokenizer)["train"], limit)
+    real = cut(real_rows(config_of(ADULT), tokenizer)["train"], limit)
     categorical = [column.name for column in tokenizer.columns if column.kind == "categorical"]
     return shape_and_trend(real, cut(other, limit), categorical=categorical)
 

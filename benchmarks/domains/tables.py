@@ -61,6 +61,7 @@ from unveil.benchmarks.domains.problems.tables import (
     add_tables,
     arm,
     budget,
+    config_of,
     description,
     load,
     query_layers_of,
@@ -255,7 +256,7 @@ def fidelity(task: Fields) -> Fields:
     spec = arms_of(task, dataset.train.shape[1])["global"]
     net = trained(spec, dataset, work=Path(task["work"]))
     tokenizer: Any = dataset.tokenizer
-    real = real_rows(task["data"], tokenizer)
+    real = real_rows(config_of(task["data"]), tokenizer)
     limit = task["samples"] or len(dataset.train)
     some = evenly_spaced(len(dataset.train), limit)
     ids = sample(net, order=Law(net).order(), rows=limit, seed=SEED)

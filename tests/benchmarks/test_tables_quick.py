@@ -15,7 +15,15 @@ from tests.training.small import small_dataset, write_csv
 from unveil.benchmarks.domains.fidelity import BUNDLED, CONTROLS
 from unveil.benchmarks.domains.problems.fidelity import cut, decoded, real_rows, sample
 from unveil.benchmarks.domains.problems.mixture import drawn_orders, mixture_log_likelihood
-from unveil.benchmarks.domains.problems.tables import arm, arm_name, arm_recipe, as_architecture, load, table_data
+from unveil.benchmarks.domains.problems.tables import (
+    arm,
+    arm_name,
+    arm_recipe,
+    as_architecture,
+    config_of,
+    load,
+    table_data,
+)
 from unveil.benchmarks.domains.tables import (
     DECIDED,
     LEARNED,
@@ -291,6 +299,6 @@ def test_samples_follow_the_net_and_decode_to_values_of_the_table(tmp_path: Path
     tokenizer: Any = dataset.tokenizer
     cells = decoded(ids, tokenizer, seed=0)
     assert cells["a"].tolist() == ["a3"] * 5
-    real = real_rows(data, tokenizer)
+    real = real_rows(config_of(data), tokenizer)
     assert len(real["train"]["a"]) == len(dataset.train)
     assert tokenizer.encode_rows(real["test"]).tokens.tolist() == dataset.test.tolist()

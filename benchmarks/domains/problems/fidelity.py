@@ -16,12 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unveil.benchmarks.common.runs import Fields
 from unveil.model.denoiser import Denoiser
 from unveil.model.tokenizers.table.columns import Column
 from unveil.model.tokenizers.table.table import Cells, TableTokenizer
-from unveil.training.config import build_recipe
-from unveil.training.data.config import TableData
+from unveil.training.data.config import DataConfig, TableData
 from unveil.training.data.rows import evenly_spaced
 from unveil.training.data.splits import Index, draw_out, take
 from unveil.training.data.table.adult import FOLDER, WHEEL, parse
@@ -76,16 +74,15 @@ def decoded(ids: NDArray[np.int64], tokenizer: TableTokenizer, *, seed: int) -> 
     return cells
 
 
-def real_rows(data: Fields, tokenizer: TableTokenizer) -> dict[str, dict[str, Cells]]:
+def real_rows(data: DataConfig, tokenizer: TableTokenizer) -> dict[str, dict[str, Cells]]:
     """The train and test rows as the file has them, split as the dataset is."""
-    recipe = build_recipe({"name": "table", "data": data}, source="--table").data
-    if isinstance(recipe, TableData):
-        cells = cells_of(recipe)
+    if isinstance(data, TableData):
+        cells = cells_of(data)
         return {part: {c.name: cells[part][c.name] for c in tokenizer.columns} for part in ("train", "test")}
-    assert recipe.kind == "adult"
+    assert data.kind == "adult"
     files = [read_member(WHEEL, f"{FOLDER}/{name}", cache=cache_folder()) for name in ("adult.data", "adult.test")]
     rows, test_rows = (parse(text.decode("ascii"), file="adult") for text in files)
-    own: Index = draw_out(len(rows["age"]), shares=(recipe.validation_share,), seed=recipe.seed)[0]
+    own: Index = draw_out(len(rows["age"]), shares=(data.validation_share,), seed=data.seed)[0]
     return {"train": take(rows, own), "test": test_rows}
 
 
@@ -108,7 +105,7 @@ def shape_and_trend(
         warnings.simplefilter("ignore")
         report = import_module("sdmetrics.reports.single_table").QualityReport()
         report.real_correlation_threshold = report.real_association_threshold = 0
-        report.generate(_frame(real, categorical), _frame(other, categorical), {"columns": kinds}, verbose=False)
+        report.generate(frame(real, categorical), frame(other, categorical), {"columns": kinds}, verbose=False)
         scores = dict(report.get_properties().itertuples(index=False))
         shapes, trends = (report.get_details(name) for name in ("Column Shapes", "Column Pair Trends"))
     return {
@@ -120,7 +117,7 @@ def shape_and_trend(
     }
 
 
-def _frame(cells: Mapping[str, Cells], categorical: Sequence[str]) -> Frame:
+def frame(cells: Mapping[str, Cells], categorical: Sequence[str]) -> Frame:
     """Levels as text: a missing one is a level of its own, and a whole number's text is that of the number."""
 
     def text(cell: object) -> str:

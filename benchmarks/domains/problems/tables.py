@@ -18,6 +18,7 @@ from unveil.model.errors import UnveilError
 from unveil.model.network.architecture import Architecture
 from unveil.model.network.base import Network
 from unveil.training.config import Recipe, build_recipe
+from unveil.training.data.config import DataConfig
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.files import read_table
 from unveil.training.data.load import load_dataset
@@ -100,8 +101,12 @@ def budget(dataset: Dataset, *, quick: bool) -> Fields:
 
 def load(data: Fields) -> Dataset:
     """Raises UnveilError in one line."""
-    recipe = build_recipe({"name": "table", "data": data}, source="--table")
-    return load_dataset(recipe.data, cache=cache_folder())
+    return load_dataset(config_of(data), cache=cache_folder())
+
+
+def config_of(data: Fields) -> DataConfig:
+    """A recipe's `[data]`. Raises UnveilError in one line."""
+    return build_recipe({"name": "table", "data": data}, source="--table").data
 
 
 def arm(

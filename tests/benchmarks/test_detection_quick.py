@@ -1,0 +1,77 @@
+"""Detection of generated rows: what it prints fits together, and its judges tell what is unlike from what is alike."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.benchmarks.quick import call, run_one_seed
+from tests.training.small import write_csv
+from unveil.benchmarks.domains.problems.detection import detection, usefulness
+from unveil.model.tokenizers.table.table import Cells, TableTokenizer
+
+needs_judges = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("sdmetrics", "sklearn", "xgboost")),
+    reason="sdmetrics and xgboost are not here; they come with unveil[bench]",
+)
+
+
+def _rows(seed: int, *, dependent: bool = True, num: int = 1500) -> dict[str, Cells]:
+    """A number, a level that mostly says its sign, and a number with missing values."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=num)
+    noise = generator.normal(size=num)
+    level = np.where((x if dependent else generator.normal(size=num)) + 0.3 * noise > 0, "high", "low")
+    other = np.where(generator.random(num) < 0.1, np.nan, generator.normal(size=num))
+    return {"x": x, "level": level.astype(object), "other": other}
+
+
+@needs_judges
+def test_rows_of_one_law_are_not_told_apart_and_those_without_its_dependence_are() -> None:
+    same = detection(_rows(0), _rows(1), categorical=["level"])
+    apart = detection(_rows(0), _rows(1, dependent=False), categorical=["level"])
+    assert same["xgboost"] > 0.9
+    assert same["logistic"] > 0.9
+    assert apart["xgboost"] < 0.6
+    assert apart["logistic"] > 0.8  # it sees no dependence between columns, so it is no judge of joint laws
+
+
+@needs_judges
+def test_what_is_trained_on_rows_without_the_dependence_is_of_no_use() -> None:
+    columns = list(TableTokenizer.fit(_rows(0)).columns)
+    level, x = columns[1], columns[0]
+    useful = usefulness(_rows(0), _rows(1), target=level, columns=columns)
+    useless = usefulness(_rows(0, dependent=False), _rows(1), target=level, columns=columns)
+    assert useful["auc"] > 0.95
+    assert abs(useless["auc"] - 0.5) < 0.1
+    assert usefulness(_rows(0), _rows(1), target=x, columns=columns)["rmse"] < 0.9  # its standard deviation is 1
+
+
+@needs_judges
+def test_a_table_is_trained_drawn_from_and_judged_beside_real_rows(tmp_path: Path) -> None:
+    table = write_csv(tmp_path / "own.csv")
+    arguments = ("--table", str(table), "--set", "model.width=16")
+    report = run_one_seed("detection", tmp_path / "work", *arguments)
+    (model,) = report["models"]
+    (seed,) = model["seeds"]
+    assert len(set(seed["order"])) == len(seed["order"]) > 2
+    for side in ("generated", "test rows"):
+        assert all(0 <= model[side][name]["mean"] <= 1 for name in ("xgboost", "logistic", "shape", "trend"))
+    assert model["generated"] != model["test rows"]
+    assert run_one_seed("detection", tmp_path / "work", *arguments) == report  # found again, not trained again
+
+
+@needs_judges
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((), "give an --artifact, a --recipe or a --table"),
+        (("--artifact", "nowhere"), "nowhere"),
+        (("--table", "shoppers.csv", "--drop", "x"), "shoppers.csv"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], line: str) -> None:
+    result = call("detection", *arguments)
+    assert result.returncode != 0
+    assert line in result.stderr.splitlines()[-1]
