@@ -37,6 +37,7 @@ from unveil.training.step.decided_orders import (
     GAP,
     LAST_GAP,
     LAW,
+    OWN_ORDER,
     decide,
     described,
     found_orders,
@@ -300,7 +301,7 @@ class Run:
         """At the end the law is decided: on its likeliest order, as it would only pay for being unsure of that, or on a
         reading order that is cheaper, as what gradients tell apart of close orders can be noise."""
         own = deterministic_order(self.unwrapped.log_w(average=True).cpu()).tolist()
-        self._decide(journal, {"its likeliest order": own} | reading_orders(len(own)), gap=LAST_GAP)
+        self._decide(journal, {OWN_ORDER: own} | reading_orders(len(own)), gap=LAST_GAP)
 
     def _decide(self, journal: Journal | None, orders: Mapping[str, Sequence[int]], *, gap: float) -> None:
         """Between the law and some orders, by forwards of training rows with the averaged weights."""

@@ -2,9 +2,11 @@
 
 Gradients move a law by small steps, and a good order may be far: on the critic whole orders are tried by the million.
 A critic is wrong where it has met little, so the best few that it finds are scored by the averaged network, beside the
-law as it is, and the cheapest of all becomes the law. What is left to learn between close positions is the gradient's.
+law as it is, and the cheapest of all becomes the law where that is certain: a network that has learned along one order
+pays for another. What is left to learn between close positions is the gradient's.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,17 +21,19 @@ from unveil.training.data.rows import Rows
 from unveil.training.evaluation.likelihood import log_likelihood, nelbo
 from unveil.training.step.batches import order_rows, step_generator
 
-LAW, LEFT_TO_RIGHT, RIGHT_TO_LEFT = "the law", "left to right", "right to left"
+LAW, OWN_ORDER = "the law", "its likeliest order"
+LEFT_TO_RIGHT, RIGHT_TO_LEFT = "left to right", "right to left"
 # Between the log-weights of neighbours in a decided order. A law to learn from takes the next one first in seven draws
 # of eight; a law to keep in 399 of 400, and still lies within doubles at any length there is.
 GAP, LAST_GAP = 2.0, 6.0
 PRICED_ROWS, SCORED_ROWS = 64, 256
+CERTAIN = 2.0  # standard errors, over rows, that an order must be cheaper by to become the law
 _SEARCH_STREAM = 2**42
 _SHOWN = 16
 
 
 class Decision(NamedTuple):
-    """Mean nats a row of the law and of every order by its name, and the cheapest of them."""
+    """Mean nats a row of the law and of every order by its name, and the one that is taken."""
 
     nats: Mapping[str, float]
     best: str
@@ -73,11 +77,22 @@ def scored_rows(rows: Rows, *, seed: int, step: int) -> Rows:
 
 
 def decide(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str, Sequence[int]], seed: int) -> Decision:
-    """The NELBO of the law `log_w` [L] beside the exact loss along each order, on the same rows; ties stay with the
-    law."""
-    nats = {LAW: float(nelbo(denoise, rows, log_w, seed=seed).mean())}
-    nats |= {name: -float(log_likelihood(denoise, rows, list(order)).mean()) for name, order in orders.items()}
-    return Decision(nats, min(nats, key=nats.__getitem__))
+    """The NELBO of the law `log_w` [L] beside the exact loss along each order, on the same rows. The cheapest is taken
+    where it is cheaper than the law by `CERTAIN` standard errors of the paired difference; else the law or its own
+    likeliest order, whichever is cheaper, ties staying with the law."""
+    costs = {LAW: nelbo(denoise, rows, log_w, seed=seed)}
+    costs |= {name: -log_likelihood(denoise, rows, list(order)) for name, order in orders.items()}
+    nats = {name: float(cost.mean()) for name, cost in costs.items()}
+    best = min(nats, key=nats.__getitem__)
+    if best not in (LAW, OWN_ORDER) and not _is_certain(costs[LAW] - costs[best]):
+        best = min((name for name in nats if name in (LAW, OWN_ORDER)), key=nats.__getitem__)
+    return Decision(nats, best)
+
+
+def _is_certain(gains: Tensor) -> bool:
+    """Of each row [N], whether their mean is above zero."""
+    error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else math.inf
+    return float(gains.mean()) > CERTAIN * error
 
 
 def described(order: Sequence[int]) -> str:

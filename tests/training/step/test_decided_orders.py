@@ -19,6 +19,7 @@ from unveil.training.step.decided_orders import (
     LAST_GAP,
     LAW,
     LEFT_TO_RIGHT,
+    OWN_ORDER,
     PRICED_ROWS,
     RIGHT_TO_LEFT,
     SCORED_ROWS,
@@ -73,6 +74,22 @@ def test_a_law_that_costs_the_same_stays_and_a_dearer_order_never_wins() -> None
     found = decide(Chain(-1), _rows(), log_w=law, orders={"same": FORWARDS, "dearer": BACKWARDS}, seed=0)
     assert found.nats[LAW] == found.nats["same"] < found.nats["dearer"]
     assert found.best == LAW
+
+
+@pytest.mark.parametrize(("gain", "best"), [(0.15, LAW), (0.35, "other")])  # two standard errors are 0.25
+def test_an_order_becomes_the_law_only_where_it_is_cheaper_for_certain(
+    gain: float, best: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = torch.tensor([1.0, -1.0]).double().repeat(32)
+    room = "unveil.training.step.decided_orders"
+    monkeypatch.setattr(f"{room}.nelbo", lambda *_, **__: 10.0 + noise)
+    monkeypatch.setattr(
+        f"{room}.log_likelihood", lambda _, __, order: -(10.0 - gain * (order == BACKWARDS) + 0 * noise)
+    )
+    found = decide(Chain(1), _rows(), log_w=torch.zeros(L), orders={"other": BACKWARDS}, seed=0)
+    assert found.best == best
+    own = decide(Chain(1), _rows(), log_w=torch.zeros(L), orders={OWN_ORDER: BACKWARDS, "same": BACKWARDS}, seed=0)
+    assert own.best == OWN_ORDER  # what the law mostly draws anyway need not be certain
 
 
 def test_a_law_around_an_order_has_that_order_and_its_gap() -> None:
