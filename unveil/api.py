@@ -64,6 +64,7 @@ class GenerateOptions(TypedDict, total=False):
     attempts: int | None
     seed: int | None
     logprobs: bool
+    top_logprobs: int
 
 
 class ScoreOptions(TypedDict, total=False):

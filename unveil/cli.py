@@ -208,6 +208,7 @@ def generate(
     length: Annotated[int | None, typer.Option(min=1, help="New tokens after a text prompt without holes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     as_json: JsonFlag = False,
+    top_logprobs: Annotated[int, typer.Option(min=0, max=20, help="With --json: the likeliest at each reveal.")] = 0,
     csv: Annotated[Path | None, typer.Option(help="Write a table's rows to this file, as many as wanted.")] = None,
     force: Annotated[bool, typer.Option("--force", help="With --csv: replace a file that exists.")] = False,
 ) -> None:
@@ -221,10 +222,12 @@ def generate(
         raise UsageError("--json and --csv exclude each other")
     if force and csv is None:
         raise UsageError("--force: is only valid with --csv")
+    if top_logprobs and not as_json:
+        raise UsageError("--top-logprobs: is only valid with --json")
     order = {"order": order_policy, "order_temperature": order_temperature}
     strides = {"tokens_per_step": tokens_per_step, "steps": steps, "threshold": threshold}
     tokens = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    taken_back = {"backtrack": backtrack, "where": where, "attempts": attempts}
+    taken_back = {"backtrack": backtrack, "where": where, "attempts": attempts, "top_logprobs": top_logprobs}
     fields = {"num_samples": num_samples, "length": length, **order, **strides, **tokens, **taken_back}
     if csv is None:
         generation.run(artifact, prompt, fields=fields, as_json=as_json)

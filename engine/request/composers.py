@@ -35,7 +35,8 @@ def compose(request: GenerateRequest | OrderRequest | ScoreRequest, model: Serve
     """Raises ServiceError (422) naming the field, down to the column, that cannot be served."""
     match request:
         case GenerateRequest():
-            return GenerateComposer(plan_generation(request, model, limits), model, has_logprobs=request.logprobs)
+            plan, has_top = plan_generation(request, model, limits), request.top_logprobs > 0
+            return GenerateComposer(plan, model, has_logprobs=request.logprobs, has_top=has_top)
         case ScoreRequest():
             return ScoreComposer(plan_score(request, model, limits), model)
         case _:

@@ -179,6 +179,7 @@ def _params(request: GenerateRequest, template: Template, place: str, *, conditi
         top_p=request.top_p,
         backtrack=request.backtrack,
         condition=condition,
+        top_logprobs=request.top_logprobs,
     )
 
 

@@ -18,6 +18,7 @@ assert {*get_args(OrderName), "explicit"} == set(get_args(OrderPolicy))
 
 NUM_ORDERS = 16  # drawn where a request names no number
 MAX_BACKTRACK = 10_000
+MAX_TOP_LOGPROBS = 20
 ATTEMPTS, MAX_ATTEMPTS = 1_000, 100_000
 _LOWEST_TEMPERATURE = 1e-6  # below it, dividing by it leaves the range of floating point
 _STRIDES = ("tokens_per_step", "steps", "threshold")
@@ -82,6 +83,13 @@ class GenerateRequest(_Request):
     )
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="null = drawn by the server; always echoed.")
     logprobs: bool = Field(default=True, description="false leaves all log-probabilities out.")
+    top_logprobs: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_TOP_LOGPROBS,
+        description="So many of the likeliest tokens are told with each reveal: the unmodified model's, before "
+        "temperature, top_k, top_p and `where`.",
+    )
     stream: bool = Field(default=False, description="Server-sent events: every reveal in the step it happens.")
 
     @model_validator(mode="after")
@@ -96,6 +104,8 @@ class GenerateRequest(_Request):
         for name in ("steps", "backtrack") if self.where is not None else ():
             if getattr(self, name) is not None:
                 raise UnveilError(f"where and {name} exclude each other", param=name)
+        if self.top_logprobs and not self.logprobs:
+            raise UnveilError("top_logprobs and logprobs false exclude each other", param="top_logprobs")
         if self.attempts is not None and self.where is None:
             raise UnveilError("attempts goes with where", param="attempts")
         _check_order_temperature(self.order, self.order_temperature)
@@ -161,9 +171,17 @@ class _Reply(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class TopToken(_Reply):
+    """What a position could hold: a level, the range of a bin, a token of a text."""
+
+    token_id: int
+    token: str
+    logprob: float
+
+
 class RevealReply(_Reply):
     """One position becoming known. `value` is what `output` will show, null where a table's value is missing; a
-    deterministic order has no `order_logprob`."""
+    deterministic order has no `order_logprob`. `top_logprobs`, where asked for, has the likeliest first."""
 
     step: int
     position: int
@@ -173,6 +191,7 @@ class RevealReply(_Reply):
     value: str | int | float | None
     logprob: float | None = None
     order_logprob: float | None = None
+    top_logprobs: list[TopToken] | None = None
 
 
 class SampleReply(_Reply):

@@ -18,13 +18,14 @@ from unveil.model.along.rows import Content, Held, Next
 from unveil.model.decoding import sampler
 from unveil.model.decoding.ahead import is_known_ahead, plan_ahead
 from unveil.model.decoding.batch import bar_ends, log_probabilities
-from unveil.model.decoding.canvas import Canvas, Reveal, absorbed_by, apply, last_token
-from unveil.model.decoding.draw import draw, fetched
+from unveil.model.decoding.canvas import Canvas, Reveal, absorbed_by, absorbed_end, apply, last_token
+from unveil.model.decoding.draw import draw, fetched, likeliest
 from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.sampler import StepResult
 from unveil.model.denoiser import Counts
 
 _PLANNED = 16  # steps planned at a time
+_Drawn = tuple[int, float, tuple[tuple[int, float], ...]]  # an id, its log-probability, the likeliest ids with theirs
 
 
 def step(denoiser: AlongDenoiser, canvases: Sequence[Canvas]) -> list[StepResult]:
@@ -67,7 +68,7 @@ def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas], *, first: in
         logits = bar_ends(logits, np.array(barred), denoiser.end_id)
     log_p = log_probabilities(logits)
     ids, logprobs = fetched(*draw(log_p, np.array([next_.state for next_ in nexts]), params))
-    drawn = iter(zip(ids, logprobs, strict=True))
+    drawn = iter(zip(ids, logprobs, likeliest(log_p, [own.top_logprobs for own in params]), strict=True))
     accepted = [_accepted(ask, list(islice(drawn, len(ask.questions))), denoiser.end_id) for ask in asks]
     results = {i: _advance(denoiser, held[i], *own) for i, own in zip(order, accepted, strict=True)}
     num_steps = sum(len(reveals) for reveals, _ in accepted)
@@ -102,20 +103,21 @@ def _ask(own: Held, window: int) -> Ask:
     return Ask(own, contents, questions)
 
 
-def _accepted(ask: Ask, drawn: Sequence[tuple[int, float]], end_id: int | None) -> tuple[list[Reveal], dict[int, int]]:
+def _accepted(ask: Ask, drawn: Sequence[_Drawn], end_id: int | None) -> tuple[list[Reveal], dict[int, int]]:
     """What is certain, up to the first draw that differs from its draft or had none; and the drafts for the rest."""
     own, reveals, canvas = ask.held, list[Reveal](), ask.held.canvas
     drafts = [content.token_id for content in ask.contents[len(own.pending) :]]
     is_drawn = canvas.params.is_order_drawn
-    for k, (token_id, logprob) in enumerate(drawn):
+    for k, (token_id, logprob, top) in enumerate(drawn):
         position, order_logprob, _, value = own.plan[k]
         if not (math.isfinite(logprob) and (math.isfinite(order_logprob) or not is_drawn)):
             raise ValueError(f"the denoiser's logits at position {position} are not finite")
-        reveals.append(Reveal(position, token_id, canvas.step + k, logprob, order_logprob if is_drawn else None, value))
+        own_order = order_logprob if is_drawn else None
+        reveals.append(Reveal(position, token_id, canvas.step + k, logprob, own_order, value, top=top))
         if k >= len(drafts) or drafts[k] != token_id or (token_id == end_id and absorbed_by(position, canvas.hidden)):
             break
     rest = zip(ask.questions[len(reveals) :], drawn[len(reveals) :], strict=True)
-    return reveals, {question.position: token_id for question, (token_id, _) in rest}
+    return reveals, {question.position: token_id for question, (token_id, *_) in rest}
 
 
 def _advance(denoiser: AlongDenoiser, own: Held, reveals: list[Reveal], drafts: dict[int, int]) -> StepResult:
@@ -139,7 +141,7 @@ def _absorbed(canvas: Canvas, reveals: Sequence[Reveal], end_id: int | None) -> 
         return []
     revealed = {reveal.position for reveal in reveals}
     positions = [position for position in absorbed_by(last.position, canvas.hidden) if position not in revealed]
-    return [Reveal(position, last.token_id, last.step, 0.0, None, 0.5, is_absorbed=True) for position in positions]
+    return [absorbed_end(position, last.token_id, last.step, canvas.params) for position in positions]
 
 
 def _barred(ask: Ask, end_id: int) -> list[bool]:

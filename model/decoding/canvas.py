@@ -54,7 +54,8 @@ class SamplingParams:
     `temperature` 0 = the likeliest token. `top_k` and `top_p` apply after the temperature, in that order.
     `explicit_order` lists every hidden position once, and goes with `order="explicit"` only. `backtrack` is the most
     forwards whose reveals may be taken back at contradictions (`model.decoding.attempts.search`); None = nothing is
-    taken back. `condition`: what a sample must be like; its positions come first.
+    taken back. `condition`: what a sample must be like; its positions come first. `top_logprobs`: so many of the
+    likeliest ids are told with each reveal.
     """
 
     order: OrderPolicy = "learned"
@@ -68,6 +69,7 @@ class SamplingParams:
     top_p: float | None = None
     backtrack: int | None = None
     condition: Condition | None = None
+    top_logprobs: int = 0
     # What follows from these, once a request instead of once a step.
     is_order_drawn: bool = field(init=False, repr=False, compare=False)
     measure: Measure | None = field(init=False, repr=False, compare=False)
@@ -95,7 +97,8 @@ class Reveal:
 
     `order_logprob` is None where the order is deterministic. `uniform` in (0, 1) is the noise from which a tokenizer
     draws the shown value (a number inside its bin, say); it is keyed by the seed and the position alone.
-    `is_absorbed`: an end that another one decided, in its step.
+    `is_absorbed`: an end that another one decided, in its step. `top`: the likeliest ids that could be there, the
+    likeliest first, with their log-probabilities.
     """
 
     position: int
@@ -105,6 +108,7 @@ class Reveal:
     order_logprob: float | None
     uniform: float
     is_absorbed: bool = False
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +250,12 @@ def last_token(canvas: Canvas, end_id: int) -> int:
 def absorbed_by(position: int, open_: Sequence[bool]) -> list[int]:
     """Which of the open positions an end at `position` decides."""
     return [i for i in range(position + 1, len(open_)) if open_[i]]
+
+
+def absorbed_end(position: int, end_id: int, step: int, params: SamplingParams) -> Reveal:
+    """The reveal of an end that another one decided in this step: it is certain."""
+    top = ((end_id, 0.0),) if params.top_logprobs else ()
+    return Reveal(position, end_id, step, 0.0, None, 0.5, is_absorbed=True, top=top)
 
 
 def apply(canvas: Canvas, reveals: Sequence[Reveal]) -> Canvas:

@@ -3,6 +3,7 @@
 The noise of an id does not depend on the logits, so rows with the same noise and similar logits mostly draw the same.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -73,6 +74,21 @@ def draws(log_p: Tensor, state: int, params: SamplingParams) -> list[tuple[int, 
     ranked, ids = scores.sort(descending=True, stable=True)
     possible = ids[ranked > -torch.inf]
     return list(zip(possible.tolist(), log_p[possible].tolist(), strict=True))
+
+
+def likeliest(log_p: Tensor, counts: Sequence[int]) -> list[tuple[tuple[int, float], ...]]:
+    """Of each row so many of its likeliest ids, with their log-probabilities: [R, V'] -> pairs. Ties go to the lowest
+    id; what cannot be is left out."""
+    asking = [row for row, count in enumerate(counts) if count]
+    found = [tuple[tuple[int, float], ...]()] * len(counts)
+    if asking:
+        ranked, ids = log_p[asking].sort(dim=-1, descending=True, stable=True)
+        most = max(counts)
+        columns = zip(asking, ids[:, :most].tolist(), ranked[:, :most].tolist(), strict=True)
+        for row, own_ids, own in columns:
+            pairs = zip(own_ids[: counts[row]], own, strict=False)
+            found[row] = tuple((token_id, logprob) for token_id, logprob in pairs if logprob > -math.inf)
+    return found
 
 
 def fetched(ids: Tensor, logprobs: Tensor) -> tuple[list[int], list[float]]:

@@ -20,8 +20,8 @@ from unveil.model.decoding import loop
 from unveil.model.decoding.attempts import condition
 from unveil.model.decoding.attempts.search import Contradiction, Path, advance
 from unveil.model.decoding.batch import AnyDenoiser, Batch, Sureness, begin, groups, release
-from unveil.model.decoding.canvas import Canvas, Part, Reveal, SamplingParams, absorbed_by, apply
-from unveil.model.decoding.draw import draw, draws, fetched, restricted
+from unveil.model.decoding.canvas import Canvas, Part, Reveal, SamplingParams, absorbed_by, absorbed_end, apply
+from unveil.model.decoding.draw import draw, draws, fetched, likeliest, restricted
 from unveil.model.decoding.loop import Decoded
 from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.order_keys import Ints
@@ -97,14 +97,14 @@ def _draw(batch: Batch, plan: Plan, sure: Sureness) -> _Drawn:
     tokens = _tokens(batch, sure, of, positions, noise.states, parts)
     drawn = _Drawn([[] for _ in canvases], [[] for _ in canvases], [0.0] * len(canvases))
     columns = zip(of, places, order_logprobs.tolist(), noise.values.tolist(), parts, tokens, strict=True)
-    for row, position, order_logprob, uniform, allowed, (token_id, logprob, passed, log_mass) in columns:
+    for row, position, order_logprob, uniform, allowed, (token_id, logprob, passed, log_mass, top) in columns:
         is_drawn = batch.params[row].is_order_drawn
         is_number = math.isfinite(logprob) or log_mass == -math.inf  # nothing is allowed: the attempt has no weight
         if not (is_number and (math.isfinite(order_logprob) or not is_drawn)):
             raise ValueError(f"the denoiser's logits at position {position} are not finite")
         own = order_logprob if is_drawn else None
         value = uniform if allowed is None else condition.uniform_within(allowed, token_id, uniform)
-        reveal = Reveal(position, token_id, plan.steps[row], logprob, own, value)
+        reveal = Reveal(position, token_id, plan.steps[row], logprob, own, value, top=top)
         drawn.reveals[row].append(reveal)
         drawn.others[row].append(tuple(replace(reveal, token_id=other, logprob=p) for other, p in passed))
         drawn.log_masses[row] += log_mass
@@ -125,27 +125,30 @@ def _ended(batch: Batch, row: int, drawn: Sequence[Reveal], end_id: int) -> list
             log_p = batch.log_p(np.array([row]), np.array([reveal.position]))
             log_p = log_p.masked_fill(torch.arange(log_p.shape[1], device=log_p.device) == end_id, -torch.inf)
             noise = reveal_noise([canvas.seed], [reveal.position])
-            ids, logprobs = draw(log_p.log_softmax(-1), noise.states, [canvas.params])
-            reveal = replace(reveal, token_id=int(ids), logprob=float(logprobs))
+            log_p = log_p.log_softmax(-1)
+            ids, logprobs = draw(log_p, noise.states, [canvas.params])
+            (top,) = likeliest(log_p, [canvas.params.top_logprobs])
+            reveal = replace(reveal, token_id=int(ids), logprob=float(logprobs), top=top)
         found.append(reveal)
         open_[reveal.position] = False
         if reveal.token_id != end_id:
             last = max(last, reveal.position)
             continue
         for position in absorbed_by(reveal.position, open_):
-            found.append(Reveal(position, end_id, reveal.step, 0.0, None, 0.5, is_absorbed=True))
+            found.append(absorbed_end(position, end_id, reveal.step, canvas.params))
             open_[position] = False
     return found
 
 
 class _Token(NamedTuple):
     """The id drawn at a position, its log-probability; for a search, what else there is; for a condition, the logarithm
-    of the mass of what is allowed."""
+    of the mass of what is allowed; the likeliest ids, where they are asked for."""
 
     token_id: int
     logprob: float
     left: Sequence[tuple[int, float]]
     log_mass: float
+    top: tuple[tuple[int, float], ...]
 
 
 def _tokens(
@@ -165,11 +168,12 @@ def _tokens(
         allowed, log_masses = restricted(log_p, [parts[i] for i in at], params)
         ids, found = draw(allowed, states[at], params)
         found = found if allowed is log_p else log_p.gather(-1, ids[:, None]).squeeze(-1)
-        drawn = zip(at, *fetched(ids, found), log_masses, strict=True)
-        for place, (i, token_id, logprob, log_mass) in enumerate(drawn):
+        tops = likeliest(log_p, [own.top_logprobs for own in params])
+        drawn = zip(at, *fetched(ids, found), log_masses, tops, strict=True)
+        for place, (i, token_id, logprob, log_mass, top) in enumerate(drawn):
             has_search = batch.params[of[i]].backtrack is not None
             left = draws(log_p[place], int(states[i]), batch.params[of[i]])[1:] if has_search else ()
-            tokens[i] = _Token(token_id, logprob, left, log_mass)
+            tokens[i] = _Token(token_id, logprob, left, log_mass, top)
     return [tokens[i] for i in range(len(of))]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unveil.model.decoding.batch import log_probabilities
 from unveil.model.decoding.canvas import SamplingParams
-from unveil.model.decoding.draw import draw
+from unveil.model.decoding.draw import draw, likeliest
 from unveil.model.decoding.noise import Ints, reveal_noise, token_gumbel
 
 NUM = 40_000
@@ -173,3 +173,13 @@ def test_a_row_goes_its_own_way_in_any_company() -> None:
         alike = draw(log_p[some], states[some], [kinds[1]] * len(some))[0].tolist()
         alone = [int(draw(log_p[i : i + 1], states[i : i + 1], [kinds[1]])[0]) for i in some]
         assert alike == alone
+
+
+def test_the_likeliest_are_told_in_order_ties_by_the_lowest_id_and_nothing_that_cannot_be() -> None:
+    log_p = _log_p(ROW, 4)
+    none, two, all_, one = likeliest(log_p, [0, 2, 20, 1])
+    assert none == ()
+    assert [i for i, _ in two] == [1, 5]
+    assert [i for i, _ in all_] == [1, 5, 3, 4, 0, 6]  # id 2 has probability 0
+    assert [p for _, p in all_] == pytest.approx([math.log(ROW[i] / sum(ROW)) for i, _ in all_], rel=1e-6)
+    assert one == two[:1]
