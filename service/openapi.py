@@ -10,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from unveil.engine.request.schemas import GenerateRequest, OrderRequest, ScoreRequest
+from unveil.engine.request.table_schemas import CountRequest, PredictRequest
 from unveil.service.transport.error_replies import ErrorReply
 
-_REQUESTS: tuple[type[BaseModel], ...] = (GenerateRequest, OrderRequest, ScoreRequest)
+_REQUESTS: tuple[type[BaseModel], ...] = (GenerateRequest, OrderRequest, ScoreRequest, PredictRequest, CountRequest)
 _REF = "#/components/schemas/{model}"
 _ERRORS = {
     400: "The body is not UTF-8 JSON.",
@@ -59,7 +60,8 @@ def install(app: FastAPI, *, example_prompt: Any) -> None:
             for request in _REQUESTS:
                 schema = request.model_json_schema(ref_template=_REF)
                 schemas.update(schema.pop("$defs", {}))
-                schemas[request.__name__] = {**schema, "example": {"prompt": example_prompt}}
+                field = "where" if request is CountRequest else "prompt"
+                schemas[request.__name__] = {**schema, "example": {field: example_prompt}}
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -28,6 +28,7 @@ from unveil.engine.request.schemas import (
     ScoreReply,
     ScoreRequest,
 )
+from unveil.engine.request.table_schemas import CountReply, CountRequest, PredictReply, PredictRequest
 from unveil.service.dispatcher import Dispatcher
 from unveil.service.metrics import Metrics
 from unveil.service.openapi import EVENT_STREAM, request_body, responses
@@ -44,7 +45,7 @@ INLINE_BYTES = (
 INLINE_POSITIONS = 1_024  # the same for planning requests and writing replies: canvases x length
 
 Result = TypeVar("Result")
-AnyRequest = TypeVar("AnyRequest", GenerateRequest, OrderRequest, ScoreRequest)
+AnyRequest = TypeVar("AnyRequest", GenerateRequest, OrderRequest, ScoreRequest, PredictRequest, CountRequest)
 router = APIRouter()
 
 
@@ -99,6 +100,28 @@ async def order(request: Request) -> Response:
 async def score(request: Request) -> Response:
     """What the known positions cost in nats, along one order exactly, or over drawn orders with a standard error."""
     return await _answer(request, ScoreRequest)
+
+
+@router.post(
+    "/predict",
+    response_model=PredictReply,
+    responses=responses(400, 404, 413, 422, 429, 500, 503, 504),
+    openapi_extra=request_body(PredictRequest),
+)
+async def predict(request: Request) -> Response:
+    """The whole law of hidden columns of a table given the rest: levels, bins, quantiles; and draws of them jointly."""
+    return await _answer(request, PredictRequest)
+
+
+@router.post(
+    "/count",
+    response_model=CountReply,
+    responses=responses(400, 404, 413, 422, 429, 500, 503, 504),
+    openapi_extra=request_body(CountRequest),
+)
+async def count(request: Request) -> Response:
+    """The probability that a row of a table meets a condition, and that many times the rows of training."""
+    return await _answer(request, CountRequest)
 
 
 @router.head("/v1/models", include_in_schema=False)

@@ -23,6 +23,7 @@ from unveil.engine.request.parsing import parse_json, validate
 from unveil.engine.request.planning import Sample, plan_generation
 from unveil.engine.request.replies import ConditionTally, GenerateComposer
 from unveil.engine.request.schemas import GenerateRequest, OrderRequest, ScoreRequest
+from unveil.engine.request.table_schemas import CountRequest, PredictRequest
 from unveil.model.artifact.manifest import WEIGHTS, Manifest, check_file
 from unveil.model.decoding import loop
 from unveil.model.decoding.canvas import Canvas
@@ -42,7 +43,7 @@ _MOST = 1_000_000  # samples, orders and prompts: nobody else waits here
 _LIMITS = Limits(_MOST, _MOST, _MOST, _MOST, inf, inf)
 _DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 _ONLY_OVER_HTTP = ("model", "stream", "timeout_seconds")
-AnyRequest = TypeVar("AnyRequest", GenerateRequest, OrderRequest, ScoreRequest)
+AnyRequest = TypeVar("AnyRequest", GenerateRequest, OrderRequest, ScoreRequest, PredictRequest, CountRequest)
 StreamEvent = tuple[str, dict[str, Any]]
 
 
@@ -75,6 +76,22 @@ class ScoreOptions(TypedDict, total=False):
     order: str | list[int]
     order_temperature: float | None
     num_orders: int | None
+    seed: int | None
+
+
+class PredictOptions(TypedDict, total=False):
+    """What `Model.predict` takes beside the prompt, as in the body of POST /predict."""
+
+    columns: list[str] | None
+    num_samples: int
+    seed: int | None
+
+
+class CountOptions(TypedDict, total=False):
+    """What `Model.count` takes beside the condition, as in the body of POST /count."""
+
+    prompt: Any
+    num_samples: int
     seed: int | None
 
 
@@ -134,6 +151,17 @@ class Model:
         """What the known positions cost in nats: `{"model", "seed", "num_orders", "scores", "usage"}`, as POST /score
         answers."""
         return self._answer(self._composer(ScoreRequest, prompt, fields))
+
+    def predict(self, prompt: Any, **fields: Unpack[PredictOptions]) -> dict[str, Any]:
+        """The law of hidden columns of a table given the rest: `{"model", "seed", "predictions"}`, as POST /predict
+        answers."""
+        return self._answer(self._composer(PredictRequest, prompt, fields))
+
+    def count(self, where: dict[str, Any], **fields: Unpack[CountOptions]) -> dict[str, Any]:
+        """The probability that a row meets a condition, and that many times the rows of training, as POST /count
+        answers."""
+        own = {name: value for name, value in fields.items() if name != "prompt"}
+        return self._answer(self._composer(CountRequest, fields.get("prompt", {}), {"where": where, **own}))
 
     def order(self, prompt: Any = None, **fields: Unpack[OrderOptions]) -> dict[str, Any]:
         """The probability of each hidden position to be revealed next: `{"model", "positions"}`, as POST /order

@@ -5,11 +5,13 @@ from typing import Any, ClassVar, Protocol
 from unveil.engine.catalog import ServedModel
 from unveil.engine.messages import RequestEvent, Work
 from unveil.engine.request.limits import Limits
-from unveil.engine.request.planning import plan_generation, plan_order
+from unveil.engine.request.planning import AnyRequest, plan_generation, plan_order
 from unveil.engine.request.replies import GenerateComposer, OrderComposer
-from unveil.engine.request.schemas import GenerateRequest, OrderRequest, ScoreRequest
+from unveil.engine.request.schemas import GenerateRequest, ScoreRequest
 from unveil.engine.request.score_planning import plan_score
 from unveil.engine.request.score_replies import ScoreComposer
+from unveil.engine.request.table_answers import CountComposer, PredictComposer
+from unveil.engine.request.table_schemas import CountRequest, PredictRequest
 
 
 class Composer(Protocol):
@@ -31,7 +33,7 @@ class Composer(Protocol):
         ...
 
 
-def compose(request: GenerateRequest | OrderRequest | ScoreRequest, model: ServedModel, limits: Limits) -> Composer:
+def compose(request: AnyRequest, model: ServedModel, limits: Limits) -> Composer:
     """Raises ServiceError (422) naming the field, down to the column, that cannot be served."""
     match request:
         case GenerateRequest():
@@ -39,5 +41,9 @@ def compose(request: GenerateRequest | OrderRequest | ScoreRequest, model: Serve
             return GenerateComposer(plan, model, has_logprobs=request.logprobs, has_top=has_top)
         case ScoreRequest():
             return ScoreComposer(plan_score(request, model, limits), model)
+        case PredictRequest():
+            return PredictComposer(request, model, limits)
+        case CountRequest():
+            return CountComposer(request, model, limits)
         case _:
             return OrderComposer(plan_order(request, model), model)

@@ -7,11 +7,13 @@ from unveil.engine.catalog import ServedModel
 from unveil.engine.request.errors import ServiceError
 from unveil.engine.request.limits import Limits
 from unveil.engine.request.schemas import ATTEMPTS, NUM_ORDERS, GenerateRequest, OrderRequest, ScoreRequest
+from unveil.engine.request.table_schemas import CountRequest, PredictRequest
 from unveil.model.decoding.canvas import Canvas, Condition, OrderPolicy, Part, SamplingParams
 from unveil.model.decoding.seeds import derive_seed, draw_seed
 from unveil.model.errors import PromptError
 from unveil.model.tokenizers.base import Template, condition_of, contradiction_of
 
+AnyRequest = GenerateRequest | OrderRequest | ScoreRequest | PredictRequest | CountRequest
 _MAX_STEPS = 1_000  # unless more positions are hidden
 _LARGEST_TOP_K = 2**31 - 1  # beyond every vocabulary, and what a tensor can hold
 
@@ -46,11 +48,18 @@ class Plan:
         return tuple(sample.canvas for sample in self.samples)
 
 
-def num_canvases(request: GenerateRequest | OrderRequest | ScoreRequest, limits: Limits) -> int:
-    """How many canvases or chains a request asks for, before anything of it is looked at."""
-    if isinstance(request, OrderRequest):
-        return 1
-    each = request.num_samples if isinstance(request, GenerateRequest) else num_orders_of(request, limits)
+def num_canvases(request: AnyRequest, limits: Limits) -> int:
+    """How many canvases or chains a request asks for, before anything of it is looked at; of one to predict that names
+    no columns, the least."""
+    match request:
+        case OrderRequest():
+            return 1
+        case GenerateRequest() | CountRequest():
+            each = request.num_samples
+        case PredictRequest():
+            each = request.num_samples + len(request.columns or [""])
+        case ScoreRequest():
+            each = num_orders_of(request, limits)
     return each * len(request.prompt) if isinstance(request.prompt, list) else each
 
 
@@ -110,7 +119,7 @@ def _check_size(request: GenerateRequest, num_prompts: int, limits: Limits) -> N
         raise ServiceError("invalid_request", f"{message}; this server holds {limits.queue_capacity}", param=param)
 
 
-def prompts_of(request: GenerateRequest | ScoreRequest, limits: Limits) -> list[tuple[str, Any]]:
+def prompts_of(request: GenerateRequest | ScoreRequest | PredictRequest, limits: Limits) -> list[tuple[str, Any]]:
     """Each prompt with its place in the request, `prompt` or `prompt.2`. Raises ServiceError (422)."""
     if not isinstance(request.prompt, list):
         return [("prompt", request.prompt)]

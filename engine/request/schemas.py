@@ -24,7 +24,7 @@ _LOWEST_TEMPERATURE = 1e-6  # below it, dividing by it leaves the range of float
 _STRIDES = ("tokens_per_step", "steps", "threshold")
 
 
-class _Request(BaseModel):
+class AnyModelRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     model: str | None = Field(default=None, description="A served model's id; null = the first one.")
@@ -37,7 +37,7 @@ class _Request(BaseModel):
     timeout_seconds: float | None = Field(default=None, gt=0, description="Deadline; null = the server's default.")
 
 
-class GenerateRequest(_Request):
+class GenerateRequest(AnyModelRequest):
     """One prompt, or a list of prompts that is admitted whole or not at all."""
 
     num_samples: int = Field(default=1, ge=1, description="Samples of each prompt.")
@@ -114,11 +114,11 @@ class GenerateRequest(_Request):
         return self
 
 
-class OrderRequest(_Request):
+class OrderRequest(AnyModelRequest):
     """One prompt, whose hidden positions are ranked."""
 
 
-class ScoreRequest(_Request):
+class ScoreRequest(AnyModelRequest):
     """One prompt, or a list of prompts that is admitted whole or not at all. All are scored with the same seed."""
 
     prompt: Any = Field(
@@ -167,11 +167,11 @@ def _check_order_temperature(order: Order, order_temperature: float | None) -> N
         raise UnveilError("order_temperature is only valid with order learned", param="order_temperature")
 
 
-class _Reply(BaseModel):
+class Reply(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class TopToken(_Reply):
+class TopToken(Reply):
     """What a position could hold: a level, the range of a bin, a token of a text."""
 
     token_id: int
@@ -179,7 +179,7 @@ class TopToken(_Reply):
     logprob: float
 
 
-class RevealReply(_Reply):
+class RevealReply(Reply):
     """One position becoming known. `value` is what `output` will show, null where a table's value is missing; a
     deterministic order has no `order_logprob`. `top_logprobs`, where asked for, has the likeliest first."""
 
@@ -194,7 +194,7 @@ class RevealReply(_Reply):
     top_logprobs: list[TopToken] | None = None
 
 
-class SampleReply(_Reply):
+class SampleReply(Reply):
     """A finished sample. `seed` given alone reproduces it; `logprob` is the sum over its reveals.
 
     With `backtrack`: `reveals` are those that stand, `num_forwards` counts all that were computed, `num_unrevealed` the
@@ -214,7 +214,7 @@ class SampleReply(_Reply):
     num_unrevealed: int | None = None
 
 
-class ConditionReply(_Reply):
+class ConditionReply(Reply):
     """Of one prompt with `where`. `probability`: the model's, that a sample meets it, a mean over all `attempts`.
 
     `standard_error` is null for a single attempt at several positions. `exact_samples` have the model's law under the
@@ -229,7 +229,7 @@ class ConditionReply(_Reply):
     effective_samples: float
 
 
-class Usage(_Reply):
+class Usage(Reply):
     """`prompt_tokens` counts each prompt's known positions once; the others are sums over samples."""
 
     prompt_tokens: int
@@ -237,7 +237,7 @@ class Usage(_Reply):
     denoising_steps: int
 
 
-class Timings(_Reply):
+class Timings(Reply):
     """Seconds since the request arrived: until its first step began, its first reveal, its end."""
 
     queue_seconds: float
@@ -245,7 +245,7 @@ class Timings(_Reply):
     total_seconds: float
 
 
-class GenerateReply(_Reply):
+class GenerateReply(Reply):
     id: str
     model: str
     created: int
@@ -257,13 +257,13 @@ class GenerateReply(_Reply):
     timings: Timings
 
 
-class NextPosition(_Reply):
+class NextPosition(Reply):
     position: int
     name: str | None
     probability: float
 
 
-class OrderReply(_Reply):
+class OrderReply(Reply):
     """Hidden positions by the probability to be revealed next, likeliest first."""
 
     id: str
@@ -272,7 +272,7 @@ class OrderReply(_Reply):
     positions: list[NextPosition]
 
 
-class TermReply(_Reply):
+class TermReply(Reply):
     """What one known position costs: `-log p` in nats, a mean over the orders; a number's `p` is that of its bin.
 
     `mean_step` is the step in which it was revealed, counted from 0, on average.
@@ -288,7 +288,7 @@ class TermReply(_Reply):
     mean_step: float
 
 
-class ScoreOfPrompt(_Reply):
+class ScoreOfPrompt(Reply):
     """One prompt's score. `nelbo` is the sum of its terms, which are in position order.
 
     `standard_error` is null after a single drawn order, and 0 where the order is not drawn; only then there is a
@@ -302,21 +302,21 @@ class ScoreOfPrompt(_Reply):
     terms: list[TermReply]
 
 
-class ScoreUsage(_Reply):
+class ScoreUsage(Reply):
     """`positions` counts each prompt's scored positions once, `forwards` the canvases that went through the network."""
 
     positions: int
     forwards: int
 
 
-class ScoreTimings(_Reply):
+class ScoreTimings(Reply):
     """Seconds since the request arrived: until its first step began, and until its end."""
 
     queue_seconds: float
     total_seconds: float
 
 
-class ScoreReply(_Reply):
+class ScoreReply(Reply):
     """`seed` is null where nothing was drawn and none was given."""
 
     id: str
@@ -346,10 +346,10 @@ class ModelReply(BaseModel):
     metrics: dict[str, Any]
 
 
-class ModelsReply(_Reply):
+class ModelsReply(Reply):
     object: Literal["list"]
     data: list[ModelReply]
 
 
-class HealthReply(_Reply):
+class HealthReply(Reply):
     status: Literal["live", "ready"]

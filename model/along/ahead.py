@@ -79,7 +79,7 @@ def step_ahead(denoiser: AlongDenoiser, canvases: Sequence[Canvas], *, first: in
 
 def _plan(denoiser: AlongDenoiser, held: Sequence[Held], window: int) -> None:
     """Sees to it that each canvas knows as many of its next positions, or all."""
-    short = [own for own in held if len(own.plan) < min(window, own.num_hidden)]
+    short = [own for own in held if len(own.plan) < min(window, own.num_open)]
     if not short:
         return
     assert denoiser.order_ahead is not None
@@ -89,7 +89,7 @@ def _plan(denoiser: AlongDenoiser, held: Sequence[Held], window: int) -> None:
     noise = reveal_noise([own.canvas.seed for own in short for _ in range(num)], planned.positions.flatten().tolist())
     columns = (*planned, noise.states.reshape(-1, num), noise.values.reshape(-1, num))
     for own, *fields in zip(short, *(x.tolist() for x in (columns[0], columns[1], *columns[3:])), strict=True):
-        own.plan = [Next(*of) for of in islice(zip(*fields, strict=True), own.num_hidden)]
+        own.plan = [Next(*of) for of in islice(zip(*fields, strict=True), own.num_open)]
 
 
 def _ask(own: Held, window: int) -> Ask:

@@ -70,6 +70,11 @@ class Held:
         self.last_token: int | None = None  # once looked up; see `model.decoding.canvas`
         self.drafts: dict[int, int] = {}  # tokens that may turn out at hidden positions
 
+    @property
+    def num_open(self) -> int:
+        """Positions that are still to be revealed."""
+        return self.num_hidden - self.canvas.params.num_left
+
     def is_at(self, canvas: Canvas) -> bool:
         return self.canvas.tokens == canvas.tokens and self.canvas.ranks == canvas.ranks
 

@@ -55,7 +55,8 @@ class SamplingParams:
     `explicit_order` lists every hidden position once, and goes with `order="explicit"` only. `backtrack` is the most
     forwards whose reveals may be taken back at contradictions (`model.decoding.attempts.search`); None = nothing is
     taken back. `condition`: what a sample must be like; its positions come first. `top_logprobs`: so many of the
-    likeliest ids are told with each reveal.
+    likeliest ids are told with each reveal. `num_left`: with no more positions than these hidden a sample is complete;
+    none of its steps may reveal several.
     """
 
     order: OrderPolicy = "learned"
@@ -70,6 +71,7 @@ class SamplingParams:
     backtrack: int | None = None
     condition: Condition | None = None
     top_logprobs: int = 0
+    num_left: int = 0
     # What follows from these, once a request instead of once a step.
     is_order_drawn: bool = field(init=False, repr=False, compare=False)
     measure: Measure | None = field(init=False, repr=False, compare=False)
@@ -84,6 +86,7 @@ class SamplingParams:
         assert (self.order == "explicit") == (self.explicit_order is not None)
         assert self.backtrack is None or self.steps is None, "a time grid does not go back"
         assert self.condition is None or (self.backtrack is None and self.steps is None)
+        assert not self.num_left or (strides == (None, None, None) and self.backtrack is None)
         is_drawn = self.order == "uniform" or (self.order == "learned" and self.order_temperature > 0)
         measure = self.order if self.order in get_args(Measure) else None if self.threshold is None else "confidence"
         object.__setattr__(self, "is_order_drawn", is_drawn)
@@ -234,7 +237,8 @@ class Canvas:
 
     @property
     def is_complete(self) -> bool:
-        return True not in self.hidden
+        num_left = self.params.num_left
+        return self.hidden.count(True) <= num_left if num_left else True not in self.hidden
 
     @property
     def length(self) -> int:

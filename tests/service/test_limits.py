@@ -46,7 +46,7 @@ def _head(path: str, size: int) -> bytes:
     return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode()
 
 
-@pytest.mark.parametrize("path", ["/generate", "/order", "/score"])
+@pytest.mark.parametrize("path", ["/generate", "/order", "/score", "/predict"])
 def test_a_full_queue_refuses_before_the_body_is_there_and_the_connection_goes_on(path: str) -> None:
     gate = Gate()
     with (

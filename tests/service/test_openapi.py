@@ -7,6 +7,7 @@ import pytest
 
 from tests.service.servers import Running, run_toy
 from unveil.engine.request.schemas import GenerateReply, OrderReply, ScoreReply
+from unveil.engine.request.table_schemas import CountReply, PredictReply
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_every_reference_leads_somewhere(document: Any) -> None:
 
 
 def test_every_error_of_the_contract_is_declared_in_our_shape(document: Any) -> None:
-    for path in ("/generate", "/order", "/score"):
+    for path in ("/generate", "/order", "/score", "/predict", "/count"):
         responses = document["paths"][path]["post"]["responses"]
         assert set(responses) == {"200", "400", "404", "413", "422", "429", "500", "503", "504"}
         for code in set(responses) - {"200"}:
@@ -77,6 +78,8 @@ def test_what_is_answered_is_what_is_declared(server: Running) -> None:
     for body in bodies:
         ScoreReply.model_validate(server.client.post("/score", json={"prompt": {"age": 39}, **body}).json())
     OrderReply.model_validate(server.client.post("/order", json={"prompt": {}}).json())
+    PredictReply.model_validate(server.client.post("/predict", json={"prompt": {}, "num_samples": 1}).json())
+    CountReply.model_validate(server.client.post("/count", json={"where": {"age": 57}}).json())
 
 
 @pytest.mark.parametrize(

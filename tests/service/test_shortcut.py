@@ -23,7 +23,7 @@ ROUTES = [route for route in router.routes if isinstance(route, APIRoute)]
 
 def test_the_handlers_of_posts_take_a_request_and_nothing_else() -> None:
     posts = [route for route in ROUTES if "POST" in (route.methods or ())]
-    assert {route.path for route in posts} == {"/generate", "/order", "/score"}
+    assert {route.path for route in posts} == {"/generate", "/order", "/score", "/predict", "/count"}
     for route in posts:
         assert list(inspect.signature(route.endpoint).parameters) == ["request"], route.path
         assert not route.dependencies

@@ -101,6 +101,16 @@ def test_a_score_is_what_it_is_over_http(server: Running, adult: unveil.Model, f
     assert adult.score(**fields) == _over_http(server, "/score", **fields)
 
 
+def test_predictions_and_counts_are_what_they_are_over_http(server: Running, adult: unveil.Model) -> None:
+    fields: dict[str, Any] = {"columns": ["income", "hours-per-week", "native-country"], "num_samples": 3, "seed": 2}
+    assert adult.predict(PROMPTS[0], **fields) == _over_http(server, "/predict", prompt=PROMPTS[0], **fields)
+    where = {"sex": "Female", "income": ">50K", "hours-per-week": {"min": 40}}
+    found = adult.count(where, num_samples=20, seed=4)
+    assert found == _over_http(server, "/count", where=where, num_samples=20, seed=4)
+    assert found["count"] == pytest.approx(found["rows"] * found["probability"])
+    assert found["rows"] == 29_305
+
+
 def test_an_order_is_what_it_is_over_http_and_without_a_prompt_nothing_is_known(
     server: Running, adult: unveil.Model, text: unveil.Model
 ) -> None:

@@ -162,7 +162,7 @@ class TableTokenizer:
         known: dict[int, Value] = {}
         tokens = [0] * self.length
         for name, value in prompt.items():
-            position = self._position(name)
+            position = self.position(name)
             if value is not None:
                 column = self.columns[position]
                 tokens[position] = column.encode(value)
@@ -173,7 +173,7 @@ class TableTokenizer:
         """See `base.condition_of`: an object of columns and what they must be like (`conditions`)."""
         if not isinstance(where, Mapping) or not where:
             raise PromptError(f"a table's condition must be an object of columns, got {quoted(where)}")
-        return {self._position(name): shares_of(self.columns[self._position(name)], own) for name, own in where.items()}
+        return {self.position(name): shares_of(self.columns[self.position(name)], own) for name, own in where.items()}
 
     def encode_rows(self, columns: Mapping[str, Cells]) -> EncodedRows:
         """All this tokenizer's columns, each [N] as in `fit` -> ids. More columns than these are not looked at."""
@@ -219,7 +219,8 @@ class TableTokenizer:
     def example_prompt(self) -> dict[str, Value]:
         return dict(self._file.example)
 
-    def _position(self, name: object) -> int:
+    def position(self, name: object) -> int:
+        """Of a column. Raises PromptError for one that is not there."""
         if isinstance(name, str) and name in self._positions:
             return self._positions[name]
         text = str(name)[:_LONGEST_PARAM]
