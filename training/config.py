@@ -27,7 +27,7 @@ from unveil.training.order_config import GlobalOrder, OrderConfig, Share
 
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
-EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 500, 8000
+EPOCHS, WHOLE_EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 16, 500, 8000
 MATRIX_RATE = 0.02
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 _MOST_SEED = 10**12  # streams of draws are numbered by its multiples, and have 64 bits
@@ -43,13 +43,14 @@ class ModelConfig(_Frozen):
 
     `query_layers`: so many layers beside the `layers` ask for hidden positions (`model/network/late.py`), and all steps
     of a row's order are trained in one forward. 0: a masked network whose positions all read each other, trained a
-    prefix at a time. Left out it is 1, but 0 where `num_loops` is above 1, and for grids. With `num_loops`,
-    the tokens of every loop are trained, not of the last one alone (deep supervision). With query layers and neither
-    bias named, sequences have a `relative_bias`, and tables of up to 64 columns a `pair_bias`.
+    prefix at a time. Left out it is 2, but 0 where `num_loops` is above 1, and for grids; `layers` left out is 1 with
+    query layers, else 2. With `num_loops`, the tokens of every loop are trained, not of the last one alone (deep
+    supervision). With query layers and neither bias named, sequences have a `relative_bias`, and tables of up to 64
+    columns a `pair_bias`.
     """
 
     width: int = Field(default=64, ge=2)
-    layers: int = Field(default=2, ge=1)
+    layers: int | None = Field(default=None, ge=1)
     heads: int = Field(default=4, ge=1)
     mlp_width: int = Field(default=192, ge=2)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
@@ -100,9 +101,10 @@ class OptimizerConfig(_Frozen):
     `learning_rate`; AdamW alone where `matrix_rate` is 0. Left out it is 0.02, but 0 for grids, with `num_loops` above
     1, and for imported models. `batch_size` is the global batch of one update, over all processes.
 
-    `steps` left out: as many as show every training row 60 times, but 500 at least and 8000 at most. A small table
-    trained for longer is learned by heart. `backward_loops`: gradients go back through so many of a network's loops at
-    most (`model.num_loops`), and a sudoku grid that is learned goes through no more of them.
+    `steps` left out: as many as show every training row 16 times where all steps of its order are trained, else 60
+    times; but 500 at least and 8000 at most. A table trained for longer is learned by heart. `backward_loops`:
+    gradients go back through so many of a network's loops at most (`model.num_loops`), and a sudoku grid that is
+    learned goes through no more of them.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -111,7 +113,7 @@ class OptimizerConfig(_Frozen):
     learning_rate: float = Field(default=3e-3, gt=0.0)
     final_rate: Advanced[Share] = 0.02
     warmup_steps: Advanced[int] = Field(default=200, ge=0)
-    weight_decay: Advanced[float] = Field(default=0.01, ge=0.0)
+    weight_decay: Advanced[float] = Field(default=0.1, ge=0.0)
     betas: Advanced[tuple[Beta, Beta]] = (0.9, 0.98)
     clip: Advanced[float] = Field(default=1.0, gt=0.0)
     ema_decay: Advanced[float] = Field(default=0.998, ge=0.0, lt=1.0)
@@ -177,7 +179,14 @@ class Recipe(_Frozen):
         """Of a fresh network: one that starts from an artifact has the artifact's."""
         if self.model.query_layers is not None:
             return self.model.query_layers
-        return 0 if self.is_looped else 1
+        return 0 if self.is_looped else 2
+
+    @property
+    def layers(self) -> int:
+        """Of a fresh network, beside those of its queries."""
+        if self.model.layers is not None:
+            return self.model.layers
+        return 1 if self.query_layers else 2
 
     @property
     def is_looped(self) -> bool:
@@ -257,7 +266,8 @@ def settle(recipe: Recipe, *, num_rows: int) -> Recipe:
     """The recipe with the number of steps decided, if that was left to the data."""
     if recipe.optimizer.steps is not None:
         return recipe
-    steps = min(max(EPOCHS * num_rows // recipe.optimizer.batch_size, FEWEST_STEPS), MOST_STEPS)
+    epochs = WHOLE_EPOCHS if recipe.query_layers else EPOCHS
+    steps = min(max(epochs * num_rows // recipe.optimizer.batch_size, FEWEST_STEPS), MOST_STEPS)
     return recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update={"steps": steps})})
 
 

@@ -95,7 +95,7 @@ class _Scheduled(_Order):
 
     warmup: Advanced[Share] = 0.25
     anneal: Advanced[Share] = 0.15
-    exploration: Advanced[Share] = 0.1
+    exploration: Advanced[Share] = 0.25
     spread: Advanced[Share | None] = None
     reading: Advanced[Share] = 0.0
 

@@ -22,7 +22,7 @@ def arm_of(recipe: Recipe, kind: str) -> Recipe:
     if kind == "fixed":
         schedule = {key: getattr(recipe.order, key) for key in _SCHEDULE}
         return with_order(recipe, {"method": "fixed", "positions": "left_to_right", **schedule})
-    masked = {"layers": recipe.model.layers + recipe.query_layers, "query_layers": 0}
+    masked = {"layers": recipe.layers + recipe.query_layers, "query_layers": 0}
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=masked)})
     return with_order(recipe, {"method": "uniform"})
 

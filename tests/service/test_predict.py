@@ -67,7 +67,7 @@ def test_draws_are_of_the_asked_columns_alone_and_of_their_seed(server: Running)
     reply = _post(server, "/predict", **fields)
     assert _post(server, "/predict", **fields)["predictions"] == reply["predictions"]
     law = _levels(server, PROMPT, "income")
-    rows = reply["predictions"][0]["samples"]
+    rows: list[dict[str, str]] = reply["predictions"][0]["samples"]
     assert all(set(row) == {"income", "workclass"} for row in rows)
     share = sum(row["income"] == ">50K" for row in rows) / 250
     assert abs(share - law[">50K"]) < 4 * math.sqrt(0.25 / 250)
@@ -84,10 +84,10 @@ def test_one_column_is_counted_exactly(server: Running) -> None:
 
 def test_several_columns_are_counted_without_bias(server: Running) -> None:
     """By enumeration, in the order in which they are revealed: the likelier one to come next first."""
-    where = {"workclass": CLASSES, "income": ">50K"}
+    where: dict[str, Any] = {"workclass": CLASSES, "income": ">50K"}
     ranked = [own["name"] for own in server.client.post("/order", json={"prompt": PROMPT}).json()["positions"]]
     first, second = sorted(where, key=ranked.index)
-    wanted = {name: own if isinstance(own, list) else [own] for name, own in where.items()}
+    wanted: dict[str, list[str]] = {name: own if isinstance(own, list) else [own] for name, own in where.items()}
     law, expected = _levels(server, PROMPT, first), 0.0
     for level in wanted[first]:
         then = _levels(server, {**PROMPT, first: level}, second)

@@ -123,12 +123,15 @@ def test_what_would_be_ignored_is_refused_in_one_line(overrides: list[str], line
 
 def test_rows_are_asked_late_unless_a_network_loops_or_the_recipe_says_otherwise() -> None:
     loops = "advanced.model.num_loops=2"
-    assert (small_recipe().query_layers, small_recipe(loops).query_layers) == (1, 0)
+    assert (small_recipe().query_layers, small_recipe(loops).query_layers) == (2, 0)
     assert Recipe.of(GRID).query_layers == 0
     with pytest.raises(UnveilError, match=r'^grid: advanced.model.query_layers: must be 0 with data.kind = "sudoku"$'):
         build_recipe({**GRID, "advanced": {"model": {"query_layers": 1}}}, source="grid")
     given = [small_recipe(f"advanced.model.query_layers={n}").query_layers for n in (0, 3)]
     assert given == [0, 3]
+    fields = {"name": "t", "data": {"kind": "adult"}}
+    masked = {**fields, "advanced": {"model": {"query_layers": 0}}}
+    assert [build_recipe(own, source="t").layers for own in (fields, masked)] == [1, 2]
     assert small_recipe(loops, "advanced.model.query_layers=0").query_layers == 0
     bare = ("order.method=uniform", "advanced.order.bare=0.2")
     for masked in (loops, "advanced.model.query_layers=0", "start.artifact=x"):  # an artifact says itself what it is
@@ -260,6 +263,8 @@ def test_errors_inside_a_union_name_the_key_without_the_tag() -> None:
 
 def test_steps_left_out_follow_from_the_number_of_rows_within_bounds(tmp_path: Path) -> None:
     open_ended = table_recipe(tmp_path / "mine.csv", name="mine")
-    assert [settle(open_ended, num_rows=n).optimizer.steps for n in (10, 10_000, 10_000_000)] == [500, 2343, 8000]
+    assert [settle(open_ended, num_rows=n).optimizer.steps for n in (10, 10_000, 10_000_000)] == [500, 625, 8000]
+    masked = table_recipe(tmp_path / "mine.csv", name="mine", overrides=["advanced.model.query_layers=0"])
+    assert settle(masked, num_rows=10_000).optimizer.steps == 2343
     given = table_recipe(tmp_path / "mine.csv", name="mine", overrides=["optimizer.steps=7"])
     assert settle(given, num_rows=10_000).optimizer.steps == 7

@@ -129,7 +129,7 @@ def fresh_architecture(recipe: Recipe, dataset: Dataset) -> Architecture:
             vocabulary_sizes=sizes,
             trunk="planes" if dataset.tokenizer.domain == "grid" else "attention",
             activation="squared_relu" if recipe.query_layers else "gelu",
-            **{**model, "query_layers": recipe.query_layers},
+            **{**model, "layers": recipe.layers, "query_layers": recipe.query_layers},
         )
     except ValidationError as error:
         raise UnveilError(f"model: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
