@@ -43,6 +43,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "training.step": ("training.evaluation",),
     "training.run": ("training.step",),
     "training.trainer": ("training.run",),
+    "training.budget": ("training.trainer",),
     "training.publishing": ("training.trainer",),
     "importers": ("model",),
     "unveil": ("service", "training", "importers"),

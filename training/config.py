@@ -149,6 +149,7 @@ class RunConfig(_Frozen):
     validate_every: Advanced[int] = Field(default=1000, ge=1)
     validate_rows: Advanced[int] = Field(default=2048, ge=1)
     checkpoint_every: Advanced[int] = Field(default=500, ge=1)
+    checkpoint_seconds: Advanced[float] = Field(default=60.0, ge=0.0)
     keep_checkpoints: Advanced[int] = Field(default=2, ge=1)
     evaluate_rows: int | None = Field(default=None, ge=2)
 

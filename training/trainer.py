@@ -7,7 +7,7 @@ resume, bit for bit on one CPU thread count, and two processes see the loss that
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,7 @@ from unveil.training.run.checkpoint import find_checkpoint, load_checkpoint, sav
 from unveil.training.run.devices import end_process_group, make_fabric, others_waiting, pick_precision
 from unveil.training.run.monitoring import gradient_noise, law_metrics, validation_metrics
 from unveil.training.run.run_log import Journal
+from unveil.training.run.stopping import StoppedError, Watch
 from unveil.training.run.warm_start import given_anew, load_start, make_denoiser
 from unveil.training.step.batches import marginal_logprobs
 from unveil.training.step.cost_to_go import CostToGoStepper
@@ -51,6 +52,7 @@ from unveil.training.step.stepper import Stepper
 from unveil.training.step.training_model import TrainingModule, full_tensor
 
 VALIDATION_SEED = 20_251_119
+RESUMES = "its checkpoint is written, and the same command goes on from there"
 _STEPPERS: Mapping[str, type[Stepper]] = {"next_cost": NextCostStepper, "cost_to_go": CostToGoStepper}
 
 
@@ -98,6 +100,19 @@ def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Tr
             journal.say(f"resuming at step {run.step} of {recipe.optimizer.num_steps}")
         run.steps(journal)
     return run.finish()
+
+
+class Rehearsal:
+    """The steps of a run in this process, of which nothing stays."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, *, work: Path) -> None:
+        if recipe.run.threads is not None:
+            torch.set_num_threads(recipe.run.threads)
+        self._run = Run(make_fabric(recipe.run), recipe, dataset, work)
+
+    def take(self, step: int) -> None:
+        """One step."""
+        self._run.stepper.take(step)
 
 
 def row_forwards(recipe: Recipe, steps: int) -> int:
@@ -211,12 +226,18 @@ class Run:
         self.module(first.x, ~first.padding, first.lengths)
 
     def steps(self, journal: Journal | None) -> None:
-        """Trains on to the last step."""
+        """Trains on to the last step. Raises StoppedError at ^C and SIGTERM."""
         total, run = self.recipe.optimizer.num_steps, self.recipe.run
         order = self.recipe.order
         times = order.search_times if isinstance(order, GlobalOrder) else ()
         searches_at = {min(math.ceil(time * total), total - 1) for time in times}
         self._last_log = (self.step, time.monotonic())
+        with Watch(self.fabric, seconds=run.checkpoint_seconds, agree_every=run.log_every) as watch:
+            self._take_steps(journal, watch, searches_at, settles=bool(times))
+
+    def _take_steps(self, journal: Journal | None, watch: Watch, searches_at: Set[int], *, settles: bool) -> None:
+        """Raises StoppedError at a signal, when a checkpoint is written."""
+        total, run = self.recipe.optimizer.num_steps, self.recipe.run
         while self.step < total:
             if self.step in searches_at:
                 self._search(journal)
@@ -229,12 +250,17 @@ class Run:
                 shown = self._train_metrics(taken)  # on every process: sharded weights are gathered for it
                 if journal is not None:
                     journal.log("train", self.step, shown)
-            if times and is_last:
+            if settles and is_last:
                 self._settle(journal)
             if self.step % run.validate_every == 0 or is_last:
                 self._validate(journal)
-            if self.step % run.checkpoint_every == 0 or is_last:
+            is_due, signum = watch.wishes(self.step)
+            if self.step % run.checkpoint_every == 0 or is_last or is_due:
+                began = time.monotonic()
                 self._save()
+                watch.saved(time.monotonic() - began)
+            if signum and not is_last:
+                raise StoppedError(f"stopped at step {self.step} of {total}; {RESUMES}", signum=signum)
 
     def finish(self) -> Trained | None:
         """The averaged network, whole, on the main process."""

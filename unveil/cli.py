@@ -73,6 +73,9 @@ def train(
         bool, typer.Option("--no-header", help="The first line of a CSV table is data; columns have numbers.")
     ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Show what becomes of the columns, and stop.")] = False,
+    time: Annotated[
+        str | None, typer.Option(metavar="90s|10m|1.5h", help="Train for so long at most; the evaluation comes on top.")
+    ] = None,
 ) -> None:
     """Train, resuming by itself after a kill, and write the artifact. Under torchrun it spreads over processes.
 
@@ -90,7 +93,7 @@ def train(
         raise UsageError("train: must be given a recipe, --table FILE or --freeze-denoiser ARTIFACT")
     overrides = [*(overrides or ()), *training_commands.csv_overrides(table, delimiter=delimiter, no_header=no_header)]
     columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
-    given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides, columns, schema)
+    given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides, columns, schema, time)
     training_commands.train(given)
 
 
@@ -352,7 +355,7 @@ def main() -> None:
     except UsageError as error:
         _fail(str(error), code=2)
     except UnveilError as error:
-        _fail(str(error), code=1)
+        _fail(str(error), code=getattr(error, "exit_code", 1))  # of a run that a signal stopped
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:

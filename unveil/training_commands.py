@@ -17,6 +17,7 @@ from unveil.model.artifact.manifest import CARD, CONFIG
 from unveil.model.errors import ArtifactError, UnveilError
 from unveil.output import UsageError, check_delimiter, print_json
 from unveil.progress import Bar, stderr
+from unveil.training.budget import fit_steps, parse_time
 from unveil.training.config import (
     NO_OPTIONS,
     Recipe,
@@ -77,6 +78,7 @@ class Given:
     overrides: Sequence[str]
     columns: ColumnOptions = NO_OPTIONS
     only_schema: bool = False
+    time: str | None = None
 
     def name(self, otherwise: str) -> str:
         return self.out.resolve().name if self.out is not None else otherwise
@@ -98,7 +100,9 @@ def train(given: Given) -> None:
     artifact. With `only_schema` it says what became of the data, on stdout, and stops."""
     is_main = int(os.environ.get("RANK", "0")) == 0
     loaded = _recipe(given)
+    seconds = _seconds(given, loaded)
     folder = given.out or Path("runs") / loaded.name
+    work = folder.absolute().with_name(folder.absolute().name + ".run")
     if not given.only_schema:
         check_replaceable(folder)  # before an hour of training, not after it
     start = None if loaded.start.artifact is None else load_artifact(loaded.start.artifact)
@@ -110,15 +114,32 @@ def train(given: Given) -> None:
     if is_main:
         stderr.print(describe_data(dataset), soft_wrap=True)
 
+    if seconds is not None:
+        wanted = loaded.optimizer.num_steps
+        loaded = fit_steps(loaded, dataset, seconds=seconds, work=work)
+        fitting = f"{loaded.optimizer.num_steps:,} steps fit into --time {given.time}"
+        enough = "all" if loaded.optimizer.num_steps == wanted else f"of {wanted:,} that would be taken without it"
+        stderr.print(f"{fitting}, {enough}", soft_wrap=True)
+
     def finish(trained: Trained) -> None:
         total = num_row_forwards(trained.denoiser, dataset, split="test", limit=loaded.run.evaluate_rows)
         text = _recipe_text(recipe_as_run(loaded, trained.denoiser))
         with Bar("evaluating on the test split", total) as advance:
             publish(trained, loaded, dataset, out=folder, recipe_text=text, advance=advance)
 
-    work = folder.absolute().with_name(folder.absolute().name + ".run")
     if run_training(loaded, dataset, work=work, then=finish) is not None:
         stderr.print(f"wrote {folder}; serve it with: unveil serve {folder}", soft_wrap=True)
+
+
+def _seconds(given: Given, recipe: Recipe) -> float | None:
+    """Of `--time`. Raises UnveilError."""
+    if given.time is None:
+        return None
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("--time: is only valid in one process; give optimizer.steps under torchrun")
+    if recipe.optimizer.steps is not None:
+        raise UsageError("--time: is only valid where optimizer.steps is left out")
+    return parse_time(given.time)
 
 
 def evaluate(
