@@ -28,6 +28,10 @@ from unveil.training.order_config import GlobalOrder, OrderConfig, Share
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
 EPOCHS, WHOLE_EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 16, 500, 8000
+ROWS_A_PLACE, SMALLEST_BATCH = (
+    64,
+    32,
+)  # of a batch left to the data, a power of two: so many rows for each of its places
 MATRIX_RATE = 0.02
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 _MOST_SEED = 10**12  # streams of draws are numbered by its multiples, and have 64 bits
@@ -102,7 +106,8 @@ class OptimizerConfig(_Frozen):
     1, and for imported models. `batch_size` is the global batch of one update, over all processes.
 
     `steps` left out: as many as show every training row 16 times where all steps of its order are trained, else 60
-    times; but 500 at least and 8000 at most. A table trained for longer is learned by heart. `backward_loops`:
+    times; but 500 at least and 8000 at most. A table trained for longer is learned by heart. `batch_size` is then
+    smaller for fewer than 16,384 rows, down to 32, unless it is given. `backward_loops`:
     gradients go back through so many of a network's loops at most (`model.num_loops`), and a sudoku grid that is
     learned goes through no more of them.
     """
@@ -264,12 +269,18 @@ def _with_method(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settle(recipe: Recipe, *, num_rows: int) -> Recipe:
-    """The recipe with the number of steps decided, if that was left to the data."""
-    if recipe.optimizer.steps is not None:
+    """The recipe with the number of steps decided, and of few rows the batch, where that was left to the data."""
+    optimizer = recipe.optimizer
+    if optimizer.steps is not None:
         return recipe
+    batch_size = optimizer.batch_size
+    if recipe.query_layers and not {"batch_size", "accumulate"} & optimizer.model_fields_set:
+        fitting = 2 ** max(num_rows // ROWS_A_PLACE, 1).bit_length() // 2
+        batch_size = min(max(fitting, SMALLEST_BATCH), batch_size)
     epochs = WHOLE_EPOCHS if recipe.query_layers else EPOCHS
-    steps = min(max(epochs * num_rows // recipe.optimizer.batch_size, FEWEST_STEPS), MOST_STEPS)
-    return recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update={"steps": steps})})
+    steps = min(max(epochs * num_rows // batch_size, FEWEST_STEPS), MOST_STEPS)
+    settled = {"steps": steps, "batch_size": batch_size}
+    return recipe.model_copy(update={"optimizer": optimizer.model_copy(update=settled)})
 
 
 def data_of(fields: Mapping[str, Any]) -> DataConfig:
