@@ -30,7 +30,7 @@ from unveil.training.trainer import Trained, train
 
 ARMS = {"uniform": "uniform", "learned": "global", "best": "fixed"}
 MODEL = {"width": 64, "layers": 1, "heads": 4, "mlp_width": 192, "dropout": 0.0, "query_layers": 2}
-BUDGETS: dict[int, Fields] = {1: {"steps": 2000, "batch_size": 128}, 3: {"steps": 3000, "batch_size": 128}}
+BUDGETS: dict[int, Fields] = {1: {"steps": 1000, "batch_size": 128}, 3: {"steps": 1500, "batch_size": 128}}
 QUICK: Fields = {"steps": 40, "batch_size": 32, "warmup_steps": 5}
 TEST_ROWS = {1: 4000, 3: 1000}  # a row takes as many forwards as it has positions, whatever order it is scored in
 VALIDATION_ROWS, EVALUATION_SEED = 512, 1
