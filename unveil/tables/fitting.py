@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unveil.engine import environment
 from unveil.model.errors import UnveilError
+from unveil.result_files import run_folder
 from unveil.training.data.table.choices import ColumnOptions
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _fit(data: Any, out: Path, name: str | None, settings: Sequence[str], column
     else:
         frame = to_polars(data)
         likeness = Likeness.of(data, frame)
-        table = beside(out) / f"{name or _DEFAULT_NAME}.parquet"
+        table = run_folder(out) / f"{name or _DEFAULT_NAME}.parquet"
         table.parent.mkdir(parents=True, exist_ok=True)
         frame.write_parquet(table)
     try:
@@ -87,11 +88,6 @@ def _fit(data: Any, out: Path, name: str | None, settings: Sequence[str], column
     model = load(out)
     model.likeness = likeness
     return model
-
-
-def beside(out: Path) -> Path:
-    """Where what belongs to a run is kept while it lasts."""
-    return out.absolute().with_name(out.absolute().name + ".run")
 
 
 def settings_of(keys: Mapping[str, Any], *, place: str = "") -> list[str]:

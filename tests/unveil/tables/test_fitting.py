@@ -1,6 +1,9 @@
 """`unveil.fit`: what the command trains, out of a DataFrame."""
 
 import gc
+import gzip
+import subprocess
+import sys
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -131,3 +134,22 @@ def test_a_mistake_gets_one_line_that_names_it(tmp_path: Path, data: Any, fields
 def test_keys_are_those_of_a_recipe_in_toml() -> None:
     keys = {"seed": 3, "data": {"columns": {"a.b c": {"max_bins": 4}}, "header": False}, "name": 'x"y'}
     assert settings_of(keys) == ["seed=3", 'data.columns."a.b c".max_bins=4', "data.header=false", 'name="x\\"y"']
+
+
+def test_stdin_is_trained_on_as_a_file_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "people.csv"
+    people().write_csv(table)
+    assert run_command(capsys, monkeypatch, "train", "--table", table, "--out", tmp_path / "file", *SETS)[0] == 0
+    command = [sys.executable, "-m", "unveil.cli", "train", "--table", "-"]
+    content = gzip.compress(table.read_bytes())
+    subprocess.run([*command, "--out", tmp_path / "piped", *SETS], input=content, check=True, capture_output=True)
+    assert (tmp_path / "piped" / WEIGHTS).read_bytes() == (tmp_path / "file" / WEIGHTS).read_bytes()
+    assert (tmp_path / "piped.run" / "stdin").read_bytes() == content
+    shown = subprocess.run([*command, "--schema"], input=content, check=True, capture_output=True)
+    assert shown.stdout.startswith(b"stdin: 48 train, 6 validation, 6 test rows")
+    refused = subprocess.run(command, input=content, check=False, capture_output=True)
+    assert (refused.returncode, refused.stderr) == (2, b"error: --table -: needs --out DIR\n")
+    wrong = subprocess.run([*command, "--schema"], input=b"a,b\n1\n", check=False, capture_output=True)
+    assert (wrong.returncode, wrong.stderr) == (1, b"error: stdin line 2 has 1 cell, the header 2\n")

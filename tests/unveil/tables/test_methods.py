@@ -94,12 +94,12 @@ def test_a_seed_fills_as_the_command_does(
 ) -> None:
     table, out = tmp_path / "in.csv", tmp_path / "out.csv"
     HOLES.fill_nan(None).write_csv(table)
-    assert run_command(capsys, monkeypatch, "impute", folder, table, "--csv", out, "--seed", 5)[0] == 0
+    assert run_command(capsys, monkeypatch, "impute", folder, table, "--out", out, "--seed", 5)[0] == 0
     by_command = pl.read_csv(out, schema=HOLES.schema)
     assert by_command.drop("workclass").equals(model.impute(HOLES, seed=5).drop("workclass"))
     stripped = [series["workclass"].str.strip_chars().to_list() for series in (by_command, model.impute(HOLES, seed=5))]
     assert stripped[0] == stripped[1]
-    assert run_command(capsys, monkeypatch, "impute", folder, table, "--csv", out, "--mode", "--force")[0] == 0
+    assert run_command(capsys, monkeypatch, "impute", folder, table, "--out", out, "--mode", "--force")[0] == 0
     assert pl.read_csv(out, schema=HOLES.schema)["age"].equals(model.impute(HOLES, mode=True)["age"])
 
 
