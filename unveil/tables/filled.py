@@ -9,7 +9,7 @@ from unveil.model.errors import UnveilError
 from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.model.tokenizers.wording import quoted
 from unveil.tables.filling import Decodes, Filled, Wishes, fill, filled_frame, filled_series, missing_texts, position_of
-from unveil.tables.frames import kind_of, pandas_series, to_polars
+from unveil.tables.frames import arrow_array, kind_of, pandas_series, to_polars
 
 
 def impute(model: Decodes, tokenizer: TableTokenizer, manifest: Manifest, data: Any, wishes: Wishes) -> Any:
@@ -27,11 +27,8 @@ def impute(model: Decodes, tokenizer: TableTokenizer, manifest: Manifest, data: 
     for i, name in enumerate(data.column_names):
         if name in changed:
             own = data.schema.field(i)
-            cells = whole[name].to_arrow()
-            is_null = str(own.type) == "null"
-            data = data.set_column(
-                i, own.with_type(cells.type) if is_null else own, cells if is_null else cells.cast(own.type)
-            )
+            cells = arrow_array(whole[name], own.type)
+            data = data.set_column(i, own.with_type(cells.type), cells)
     return data
 
 

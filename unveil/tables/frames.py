@@ -102,9 +102,8 @@ class Likeness:
         if self.kind == "dict":
             return frame.to_dict(as_series=False)
         if self.kind == "pyarrow":
-            table = frame.to_arrow()
-            types = [self.native.get(own.name, own.type) for own in table.schema]
-            return table.cast(_library("pyarrow").schema(list(zip(table.schema.names, types, strict=True))))
+            arrays = {own.name: arrow_array(own, self.native.get(own.name)) for own in frame}
+            return _library("pyarrow").table(arrays)
         columns = {own.name: pandas_series(own, self.native.get(own.name), index=index) for own in frame}
         return _library("pandas").DataFrame(columns, index=index)
 
@@ -115,6 +114,19 @@ class Likeness:
         if self.kind == "pandas":
             return _library("pandas").Series(list(values), index=index, name=name, dtype="float64")
         return _library("pyarrow").array(list(values), "float64") if self.kind == "pyarrow" else list(values)
+
+
+def arrow_array(series: pl.Series, own: Any = None) -> Any:
+    """In pyarrow, of a type of pyarrow; left out, or of no values, it is the series' own. Texts and numbers become what
+    a dictionary has as well."""
+    array = series.to_arrow()
+    if own is None or own == array.type or str(own) == "null":
+        return array
+    if not str(own).startswith("dictionary"):
+        return array.cast(own)
+    encoded = array.cast(own.value_type).dictionary_encode()
+    indices, levels = encoded.indices.cast(own.index_type), encoded.dictionary
+    return _library("pyarrow").DictionaryArray.from_arrays(indices, levels, ordered=own.ordered)
 
 
 def pandas_series(series: pl.Series, dtype: Any = None, *, index: Any = None) -> Any:

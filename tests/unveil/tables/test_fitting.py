@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,31 @@ def test_the_artifact_without_a_place_lives_as_long_as_the_model(
     del model
     gc.collect()
     assert not folder.exists()
+
+
+def test_types_of_arrow_come_back_dictionaries_and_moments_too() -> None:
+    data = people().to_arrow()
+    data = data.set_column(2, "works", data["works"].cast("string").dictionary_encode())
+    data = data.set_column(4, "joined", data["joined"].cast("timestamp[ms]"))
+    assert unveil.fit(data, **SMALL).sample(30, seed=1).schema == data.schema
+
+
+def test_types_that_only_pandas_has_come_back_with_gaps_where_there_were_some() -> None:
+    data = people().to_pandas()
+    data["dec"] = [Decimal(f"{rate:.2f}") for rate in data.pop("rate")]
+    data["maybe"] = pd.Series([None if i % 9 == 0 else i % 2 == 0 for i in range(len(data))], dtype="boolean")
+    data["at"] = pd.to_datetime(data["age"].astype("int64") * 10**7, unit="s", utc=True).dt.tz_convert("Europe/Berlin")
+    data["lists"] = [[1]] * len(data)
+    model = unveil.fit(data, **SMALL)
+    assert model.sample(30, seed=1).dtypes.to_dict() == data.drop(columns="lists").dtypes.to_dict()
+    assert isinstance(model.sample(1, seed=1)["dec"][0], Decimal)
+    holes = data.copy()
+    holes.loc[3, ["dec", "maybe", "at", "works"]] = None
+    full = model.impute(holes, seed=1)
+    assert full.dtypes.to_dict() == data.dtypes.to_dict()
+    assert full.loc[3].notna().all()
+    known = ["age", "rich", "joined", "dec", "at", "lists"]
+    pd.testing.assert_frame_equal(full.drop(index=3)[known], data.drop(index=3)[known])
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ def test_every_library_gets_its_own_back_with_index_and_types(model: unveil.Mode
     assert in_pandas.to_dict("list") == full.to_dict(as_series=False)
     pd.testing.assert_frame_equal(data, before)
     table = HOLES.drop("id").to_arrow()
+    table = table.set_column(2, "income", table["income"].cast("string").dictionary_encode())
     in_arrow = model.impute(table, seed=3)
     assert in_arrow.schema == table.schema
     assert in_arrow.to_pydict() == full.to_dict(as_series=False)
@@ -236,6 +237,19 @@ def test_types_are_those_of_the_data() -> None:
     assert typed(work, ["class 1", None], pl.Categorical()).to_list() == ["class 1", None]
     with pytest.raises(unveil.UnveilError, match='column "workclass": the model\'s values are no Int64'):
         typed(work, ["class 1"], pl.Int64())
+
+
+def test_pandas_needs_no_pyarrow(model: unveil.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = HOLES.drop("id").to_pandas()
+    expected = model.impute(data, seed=3)
+    monkeypatch.setattr(pl, "from_pandas", absent)
+    pd.testing.assert_frame_equal(model.impute(data, seed=3), expected)
+    with pytest.raises(unveil.UnveilError, match='column "age" cannot be read: '):
+        model.impute(pd.DataFrame({"age": [39, "x"]}))
+
+
+def absent(*_: object) -> None:
+    raise ModuleNotFoundError("pyarrow")
 
 
 def test_importing_brings_no_library_of_data_frames() -> None:
