@@ -54,15 +54,14 @@ def encode(
 
 def _ids(column: Column, cells: Sequence[Cell], foreign: Foreign | None) -> NDArray[np.int64]:
     """[N] cells -> [N] ids, -1 where one is empty or, with `foreign`, not known to the model."""
-    found: dict[tuple[type, Cell], int] = {}
+    found: dict[Cell, int] = {}
     ids = np.full(len(cells), -1, np.int64)
     for row, cell in enumerate(cells):
         if cell is None:
             continue
-        key = type(cell), cell  # True is 1 in Python
-        if key not in found:
-            found[key] = _id(column, cell, row, is_strict=foreign is None)
-        ids[row] = found[key]
+        if cell not in found:
+            found[cell] = _id(column, cell, row, is_strict=foreign is None)
+        ids[row] = found[cell]
         if foreign is not None and ids[row] < 0:
             foreign(column.name)
     return ids

@@ -85,6 +85,12 @@ def test_empty_cells_are_filled_and_all_others_stay(model: unveil.Model) -> None
     assert not full.equals(model.impute(HOLES, seed=4))
 
 
+def test_a_missing_value_is_never_filled_in(model: unveil.Model) -> None:
+    assert model.sample(300, seed=1)["workclass"].null_count() > 0
+    full = model.impute({"age": [39] * 300, "workclass": [None] * 300}, seed=1)
+    assert set(full["workclass"]) == {f"class {i}" for i in range(4)}
+
+
 def test_a_seed_fills_as_the_command_does(
     model: unveil.Model,
     folder: Path,
