@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unveil.api import Model, load
     from unveil.model.errors import UnveilError
+    from unveil.tables.fitting import fit
 
-__all__ = ["Model", "UnveilError", "load"]
+__all__ = ["Model", "UnveilError", "fit", "load"]
+_PLACES = {"UnveilError": "unveil.model.errors", "fit": "unveil.tables.fitting"}
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("unveil.model.errors" if name == "UnveilError" else "unveil.api"), name)
+    return getattr(import_module(_PLACES.get(name, "unveil.api")), name)

@@ -31,6 +31,7 @@ from unveil.model.decoding.seeds import derive_seed, draw_seed
 from unveil.model.errors import UnveilError
 from unveil.model.tokenizers.base import Tokenizer
 from unveil.model.tokenizers.grid import CELLS
+from unveil.tables.methods import TableMethods
 
 if TYPE_CHECKING:
     from unveil.engine.runner import Runner
@@ -114,8 +115,11 @@ def load(path: str | Path, *, device: str = "auto", threads: int = 1) -> "Model"
     return Model(Path(path), device=device, threads=threads)
 
 
-class Model:
-    """One artifact, as `load` gives it. Every method raises UnveilError, with `param` naming the field to blame."""
+class Model(TableMethods):
+    """One artifact, as `load` gives it. Every method raises UnveilError, with `param` naming the field to blame.
+
+    What it does with DataFrames: `unveil.tables.methods`.
+    """
 
     def __init__(self, folder: Path, *, device: str, threads: int) -> None:
         self._source = Source(folder.resolve().name, folder)

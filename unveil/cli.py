@@ -48,7 +48,7 @@ def _root(
 @app.command()
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe in TOML.", show_default=False)] = None,
-    table: Annotated[Path | None, typer.Option(help="A CSV or Parquet file: no recipe needed.")] = None,
+    table: Annotated[Path | None, typer.Option(help="A CSV or Parquet file, - for stdin: no recipe needed.")] = None,
     lines: Annotated[
         Path | None, typer.Option(help="A file with a text a line, for --freeze-denoiser: no recipe needed.")
     ] = None,
@@ -93,8 +93,9 @@ def train(
         raise UsageError("train: must be given a recipe, --table FILE or --freeze-denoiser ARTIFACT")
     overrides = [*(overrides or ()), *training_commands.csv_overrides(table, delimiter=delimiter, no_header=no_header)]
     columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
-    given = training_commands.Given(recipe, table, lines, freeze_denoiser, out, overrides, columns, schema, time)
-    training_commands.train(given)
+    with training_commands.table_given(table, out=out, only_schema=schema) as found:
+        given = training_commands.Given(recipe, found, lines, freeze_denoiser, out, overrides, columns, schema, time)
+        training_commands.train(given)
 
 
 @app.command("import")
@@ -212,19 +213,23 @@ def generate(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     as_json: JsonFlag = False,
     top_logprobs: Annotated[int, typer.Option(min=0, max=20, help="With --json: the likeliest at each reveal.")] = 0,
-    csv: Annotated[Path | None, typer.Option(help="Write a table's rows to this file, as many as wanted.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="With --csv: replace a file that exists.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--csv", metavar="FILE", help="Write a table's rows to this file.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --out: replace a file that exists.")] = False,
 ) -> None:
     """Generate without a server. On a terminal the reveal is shown in colour.
 
-    A CSV file is FILE.partial until it is whole, and an existing one is replaced only with --force.
+    --out writes a table's rows, as many as wanted: Parquet where FILE ends in .parquet, else CSV, compressed where it
+    ends in .gz, .bz2 or .xz; - is stdout. FILE is FILE.partial until it is whole, and an existing one is replaced only
+    with --force.
     """
     from unveil import generation
 
-    if as_json and csv is not None:
-        raise UsageError("--json and --csv exclude each other")
-    if force and csv is None:
-        raise UsageError("--force: is only valid with --csv")
+    if as_json and out is not None:
+        raise UsageError("--json and --out exclude each other")
+    if force and out is None:
+        raise UsageError("--force: is only valid with --out")
     if top_logprobs and not as_json:
         raise UsageError("--top-logprobs: is only valid with --json")
     order = {"order": order_policy, "order_temperature": order_temperature}
@@ -232,17 +237,17 @@ def generate(
     tokens = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     taken_back = {"backtrack": backtrack, "where": where, "attempts": attempts, "top_logprobs": top_logprobs}
     fields = {"num_samples": num_samples, "length": length, **order, **strides, **tokens, **taken_back}
-    if csv is None:
+    if out is None:
         generation.run(artifact, prompt, fields=fields, as_json=as_json)
     else:
-        generation.write_csv(artifact, prompt, csv, fields=fields, force=force)
+        generation.write_rows(artifact, prompt, out, fields=fields, force=force)
 
 
 @app.command()
 def impute(
     artifact: ArtifactArgument,
-    table: Annotated[Path, typer.Argument(help="A CSV file with empty cells; no Parquet.", show_default=False)],
-    csv: Annotated[Path, typer.Option(help="Where the filled file goes.", show_default=False)],
+    table: Annotated[Path, typer.Argument(help="A CSV or Parquet file with empty cells; -: stdin.")],
+    out: Annotated[Path, typer.Option("--out", "--csv", metavar="FILE", help="Where the filled file goes; -: stdout.")],
     order_policy: Annotated[str, typer.Option("--order", help="An order policy.")] = "learned",
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     samples: Annotated[int, typer.Option(min=1, max=100, help="So many files: OUT.1.csv, OUT.2.csv, ...")] = 1,
@@ -256,11 +261,11 @@ def impute(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
-    """Fill the empty cells of a CSV file; known cells stay byte for byte.
+    """Fill the empty cells of a file; known cells of a CSV file stay byte for byte, types of a Parquet file stay.
 
     Values are drawn given all that is known in their row, together. --mode takes the likeliest value each time, and the
-    median of a bin of numbers. Columns that the model does not have are left as they are. Of a Parquet file the error
-    line says how to make a CSV file.
+    median of a bin of numbers. Columns that the model does not have are left as they are. The result is Parquet where
+    its name ends in .parquet, else CSV.
     """
     from unveil import imputation
 
@@ -269,7 +274,7 @@ def impute(
     if delimiter is not None:
         check_delimiter(delimiter)
     options = imputation.Options(order_policy, seed, samples, mode, missing, delimiter, ignore_foreign)
-    imputation.impute(artifact, table, csv, options=options, force=force)
+    imputation.impute(artifact, table, out, options=options, force=force)
 
 
 @app.command()

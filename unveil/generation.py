@@ -16,8 +16,7 @@ from unveil.model.tokenizers.grid import SIDE
 from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.output import UsageError, print_json
 from unveil.progress import Bar, stderr
-from unveil.raw_csv import csv_line
-from unveil.result_files import check_target, written
+from unveil.result_files import check_target, shown
 from unveil.reveal_view import RevealView
 
 _MAX_SHOWN = 6
@@ -97,26 +96,28 @@ def _draw(live: Live) -> None:
     time.sleep(_FRAME_SECONDS)
 
 
-def write_csv(folder: Path, prompt: str | None, path: Path, *, fields: dict[str, Any], force: bool) -> None:
-    """Samples of one prompt as rows in a file, each as soon as its window is finished, however many.
+def write_rows(folder: Path, prompt: str | None, path: Path, *, fields: dict[str, Any], force: bool) -> None:
+    """Samples of one prompt as rows in a file, CSV as soon as their window is finished, however many; in Parquet where
+    its name says so.
 
     Raises UsageError for a model of no table, or a file that stands and may not be replaced; ArtifactError, OSError.
     """
+    from unveil.tables.files import row_writer
+
     model = load(folder)
     if not isinstance(model.tokenizer, TableTokenizer):
-        raise UsageError(f"--csv: is only valid with tables, and this is a {model.manifest.domain} model")
+        raise UsageError(f"--out: is only valid with tables, and this is a {model.manifest.domain} model")
     template = prompt_argument(prompt, model.manifest.domain)
     if isinstance(template, list) and (num := len(template)) > 1:
-        raise UsageError(f"prompt: must be one row with --csv, got a list of {num}; -n says how many are made of it")
+        raise UsageError(f"prompt: must be one row with --out, got a list of {num}; -n says how many are made of it")
     seed = draw_seed() if fields["seed"] is None else fields["seed"]
     tally = ConditionTally()
     with refused_as_usage():
         rows = model.outputs(template, tally=tally, **{**_asked(fields), "seed": seed})
     check_target(path, force=force)
-    with written(path) as file, Bar("generating", fields["num_samples"], unit="rows") as advance:
-        file.write(csv_line([column.name for column in model.tokenizer.columns]) + "\n")
+    with row_writer(path, model.tokenizer) as write, Bar("generating", fields["num_samples"], unit="rows") as advance:
         for row in rows:
-            file.write(csv_line(model.tokenizer.written(list(row.values()))) + "\n")
+            write(list(row.values()))
             advance(1)
     _print_condition(tally.reply())
-    stderr.print(f"wrote {path}: {fields['num_samples']:,} rows, seed {seed}", soft_wrap=True)
+    stderr.print(f"wrote {shown(path)}: {fields['num_samples']:,} rows, seed {seed}", soft_wrap=True)

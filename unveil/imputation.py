@@ -1,7 +1,8 @@
-"""`unveil impute`: the empty cells of a CSV file filled in, everything else left byte for byte as it is.
+"""`unveil impute`: the empty cells of a file filled in, everything else left as it is, in CSV byte for byte.
 
-Row by row in constant memory. Of each row the model sees what is known, and draws all that is not known together, cell
-after cell in its order, each given the ones before; a missing value is never drawn.
+CSV row by row in constant memory, Parquet as a whole (`unveil/tables/filling.py`). Of each row the model sees what is
+known, and draws all that is not known together, cell after cell in its order, each given the ones before; a missing
+value is never drawn.
 """
 
 from collections import Counter, deque
@@ -9,22 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from unveil.api import Model, load
 from unveil.model.artifact.manifest import Manifest
-from unveil.model.decoding.canvas import ORDER_POLICIES, Canvas, OrderPolicy, Reveal, SamplingParams
+from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
 from unveil.model.decoding.seeds import derive_seed, draw_seed
-from unveil.model.errors import PromptError
+from unveil.model.errors import PromptError, UnveilError
 from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.model.tokenizers.wording import listed, quoted
 from unveil.output import UsageError
 from unveil.progress import Bar, stderr
 from unveil.raw_csv import RawCsv, RawRecord
-from unveil.result_files import COMPRESSED, check_target, partial_of, written
+from unveil.result_files import COMPRESSED, STANDARD, check_target, partial_of, shown, written
+from unveil.tables.files import check_frame, given_table, is_parquet, write_frame
+from unveil.tables.filling import Wishes, data_of, fill, filled_frame, missing_texts, sampling_params
+from unveil.training.data.files import read_table
 
-_ORDERS = tuple(name for name in ORDER_POLICIES if name != "explicit")
-_MISSING_OF_KIND = {"adult": ("?",)}  # what readers of their own take for a missing value
 _MEDIAN = 0.5
 Reveals = Mapping[int, Reveal]  # of one sample, by the model's position
 
@@ -63,22 +65,38 @@ class _Row:
     holes: Sequence[int]  # columns of the file
 
 
-def impute(folder: Path, source: Path, out: Path, *, options: Options, force: bool) -> None:
-    """Writes OUT, or OUT.1.csv, OUT.2.csv, ... where several samples are wanted.
+def impute(folder: Path, table: Path, out: Path, *, options: Options, force: bool) -> None:
+    """Writes OUT, or OUT.1.csv, OUT.2.csv, ... where several samples are wanted; `-` is stdin and stdout.
 
     Raises UsageError, ArtifactError, UnveilError and PromptError in one line naming option, or line and column.
     """
     model = load(folder)
     if not isinstance(model.tokenizer, TableTokenizer):
         raise UsageError(f"impute needs a model of a table, and {folder} is a {model.manifest.domain} model")
+    if options.num_samples > 1 and out == STANDARD:
+        raise UsageError("--samples: makes several files, and --out - is one")
     paths = _targets(out, options.num_samples)
-    for path in paths:
-        check_target(path, force=force)
-        if partial_of(path).exists() and source.exists() and partial_of(path).samefile(source):
-            raise UsageError(
-                f"--csv {path}: is written as {partial_of(path)} at first, and that is the file to fill in"
-            )
-    task = _task(model.manifest, model.tokenizer, source, options)
+    with given_table(table) as source:
+        for path in paths:
+            _check_path(path, source, force=force)
+        if is_parquet(source):
+            _impute_frame(model, model.tokenizer, source, paths, options)
+        elif out.suffix == ".parquet":
+            raise UsageError(f"--out {out}: a CSV file is filled in as it is written, and comes out as CSV")
+        else:
+            _impute_records(model, model.tokenizer, source, paths, options)
+
+
+def _check_path(path: Path, source: Path, *, force: bool) -> None:
+    check_target(path, force=force)
+    if partial_of(path).exists() and source.exists() and partial_of(path).samefile(source):
+        raise UsageError(f"--out {path}: is written as {partial_of(path)} at first, and that is the file to fill in")
+
+
+def _impute_records(
+    model: Model, tokenizer: TableTokenizer, source: Path, paths: Sequence[Path], options: Options
+) -> None:
+    task = _task(model.manifest, tokenizer, source, options)
     with ExitStack() as stack:
         files = [stack.enter_context(written(path, encoding=task.table.encoding)) for path in paths]
         advance = stack.enter_context(Bar("filling in", task.table.num_bytes))
@@ -89,7 +107,34 @@ def impute(folder: Path, source: Path, out: Path, *, options: Options, force: bo
             _write(task, row, samples, files)
             num_cells += len(row.holes)
             advance(row.record.num_bytes)
-    _tell(task, num_cells, paths)
+    _tell(task.foreign, task.not_filled)
+    _tell_result(num_cells, paths, options, task.seed)
+
+
+def _impute_frame(
+    model: Model, tokenizer: TableTokenizer, source: Path, paths: Sequence[Path], options: Options
+) -> None:
+    frame = read_table(source, delimiter=options.delimiter or ",").frame
+    _tell_absent([column.name for column in tokenizer.columns], frame.columns)
+    _params(options)
+    for path in paths:
+        check_frame(frame, path)
+    with Bar("filling in", frame.height) as advance:
+        wishes = Wishes(
+            options.order,
+            options.seed,
+            options.num_samples,
+            options.is_mode,
+            options.missing,
+            ignores_foreign=options.ignores_foreign,
+        )
+        missing = missing_texts(model.manifest)
+        filled = fill(model, tokenizer, frame, missing=missing, wishes=wishes, advance=advance)
+        for sample, path in zip(filled.samples, paths, strict=True):
+            write_frame(filled_frame(tokenizer, frame, sample), path)
+    others = frame.drop([column.name for column in tokenizer.columns], strict=False)
+    _tell(filled.foreign, Counter({series.name: n for series in others if (n := series.null_count())}))
+    _tell_result(filled.num_cells, paths, options, filled.seed)
 
 
 def _targets(out: Path, num_samples: int) -> list[Path]:
@@ -101,7 +146,7 @@ def _targets(out: Path, num_samples: int) -> list[Path]:
 
 
 def _task(manifest: Manifest, tokenizer: TableTokenizer, source: Path, options: Options) -> _Task:
-    data = _data_of(manifest)
+    data = data_of(manifest)
     table = RawCsv.open(
         source, delimiter=options.delimiter or data.get("delimiter", ","), header=data.get("header", True)
     )
@@ -109,31 +154,24 @@ def _task(manifest: Manifest, tokenizer: TableTokenizer, source: Path, options: 
     position_of = {i: positions[name] for i, name in enumerate(table.names) if name in positions}
     if not position_of:
         raise UsageError(f"{source}: has none of the model's columns ({listed(positions)})")
-    absent = [name for name in positions if name not in table.names]
-    if absent:
-        stderr.print(
-            f"note: {source} lacks columns of the model, unknown in every row: {listed(absent)}", soft_wrap=True
-        )
-    own = data.get("missing", _MISSING_OF_KIND.get(data.get("kind", ""), ()))
-    missing = own if options.missing is None else options.missing
+    _tell_absent(list(positions), table.names)
+    missing = missing_texts(manifest) if options.missing is None else options.missing
     seed = draw_seed() if options.seed is None else options.seed
     return _Task(table, tokenizer, position_of, frozenset(["", *missing]), _params(options), seed, options)
 
 
-def _data_of(manifest: Manifest) -> Mapping[str, Any]:
-    recipe = manifest.training.get("recipe")
-    data = recipe.get("data") if isinstance(recipe, dict) else None
-    return data if isinstance(data, dict) else {}
+def _tell_absent(names: Sequence[str], given: Sequence[str]) -> None:
+    absent = [name for name in names if name not in given]
+    if absent:
+        note = f"note: the table lacks columns of the model, unknown in every row: {listed(absent)}"
+        stderr.print(note, soft_wrap=True)
 
 
 def _params(options: Options) -> SamplingParams:
-    order: OrderPolicy | None = next((name for name in _ORDERS if name == options.order), None)
-    if order is None:
-        raise UsageError(f"--order: must be one of {', '.join(_ORDERS)}, got {options.order}")
-    is_greedy = options.is_mode and order == "learned"
-    return SamplingParams(
-        order=order, order_temperature=0.0 if is_greedy else 1.0, temperature=0.0 if options.is_mode else 1.0
-    )
+    try:
+        return sampling_params(options.order, is_mode=options.is_mode, option="--order")
+    except UnveilError as error:
+        raise UsageError(str(error)) from None
 
 
 def _filled(task: _Task, model: Model) -> Iterator[tuple[_Row, list[Reveals]]]:
@@ -193,15 +231,17 @@ def _write(task: _Task, row: _Row, samples: Sequence[Reveals], files: Sequence[T
         file.write(task.table.joined(row.record, cells))
 
 
-def _tell(task: _Task, num_cells: int, paths: Sequence[Path]) -> None:
-    for name, number in task.foreign.items():
+def _tell(foreign: Counter[str], not_filled: Counter[str]) -> None:
+    for name, number in foreign.items():
         stderr.print(
             f"note: column {quoted(name)}: {number:,} cells not known to the model, left as they are", soft_wrap=True
         )
-    for name, number in task.not_filled.items():
+    for name, number in not_filled.items():
         stderr.print(
             f"note: column {quoted(name)} is not the model's: {number:,} empty cells left as they are", soft_wrap=True
         )
-    places = ", ".join(map(str, paths))
-    seed = "" if task.options.is_mode and task.params.order != "uniform" else f", seed {task.seed}"
-    stderr.print(f"wrote {places}: {num_cells:,} cells filled in{seed}", soft_wrap=True)
+
+
+def _tell_result(num_cells: int, paths: Sequence[Path], options: Options, seed: int) -> None:
+    by_seed = "" if options.is_mode and options.order != "uniform" else f", seed {seed}"
+    stderr.print(f"wrote {', '.join(map(shown, paths))}: {num_cells:,} cells filled in{by_seed}", soft_wrap=True)

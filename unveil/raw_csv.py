@@ -5,9 +5,7 @@ Only one record is in memory. What it takes for a record, and what it refuses, i
 
 import csv
 import io
-import json
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from typing import BinaryIO, TextIO
 
 from unveil.model.errors import UnveilError
 from unveil.training.data.files import LONGEST_RECORD, check_delimiter, check_names, column_names, delimiter_line
-from unveil.training.data.packing import BYTE_ORDER_MARK, ParquetError, checked_line, opened
+from unveil.training.data.packing import BYTE_ORDER_MARK, checked_line, opened
 
 _OPEN_QUOTE = re.compile(r'"[^"]*(?:""[^"]*)*')
 
@@ -135,20 +133,8 @@ def _opened(path: Path) -> Iterator[tuple[TextIO, BinaryIO]]:
     try:
         with opened(path) as (text, file):
             yield text, file
-    except ParquetError:
-        raise UnveilError(
-            f"{path}: must be a CSV file, and this is Parquet; {_conversion(path)} makes one of it"
-        ) from None
     except OSError as error:
         raise UnveilError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _conversion(path: Path) -> str:
-    """A command that writes a Parquet file as CSV, dates and times as training reads them."""
-    into = path.with_suffix(".text.csv" if path.suffix == ".csv" else ".csv")  # never over the file itself
-    source, target = (json.dumps(str(file), ensure_ascii=False) for file in (path, into))
-    formats = 'datetime_format="%FT%T", time_format="%T"'
-    return f"python -c {shlex.quote(f'import polars; polars.read_parquet({source}).write_csv({target}, {formats})')}"
 
 
 def _cell_pattern(delimiter: str) -> re.Pattern[str]:

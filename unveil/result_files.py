@@ -2,7 +2,7 @@
 
 While it is written, OUT is OUT.partial, and takes its name when whole; an interrupted run leaves OUT.partial with the
 rows it had, and the next run writes it anew. What is no regular file, a pipe or /dev/stdout say, is written directly.
-A name that ends in .gz, .bz2 or .xz has the file compressed.
+A name that ends in .gz, .bz2 or .xz has the file compressed; `-` is stdout.
 """
 
 import bz2
@@ -10,6 +10,7 @@ import gzip
 import io
 import lzma
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,12 @@ from typing import BinaryIO, TextIO, cast
 from unveil.output import UsageError
 
 COMPRESSED = (".gz", ".bz2", ".xz")
+STANDARD = Path("-")  # stdin where something is read, stdout where something is written
 
 
-def check_target(path: Path, *, force: bool, option: str = "--csv") -> None:
+def check_target(path: Path, *, force: bool, option: str = "--out") -> None:
     """Raises UsageError where a file stands that nobody said to replace."""
-    if path.is_file() and not force:
+    if path != STANDARD and path.is_file() and not force:
         raise UsageError(f"{option} {path}: exists; --force replaces it")
 
 
@@ -31,25 +33,46 @@ def partial_of(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
+def shown(path: Path) -> str:
+    """What a result is called in a message."""
+    return "stdout" if path == STANDARD else str(path)
+
+
+def run_folder(out: Path) -> Path:
+    """Where what belongs to a training run is kept while it lasts: beside the artifact that it writes."""
+    return out.absolute().with_name(out.absolute().name + ".run")
+
+
 @contextmanager
 def written(path: Path, *, encoding: str = "utf-8") -> Iterator[TextIO]:
     """A text file to write, without newline translation. Raises OSError naming the file."""
+    with written_bytes(path) as binary, _compressed(binary, path.suffix) as packed:
+        file = io.TextIOWrapper(packed, encoding, newline="")
+        try:
+            yield file
+        finally:
+            file.flush()
+            file.detach()  # or it would close what it writes into
+
+
+@contextmanager
+def written_bytes(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, uncompressed. Raises OSError naming the file."""
+    if path == STANDARD:
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
     if path.exists() and not path.is_file():
-        with path.open("w", newline="", encoding=encoding) as file:
+        with path.open("wb") as file:
             yield file
         return
     partial = partial_of(path)
     try:
-        with partial.open("wb") as binary:
-            with _compressed(binary, path.suffix) as packed:
-                file = io.TextIOWrapper(packed, encoding, newline="")
-                try:
-                    yield file
-                finally:
-                    file.flush()
-                    file.detach()  # or it would close what it writes into
-            binary.flush()
-            os.fsync(binary.fileno())
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
     except FileNotFoundError as error:
         raise FileNotFoundError(error.errno, error.strerror, str(path)) from None
     partial.replace(path)

@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from unveil.model.artifact.manifest import CARD, CONFIG
 from unveil.model.errors import ArtifactError, UnveilError
 from unveil.output import UsageError, check_delimiter, print_json
 from unveil.progress import Bar, stderr
+from unveil.result_files import STANDARD, run_folder
+from unveil.tables.files import given_table
 from unveil.training.budget import fit_steps, parse_time
 from unveil.training.config import (
     NO_OPTIONS,
@@ -95,6 +98,21 @@ def csv_overrides(table: Path | None, *, delimiter: str | None, no_header: bool)
     return [*signs, *(["data.header=false"] if no_header else [])]
 
 
+@contextmanager
+def table_given(table: Path | None, *, out: Path | None, only_schema: bool) -> Iterator[Path | None]:
+    """The table to train on; that of stdin is kept beside the artifact for as long as its checkpoints are. Raises
+    UsageError where nobody says where."""
+    if table is None or table != STANDARD:
+        yield table
+        return
+    if out is None and not only_schema:
+        raise UsageError("--table -: needs --out DIR")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("--table -: several processes cannot read one stdin; give a file")
+    with given_table(table, keep=None if only_schema or out is None else run_folder(out)) as found:
+        yield found
+
+
 def train(given: Given) -> None:
     """Trains a recipe, or a file by default settings, or an order alone for the denoiser of an artifact; writes the
     artifact. With `only_schema` it says what became of the data, on stdout, and stops."""
@@ -102,7 +120,7 @@ def train(given: Given) -> None:
     loaded = _recipe(given)
     seconds = _seconds(given, loaded)
     folder = given.out or Path("runs") / loaded.name
-    work = folder.absolute().with_name(folder.absolute().name + ".run")
+    work = run_folder(folder)
     if not given.only_schema:
         check_replaceable(folder)  # before an hour of training, not after it
     start = None if loaded.start.artifact is None else load_artifact(loaded.start.artifact)

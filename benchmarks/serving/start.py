@@ -64,7 +64,7 @@ def commands(models: Sequence[str], folder: Path) -> dict[str, list[str]]:
         calls[f"generate {model}"] = [*unveil, "generate", path, PROMPTS[model], "--seed", "1"]
         calls[f"score {model}"] = [*unveil, "score", path, SCORED[model], "--seed", "1"]
         calls[f"order {model}"] = [*unveil, "order", path]
-    target = [str(rows), "--csv", str(folder / "full.csv"), "--force", "--seed", "1"]
+    target = [str(rows), "--out", str(folder / "full.csv"), "--force", "--seed", "1"]
     return calls | {f"impute {FIRST}": [*unveil, "impute", str(CHECKPOINTS / FIRST), *target]}
 
 

@@ -8,7 +8,7 @@ from unveil.engine.request.schemas import AnyModelRequest, Reply, ScoreTimings
 from unveil.model.decoding.canvas import MAX_SEED
 from unveil.model.errors import UnveilError
 
-COUNT_SAMPLES, MAX_COUNT_SAMPLES = 256, 4096
+COUNT_SAMPLES, MAX_COUNT_SAMPLES = 256, 1024
 
 
 class PredictRequest(AnyModelRequest):

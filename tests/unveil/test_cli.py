@@ -77,7 +77,7 @@ def test_the_whole_road_from_a_csv_file_to_rows(tmp_path: Path, run: Any) -> Non
     assert code == 0
     assert "First to last:" in printed
     assert ElementTree.fromstring((tmp_path / "order.svg").read_bytes()).tag.endswith("svg")
-    code, _, err = run("generate", out, '{"a": "a1"}', "-n", "5", "--csv", tmp_path / "rows.csv")
+    code, _, err = run("generate", out, '{"a": "a1"}', "-n", "5", "--out", tmp_path / "rows.csv")
     assert code == 0, err
     rows = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
     assert len(rows) == 5
@@ -303,11 +303,11 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("generate", "{artifact}", "--order", "0,0"), 2, "order must list every hidden position once"),
     (("generate", "{artifact}", "--steps", "2", "--threshold", "0.5"), 2, "exclude each other"),
     (("generate", "{artifact}", "--length", "3"), 2, "length"),
-    (("generate", "{artifact}", "--json", "--csv", "x.csv"), 2, "--json and --csv exclude each other"),
+    (("generate", "{artifact}", "--json", "--out", "x.csv"), 2, "--json and --out exclude each other"),
     (("generate", "{artifact}", "-n", "0"), 2, "--num-samples"),
-    (("generate", "{artifact}", "--csv", "{artifact}/none/rows.csv"), 1, "/none/rows.csv: No such file or directory"),
-    (("generate", "{artifact}", "--csv", "{artifact}"), 1, "Is a directory"),
-    (("generate", "{artifact}", "--csv", "/dev/full"), 1, "No space left on device"),
+    (("generate", "{artifact}", "--out", "{artifact}/none/rows.csv"), 1, "/none/rows.csv: No such file or directory"),
+    (("generate", "{artifact}", "--out", "{artifact}"), 1, "Is a directory"),
+    (("generate", "{artifact}", "--out", "/dev/full"), 1, "No space left on device"),
     (("generate", "{artifact}", '{"age": 39, "age": 40}'), 2, 'the name "age" occurs twice in an object'),
     (("generate", "{artifact}", '{"age": NaN}'), 2, "NaN is not a JSON number"),
     (("generate", "{artifact}", "--order", "²,1"), 2, "order must be one of learned, uniform"),
@@ -328,8 +328,8 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("train", "--table", "none.csv", "--bins", "few"), 1, "--bins few: must be a number, or NAME=NUMBER"),
     (("train", "--table", "none.csv", "--date", "a=b"), 1, "data.columns.a: format must be as in YYYY-MM-DD"),
     (("train", "--table", "none.csv", "--drop", "a", "--date", "a"), 1, 'column "a" is named by --drop and by --date'),
-    (("impute", "{artifact}", "none.csv", "--csv", "x.csv"), 1, "none.csv cannot be read: No such file"),
-    (("impute", "{artifact}", "none.csv"), 2, "Missing option '--csv'"),
+    (("impute", "{artifact}", "none.csv", "--out", "x.csv"), 1, "none.csv cannot be read: No such file"),
+    (("impute", "{artifact}", "none.csv"), 2, "Missing option '--out'"),
     (("serve", "nowhere"), 1, "nowhere"),
     (("serve", "--port", "99999999"), 2, "--port"),
 ]

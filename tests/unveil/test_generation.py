@@ -1,12 +1,15 @@
-"""`unveil generate --csv`: rows into a file, whole or not there."""
+"""`unveil generate --out`: rows into a file, whole or not there."""
 
 import csv
 import io
 import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from tests.model.artifacts import text_tokenizer, write_artifact
@@ -14,6 +17,7 @@ from tests.unveil.commands import Outcome, run_command
 from unveil import api
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.result_files import written
+from unveil.tables import files
 
 Run = Callable[..., Outcome]
 
@@ -35,7 +39,7 @@ def test_the_rows_of_a_file_are_those_of_the_same_seed_elsewhere(
     artifact: Path, tmp_path: Path, run: Run, options: tuple[str, ...]
 ) -> None:
     command = (artifact, '{"age": 39}', "-n", 70, "--seed", 7, *options)
-    code, _, err = run(*command, "--csv", tmp_path / "rows.csv")
+    code, _, err = run(*command, "--out", tmp_path / "rows.csv")
     assert (code, err) == (0, f"wrote {tmp_path / 'rows.csv'}: 70 rows, seed 7\n")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "rows.csv").read_text())))
     samples = json.loads(run(*command, "--json")[1])["samples"]
@@ -45,19 +49,19 @@ def test_the_rows_of_a_file_are_those_of_the_same_seed_elsewhere(
 
 
 def test_a_drawn_seed_is_told_and_gives_the_file_again(artifact: Path, tmp_path: Path, run: Run) -> None:
-    _, _, err = run(artifact, "-n", 9, "--csv", tmp_path / "a.csv")
+    _, _, err = run(artifact, "-n", 9, "--out", tmp_path / "a.csv")
     seed = err.split("seed ")[1].strip()
-    run(artifact, "-n", 9, "--seed", seed, "--csv", tmp_path / "b.csv")
+    run(artifact, "-n", 9, "--seed", seed, "--out", tmp_path / "b.csv")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
 def test_an_existing_file_is_replaced_only_if_the_user_says_so(artifact: Path, tmp_path: Path, run: Run) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("mine")
-    code, _, err = run(artifact, "--csv", path)
-    assert (code, err) == (2, f"error: --csv {path}: exists; --force replaces it\n")
+    code, _, err = run(artifact, "--out", path)
+    assert (code, err) == (2, f"error: --out {path}: exists; --force replaces it\n")
     assert path.read_text() == "mine"
-    assert run(artifact, "--csv", path, "--force")[0] == 0
+    assert run(artifact, "--out", path, "--force")[0] == 0
     assert path.read_text().startswith("age,workclass")
     assert run(artifact, "--force")[0] == 2
 
@@ -83,21 +87,21 @@ def test_what_is_interrupted_leaves_the_old_file_and_a_marked_part(tmp_path: Pat
 
 def test_a_file_of_rows_takes_a_table(tmp_path: Path, run: Run) -> None:
     write_artifact(tmp_path / "prose", tokenizer=text_tokenizer())
-    code, _, err = run(tmp_path / "prose", "--csv", tmp_path / "x.csv")
+    code, _, err = run(tmp_path / "prose", "--out", tmp_path / "x.csv")
     assert code == 2
-    assert "--csv: is only valid with tables, and this is a text model" in err
+    assert "--out: is only valid with tables, and this is a text model" in err
 
 
 def test_a_file_of_rows_takes_one_prompt(artifact: Path, tmp_path: Path, run: Run) -> None:
-    code, _, err = run(artifact, '[{"age": 39}, {"age": 40}]', "--csv", tmp_path / "x.csv")
+    code, _, err = run(artifact, '[{"age": 39}, {"age": 40}]', "--out", tmp_path / "x.csv")
     assert (code, err.count("\n")) == (2, 1)
-    assert "prompt: must be one row with --csv, got a list of 2" in err
+    assert "prompt: must be one row with --out, got a list of 2" in err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_values_are_null_and_empty_cells(artifact: Path, tmp_path: Path, run: Run) -> None:
     where, path = '{"workclass": null}', tmp_path / "rows.csv"
-    run(artifact, "-n", 3, "--where", where, "--csv", path)
+    run(artifact, "-n", 3, "--where", where, "--out", path)
     assert {row["workclass"] for row in csv.DictReader(io.StringIO(path.read_text()))} == {""}
     (sample,) = json.loads(run(artifact, "--where", where, "--json")[1])["samples"]
     assert sample["output"]["workclass"] is None
@@ -107,7 +111,7 @@ def test_missing_values_are_null_and_empty_cells(artifact: Path, tmp_path: Path,
 
 def test_rows_and_samples_meet_a_condition(artifact: Path, tmp_path: Path, run: Run) -> None:
     where, path = json.dumps({"age": {"min": 30, "max": 60}, "income": ">50K"}), tmp_path / "rows.csv"
-    code, _, err = run(artifact, "-n", 12, "--where", where, "--csv", path, "--seed", 3)
+    code, _, err = run(artifact, "-n", 12, "--where", where, "--out", path, "--seed", 3)
     assert (code, "12 samples exact" in err) == (0, True)
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
     assert len(rows) == 12
@@ -131,3 +135,34 @@ def test_memory_does_not_grow_with_the_number_of_rows(artifact: Path, monkeypatc
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 2 * peaks[1]
+
+
+def test_a_parquet_file_has_the_rows_in_the_types_of_the_columns(artifact: Path, tmp_path: Path, run: Run) -> None:
+    command = (artifact, "-n", 70, "--seed", 7)
+    assert run(*command, "--out", tmp_path / "rows.csv")[0] == 0
+    code, _, err = run(*command, "--out", tmp_path / "rows.parquet")
+    assert (code, err) == (0, f"wrote {tmp_path / 'rows.parquet'}: 70 rows, seed 7\n")
+    rows = pl.read_parquet(tmp_path / "rows.parquet")
+    assert list(rows.schema.values()) == [pl.Int64, pl.String, pl.String, pl.Int64, pl.Float64]
+    assert rows.equals(pl.read_csv(tmp_path / "rows.csv"))
+
+
+def test_a_parquet_file_is_written_in_blocks(
+    artifact: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(artifact, "-n", 70, "--seed", 7, "--out", tmp_path / "one.parquet")[0] == 0
+    monkeypatch.setattr(files, "_BLOCK_ROWS", 16)
+    assert run(artifact, "-n", 70, "--seed", 7, "--out", tmp_path / "blocks.parquet")[0] == 0
+    assert pl.read_parquet(tmp_path / "blocks.parquet").equals(pl.read_parquet(tmp_path / "one.parquet"))
+
+
+def test_stdout_gets_the_bytes_of_a_file_and_may_be_closed_early(artifact: Path, tmp_path: Path, run: Run) -> None:
+    assert run(artifact, "-n", 9, "--seed", 7, "--out", tmp_path / "rows.csv")[0] == 0
+    command = [sys.executable, "-m", "unveil.cli", "generate", str(artifact), "--seed", "7", "--out", "-"]
+    whole = subprocess.run([*command, "-n", "9"], check=True, capture_output=True)
+    assert whole.stdout == (tmp_path / "rows.csv").read_bytes()
+    assert whole.stderr == b"wrote stdout: 9 rows, seed 7\n"
+    reader = subprocess.Popen(["head", "-n", "2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    cut = subprocess.run([*command, "-n", "9000"], stdout=reader.stdin, stderr=subprocess.PIPE, check=False)
+    assert reader.communicate()[0] == b"".join(whole.stdout.splitlines(keepends=True)[:2])
+    assert (cut.returncode, cut.stderr) == (1, b"")

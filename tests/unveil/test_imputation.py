@@ -5,7 +5,6 @@ import gzip
 import io
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tracemalloc
@@ -63,9 +62,9 @@ def test_every_empty_cell_is_filled_and_everything_else_stays_byte_for_byte(
     artifact: Path, table: Path, run: Run
 ) -> None:
     out = table.with_name("out.csv")
-    code, printed, err = run(artifact, table, "--csv", out, "--seed", 3)
+    code, printed, err = run(artifact, table, "--out", out, "--seed", 3)
     assert (code, printed) == (0, ""), err
-    assert f"note: {table} lacks columns of the model, unknown in every row: hours\n" in err
+    assert "note: the table lacks columns of the model, unknown in every row: hours\n" in err
     assert 'note: column "note" is not the model\'s: 2 empty cells left as they are' in err
     assert err.endswith(f"wrote {out}: 9 cells filled in, seed 3\n")
     age, level, rate, income = r"\d+", r"class \d", r"-?\d+\.\d+", r"[<>]=?50K"
@@ -81,10 +80,10 @@ def test_a_seed_gives_the_same_file_in_windows_of_any_size(
     artifact: Path, table: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outs = [table.with_name(f"{name}.csv") for name in "abc"]
-    assert run(artifact, table, "--csv", outs[0], "--seed", 3)[0] == 0
+    assert run(artifact, table, "--out", outs[0], "--seed", 3)[0] == 0
     monkeypatch.setattr(api, "_LARGEST_WINDOW", 1)
-    assert run(artifact, table, "--csv", outs[1], "--seed", 3)[0] == 0
-    assert run(artifact, table, "--csv", outs[2], "--seed", 4)[0] == 0
+    assert run(artifact, table, "--out", outs[1], "--seed", 3)[0] == 0
+    assert run(artifact, table, "--out", outs[2], "--seed", 4)[0] == 0
     contents = [out.read_bytes() for out in outs]
     assert contents[0] == contents[1] != contents[2]
 
@@ -93,7 +92,7 @@ def test_the_mode_is_the_likeliest_value_and_needs_no_seed(artifact: Path, tmp_p
     table = tmp_path / "one.csv"
     table.write_text("age,workclass,income,hours,rate\n39,class 1,,3,0.5\n")
     for out in ("a.csv", "b.csv"):
-        code, _, err = run(artifact, table, "--csv", tmp_path / out, "--mode")
+        code, _, err = run(artifact, table, "--out", tmp_path / out, "--mode")
         assert code == 0
         assert "seed" not in err
     assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
@@ -107,7 +106,7 @@ def test_the_mode_is_the_likeliest_value_and_needs_no_seed(artifact: Path, tmp_p
 def test_drawn_values_follow_the_models_law_without_the_missing_level(artifact: Path, tmp_path: Path, run: Run) -> None:
     table, out = tmp_path / "many.csv", tmp_path / "out.csv"
     table.write_text("age,workclass,income,hours,rate\n" + "39,,>50K,3,0.5\n" * 2000)
-    assert run(artifact, table, "--csv", out, "--seed", 1)[0] == 0
+    assert run(artifact, table, "--out", out, "--seed", 1)[0] == 0
     drawn = [row["workclass"] for row in csv.DictReader(io.StringIO(out.read_text()))]
     loaded = load_artifact(artifact)
     template = loaded.tokenizer.encode({"age": 39, "income": ">50K", "hours": 3, "rate": 0.5})
@@ -126,22 +125,22 @@ def test_a_packed_file_stays_byte_for_byte_and_a_result_named_gz_is_compressed(
     content = "age,income,note\r39,>50K,ü\r40,,\r".encode(encoding)
     table, out = tmp_path / "in.csv", tmp_path / "out.csv.gz"
     table.write_bytes(gzip.compress(content))
-    assert run(artifact, table, "--csv", out, "--seed", 3)[0] == 0
+    assert run(artifact, table, "--out", out, "--seed", 3)[0] == 0
     filled = gzip.decompress(out.read_bytes()).decode(encoding)
     assert re.fullmatch("age,income,note\r39,>50K,ü\r40,[<>]=?50K,\r", filled)
     assert gzip.decompress(out.read_bytes()).startswith(content[: content.index("ü".encode(encoding)[-2:])])
-    assert run(artifact, table, "--csv", tmp_path / "out.csv", "--seed", 3)[0] == 0
+    assert run(artifact, table, "--out", tmp_path / "out.csv", "--seed", 3)[0] == 0
     assert (tmp_path / "out.csv").read_bytes() == gzip.decompress(out.read_bytes())
-    assert run(artifact, table, "--csv", out, "--seed", 3, "--samples", 2, "--force")[0] == 0
+    assert run(artifact, table, "--out", out, "--seed", 3, "--samples", 2, "--force")[0] == 0
     assert (tmp_path / "out.1.csv.gz").read_bytes() == out.read_bytes()
 
 
 def test_several_samples_are_several_files(artifact: Path, table: Path, run: Run) -> None:
-    code, _, err = run(artifact, table, "--csv", table.with_name("out.csv"), "--seed", 3, "--samples", 2)
+    code, _, err = run(artifact, table, "--out", table.with_name("out.csv"), "--seed", 3, "--samples", 2)
     assert code == 0, err
     first, second = (table.with_name(f"out.{k}.csv").read_bytes() for k in (1, 2))
     assert first != second
-    assert run(artifact, table, "--csv", table.with_name("one.csv"), "--seed", 3)[0] == 0
+    assert run(artifact, table, "--out", table.with_name("one.csv"), "--seed", 3)[0] == 0
     assert table.with_name("one.csv").read_bytes() == first
 
 
@@ -159,7 +158,7 @@ def test_the_file_that_a_model_was_trained_on_can_be_filled_in_and_new_cells_loo
     tokenizer: Any = load_table(TableData(path=table, delimiter=";")).tokenizer
     write_artifact(tmp_path / "shop", tokenizer=tokenizer)
     table.write_text("price;day;kind\n" + "".join(f"{';'.join(row)}\n" for row in holes))
-    code, _, err = run(tmp_path / "shop", table, "--csv", out, "--delimiter", ";", "--seed", 1)
+    code, _, err = run(tmp_path / "shop", table, "--out", out, "--delimiter", ";", "--seed", 1)
     assert code == 0, err
     filled = [line.split(";") for line in out.read_text().splitlines()[1:]]
     for before, after in zip(holes, filled, strict=True):
@@ -172,11 +171,11 @@ def test_the_file_that_a_model_was_trained_on_can_be_filled_in_and_new_cells_loo
 def test_a_cell_that_the_model_cannot_know_is_refused_or_kept_from_it(artifact: Path, table: Path, run: Run) -> None:
     table.write_text("age,income\n39,>50K\n120,\n")
     out = table.with_name("out.csv")
-    code, _, err = run(artifact, table, "--csv", out)
+    code, _, err = run(artifact, table, "--out", out)
     assert code == 1
     assert f"error: {table} line 3: age must be an integer between 17 and 90, got 120; --ignore-foreign keeps" in err
     assert not out.exists()
-    code, _, err = run(artifact, table, "--csv", out, "--ignore-foreign")
+    code, _, err = run(artifact, table, "--out", out, "--ignore-foreign")
     assert code == 0
     assert 'note: column "age": 1 cells not known to the model, left as they are' in err
     assert out.read_text().splitlines()[2].startswith("120,")
@@ -185,17 +184,17 @@ def test_a_cell_that_the_model_cannot_know_is_refused_or_kept_from_it(artifact: 
 def test_an_existing_file_stays_unless_it_may_go(artifact: Path, table: Path, run: Run) -> None:
     out = table.with_name("out.csv")
     out.write_text("mine")
-    code, _, err = run(artifact, table, "--csv", out)
-    assert (code, err) == (2, f"error: --csv {out}: exists; --force replaces it\n")
+    code, _, err = run(artifact, table, "--out", out)
+    assert (code, err) == (2, f"error: --out {out}: exists; --force replaces it\n")
     assert out.read_text() == "mine"
-    assert run(artifact, table, "--csv", out, "--force")[0] == 0
+    assert run(artifact, table, "--out", out, "--force")[0] == 0
     assert out.read_text() != "mine"
 
 
 def test_the_file_to_fill_in_is_not_written_over(artifact: Path, table: Path, run: Run) -> None:
     source = table.rename(table.with_name("out.csv.partial"))
     before = source.read_bytes()
-    code, _, err = run(artifact, source, "--csv", table.with_name("out.csv"))
+    code, _, err = run(artifact, source, "--out", table.with_name("out.csv"))
     assert (code, err.count("\n")) == (2, 1)
     assert "is written as" in err
     assert "that is the file to fill in" in err
@@ -205,7 +204,7 @@ def test_the_file_to_fill_in_is_not_written_over(artifact: Path, table: Path, ru
 def test_a_pipe_is_refused_as_it_cannot_be_read_twice(artifact: Path, tmp_path: Path, run: Run) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    code, _, err = run(artifact, pipe, "--csv", tmp_path / "out.csv")
+    code, _, err = run(artifact, pipe, "--out", tmp_path / "out.csv")
     assert (code, err) == (1, f"error: {pipe} is a pipe or a device: must be a file, which is read twice\n")
     assert not (tmp_path / "out.csv").exists()
 
@@ -214,7 +213,7 @@ def test_cells_besides_empty_ones_are_filled_where_the_user_says_so(artifact: Pa
     table.write_text("age;income\n39;?\n40;unknown\n")
     out = table.with_name("out.csv")
     options = ("--delimiter", ";", "--missing", "?", "--missing", "unknown")
-    assert run(artifact, table, "--csv", out, *options)[0] == 0
+    assert run(artifact, table, "--out", out, *options)[0] == 0
     assert re.fullmatch(r"age;income\n39;[<>]=?50K\n40;[<>]=?50K\n", out.read_text())
 
 
@@ -225,7 +224,7 @@ def test_dates_are_filled_in_their_format(tmp_path: Path, run: Run) -> None:
     write_artifact(tmp_path / "dated", tokenizer=tokenizer)
     table, out = tmp_path / "in.csv", tmp_path / "out.csv"
     table.write_text("x,day\n1,\n,8.1.2022\n")
-    code, _, err = run(tmp_path / "dated", table, "--csv", out)
+    code, _, err = run(tmp_path / "dated", table, "--out", out)
     assert code == 0, err
     assert re.fullmatch(r"x,day\n1,\d\d\.\d\d\.2022\n[0-4],8\.1\.2022\n", out.read_text())
 
@@ -245,7 +244,7 @@ def test_every_mistake_gets_one_line(
     artifact: Path, table: Path, run: Run, content: str, options: tuple[str, ...], code: int, line: str
 ) -> None:
     table.write_text(content)
-    found, _, err = run(artifact, table, "--csv", table.with_name("out.csv"), *options)
+    found, _, err = run(artifact, table, "--out", table.with_name("out.csv"), *options)
     assert found == code, err
     last = err.splitlines()[-1]
     assert last.startswith("error: ")
@@ -254,7 +253,7 @@ def test_every_mistake_gets_one_line(
 
 def test_a_text_model_fills_no_table(tmp_path: Path, table: Path, run: Run) -> None:
     write_artifact(tmp_path / "prose", tokenizer=text_tokenizer())
-    code, _, err = run(tmp_path / "prose", table, "--csv", tmp_path / "out.csv")
+    code, _, err = run(tmp_path / "prose", table, "--out", tmp_path / "out.csv")
     assert code == 2
     assert "impute needs a model of a table" in err
 
@@ -265,26 +264,73 @@ def test_memory_does_not_grow_with_the_file(artifact: Path, tmp_path: Path, run:
         table = tmp_path / f"{number}.csv"
         table.write_text("age,income,note\n" + f"39,>50K,{'x' * 200}\n" * number)
         tracemalloc.start()
-        assert run(artifact, table, "--csv", tmp_path / f"out{number}.csv")[0] == 0
+        assert run(artifact, table, "--out", tmp_path / f"out{number}.csv")[0] == 0
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert (tmp_path / f"out{number}.csv").read_bytes() == table.read_bytes()
     assert peaks[1] < 1.5 * peaks[0]
 
 
-def test_a_parquet_file_is_refused_with_a_command_that_makes_a_csv_file_of_it(
-    artifact: Path, tmp_path: Path, run: Run
-) -> None:
-    source = tmp_path / "some people's.parquet"
-    moments = [datetime(2024, 1, 2, 3, 4, 5), None]
-    cells = {"age": [39, None], "workclass": ["class 1", None], "at": moments, "on": [m and m.time() for m in moments]}
-    pl.DataFrame(cells).write_parquet(source)
-    code, _, err = run(artifact, source, "--csv", tmp_path / "full.csv")
-    assert code == 1
-    command = err.partition("this is Parquet; ")[2].removesuffix(" makes one of it\n")
-    assert shlex.split(command)[:2] == ["python", "-c"]
-    subprocess.run([sys.executable, *shlex.split(command)[1:]], check=True)
-    made = source.with_suffix(".csv")
-    assert made.read_text() == "age,workclass,at,on\n39,class 1,2024-01-02T03:04:05,03:04:05\n,,,\n"
-    assert run(artifact, made, "--csv", tmp_path / "full.csv", "--seed", 0)[0] == 0
-    assert (tmp_path / "full.csv").read_text().splitlines()[:2] == made.read_text().splitlines()[:2]
+def test_a_parquet_file_is_filled_as_csv_is_and_keeps_its_types(artifact: Path, tmp_path: Path, run: Run) -> None:
+    source, table = tmp_path / "people.parquet", tmp_path / "people.csv"
+    moments = [datetime(2024, 1, 2, 3, 4, 5), None, None]
+    frame = pl.DataFrame(
+        {"age": [39, None, 41], "workclass": ["class 1", None, None], "at": moments, "rate": [None, 0.5, None]}
+    ).with_columns(pl.col("age").cast(pl.Int16), pl.col("workclass").cast(pl.Categorical))
+    frame.write_parquet(source)
+    frame.write_csv(table)
+    out = tmp_path / "full.parquet"
+    code, _, err = run(artifact, source, "--out", out, "--seed", 3)
+    assert code == 0, err
+    assert 'note: column "at" is not the model\'s: 2 empty cells left as they are' in err
+    assert err.endswith(f"wrote {out}: 5 cells filled in, seed 3\n")
+    full = pl.read_parquet(out)
+    assert full.schema == frame.schema
+    assert full["at"].to_list() == moments
+    assert run(artifact, table, "--out", tmp_path / "full.csv", "--seed", 3)[0] == 0
+    rows = list(csv.DictReader((tmp_path / "full.csv").read_text().splitlines()))
+    assert [int(row["age"]) for row in rows] == full["age"].to_list()
+    assert [row["workclass"] for row in rows] == full["workclass"].to_list()
+    assert [float(row["rate"]) for row in rows] == full["rate"].to_list()
+    assert run(artifact, source, "--out", tmp_path / "as.csv.gz", "--seed", 3)[0] == 0
+    assert pl.read_csv(gzip.decompress((tmp_path / "as.csv.gz").read_bytes()))["rate"].equals(full["rate"])
+    assert run(artifact, source, "--out", tmp_path / "two.parquet", "--seed", 3, "--samples", 2)[0] == 0
+    assert pl.read_parquet(tmp_path / "two.1.parquet").equals(full)
+    assert not pl.read_parquet(tmp_path / "two.2.parquet").equals(full)
+
+
+def test_what_a_parquet_file_cannot_become_is_refused(artifact: Path, table: Path, tmp_path: Path, run: Run) -> None:
+    source = tmp_path / "lists.parquet"
+    pl.DataFrame({"age": [39, None], "tags": [["a"], []]}).write_parquet(source)
+    code, _, err = run(artifact, source, "--out", tmp_path / "x.csv", "--seed", 1)
+    assert (code, err.splitlines()[-1][:6]) == (1, "error:")
+    assert "a CSV file cannot hold lists, structs and bytes (tags); write .parquet" in err
+    assert run(artifact, source, "--out", tmp_path / "x.parquet", "--seed", 1)[0] == 0
+    assert pl.read_parquet(tmp_path / "x.parquet")["tags"].to_list() == [["a"], []]
+    pl.DataFrame({"age": [39, 200]}).write_parquet(source)
+    code, _, err = run(artifact, source, "--out", tmp_path / "y.parquet")
+    assert (code, "row 1 (counted from 0): age must be an integer between 17 and 90" in err) == (1, True)
+    assert not (tmp_path / "y.parquet").exists()
+    code, _, err = run(artifact, table, "--out", tmp_path / "z.parquet")
+    assert (code, "a CSV file is filled in as it is written, and comes out as CSV" in err) == (2, True)
+
+
+def test_stdin_and_stdout_give_the_bytes_of_files(artifact: Path, table: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "unveil.cli", "impute", str(artifact)]
+    out = tmp_path / "out.csv"
+    subprocess.run([*command, str(table), "--out", str(out), "--seed", "3"], check=True, capture_output=True)
+    with table.open("rb") as given:
+        piped = subprocess.run(
+            [*command, "-", "--out", "-", "--seed", "3"], stdin=given, check=True, capture_output=True
+        )
+    assert piped.stdout == out.read_bytes()
+    assert piped.stderr.decode().endswith("wrote stdout: 9 cells filled in, seed 3\n")
+    assert "/unveil-" not in piped.stderr.decode()
+    wrong = subprocess.run([*command, "-", "--out", "-"], input=b"age\n39\n200\n", check=False, capture_output=True)
+    assert (wrong.returncode, wrong.stdout) == (1, b"age\n")
+    assert wrong.stderr.splitlines()[-1].startswith(b"error: stdin line 3: age must be")
+
+
+def test_one_stdout_holds_one_sample(artifact: Path, table: Path, run: Run) -> None:
+    code, _, err = run(artifact, table, "--out", "-", "--samples", 2)
+    assert (code, err) == (2, "error: --samples: makes several files, and --out - is one\n")

@@ -1,0 +1,1 @@
+"""Tables as DataFrames: what the library takes and gives."""
