@@ -3,6 +3,7 @@
     python -m benchmarks detection --artifact checkpoints/adult --target income --json
     python -m benchmarks detection --recipe training/recipes/adult.toml --target income --seeds 5
     python -m benchmarks detection --table shoppers.csv --categorical Browser --target Revenue [--set KEY=VALUE]
+    python -m benchmarks detection --reals --target class
 
 Of each model as many rows as were trained on are drawn along its greedy order. They are judged against the training
 rows as TabPC's harness does it (benchmarks/domains/problems/detection.py), beside real test rows, which say what is to
@@ -22,6 +23,7 @@ import torch
 from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all, with_interval
 from unveil.benchmarks.domains.problems.detection import detection, require_judges, usefulness
 from unveil.benchmarks.domains.problems.fidelity import decoded, real_rows, sample, shape_and_trend
+from unveil.benchmarks.domains.problems.reals import write_reals
 from unveil.benchmarks.domains.problems.tables import table_data
 from unveil.model.artifact.folder import load_artifact, save_artifact
 from unveil.model.errors import UnveilError
@@ -54,12 +56,15 @@ def main() -> None:
     parser.add_argument(
         "--table", type=Path, action="append", default=[], help="a CSV, by default settings; repeatable"
     )
+    parser.add_argument("--reals", action="store_true", help="a made table of ten real-valued columns, target class")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe; repeatable")
     parser.add_argument("--drop", action="append", default=[], metavar="COLUMN", help="of the tables; repeatable")
     parser.add_argument("--categorical", action="append", default=[], metavar="COLUMN", help="likewise")
     parser.add_argument("--target", help="the column that XGBoost predicts, trained on generated rows")
     given = parser.parse_args()
     require_judges()
+    if given.reals:
+        given.table.append(write_reals(given.work / "reals.csv"))
     try:
         tasks = [task for arm in _arms(given) for task in arm]
     except UnveilError as error:

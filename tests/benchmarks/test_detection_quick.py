@@ -9,6 +9,7 @@ import pytest
 from tests.benchmarks.quick import call, run_one_seed
 from tests.training.small import write_csv
 from unveil.benchmarks.domains.problems.detection import detection, usefulness
+from unveil.benchmarks.domains.problems.reals import write_reals
 from unveil.model.tokenizers.table.table import Cells, TableTokenizer
 
 needs_judges = pytest.mark.skipif(
@@ -75,3 +76,13 @@ def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], line: str) ->
     result = call("detection", *arguments)
     assert result.returncode != 0
     assert line in result.stderr.splitlines()[-1]
+
+
+def test_the_made_table_is_the_same_in_each_call_and_its_columns_follow_from_others(tmp_path: Path) -> None:
+    first, again = (write_reals(tmp_path / name, rows=2000).read_text() for name in ("a.csv", "b.csv"))
+    assert first == again
+    columns = np.array([line.split(",")[:10] for line in first.splitlines()[1:]], dtype=np.float64).T
+    assert columns.shape == (10, 2000)
+    product = np.log10(columns[0] * columns[1])
+    assert np.corrcoef(columns[2], product)[0, 1] > 0.9
+    assert ((columns[4] >= 0) & (columns[4] <= columns[3] + 1e-4)).all()
