@@ -31,6 +31,7 @@ from unveil.model.decoding.seeds import derive_seed, draw_seed
 from unveil.model.errors import UnveilError
 from unveil.model.tokenizers.base import Tokenizer
 from unveil.model.tokenizers.grid import CELLS
+from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.tables.methods import TableMethods
 
 if TYPE_CHECKING:
@@ -83,7 +84,6 @@ class ScoreOptions(TypedDict, total=False):
 class PredictOptions(TypedDict, total=False):
     """What `Model.predict` takes beside the prompt, as in the body of POST /predict."""
 
-    columns: list[str] | None
     num_samples: int
     seed: int | None
 
@@ -156,9 +156,24 @@ class Model(TableMethods):
         answers."""
         return self._answer(self._composer(ScoreRequest, prompt, fields))
 
-    def predict(self, prompt: Any, **fields: Unpack[PredictOptions]) -> dict[str, Any]:
+    def predict(self, prompt: Any, columns: Any = None, **fields: Unpack[PredictOptions]) -> Any:
         """The law of hidden columns of a table given the rest: `{"model", "seed", "predictions"}`, as POST /predict
-        answers."""
+        answers.
+
+        Of a DataFrame of pandas, polars or pyarrow, and the name of one column: a DataFrame of the same kind with a row
+        each. Of levels it has the probability of each; of numbers mean, standard deviation and quantiles, of dates
+        quantiles. What the rows have in that column is not looked at; an empty cell is not known.
+        """
+        if not isinstance(prompt, dict | list):
+            from unveil.tables.predicting import check_one, predict
+
+            if fields:
+                name = next(iter(fields))
+                raise UnveilError(f"{name} is not valid with a DataFrame", param=name)
+            if not isinstance(self.tokenizer, TableTokenizer):
+                raise UnveilError(f"predict is for models of tables, and this is a {self.manifest.domain} model")
+            return predict(self, self.tokenizer, prompt, check_one(columns))
+        fields = {**fields, **({} if columns is None else {"columns": columns})}  # type: ignore[typeddict-unknown-key]
         return self._answer(self._composer(PredictRequest, prompt, fields))
 
     def count(self, where: dict[str, Any], **fields: Unpack[CountOptions]) -> dict[str, Any]:
