@@ -1,7 +1,7 @@
 """Late queries beside the networks they could be: at equal CPU seconds, along their order, in others, and for prompts.
 
     python -m benchmarks late_queries [--quick] [--seeds N] [--json] [--work DIR] [--jobs N] [--seconds S] [--rows N]
-                                      [--problems NAME,...] [--smiles FILE]
+                                      [--problems NAME,...] [--smiles FILE] [--net NAME]...
 
 Problems: `moses`, molecules, and `text`, the King James Version; recipes as bundled, whose width and number of layers
 in all every network has, but no dropout. Networks: `late 1` to `late 3`, late queries with so many layers that ask
@@ -13,13 +13,13 @@ orders, the others from left to right, 30 % behind a prompt. `causal, half` has 
 Nats a test row, exact along each row's order: from left to right, in uniform orders; and of what a prompt hides, from
 left to right: beginnings (the rest is hidden), ends (what is in front is), scattered holes, stretches. Ends absorb, and
 none is offered before a known token. Test rows are evenly spaced over the split. Intervals are Student's over seeds,
-95 %, and `late 1 minus` is paired by seed. Results are kept in DIR and found again: remove DIR after a change to the
-method.
+95 %, and what the first network costs more is paired by seed. Results are kept in DIR and found again: remove DIR
+after a change to the method.
 """
 
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -49,7 +49,8 @@ QUICK = ["model={width = 16, layers = 2, heads = 2, mlp_width = 32}", "optimizer
 
 
 def main() -> None:
-    given, problems = given_problems(__doc__, work="runs/late-queries", seeds=3, seconds=480.0, rows=512)
+    own = {"--net": {"action": "append", "choices": NETS, "help": "only this one; repeatable"}}
+    given, problems = given_problems(__doc__, work="runs/late-queries", seeds=3, seconds=480.0, rows=512, more=own)
     overrides = {"moses": smiles_override(given.smiles), "text": list[str]()}
     tasks = [
         {
@@ -62,15 +63,19 @@ def main() -> None:
         }
         for problem in problems
         for seed in range(given.seeds)
-        for net in NETS
+        for net in given.net or NETS
     ]
     report = summary(tasks, run_all(measure, tasks, folder=given.work, jobs=given.jobs))
     print(json.dumps(report, indent=2) if given.json else as_text(report))
 
 
-def given_problems(doc: str | None, *, work: str, seeds: int, seconds: float, rows: int) -> tuple[Namespace, list[str]]:
-    """The command line of a benchmark of such networks, and the problems that it names."""
+def given_problems(
+    doc: str | None, *, work: str, seeds: int, seconds: float, rows: int, more: Mapping[str, Fields] | None = None
+) -> tuple[Namespace, list[str]]:
+    """The command line of a benchmark of such networks, and the problems that it names. `more`: options of its own."""
     parser = arguments(doc, work=work, seeds=seeds)
+    for option, fields in (more or {}).items():
+        parser.add_argument(option, **fields)
     parser.add_argument("--seconds", type=float, default=seconds, help="of CPU time, for each network")
     parser.add_argument("--rows", type=int, default=rows, help="rows to score, evenly spaced")
     parser.add_argument("--problems", default=",".join(PROBLEMS))
@@ -208,8 +213,9 @@ def prompts(batch: Rows, kind: str, generator: torch.Generator) -> Tensor:
 
 
 def summary(tasks: Sequence[Fields], results: Sequence[Fields]) -> Fields:
-    """Means over seeds of every network, and what late queries with one layer cost more than it."""
+    """Means over seeds of every network, and what the first one costs more than it."""
     problems = list(dict.fromkeys(task["problem"] for task in tasks))
+    every = list(dict.fromkeys(task["arm"] for task in tasks))
 
     def nats(problem: str, net: str, kind: str) -> list[float]:
         pairs = zip(tasks, results, strict=True)
@@ -218,12 +224,12 @@ def summary(tasks: Sequence[Fields], results: Sequence[Fields]) -> Fields:
     found: Fields = {}
     for problem in problems:
         nets: Fields = {}
-        for net in NETS:
+        for net in every:
             own = [kind for kind in KINDS if nats(problem, net, kind)]
-            late = {kind: nats(problem, NETS[0], kind) for kind in own}
+            late = {kind: nats(problem, every[0], kind) for kind in own}
             nets[net] = {
                 "nats": {kind: interval(nats(problem, net, kind)) for kind in own},
-                "late_1_minus": {
+                "first_minus": {
                     kind: interval([a - b for a, b in zip(late[kind], nats(problem, net, kind), strict=True)])
                     for kind in own
                 },
@@ -249,7 +255,12 @@ def as_text(report: Fields) -> str:
         for net, found in nets.items():
             lines.append(f"{problem}, {net}: {found['parameters']:,} parameters, {found['steps'][0]} steps")
             for kind, own in found["nats"].items():
-                less = "" if net == NETS[0] else f"   late 1 minus: {with_interval(found['late_1_minus'][kind], '.3f')}"
+                is_first = net == next(iter(nets))
+                less = (
+                    ""
+                    if is_first
+                    else f"   {next(iter(nets))} minus: {with_interval(found['first_minus'][kind], '.3f')}"
+                )
                 lines.append(f"  {kind:<16}{with_interval(own, '.3f'):>30}{less}")
     return "\n".join(lines)
 
