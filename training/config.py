@@ -27,7 +27,7 @@ from unveil.training.order_config import GlobalOrder, OrderConfig, Share
 
 NO_OPTIONS = ColumnOptions()
 _OVERRIDE = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[^="'])+)=(.*)""", re.DOTALL)
-EPOCHS, WHOLE_EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 16, 500, 8000
+EPOCHS, WHOLE_EPOCHS, FEWEST_STEPS, MOST_STEPS = 60, 24, 500, 8000
 ROWS_A_PLACE, SMALLEST_BATCH = (
     64,
     32,
@@ -53,10 +53,10 @@ class ModelConfig(_Frozen):
     columns a `pair_bias`.
     """
 
-    width: int = Field(default=64, ge=2)
+    width: int = Field(default=96, ge=2)
     layers: int | None = Field(default=None, ge=1)
     heads: int = Field(default=4, ge=1)
-    mlp_width: int = Field(default=192, ge=2)
+    mlp_width: int = Field(default=288, ge=2)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     num_loops: Advanced[int] = Field(default=1, ge=1)
     relative_bias: Advanced[bool | None] = None
@@ -105,7 +105,7 @@ class OptimizerConfig(_Frozen):
     `learning_rate`; AdamW alone where `matrix_rate` is 0. Left out it is 0.02, but 0 for grids, with `num_loops` above
     1, and for imported models. `batch_size` is the global batch of one update, over all processes.
 
-    `steps` left out: as many as show every training row 16 times where all steps of its order are trained, else 60
+    `steps` left out: as many as show every training row 24 times where all steps of its order are trained, else 60
     times; but 500 at least and 8000 at most. A table trained for longer is learned by heart. `batch_size` is then
     smaller for fewer than 16,384 rows, down to 32, unless it is given. `backward_loops`:
     gradients go back through so many of a network's loops at most (`model.num_loops`), and a sudoku grid that is

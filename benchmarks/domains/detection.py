@@ -7,8 +7,10 @@
 
 Of each model as many rows as were trained on are drawn along its greedy order. They are judged against the training
 rows as TabPC's harness does it (benchmarks/domains/problems/detection.py), beside real test rows, which say what is to
-be had. An artifact is drawn from by N seeds; a recipe and a table (as `unveil train --table` trains it) are trained N
-times, each drawn from once. Published figures are of five trainings, on GPUs.
+be had. Copies of training rows would win that, so the share of generated rows that are closer to a training row than to
+a held-out one stands beside it (`closer`; 0.5: neither is preferred). An artifact is drawn from by N seeds; a recipe
+and a table (as `unveil train --table` trains it) are trained N times, each drawn from once. Published figures are of
+five trainings, on GPUs.
 """
 
 import json
@@ -35,11 +37,13 @@ from unveil.training.data.load import load_dataset
 from unveil.training.data.rows import evenly_spaced
 from unveil.training.evaluation.comparison_orders import Law
 from unveil.training.evaluation.likelihood import Estimate, as_rows
+from unveil.training.evaluation.privacy import compare
 from unveil.training.trainer import train
 from unveil.training_commands import cache_folder
 
 SEED = 2603  # of samples, the first
 QUICK_STEPS, QUICK_ROWS = 20, 300
+PRIVATE_ROWS = 1000  # generated ones whose distances are taken
 # C2ST by XGBoost, mean of five trainings; AUC of a model trained on generated rows; Shape; Trend.
 PUBLISHED = {
     "adult": {"TabPC": (0.855, 0.916, 0.9942, 0.9856), "TabDiff": (0.841, 0.913, 0.9932, 0.9846)},
@@ -109,6 +113,7 @@ def measure(task: Fields) -> Fields:
     generated, test = decoded(ids, tokenizer, seed=seed), real["test"]
     nats = Estimate.of(law.greedy(net, as_rows(dataset.test, limit=task["rows"])))
     own = _cut(real["train"], limit)
+    closer = compare(torch.from_numpy(ids[:PRIVATE_ROWS].copy()), dataset, seed=task["seed"])
     return {
         "name": task["name"],
         "arm": task["arm"],
@@ -119,6 +124,7 @@ def measure(task: Fields) -> Fields:
         "test_nats": nats.mean,
         "test_nats_se": nats.standard_error,
         "order": [dataset.names[i] for i in law.order()],
+        "closer_to_training": closer["closer_to_training"]["mean"],
         "generated": _judged(own, generated, test, tokenizer, task["target"]),
         "test rows": _judged(_cut(own, len(_first(test))), test, None, tokenizer, task["target"]),
         "training rows": _useful(own, test, tokenizer, task["target"]),
@@ -205,6 +211,7 @@ def summary(results: Sequence[Fields]) -> Fields:
                 "parameters": own[0]["parameters"],
                 "rows": own[0]["rows"],
                 "test_nats": interval([row["test_nats"] for row in own]),
+                "closer_to_training": interval([row["closer_to_training"] for row in own]),
                 **{
                     side: {
                         figure: interval([row[side][figure] for row in own])
@@ -221,7 +228,7 @@ def summary(results: Sequence[Fields]) -> Fields:
 
 def as_text(report: Fields) -> str:
     """A Markdown table."""
-    lines = ["| | parameters | test nats | C2ST | logistic | usefulness | Shape | Trend |", "|" + "---|" * 8]
+    lines = ["| | parameters | test nats | closer | C2ST | logistic | usefulness | Shape | Trend |", "|" + "---|" * 9]
     for model in report["models"]:
         for side in ("generated", "test rows", "training rows"):
             found = model[side]
@@ -229,11 +236,12 @@ def as_text(report: Fields) -> str:
                 continue
             is_own = side == "generated"
             shown = [with_interval(found[name]) if name in found else "" for name in FIGURES]
-            head = f"{model['parameters']:,} | {with_interval(model['test_nats'])}" if is_own else " | "
+            nats, closer = (with_interval(model[name]) for name in ("test_nats", "closer_to_training"))
+            head = f"{model['parameters']:,} | {nats} | {closer}" if is_own else " |  | "
             cells = [shown[0], shown[1], shown[2] or shown[3], *shown[4:]]
             lines.append(f"| {model['arm'] if is_own else side} | {head} | {' | '.join(cells)} |")
         for name, (c2st, auc, shape, trend) in report["published"].get(model["name"], {}).items():
-            lines.append(f"| {name}, published | | | {c2st:.3f} | | {auc:.3f} | {shape:.4f} | {trend:.4f} |")
+            lines.append(f"| {name}, published | | | | {c2st:.3f} | | {auc:.3f} | {shape:.4f} | {trend:.4f} |")
     return "\n".join(lines)
 
 

@@ -263,7 +263,7 @@ def test_errors_inside_a_union_name_the_key_without_the_tag() -> None:
 
 def test_steps_left_out_follow_from_the_number_of_rows_within_bounds(tmp_path: Path) -> None:
     open_ended = table_recipe(tmp_path / "mine.csv", name="mine")
-    assert [settle(open_ended, num_rows=n).optimizer.steps for n in (10, 10_000, 10_000_000)] == [500, 1250, 8000]
+    assert [settle(open_ended, num_rows=n).optimizer.steps for n in (10, 10_000, 10_000_000)] == [500, 1875, 8000]
     sizes = [settle(open_ended, num_rows=n).optimizer.batch_size for n in (10, 5_000, 10_000, 16_384, 10**7)]
     assert sizes == [32, 64, 128, 256, 256]
     own = table_recipe(tmp_path / "mine.csv", name="mine", overrides=["optimizer.batch_size=100"])
