@@ -130,8 +130,8 @@ def test_rows_are_asked_late_unless_a_network_loops_or_the_recipe_says_otherwise
     given = [small_recipe(f"advanced.model.query_layers={n}").query_layers for n in (0, 3)]
     assert given == [0, 3]
     fields = {"name": "t", "data": {"kind": "adult"}}
-    masked = {**fields, "advanced": {"model": {"query_layers": 0}}}
-    assert [build_recipe(own, source="t").layers for own in (fields, masked)] == [1, 2]
+    without = {**fields, "advanced": {"model": {"query_layers": 0}}}
+    assert [build_recipe(dict(own), source="t").layers for own in (fields, without)] == [1, 2]
     assert small_recipe(loops, "advanced.model.query_layers=0").query_layers == 0
     bare = ("order.method=uniform", "advanced.order.bare=0.2")
     for masked in (loops, "advanced.model.query_layers=0", "start.artifact=x"):  # an artifact says itself what it is
