@@ -79,4 +79,4 @@ def parameters(recipe: Recipe) -> int:
     """By the sizes of its matrices."""
     shape = recipe.model
     vocabulary = getattr(recipe.data, "vocab_size", None) or 27
-    return shape.layers * (4 * shape.width**2 + 2 * shape.width * shape.mlp_width) + vocabulary * shape.width
+    return recipe.layers * (4 * shape.width**2 + 2 * shape.width * shape.mlp_width) + vocabulary * shape.width
