@@ -232,6 +232,7 @@ def summary(tasks: Sequence[Fields], results: Sequence[Fields]) -> Fields:
                 "first_minus": {
                     kind: interval([a - b for a, b in zip(late[kind], nats(problem, net, kind), strict=True)])
                     for kind in own
+                    if late[kind]
                 },
                 "steps": [
                     r["steps"]
@@ -255,12 +256,8 @@ def as_text(report: Fields) -> str:
         for net, found in nets.items():
             lines.append(f"{problem}, {net}: {found['parameters']:,} parameters, {found['steps'][0]} steps")
             for kind, own in found["nats"].items():
-                is_first = net == next(iter(nets))
-                less = (
-                    ""
-                    if is_first
-                    else f"   {next(iter(nets))} minus: {with_interval(found['first_minus'][kind], '.3f')}"
-                )
+                minus = None if net == next(iter(nets)) else found["first_minus"].get(kind)
+                less = "" if minus is None else f"   {next(iter(nets))} minus: {with_interval(minus, '.3f')}"
                 lines.append(f"  {kind:<16}{with_interval(own, '.3f'):>30}{less}")
     return "\n".join(lines)
 
