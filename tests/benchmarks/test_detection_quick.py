@@ -1,15 +1,12 @@
 """Detection of generated rows: what it prints fits together, and its judges tell what is unlike from what is alike."""
 
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.apart import apart
 from tests.benchmarks.quick import call, run_one_seed
 from tests.training.small import write_csv
 from unveil.benchmarks.domains.problems.detection import detection, usefulness
@@ -32,33 +29,25 @@ def _rows(seed: int, *, dependent: bool = True, num: int = 1500) -> dict[str, Ce
     return {"x": x, "level": level.astype(object), "other": other}
 
 
-def _apart(judge: Callable[..., Any], *rows: dict[str, Cells], **choices: Any) -> Any:
-    """What a judge says, in a process of its own: it would leave its libraries in the memory of this one."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(judge, *rows, **choices).result()
-
-
 @needs_judges
 def test_rows_of_one_law_are_not_told_apart_and_those_without_its_dependence_are() -> None:
-    same = _apart(detection, _rows(0), _rows(1), categorical=["level"])
-    apart = _apart(detection, _rows(0), _rows(1, dependent=False), categorical=["level"])
+    same = apart(detection, _rows(0), _rows(1), categorical=["level"])
+    unlike = apart(detection, _rows(0), _rows(1, dependent=False), categorical=["level"])
     assert same["xgboost"] > 0.9
     assert same["logistic"] > 0.9
-    assert apart["xgboost"] < 0.6
-    assert apart["logistic"] > 0.8  # it sees no dependence between columns, so it is no judge of joint laws
+    assert unlike["xgboost"] < 0.6
+    assert unlike["logistic"] > 0.8  # it sees no dependence between columns, so it is no judge of joint laws
 
 
 @needs_judges
 def test_what_is_trained_on_rows_without_the_dependence_is_of_no_use() -> None:
     columns = list(TableTokenizer.fit(_rows(0)).columns)
     level, x = columns[1], columns[0]
-    useful = _apart(usefulness, _rows(0), _rows(1), target=level, columns=columns)
-    useless = _apart(usefulness, _rows(0, dependent=False), _rows(1), target=level, columns=columns)
+    useful = apart(usefulness, _rows(0), _rows(1), target=level, columns=columns)
+    useless = apart(usefulness, _rows(0, dependent=False), _rows(1), target=level, columns=columns)
     assert useful["auc"] > 0.95
     assert abs(useless["auc"] - 0.5) < 0.1
-    assert (
-        _apart(usefulness, _rows(0), _rows(1), target=x, columns=columns)["rmse"] < 0.9
-    )  # its standard deviation is 1
+    assert apart(usefulness, _rows(0), _rows(1), target=x, columns=columns)["rmse"] < 0.9  # its standard deviation is 1
 
 
 @needs_judges

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.apart import apart
 from tests.model.artifacts import random_transformer
 from tests.training.small import small_dataset, small_recipe
 from unveil.benchmarks.domains.problems.fidelity import shape_and_trend as by_sdmetrics
@@ -91,7 +92,7 @@ def test_they_are_those_that_sdmetrics_printed() -> None:
 
 @pytest.mark.skipif(find_spec("sdmetrics") is None, reason="takes sdmetrics, of the extra `bench`")
 def test_sdmetrics_still_prints_them() -> None:
-    theirs = by_sdmetrics(_arrays(REAL, dtype=object), _arrays(OTHER, dtype=object), categorical=LEVELS)
+    theirs = apart(by_sdmetrics, _arrays(REAL, dtype=object), _arrays(OTHER, dtype=object), categorical=LEVELS)
     assert {name: theirs[name] for name in SDMETRICS} == pytest.approx(SDMETRICS, abs=1e-9)
 
 
