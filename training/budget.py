@@ -1,6 +1,7 @@
 """A time budget: how many steps fit into it here, measured once, and kept so that a resumed run has as many."""
 
 import json
+import math
 import re
 import tempfile
 import time
@@ -22,7 +23,7 @@ _OTHER = 0.9  # of the rest goes into steps: searches, validation and checkpoint
 def parse_time(text: str) -> float:
     """Seconds: 90, 90s, 10m or 1.5h. Raises UnveilError."""
     match = _TIME.fullmatch(text.strip())
-    if match is None or not (seconds := float(match[1]) * _UNITS[match[2]]):
+    if match is None or not 0 < (seconds := float(match[1]) * _UNITS[match[2]]) < math.inf:
         raise UnveilError(f"--time: must be as 90s, 10m or 1.5h, got {text}")
     return seconds
 
@@ -35,11 +36,14 @@ def fit_steps(recipe: Recipe, dataset: Dataset, *, seconds: float, work: Path) -
     """
     kept = work / _KEPT
     if kept.exists():
-        found = json.loads(kept.read_text(encoding="utf-8"))
-        if found["seconds"] != seconds:
-            message = f"{work}: holds a run of --time {found['seconds']:g}s; remove the folder or choose another --out"
-            raise UnveilError(message)
-        return _with_steps(recipe, min(found["steps"], recipe.optimizer.num_steps))
+        try:
+            found = json.loads(kept.read_text(encoding="utf-8"))
+            own, steps = float(found["seconds"]), int(found["steps"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UnveilError(f"{kept}: damaged; remove {work}") from None
+        if own != seconds:
+            raise UnveilError(f"{work}: holds a run of --time {own:g}s; remove the folder or choose another --out")
+        return _with_steps(recipe, min(steps, recipe.optimizer.num_steps))
     rate = _steps_per_second(recipe, dataset, seconds=_SHARE * seconds)
     fitting = max(int(rate * seconds * (1 - _SHARE) * _OTHER), 1)
     work.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ from unveil.model.errors import UnveilError
 from unveil.model.tokenizers.base import Tokenizer
 from unveil.model.tokenizers.grid import CELLS
 from unveil.model.tokenizers.table.table import TableTokenizer
-from unveil.tables.methods import TableMethods
+from unveil.tables.methods import SampleOptions, TableMethods
 
 if TYPE_CHECKING:
     from unveil.engine.runner import Runner
@@ -49,23 +49,12 @@ AnyRequest = TypeVar("AnyRequest", GenerateRequest, OrderRequest, ScoreRequest, 
 StreamEvent = tuple[str, dict[str, Any]]
 
 
-class GenerateOptions(TypedDict, total=False):
+class GenerateOptions(SampleOptions, total=False):
     """What `Model.generate` takes beside the prompt, as in the body of POST /generate."""
 
     num_samples: int
     length: int | None
-    order: str | list[int]
-    order_temperature: float | None
-    tokens_per_step: int | None
-    steps: int | None
-    threshold: float | None
-    temperature: float
-    top_k: int | None
-    top_p: float | None
     backtrack: int | None
-    where: dict[str, Any] | None
-    attempts: int | None
-    seed: int | None
     logprobs: bool
     top_logprobs: int
 

@@ -37,8 +37,7 @@ def compose(request: AnyRequest, model: ServedModel, limits: Limits) -> Composer
     """Raises ServiceError (422) naming the field, down to the column, that cannot be served."""
     match request:
         case GenerateRequest():
-            plan, has_top = plan_generation(request, model, limits), request.top_logprobs > 0
-            return GenerateComposer(plan, model, has_logprobs=request.logprobs, has_top=has_top)
+            return GenerateComposer(plan_generation(request, model, limits), model, has_logprobs=request.logprobs)
         case ScoreRequest():
             return ScoreComposer(plan_score(request, model, limits), model)
         case PredictRequest():

@@ -165,14 +165,18 @@ def _condition(request: GenerateRequest, model: ServedModel, template: Template)
             if getattr(request, name) is not None:
                 message = f"where and {name} exclude each other for a {model.manifest.domain}"
                 raise ServiceError("invalid_request", message, param=name)
+    parts = parts_of(model, request.where, template)
+    return Condition(parts, request.attempts or ATTEMPTS) if parts else None
+
+
+def parts_of(model: ServedModel, where: object, template: Template) -> dict[int, tuple[Part, ...]]:
+    """What `where` allows at each of the template's hidden positions that it is about. Raises ServiceError (422)."""
     try:
-        shares = condition_of(model.tokenizer, request.where, template)
+        shares = condition_of(model.tokenizer, where, template)
     except PromptError as error:
         param = "where" if error.param is None else f"where.{error.param}"
         raise ServiceError("invalid_request", str(error), param=param) from None
-    if not shares:
-        return None
-    return Condition({i: tuple(Part(*own) for own in of) for i, of in shares.items()}, request.attempts or ATTEMPTS)
+    return {i: tuple(Part(*own) for own in of) for i, of in shares.items()}
 
 
 def _params(request: GenerateRequest, template: Template, place: str, *, condition: Condition | None) -> SamplingParams:

@@ -19,10 +19,10 @@ class GenerateComposer:
     id_prefix: ClassVar[str] = "gen"
     timings: ClassVar[tuple[str, ...]] = ("queue_seconds", "first_reveal_seconds", "total_seconds")
 
-    def __init__(self, plan: Plan, model: ServedModel, *, has_logprobs: bool, has_top: bool = False) -> None:
+    def __init__(self, plan: Plan, model: ServedModel, *, has_logprobs: bool) -> None:
         self._plan = plan
         self._model = model
-        self._has_logprobs, self._has_top = has_logprobs, has_top
+        self._has_logprobs = has_logprobs
         self._reveals: list[list[dict[str, Any]]] = [[] for _ in plan.samples]
         self._logprobs: list[list[float]] = [[] for _ in plan.samples]
         self._num_unrevealed = [0] * len(plan.samples)
@@ -160,7 +160,7 @@ class GenerateComposer:
 
     def _top(self, reveal: Reveal) -> dict[str, Any]:
         """The likeliest tokens of a reveal, where they were asked for."""
-        if not self._has_top:
+        if not self._plan.samples[0].canvas.params.top_logprobs:
             return {}
         token = self._model.tokenizer.token
         found = [{"token_id": i, "token": token(reveal.position, i), "logprob": logprob} for i, logprob in reveal.top]

@@ -24,7 +24,7 @@ _LOWEST_TEMPERATURE = 1e-6  # below it, dividing by it leaves the range of float
 _STRIDES = ("tokens_per_step", "steps", "threshold")
 
 
-class AnyModelRequest(BaseModel):
+class ModelRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     model: str | None = Field(default=None, description="A served model's id; null = the first one.")
@@ -37,7 +37,7 @@ class AnyModelRequest(BaseModel):
     timeout_seconds: float | None = Field(default=None, gt=0, description="Deadline; null = the server's default.")
 
 
-class GenerateRequest(AnyModelRequest):
+class GenerateRequest(ModelRequest):
     """One prompt, or a list of prompts that is admitted whole or not at all."""
 
     num_samples: int = Field(default=1, ge=1, description="Samples of each prompt.")
@@ -114,11 +114,11 @@ class GenerateRequest(AnyModelRequest):
         return self
 
 
-class OrderRequest(AnyModelRequest):
+class OrderRequest(ModelRequest):
     """One prompt, whose hidden positions are ranked."""
 
 
-class ScoreRequest(AnyModelRequest):
+class ScoreRequest(ModelRequest):
     """One prompt, or a list of prompts that is admitted whole or not at all. All are scored with the same seed."""
 
     prompt: Any = Field(

@@ -13,12 +13,12 @@ from unveil.engine.catalog import ServedModel
 from unveil.engine.messages import Generate, RequestEvent, Revealed, SampleDone
 from unveil.engine.request.errors import ServiceError
 from unveil.engine.request.limits import Limits
-from unveil.engine.request.planning import encode_prompt, prompts_of
+from unveil.engine.request.planning import encode_prompt, parts_of, prompts_of
 from unveil.engine.request.table_schemas import CountRequest, PredictRequest
-from unveil.model.decoding.canvas import Canvas, Condition, Part, Reveal, SamplingParams, Weights
+from unveil.model.decoding.canvas import Canvas, Condition, Reveal, SamplingParams, Weights
 from unveil.model.decoding.seeds import derive_seed, draw_seed
 from unveil.model.errors import PromptError
-from unveil.model.tokenizers.base import Template, condition_of
+from unveil.model.tokenizers.base import Template
 from unveil.model.tokenizers.table.columns import outward
 from unveil.model.tokenizers.table.distributions import distribution
 from unveil.model.tokenizers.table.table import TableTokenizer
@@ -55,11 +55,13 @@ class PredictComposer:
             template = encode_prompt(model, prompt, request.length, place)
             positions = _positions(request, self._tokenizer, template, place)
             self._asked.append(_Asked(positions, len(self._canvases)))
-            self._canvases += [self._canvas(template, (i,), seed=0) for i in positions]
-            for sample_index in range(request.num_samples):
-                seed = derive_seed(self._seed or 0, prompt_index, sample_index)
-                self._canvases.append(self._canvas(template, positions, seed=seed))
-        _check_room(len(self._canvases), limits, "columns")
+            blamed = "num_samples" if request.num_samples > len(positions) else "prompt"
+            _check_room(len(self._canvases) + len(positions) + request.num_samples, limits, blamed)
+            laws = [(self._params(template, (i,)), 0) for i in positions]
+            seeds = [derive_seed(self._seed or 0, prompt_index, k) for k in range(request.num_samples)]
+            drawn = self._params(template, positions)
+            for params, seed in (*laws, *((drawn, seed) for seed in seeds)):
+                self._canvases.append(Canvas.start(template.tokens, template.hidden, seed=seed, params=params))
         self._reveals: list[list[Reveal]] = [[] for _ in self._canvases]
 
     def command(self, request_id: str) -> Generate:
@@ -75,15 +77,14 @@ class PredictComposer:
         """All of a finished reply but its head and its timings."""
         return {"seed": self._seed, "predictions": [self._prediction(i) for i in range(len(self._asked))]}
 
-    def _canvas(self, template: Template, first: Sequence[int], *, seed: int) -> Canvas:
-        """One that reveals these positions in turn, and no others."""
+    def _params(self, template: Template, first: Sequence[int]) -> SamplingParams:
+        """Of a canvas that reveals these positions in turn, and no others."""
         hidden = [i for i, is_hidden in enumerate(template.hidden) if is_hidden]
-        order = (*first, *(i for i in hidden if i not in first))
+        order = tuple(dict.fromkeys((*first, *hidden)))
         told = self._tokenizer.vocabulary_sizes[first[0]] if len(first) == 1 else 0
-        params = SamplingParams(
+        return SamplingParams(
             order="explicit", explicit_order=order, top_logprobs=told, num_left=len(hidden) - len(first)
         )
-        return Canvas.start(template.tokens, template.hidden, seed=seed, params=params)
 
     def _prediction(self, prompt_index: int) -> dict[str, Any]:
         asked, columns = self._asked[prompt_index], self._tokenizer.columns
@@ -112,16 +113,12 @@ class CountComposer:
 
     def __init__(self, request: CountRequest, model: ServedModel, limits: Limits) -> None:
         """Raises ServiceError (422) naming the field, down to the column, that cannot be served."""
-        tokenizer, self._model = _table(model, "count"), model
+        _table(model, "count")
+        self._model = model
         if isinstance(request.prompt, list):
             raise ServiceError("invalid_request", "prompt must be one row, got a list", param="prompt")
         template = encode_prompt(model, request.prompt, request.length, "prompt")
-        try:
-            shares = condition_of(tokenizer, request.where, template)
-        except PromptError as error:
-            param = "where" if error.param is None else f"where.{error.param}"
-            raise ServiceError("invalid_request", str(error), param=param) from None
-        parts = {i: tuple(Part(*own) for own in of) for i, of in shares.items()}
+        parts = parts_of(model, request.where, template)
         num_left = sum(template.hidden) - len(parts)
         params = SamplingParams(order_temperature=0, condition=Condition(parts, attempts=1), num_left=num_left)
         self._is_exact = len(parts) == 1

@@ -4,14 +4,14 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from unveil.engine.request.schemas import AnyModelRequest, Reply, ScoreTimings
+from unveil.engine.request.schemas import ModelRequest, Reply, ScoreTimings
 from unveil.model.decoding.canvas import MAX_SEED
 from unveil.model.errors import UnveilError
 
 COUNT_SAMPLES, MAX_COUNT_SAMPLES = 256, 1024
 
 
-class PredictRequest(AnyModelRequest):
+class PredictRequest(ModelRequest):
     """One row, or a list of rows, and the columns whose distribution is wanted."""
 
     prompt: Any = Field(description="An object of columns, or a list of them: what is known.")
@@ -28,7 +28,7 @@ class PredictRequest(AnyModelRequest):
         return self
 
 
-class CountRequest(AnyModelRequest):
+class CountRequest(ModelRequest):
     """A condition whose probability is wanted."""
 
     prompt: Any = Field(default_factory=dict, description="An object of columns: what is known of a row.")

@@ -106,6 +106,7 @@ def test_several_columns_are_counted_without_bias(server: Running) -> None:
         ("/predict", {"prompt": {"age": 57}, "columns": ["age"]}, "columns", "age is given by prompt"),
         ("/predict", {"prompt": [{}, {"age": 5}]}, "prompt.1.age", "age must be"),
         ("/predict", {"prompt": {}, "where": {}}, "where", "unknown field"),
+        ("/predict", {"prompt": [{}] * 8, "num_samples": 250}, "num_samples", "canvases are needed; this server holds"),
         ("/predict", {"prompt": {}, "num_samples": -1}, "num_samples", "num_samples"),
         ("/count", {"where": {"agee": 3}}, "where.agee", 'unknown column "agee"'),
         ("/count", {"where": {"age": 57}, "prompt": {"age": 57}}, "where.age", "age is given by the prompt"),

@@ -54,7 +54,8 @@ class Watch:
 
     def _restore(self) -> None:
         for signum, handler in self._before.items():
-            signal.signal(signum, handler)  # type: ignore[arg-type]
+            if handler is not None:  # one that Python has not set cannot be set again
+                signal.signal(signum, handler)  # type: ignore[arg-type]
         self._before = {}
 
     def wishes(self, step: int) -> tuple[bool, int]:
