@@ -28,7 +28,8 @@ class Failure:
     """Why a step failed, on one line. Holds no exception: its frames would keep the step's tensors in memory."""
 
     cause: str
-    is_out_of_memory: bool
+    is_out_of_memory: bool = False
+    is_unmet: bool = False  # no fault: no attempt met the request's condition
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
@@ -90,9 +91,10 @@ def _check_step(before: Canvas, result: StepResult) -> None:
     if after.length != before.length:
         raise BadStepError("a step that changes the length")
     if before.trials is not None and not before.trials.is_over:
-        if after.trials is None or bool(result.reveals) != after.trials.is_over:
+        is_taken = after.trials is not None and after.trials.is_over and not after.trials.is_unmet
+        if after.trials is None or bool(result.reveals) != is_taken:
             raise BadStepError("an attempt revealed something before it was taken, or nothing after")
-        if not after.trials.is_over:
+        if not is_taken:
             return
         hidden = [rank != 0 for rank in before.ranks]
     elif not result.reveals:

@@ -169,11 +169,13 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The engine could not serve the request; the others are not touched. `message` is for the log, not for users."""
+    """The engine could not serve the request; the others are not touched. `message` is for the log, not for users.
+    `is_unmet`: nothing failed, but no attempt at a sample met its condition."""
 
     request_id: str
     weights_version: str
     message: str
+    is_unmet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

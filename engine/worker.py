@@ -288,6 +288,9 @@ class Worker:
             after = result.canvas if isinstance(result, StepResult) else result.chain.canvas
             self._runners[key.model].release([after])
             return []
+        if isinstance(result, StepResult) and result.canvas.is_unmet:
+            self._fail({slot.request_id}, Failure("no attempt met the condition", is_unmet=True))
+            return []
         events, is_done = job.advance(slot.index, result)
         if is_done:
             self._scheduler.leave(slot, key)
@@ -300,7 +303,7 @@ class Worker:
         jobs = [self._jobs[request_id] for request_id in sorted(request_ids) if request_id in self._jobs]
         for request_id in request_ids:
             self._forget(request_id)
-        self._emit([Failed(*job.ids, failure.cause) for job in jobs])
+        self._emit([Failed(*job.ids, failure.cause, failure.is_unmet) for job in jobs])
 
     def _forget(self, request_id: str) -> None:
         self._early = [work for work in self._early if work.request_id != request_id]

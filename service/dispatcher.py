@@ -27,7 +27,7 @@ from unveil.engine.messages import (
     Stop,
     Work,
 )
-from unveil.engine.request.errors import ServiceError
+from unveil.engine.request.errors import ServiceError, unmet
 from unveil.service.logs import get_logger
 from unveil.service.metrics import Metrics
 from unveil.service.pending import PendingRequest
@@ -250,8 +250,9 @@ class Dispatcher:
             return  # it was cancelled after this event was emitted
         self._note_time(pending, event, now)
         if isinstance(event, Failed):
-            pending.context.run(get_logger().error, "request_failed", cause=event.message)
-            pending.fail(internal_error())
+            if not event.is_unmet:
+                pending.context.run(get_logger().error, "request_failed", cause=event.message)
+            pending.fail(unmet() if event.is_unmet else internal_error())
             self._release(pending)
         elif isinstance(event, Revealed) and pending.is_overfull:
             self.abort(pending, ServiceError("slow_reader", "the stream was read too slowly, so it was cut off"))

@@ -7,7 +7,9 @@ service's own. Torch is imported when a model first computes.
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -17,7 +19,7 @@ from unveil.engine import environment
 from unveil.engine.catalog import ServedModel, Source, load_catalog
 from unveil.engine.messages import Generate, Rank, Ranked, RequestEvent, SampleDone, Scored, Work, step_events
 from unveil.engine.request.composers import Composer, compose
-from unveil.engine.request.errors import ServiceError
+from unveil.engine.request.errors import ServiceError, unmet
 from unveil.engine.request.limits import Limits
 from unveil.engine.request.parsing import parse_json, validate
 from unveil.engine.request.planning import Sample, plan_generation
@@ -29,9 +31,10 @@ from unveil.model.decoding import loop
 from unveil.model.decoding.canvas import Canvas
 from unveil.model.decoding.seeds import derive_seed, draw_seed
 from unveil.model.errors import UnveilError
-from unveil.model.tokenizers.base import Tokenizer
+from unveil.model.tokenizers.base import Tokenizer, Value
 from unveil.model.tokenizers.grid import CELLS
 from unveil.model.tokenizers.table.table import TableTokenizer
+from unveil.tables.drawing import Draw, Shares, begun_rows, row_rules, without_repeats
 from unveil.tables.methods import SampleOptions, TableMethods
 
 if TYPE_CHECKING:
@@ -127,6 +130,16 @@ class Model(TableMethods):
         return self._source.name
 
     @property
+    def folder(self) -> Path:
+        """Where the artifact is."""
+        return self._source.folder
+
+    def take_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """In place of its own; it has the same ids."""
+        assert tokenizer.vocabulary_sizes == self.tokenizer.vocabulary_sizes
+        self._served = replace(self._served, tokenizer=tokenizer)
+
+    @property
     def manifest(self) -> Manifest:
         """What the artifact says of itself: domain, architecture, training, figures."""
         return self._served.manifest
@@ -137,7 +150,9 @@ class Model(TableMethods):
         return self._served.tokenizer
 
     def generate(self, prompt: Any, **fields: Unpack[GenerateOptions]) -> dict[str, Any]:
-        """Completes a template, or each of a list: `{"model", "samples", "usage"}`, as POST /generate answers."""
+        """Completes a template, or each of a list: `{"model", "samples", "usage"}`, as POST /generate answers. Of a
+        pair among the `rules` that the model was not trained with, the training table is read."""
+        self._know_pairs(fields)
         return self._answer(self._composer(GenerateRequest, prompt, fields))
 
     def score(self, prompt: Any, **fields: Unpack[ScoreOptions]) -> dict[str, Any]:
@@ -181,20 +196,43 @@ class Model(TableMethods):
     def stream(self, prompt: Any, **fields: Unpack[GenerateOptions]) -> Iterator[StreamEvent]:
         """The events of a streamed POST /generate, each with its data: `start`, then every `reveal`, `unreveal` and
         `sample` in the step in which it happens, and `done`. What cannot be served is refused before the first one."""
+        self._know_pairs(fields)
         composer = self._composer(GenerateRequest, prompt, fields)
         assert isinstance(composer, GenerateComposer)
         return self._stream(composer)
 
     def outputs(
-        self, prompt: Any, *, tally: ConditionTally | None = None, **fields: Unpack[GenerateOptions]
+        self,
+        prompt: Any,
+        *,
+        tally: ConditionTally | None = None,
+        shares: Shares | None = None,
+        **fields: Unpack[GenerateOptions],
     ) -> Iterator[Any]:
         """The `output` of each sample that `generate` gives, in their order, however many: decoded as they are taken,
-        in constant memory. With `where`, `tally` is told what each came to."""
+        in constant memory. With `where` or `rules`, `tally` is told what each came to.
+
+        Of a table, `rules` may be about all rows, `unique(...)`, and of a pair that the model was not trained with;
+        then the training table is read. `shares` are of values of columns, as in `Model.sample`.
+        """
         request = _request(GenerateRequest, prompt, fields)
         seed = draw_seed() if request.seed is None else request.seed
-        one = request.model_copy(update={"num_samples": 1, "seed": seed})
-        samples = plan_generation(one, self._served, _LIMITS).samples
-        return self._outputs(samples, seed=seed, num_samples=request.num_samples, tally=tally)
+        rules = row_rules(self, request.rules)
+        one = request.model_copy(update={"num_samples": 1, "seed": seed, "rules": rules.texts})
+        draws: Iterable[Draw]
+        if shares is None:
+            samples = plan_generation(one, self._served, _LIMITS).samples
+            draws = (Draw(own, own.prompt_index, i) for own in samples for i in range(request.num_samples))
+        else:
+            begun = begun_rows(self.tokenizer, prompt, shares, num=request.num_samples, seed=seed)
+            plan = {key: self._planned(one, own) for key, own in dict(begun).items()}
+            draws = (Draw(plan[key], 0, i) for i, (key, _) in enumerate(begun))
+        rows = partial(self._rows, seed=seed, tally=tally)
+        return (self.tokenizer.output(values)[0] for values in without_repeats(rows, draws, rules.unique))
+
+    def _planned(self, request: GenerateRequest, prompt: Any) -> Sample:
+        (sample,) = plan_generation(request.model_copy(update={"prompt": prompt}), self._served, _LIMITS).samples
+        return sample
 
     def decode(self, canvases: Iterable[Canvas], *, barred: Mapping[int, int] | None = None) -> Iterator[loop.Decoded]:
         """Every canvas finished, in the order given; only a window of them is in memory.
@@ -229,6 +267,11 @@ class Model(TableMethods):
         artifact = load_artifact(self._source.folder)
         return describe_order(artifact.denoiser, artifact.tokenizer, name=self.name)
 
+    def _know_pairs(self, fields: GenerateOptions) -> None:
+        rules = fields.get("rules")
+        if rules and all(isinstance(own, str) for own in rules):  # else the request is refused
+            row_rules(self, rules)
+
     def _composer(self, schema: type[AnyRequest], prompt: Any, fields: Mapping[str, Any]) -> Composer:
         return compose(_request(schema, prompt, fields), self._served, _LIMITS)
 
@@ -244,20 +287,26 @@ class Model(TableMethods):
             yield from composer.shown(event)
         yield "done", composer.ending()
 
-    def _outputs(
-        self, samples: Iterable[Sample], *, seed: int, num_samples: int, tally: ConditionTally | None
-    ) -> Iterator[Any]:
-        for sample in samples:
-            canvas = sample.canvas
-            seeds = (derive_seed(seed, sample.prompt_index, index) for index in range(num_samples))
-            starts = (Canvas.start(canvas.tokens, canvas.hidden, seed=own, params=canvas.params) for own in seeds)
-            for decoded in self.decode(starts):
-                if tally is not None and decoded.canvas.trials is not None:
-                    tally.add(decoded.canvas.trials, canvas.params)
-                values = dict(sample.template.known)
-                for reveal in decoded.reveals:
-                    values[reveal.position] = self.tokenizer.value(reveal.position, reveal.token_id, reveal.uniform)
-                yield self.tokenizer.output([values[i] for i in range(canvas.length)])[0]
+    def _rows(self, draws: Iterable[Draw], *, seed: int, tally: ConditionTally | None) -> Iterator[list[Value]]:
+        """All values of each sample."""
+        waiting = deque[Draw]()
+
+        def starts() -> Iterator[Canvas]:
+            for draw in draws:
+                waiting.append(draw)
+                own = draw.sample.canvas
+                seed_of_draw = derive_seed(seed, draw.prompt_index, draw.number)
+                yield Canvas.start(own.tokens, own.hidden, seed=seed_of_draw, params=own.params)
+
+        for canvas, reveals in self.decode(starts()):
+            if canvas.is_unmet:
+                raise unmet()
+            if tally is not None and canvas.trials is not None:
+                tally.add(canvas.trials, canvas.params)
+            values = dict(waiting.popleft().sample.template.known)
+            for reveal in reveals:
+                values[reveal.position] = self.tokenizer.value(reveal.position, reveal.token_id, reveal.uniform)
+            yield [values[i] for i in range(canvas.length)]
 
     def _events(self, work: Work) -> Iterator[RequestEvent]:
         """What the engine would answer, without its thread: one request at a time needs no scheduler."""
@@ -276,6 +325,8 @@ class Model(TableMethods):
                 release=runner.release,
             ):
                 for index, canvas, reveals in stepped:
+                    if canvas.is_unmet:
+                        raise unmet()
                     yield from step_events(ids, index, canvases[index], canvas, reveals)
                     canvases[index] = canvas
             return

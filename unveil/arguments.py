@@ -1,6 +1,6 @@
 """What the commands that take a prompt share: arguments as a request has them, and refusals as wrong usage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,3 +47,21 @@ def _json(text: str, *, what: str, example: str) -> Any:
     except ServiceError as error:
         reason = error.message.removeprefix("the body is not JSON: ").replace("the body", "it")
         raise UsageError(f"{what}: must be JSON, as in '{example}': {reason}") from None
+
+
+def shares_argument(texts: Sequence[str]) -> dict[str, dict[str, float]] | None:
+    """`--share COLUMN=VALUE:SHARE,...` as `Model.sample` takes them. Raises UsageError."""
+    found: dict[str, dict[str, float]] = {}
+    for text in texts:
+        name, sign, rest = text.partition("=")
+        pairs = [part.rpartition(":") for part in rest.split(",")]
+        try:
+            shares = {value.strip(): float(share) for value, colon, share in pairs if colon}
+        except ValueError:
+            shares = {}
+        if not sign or len(shares) < len(pairs):
+            raise UsageError(f"--share {text}: must be COLUMN=VALUE:SHARE,..., as in sex=Female:0.5,Male:0.5")
+        if name in found:
+            raise UsageError(f"--share {text}: is the second one for {name}")
+        found[name] = shares
+    return found or None

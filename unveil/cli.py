@@ -15,6 +15,20 @@ import typer
 from unveil import __version__
 from unveil.engine import environment
 from unveil.model.errors import UnveilError
+from unveil.options import (
+    BinsOption,
+    DateOption,
+    FrozenOption,
+    KeptRuleOption,
+    LinesOption,
+    NoHeaderFlag,
+    NumericOption,
+    OrderOption,
+    OutOption,
+    RuleOption,
+    ShareOption,
+    TimeOption,
+)
 from unveil.output import UsageError, check_delimiter
 from unveil.training.run.parent import bound
 
@@ -49,33 +63,20 @@ def _root(
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe in TOML.", show_default=False)] = None,
     table: Annotated[Path | None, typer.Option(help="A CSV or Parquet file, - for stdin: no recipe needed.")] = None,
-    lines: Annotated[
-        Path | None, typer.Option(help="A file with a text a line, for --freeze-denoiser: no recipe needed.")
-    ] = None,
-    freeze_denoiser: Annotated[
-        Path | None, typer.Option(metavar="ARTIFACT", help="Keep its denoiser as it is; learn an order for it alone.")
-    ] = None,
+    lines: LinesOption = None,
+    freeze_denoiser: FrozenOption = None,
     out: Annotated[Path | None, typer.Option(help="Where the artifact goes; default runs/NAME.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.")] = None,
     categorical: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Take a column as levels.")] = None,
-    numeric: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN[=FORMAT]", help="Numbers, written as in 1.234,56.")
-    ] = None,
-    date: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN[=FORMAT]", help="Dates, written as in DD.MM.YYYY hh:mm.")
-    ] = None,
-    bins: Annotated[
-        list[str] | None, typer.Option(metavar="[COLUMN=]N", help="At most N bins for numbers and dates.")
-    ] = None,
+    numeric: NumericOption = None,
+    date: DateOption = None,
+    bins: BinsOption = None,
+    rule: KeptRuleOption = None,
     delimiter: Annotated[str | None, typer.Option(help="Of a CSV table: , ; | or a tab; default a comma.")] = None,
-    no_header: Annotated[
-        bool, typer.Option("--no-header", help="The first line of a CSV table is data; columns have numbers.")
-    ] = False,
+    no_header: NoHeaderFlag = False,
     schema: Annotated[bool, typer.Option("--schema", help="Show what becomes of the columns, and stop.")] = False,
-    time: Annotated[
-        str | None, typer.Option(metavar="90s|10m|1.5h", help="Train for so long at most; the evaluation comes on top.")
-    ] = None,
+    time: TimeOption = None,
 ) -> None:
     """Train, resuming by itself after a kill, and write the artifact. Under torchrun it spreads over processes.
 
@@ -92,7 +93,7 @@ def train(
     if num_given == 0 and freeze_denoiser is None:
         raise UsageError("train: must be given a recipe, --table FILE or --freeze-denoiser ARTIFACT")
     overrides = [*(overrides or ()), *training_commands.csv_overrides(table, delimiter=delimiter, no_header=no_header)]
-    columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or ())
+    columns = ColumnOptions(drop or (), categorical or (), numeric or (), date or (), bins or (), rule or ())
     with training_commands.table_given(table, out=out, only_schema=schema) as found:
         given = training_commands.Given(recipe, found, lines, freeze_denoiser, out, overrides, columns, schema, time)
         training_commands.train(given)
@@ -196,9 +197,7 @@ def generate(
     artifact: ArtifactArgument,
     prompt: Annotated[str | None, typer.Argument(help="JSON for a table, text for a text model.")] = None,
     num_samples: Annotated[int, typer.Option("-n", "--num-samples", min=1, help="How many samples.")] = 1,
-    order_policy: Annotated[
-        str, typer.Option("--order", help="An order policy, or positions as in 3,0,1.")
-    ] = "learned",
+    order_policy: OrderOption = "learned",
     order_temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest next.")] = None,
     tokens_per_step: Annotated[int | None, typer.Option(min=1)] = None,
     steps: Annotated[int | None, typer.Option(min=1)] = None,
@@ -208,14 +207,14 @@ def generate(
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
     backtrack: Annotated[int | None, typer.Option(min=0, help="Grids: most forwards lost to contradictions.")] = None,
     where: Annotated[str | None, typer.Option(metavar="JSON", help="What samples must be like.")] = None,
-    attempts: Annotated[int | None, typer.Option(min=1, help="With --where: so often at most for a sample.")] = None,
+    rule: RuleOption = None,
+    share: ShareOption = None,
+    attempts: Annotated[int | None, typer.Option(min=1, help="With --where or --rule: most for a sample.")] = None,
     length: Annotated[int | None, typer.Option(min=1, help="New tokens after a text prompt without holes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     as_json: JsonFlag = False,
     top_logprobs: Annotated[int, typer.Option(min=0, max=20, help="With --json: the likeliest at each reveal.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option("--out", "--csv", metavar="FILE", help="Write a table's rows to this file.")
-    ] = None,
+    out: OutOption = None,
     force: Annotated[bool, typer.Option("--force", help="With --out: replace a file that exists.")] = False,
 ) -> None:
     """Generate without a server. On a terminal the reveal is shown in colour.
@@ -230,17 +229,20 @@ def generate(
         raise UsageError("--json and --out exclude each other")
     if force and out is None:
         raise UsageError("--force: is only valid with --out")
+    if share and out is None:
+        raise UsageError("--share: is only valid with --out")
     if top_logprobs and not as_json:
         raise UsageError("--top-logprobs: is only valid with --json")
     order = {"order": order_policy, "order_temperature": order_temperature}
     strides = {"tokens_per_step": tokens_per_step, "steps": steps, "threshold": threshold}
     tokens = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    taken_back = {"backtrack": backtrack, "where": where, "attempts": attempts, "top_logprobs": top_logprobs}
+    taken_back = {"backtrack": backtrack, "where": where, "rules": rule, "attempts": attempts}
+    tokens["top_logprobs"] = top_logprobs
     fields = {"num_samples": num_samples, "length": length, **order, **strides, **tokens, **taken_back}
     if out is None:
         generation.run(artifact, prompt, fields=fields, as_json=as_json)
     else:
-        generation.write_rows(artifact, prompt, out, fields=fields, force=force)
+        generation.write_rows(artifact, prompt, out, fields=fields, shares=share or (), force=force)
 
 
 @app.command()

@@ -2,14 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.live import Live
 
 from unveil.api import StreamEvent, load
-from unveil.arguments import order_argument, prompt_argument, refused_as_usage, where_argument
+from unveil.arguments import order_argument, prompt_argument, refused_as_usage, shares_argument, where_argument
 from unveil.engine.request.replies import ConditionTally
 from unveil.model.decoding.seeds import draw_seed
 from unveil.model.tokenizers.grid import SIDE
@@ -46,7 +46,8 @@ def run(folder: Path, prompt: str | None, *, fields: dict[str, Any], as_json: bo
 
 def _asked(fields: dict[str, Any]) -> dict[str, Any]:
     """What the command line holds as a request has it."""
-    return {**fields, "order": order_argument(fields["order"]), "where": where_argument(fields["where"])}
+    own = {"order": order_argument(fields["order"]), "where": where_argument(fields["where"])}
+    return {**fields, **own, "rules": fields["rules"] or None}
 
 
 def _show(start: dict[str, Any], events: Iterator[StreamEvent], *, side: int | None) -> None:
@@ -80,10 +81,12 @@ def _print_conditions(done: dict[str, Any]) -> None:
 
 
 def _print_condition(own: dict[str, Any] | None) -> None:
-    """How likely the model finds what `--where` asks of a prompt, if anything."""
+    """How likely the model finds what `--where` and rules ask of a prompt, if anything; and what share of the draws was
+    repeated."""
     if own is not None:
         error = "" if own["standard_error"] is None else f" ± {own['standard_error']:.2g}"
-        tried = f"{own['attempts']:,} attempts, {own['exact_samples']:,} samples exact"
+        repeated = 1 - own["samples"] / own["attempts"]
+        tried = f"{own['attempts']:,} attempts, {repeated:.1%} repeated, {own['exact_samples']:,} samples exact"
         print(f"condition: probability {own['probability']:.4g}{error}; {tried}", file=sys.stderr)
 
 
@@ -96,9 +99,11 @@ def _draw(live: Live) -> None:
     time.sleep(_FRAME_SECONDS)
 
 
-def write_rows(folder: Path, prompt: str | None, path: Path, *, fields: dict[str, Any], force: bool) -> None:
+def write_rows(
+    folder: Path, prompt: str | None, path: Path, *, fields: dict[str, Any], shares: Sequence[str], force: bool
+) -> None:
     """Samples of one prompt as rows in a file, CSV as soon as their window is finished, however many; in Parquet where
-    its name says so.
+    its name says so. `shares` as on the command line, COLUMN=VALUE:SHARE,...
 
     Raises UsageError for a model of no table, or a file that stands and may not be replaced; ArtifactError, OSError.
     """
@@ -113,7 +118,8 @@ def write_rows(folder: Path, prompt: str | None, path: Path, *, fields: dict[str
     seed = draw_seed() if fields["seed"] is None else fields["seed"]
     tally = ConditionTally()
     with refused_as_usage():
-        rows = model.outputs(template, tally=tally, **{**_asked(fields), "seed": seed})
+        own = shares_argument(shares)
+        rows = model.outputs(template, tally=tally, shares=own, **{**_asked(fields), "seed": seed})
     check_target(path, force=force)
     with row_writer(path, model.tokenizer) as write, Bar("generating", fields["num_samples"], unit="rows") as advance:
         for row in rows:

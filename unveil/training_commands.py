@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from unveil.engine.runner import pick_device
 from unveil.model.artifact.folder import Artifact, check_replaceable, load_artifact
 from unveil.model.artifact.manifest import CARD, CONFIG
 from unveil.model.errors import ArtifactError, UnveilError
+from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.output import UsageError, check_delimiter, print_json
 from unveil.progress import Bar, stderr
 from unveil.result_files import STANDARD, run_folder
@@ -35,6 +37,7 @@ from unveil.training.data.config import TableData
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.load import load_dataset
 from unveil.training.data.table.choices import ColumnOptions
+from unveil.training.data.table.table import rules_found
 from unveil.training.evaluation.report import evaluate_model, num_row_forwards
 from unveil.training.levels import ADVANCED
 from unveil.training.publishing.data_summary import describe_data
@@ -128,6 +131,7 @@ def train(given: Given) -> None:
     loaded = settle(loaded, num_rows=len(dataset.train))
     if given.only_schema:
         print(describe_data(dataset))
+        _show_rules(loaded, dataset)
         return
     if is_main:
         stderr.print(describe_data(dataset), soft_wrap=True)
@@ -147,6 +151,16 @@ def train(given: Given) -> None:
 
     if run_training(loaded, dataset, work=work, then=finish) is not None:
         stderr.print(f"wrote {folder}; serve it with: unveil serve {folder}", soft_wrap=True)
+
+
+def _show_rules(recipe: Recipe, dataset: Dataset) -> None:
+    """What holds in every row of a table, for the person to choose from."""
+    if isinstance(recipe.data, TableData) and isinstance(dataset.tokenizer, TableTokenizer):
+        found = [rule for rule in rules_found(recipe.data, dataset.tokenizer) if rule not in recipe.data.rules]
+        if found:
+            print("rules that hold in every row; to have generated rows keep them, add")
+        for rule in found:
+            print(f"  --rule {shlex.quote(rule)}")
 
 
 def _seconds(given: Given, recipe: Recipe) -> float | None:
@@ -280,6 +294,11 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def training_data(folder: Path) -> Dataset:
+    """What the artifact in a folder was trained on. Raises UnveilError where it is not there any more."""
+    return _dataset_of(folder, load_artifact(folder), None)
 
 
 def _dataset_of(folder: Path, artifact: Artifact, table: Path | None) -> Dataset:

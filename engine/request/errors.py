@@ -59,6 +59,12 @@ REASONS: Mapping[ErrorType, FailureReason] = MappingProxyType(
 )
 
 
+def unmet() -> "ServiceError":
+    """No attempt at a sample had any weight."""
+    message = "no attempt at a sample met what where and rules ask for"
+    return ServiceError("invalid_request", message, param="attempts")
+
+
 class ServiceError(UnveilError):
     """A failure that is answered. The message is shown to the user, on one line.
 

@@ -6,6 +6,7 @@ from typing import Any, TypedDict
 from unveil.engine.catalog import ServedModel
 from unveil.engine.request.errors import ServiceError
 from unveil.engine.request.limits import Limits
+from unveil.engine.request.rules import rules_of
 from unveil.engine.request.schemas import ATTEMPTS, NUM_ORDERS, GenerateRequest, OrderRequest, ScoreRequest
 from unveil.engine.request.table_schemas import CountRequest, PredictRequest
 from unveil.model.decoding.canvas import Canvas, Condition, OrderPolicy, Part, SamplingParams
@@ -157,16 +158,23 @@ def order_of(request: GenerateRequest | ScoreRequest, positions: list[int], what
 
 
 def _condition(request: GenerateRequest, model: ServedModel, template: Template) -> Condition | None:
-    """What `where` asks of the template's hidden positions, if anything. Raises ServiceError (422)."""
+    """What `where` and the rules ask of the template's hidden positions, if anything. Raises ServiceError (422)."""
+    rules = rules_of(request.rules, model, template)
+    if request.attempts is not None and request.where is None and not (request.rules or rules):
+        raise ServiceError("invalid_request", "attempts is only valid with where or rules", param="attempts")
+    if rules and request.steps is not None:
+        own = "" if request.rules is not None else " (the model has rules; rules: [] leaves them out)"
+        raise ServiceError("invalid_request", f"rules and steps exclude each other{own}", param="steps")
+    attempts = request.attempts or ATTEMPTS
     if request.where is None:
-        return None
+        return Condition({}, attempts, rules) if rules else None
     if model.tokenizer.end_id is not None:  # an end decides what others of its step would have been
         for name in ("tokens_per_step", "threshold"):
             if getattr(request, name) is not None:
                 message = f"where and {name} exclude each other for a {model.manifest.domain}"
                 raise ServiceError("invalid_request", message, param=name)
     parts = parts_of(model, request.where, template)
-    return Condition(parts, request.attempts or ATTEMPTS) if parts else None
+    return Condition(parts, attempts, rules) if parts or rules else None
 
 
 def parts_of(model: ServedModel, where: object, template: Template) -> dict[int, tuple[Part, ...]]:

@@ -178,14 +178,15 @@ class ConditionTally:
     """What the samples of one condition came to, one after the other."""
 
     def __init__(self) -> None:
-        self._weights, self._num_exact, self._is_single = Weights(), 0, False
+        self._weights, self._num_samples, self._num_exact, self._is_single = Weights(), 0, 0, False
 
     def add(self, trials: Trials, params: SamplingParams) -> None:
         """One sample more, decoded by these."""
         assert params.condition is not None
         self._weights = self._weights.and_all(trials.weights)
+        self._num_samples += 1
         self._num_exact += trials.is_exact
-        self._is_single = len(params.condition.parts) == 1
+        self._is_single = len(params.condition.parts) == 1 and not params.condition.rules
 
     def reply(self) -> dict[str, Any] | None:
         """As the reply has it; None without a sample."""
@@ -196,6 +197,7 @@ class ConditionTally:
             "probability": self._weights.mean,
             "standard_error": self._weights.standard_error if is_known else None,
             "attempts": self._weights.num,
+            "samples": self._num_samples,
             "exact_samples": self._num_exact,
             "effective_samples": self._weights.effective_number,
         }

@@ -20,6 +20,7 @@ NUM_ORDERS = 16  # drawn where a request names no number
 MAX_BACKTRACK = 10_000
 MAX_TOP_LOGPROBS = 20
 ATTEMPTS, MAX_ATTEMPTS = 1_000, 100_000
+MAX_RULES = 64
 _LOWEST_TEMPERATURE = 1e-6  # below it, dividing by it leaves the range of floating point
 _STRIDES = ("tokens_per_step", "steps", "threshold")
 
@@ -74,12 +75,20 @@ class GenerateRequest(ModelRequest):
         '{"min": a, "max": b}, {"after": d, "before": e} or {"not": ...}; of sequences {"allow": [...]} or '
         '{"ban": [...]} tokens. These positions come first in the order. Not with `steps` and `backtrack`.',
     )
+    rules: list[str] | None = Field(
+        default=None,
+        max_length=MAX_RULES,
+        description="What the columns of a row must be like together: `signup <= last_login`, "
+        "`price * 2 + tax == total`, `pair(city, country)` (what stood together in training rows). They are kept in "
+        "every row, whatever the model finds likely. null = the rules that the model was trained with; [] = none. "
+        "Tables only, not with `steps`.",
+    )
     attempts: int | None = Field(
         default=None,
         ge=1,
         le=MAX_ATTEMPTS,
-        description="With `where`: how often a sample may be tried; null = 1000. Then one of the tried is taken by its "
-        "weight, and its law is approximate.",
+        description="With `where` or `rules`: how often a sample may be tried; null = 1000. Then one of the tried is "
+        "taken by its weight, and its law is approximate.",
     )
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="null = drawn by the server; always echoed.")
     logprobs: bool = Field(default=True, description="false leaves all log-probabilities out.")
@@ -106,8 +115,6 @@ class GenerateRequest(ModelRequest):
                 raise UnveilError(f"where and {name} exclude each other", param=name)
         if self.top_logprobs and not self.logprobs:
             raise UnveilError("top_logprobs and logprobs false exclude each other", param="top_logprobs")
-        if self.attempts is not None and self.where is None:
-            raise UnveilError("attempts goes with where", param="attempts")
         _check_order_temperature(self.order, self.order_temperature)
         if self.threshold is not None and self.threshold > 1 and self.order != "entropy":
             raise UnveilError("threshold must be between 0 and 1, except with order entropy", param="threshold")
@@ -215,7 +222,8 @@ class SampleReply(Reply):
 
 
 class ConditionReply(Reply):
-    """Of one prompt with `where`. `probability`: the model's, that a sample meets it, a mean over all `attempts`.
+    """Of one prompt with `where` or `rules`. `probability`: the model's, that a sample meets them, a mean over all
+    `attempts`.
 
     `standard_error` is null for a single attempt at several positions. `exact_samples` have the model's law under the
     condition exactly, the others were taken by weight. `effective_samples`: how many equal weights the attempts' are
@@ -225,6 +233,7 @@ class ConditionReply(Reply):
     probability: float
     standard_error: float | None
     attempts: int
+    samples: int
     exact_samples: int
     effective_samples: float
 
@@ -251,7 +260,8 @@ class GenerateReply(Reply):
     created: int
     samples: list[SampleReply]
     condition: list[ConditionReply | None] | None = Field(
-        default=None, description="With `where`: of each prompt, null of one that leaves nothing of it open."
+        default=None,
+        description="With `where` or `rules`: of each prompt, null of one that leaves nothing of them open.",
     )
     usage: Usage
     timings: Timings

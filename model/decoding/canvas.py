@@ -12,7 +12,7 @@ forward. Nobody reads these ends, as if they came last in the order.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 OrderPolicy = Literal[
     "learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy", "explicit"
@@ -34,13 +34,35 @@ class Part(NamedTuple):
     high: float = 1.0
 
 
+Shown = tuple[int, float]
+"""An id, and the uniform by which a tokenizer draws what it shows."""
+
+
+class Rule(Protocol):
+    """What several positions may hold together; a plain value."""
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Those that are hidden at the start."""
+        ...
+
+    def allowed(self, position: int, known: Mapping[int, Shown]) -> tuple[Part, ...] | None:
+        """What one of them may hold beside what is known, its parts in no particular order; None for anything."""
+        ...
+
+    def holds(self, known: Mapping[int, Shown]) -> bool:
+        """Whether it is kept, once all of them are known."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """What positions may hold, something each, and how often one sample may be tried: at least once
-    (`model.decoding.attempts.condition`). Parts of one id do not overlap."""
+    (`model.decoding.attempts.condition`). Parts of one id do not overlap. `rules`: what they may hold together."""
 
     parts: Mapping[int, tuple[Part, ...]]
     attempts: int
+    rules: tuple[Rule, ...] = ()
 
     def __hash__(self) -> int:
         return hash((tuple(self.parts.items()), self.attempts))
@@ -54,9 +76,9 @@ class SamplingParams:
     `temperature` 0 = the likeliest token. `top_k` and `top_p` apply after the temperature, in that order.
     `explicit_order` lists every hidden position once, and goes with `order="explicit"` only. `backtrack` is the most
     forwards whose reveals may be taken back at contradictions (`model.decoding.attempts.search`); None = nothing is
-    taken back. `condition`: what a sample must be like; its positions come first. `top_logprobs`: so many of the
-    likeliest ids are told with each reveal. `num_left`: with no more positions than these hidden a sample is complete;
-    none of its steps may reveal several.
+    taken back. `condition`: what a sample must be like; the positions of its parts come first. `top_logprobs`: so many
+    of the likeliest ids are told with each reveal. `num_left`: with no more positions than these hidden a sample is
+    complete; none of its steps may reveal several.
     """
 
     order: OrderPolicy = "learned"
@@ -187,7 +209,7 @@ class Trials:
     revealed, and the logarithms of its weight and of that of its first forward.
 
     Of the attempts made: their `weights`; `kept`, the path of one drawn by weight; `num_forwards`, those that no reveal
-    rests on. `is_over`: one has been taken; `is_exact`: by rejection.
+    rests on. `is_over`: one has been taken; `is_exact`: by rejection. `is_unmet`: none had any weight.
     """
 
     path: tuple[Reveal, ...] = ()
@@ -198,6 +220,7 @@ class Trials:
     num_forwards: int = 0
     is_over: bool = False
     is_exact: bool = False
+    is_unmet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +260,15 @@ class Canvas:
 
     @property
     def is_complete(self) -> bool:
+        """Whether it takes no more steps: nothing is hidden, or its condition was met by no attempt."""
         num_left = self.params.num_left
+        if self.is_unmet:
+            return True
         return self.hidden.count(True) <= num_left if num_left else True not in self.hidden
+
+    @property
+    def is_unmet(self) -> bool:
+        return self.trials is not None and self.trials.is_unmet
 
     @property
     def length(self) -> int:

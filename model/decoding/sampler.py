@@ -93,7 +93,7 @@ def _draw(batch: Batch, plan: Plan, sure: Sureness) -> _Drawn:
         of, positions, order_logprobs = rows.tolist(), plan.ranking[rows, ranks], plan.order_logprobs[rows, ranks]
     places = positions.tolist()
     parts = [condition.parts_of(canvases[row], i) for row, i in zip(of, places, strict=True)]
-    noise = reveal_noise([condition.seed_of(canvases[row], own) for row, own in zip(of, parts, strict=True)], places)
+    noise = reveal_noise([condition.seed_of(canvases[row]) for row in of], places)
     tokens = _tokens(batch, sure, of, positions, noise.states, parts)
     drawn = _Drawn([[] for _ in canvases], [[] for _ in canvases], [0.0] * len(canvases))
     columns = zip(of, places, order_logprobs.tolist(), noise.values.tolist(), parts, tokens, strict=True)

@@ -55,7 +55,7 @@ def test_the_body_is_declared_and_closed(document: Any) -> None:
     assert set(schema["properties"]) == {
         *("model", "prompt", "num_samples", "length", "order", "order_temperature", "tokens_per_step", "steps"),
         *("threshold", "temperature", "top_k", "top_p", "seed", "logprobs", "stream", "timeout_seconds", "backtrack"),
-        *("where", "attempts", "top_logprobs"),
+        *("where", "rules", "attempts", "top_logprobs"),
     }
 
 

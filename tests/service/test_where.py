@@ -78,7 +78,7 @@ def test_when_attempts_run_out_the_reply_says_that_samples_are_not_exact(server:
         ({"where": {"age": 30}, "prompt": {"age": 39}}, "where.age", "age is given by the prompt"),
         ({"where": {}}, "where", "a table's condition must be an object of columns"),
         ({"where": {"age": 30}, "steps": 3}, "steps", "where and steps exclude each other"),
-        ({"attempts": 3}, "attempts", "attempts goes with where"),
+        ({"attempts": 3}, "attempts", "attempts is only valid with where or rules"),
         ({"where": {"age": 30}, "attempts": 0}, "attempts", "attempts must be at least 1, got 0"),
     ],
 )

@@ -163,7 +163,8 @@ def test_the_schema_is_shown_without_training_and_follows_the_options(tmp_path: 
     assert (code, err) == (0, "")
     lines = printed.splitlines()
     assert lines[1] == "  a: 4 levels (a0, a1, a2, a3)"
-    assert [line.split(":")[0].strip() for line in lines[1:]] == ["a", "c", "d"]
+    assert [line.split(":")[0].strip() for line in lines[1:4]] == ["a", "c", "d"]
+    assert lines[4:] == ["rules that hold in every row; to have generated rows keep them, add", "  --rule 'pair(a, d)'"]
     assert lines[3].startswith("  d: 20 levels (0, 1, 10, 11, ...)")
     assert list(tmp_path.iterdir()) == [table]
 

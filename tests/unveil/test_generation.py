@@ -125,6 +125,40 @@ def test_rows_and_samples_meet_a_condition(artifact: Path, tmp_path: Path, run: 
         assert (code, line in err) == (2, True)
 
 
+def test_rows_keep_rules_shares_and_what_may_not_repeat(artifact: Path, tmp_path: Path, run: Run) -> None:
+    path, rules = tmp_path / "rows.csv", ["--rule", "hours * 10 < age", "--rule", "unique(age, hours)"]
+    shares = ["--share", "income=>50K:0.25,<=50K:0.75"]
+    code, _, err = run(artifact, "-n", 60, *rules, *shares, "--out", path, "--seed", 3)
+    assert (code, "condition: probability 0." in err, "repeated" in err) == (0, True, True)
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    assert len(rows) == 60
+    assert all(int(row["hours"]) * 10 < int(row["age"]) for row in rows)
+    assert len({(row["age"], row["hours"]) for row in rows}) == 60
+    assert sum(row["income"] == ">50K" for row in rows) == 15
+    model = api.load(artifact)
+    free = model.sample(60, seed=3, rules=["hours * 10 < age"], shares={"income": {">50K": 0.25, "<=50K": 0.75}})
+    assert len({(row["age"], row["hours"]) for row in free.to_dicts()}) < 60
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "line"),
+    [
+        (["--rule", "hours <"], 2, "must name a column or a number"),
+        (["--rule", "pair(age, hours)"], 1, "does not say what data it was trained on"),
+        (["--share", "income=>50K"], 2, "must be COLUMN=VALUE:SHARE,..."),
+        (["--share", "income=>50K:0.5"], 2, "those of income must sum to 1, got 0.5"),
+        (["--share", "income=rich:1"], 2, "income must be one of"),
+        (["--share", "nothing=a:1"], 2, "unknown column"),
+        (["--rule", "unique(income)"], 1, "the model has too few"),
+    ],
+)
+def test_a_mistake_in_rules_and_shares_gets_one_line(
+    artifact: Path, tmp_path: Path, run: Run, options: list[str], code: int, line: str
+) -> None:
+    found, _, err = run(artifact, "-n", 4, *options, "--out", tmp_path / "rows.csv", "--seed", 1)
+    assert (found, line in err.splitlines()[-1]) == (code, True), err
+
+
 def test_memory_does_not_grow_with_the_number_of_rows(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "_LARGEST_WINDOW", 100)
     model, peaks = api.load(artifact), []

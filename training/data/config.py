@@ -54,7 +54,8 @@ class TableData(_Part):
     """Any CSV or Parquet file; a relative `path` counts from the working directory.
 
     `missing` lists the cells that mean "no value" (compared after stripping spaces; an empty cell always does).
-    A column named in `columns` is never dropped by the inference.
+    A column named in `columns` is never dropped by the inference. `rules` are between columns, as in
+    `signup <= last_login`; generated rows keep them.
     """
 
     kind: Literal["table"] = "table"
@@ -65,6 +66,7 @@ class TableData(_Part):
     delimiter: Literal[",", ";", "\t", "|"] = ","
     header: bool = True
     max_bins: MaxBins = DEFAULT_MAX_BINS
+    rules: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     validation_share: Advanced[Share] = 0.1
     test_share: Advanced[Share] = 0.1
     seed: Advanced[int] = Field(default=0, ge=0)

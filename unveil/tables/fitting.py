@@ -31,6 +31,7 @@ def fit(
     numeric: Sequence[str] | Mapping[str, str] = (),
     date: Sequence[str] | Mapping[str, str] = (),
     bins: int | Mapping[str, int] | None = None,
+    rules: Sequence[str] = (),
     seed: int | None = None,
     time: str | None = None,
     **overrides: Any,
@@ -43,8 +44,9 @@ def fit(
     training was stopped, the same call resumes it. Without `out` they live as long as the model that comes back.
 
     `drop`, `categorical`, `numeric`, `date` and `bins` are what the command's options are. `numeric` and `date` are
-    lists of columns, or say how they are written: `date={"joined": "DD.MM.YYYY"}`. `time`, "10m" say, is how long
-    training may take at most. All else is a key of a recipe, by its table: `optimizer={"steps": 2000},
+    lists of columns, or say how they are written: `date={"joined": "DD.MM.YYYY"}`. `rules` are what
+    generated rows keep: `["signup <= last_login", "pair(city, country)"]`. `time`, "10m" say, is how long training may
+    take at most. All else is a key of a recipe, by its table: `optimizer={"steps": 2000},
     model={"width": 96}` (docs/recipes.md). Raises UnveilError in one line.
     """
     columns = ColumnOptions(
@@ -53,6 +55,7 @@ def fit(
         numeric=_written("numeric", numeric),
         date=_written("date", date),
         bins=_bins(bins),
+        rule=_names("rules", rules),
     )
     own = {"name": name, "seed": seed}
     settings = settings_of({**{key: value for key, value in own.items() if value is not None}, **overrides})

@@ -8,6 +8,7 @@ from unveil.model.tokenizers.table.table import TableTokenizer
 
 if TYPE_CHECKING:
     from unveil.api import Model
+    from unveil.tables.drawing import Shares
     from unveil.tables.frames import Likeness
 
 _ROWS_AT_ONCE = 2048
@@ -17,6 +18,7 @@ class SampleOptions(TypedDict, total=False):
     """What `Model.sample` takes beside the number of rows, as in the body of POST /generate."""
 
     where: dict[str, Any] | None
+    rules: list[str] | None
     attempts: int | None
     seed: int | None
     order: str | list[int]
@@ -35,9 +37,15 @@ class TableMethods:
 
     likeness: "Likeness | None" = None
 
-    def sample(self, n: int = 1, *, as_: str | None = None, **fields: Unpack[SampleOptions]) -> Any:
+    def sample(
+        self, n: int = 1, *, as_: str | None = None, shares: "Shares | None" = None, **fields: Unpack[SampleOptions]
+    ) -> Any:
         """`n` rows as a DataFrame. `where` says what they must be like, as in POST /generate:
         `{"age": {"min": 30}, "state": ["CA", "NY"]}`; their law is then the model's under it.
+
+        `rules` say what columns must be like together: `["signup <= last_login", "pair(city, country)",
+        "unique(email)"]`; None is what the model was trained with, [] nothing. `shares` say which values of a column
+        stand in how many of the rows: `{"sex": {"Female": 0.5, "Male": 0.5}}`; the rest of a row is drawn given them.
 
         The DataFrame is of the kind and of the types that `unveil.fit` was given. Of a model that was loaded, or
         fitted to a file, it is polars, with integers where the training data has whole numbers, dates and times as
@@ -53,7 +61,7 @@ class TableMethods:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise UnveilError(f"n must be an integer of at least 1, got {n!r}", param="n")
         like = (self.likeness or Likeness("polars")) if as_ is None else likeness_named(as_)
-        rows = [list(row.values()) for row in model.outputs({}, num_samples=n, **fields)]
+        rows = [list(row.values()) for row in model.outputs({}, num_samples=n, shares=shares, **fields)]
         columns = zip(tokenizer.columns, zip(*rows, strict=True), strict=True)
         return like.made(pl.DataFrame([typed(own, cells, like.dtypes.get(own.name)) for own, cells in columns]))
 

@@ -7,9 +7,13 @@ sampling). The Z of the first forward is the same for every attempt, and no othe
 with the probability product / first, and what is accepted has the law under the condition exactly (rejection). With one
 constrained position every attempt is accepted.
 
+Rules between positions do not change the order. What a position may hold given those that are known is such a
+restriction, too. An attempt is complete when all positions of all rules are known. One that breaks a rule, because
+several positions came in one step, has no weight.
+
 The noise of the order is that of the canvas in every attempt; that of tokens is the attempt's own. Once `attempts` were
 all rejected, one of them is taken with the probability of its weight: then the law is approximate, and
-`Trials.is_exact` says so.
+`Trials.is_exact` says so. If none has any weight, `Trials.is_unmet` does, and the canvas stays as it was.
 """
 
 import math
@@ -17,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from unveil.model.decoding.canvas import HIDDEN, Canvas, Part, Reveal, Trials, apply
+from unveil.model.decoding.canvas import HIDDEN, Canvas, Part, Reveal, Rule, Shown, Trials, apply
 from unveil.model.decoding.noise import reveal_noise
 from unveil.model.decoding.seeds import attempt_seed
 
@@ -36,14 +40,32 @@ def parts_of(canvas: Canvas, position: int) -> tuple[Part, ...] | None:
     condition, trials = canvas.params.condition, canvas.trials
     if condition is None or trials is None or trials.is_over:
         return None
-    return condition.parts.get(position)
+    parts = condition.parts.get(position)
+    if not condition.rules:
+        return parts
+    known = _shown(trials.path)
+    for rule in condition.rules:
+        if position in rule.positions and (own := rule.allowed(position, known)) is not None:
+            parts = own if parts is None else _common(parts, own)
+    return parts
 
 
-def seed_of(canvas: Canvas, parts: Sequence[Part] | None) -> int:
-    """Whose noise a position is revealed with, of which an attempt may draw these parts."""
-    if parts is None or canvas.trials is None:
+def seed_of(canvas: Canvas) -> int:
+    """Whose noise a position is revealed with."""
+    if canvas.trials is None or canvas.trials.is_over:
         return canvas.seed
     return attempt_seed(canvas.seed, canvas.trials.weights.num)
+
+
+def _shown(path: Sequence[Reveal]) -> dict[int, Shown]:
+    return {reveal.position: (reveal.token_id, reveal.uniform) for reveal in path}
+
+
+def _common(parts: Sequence[Part], others: Sequence[Part]) -> tuple[Part, ...]:
+    """What is in both."""
+    pairs = [(a, b) for a in parts for b in others if a.token_id == b.token_id]
+    found = [Part(a.token_id, max(a.low, b.low), min(a.high, b.high)) for a, b in pairs]
+    return tuple(part for part in found if part.low < part.high)
 
 
 def uniform_within(parts: Sequence[Part], token_id: int, uniform: float) -> float:
@@ -65,7 +87,7 @@ def stands_where(canvas: Canvas, other: Canvas) -> bool:
 
 
 def open_positions(canvas: Canvas) -> list[int]:
-    """The constrained positions that are hidden; none once an attempt has been taken."""
+    """The positions that come first and are hidden; none once an attempt has been taken."""
     if canvas.trials is None or canvas.trials.is_over:
         return []
     assert canvas.params.condition is not None
@@ -73,13 +95,13 @@ def open_positions(canvas: Canvas) -> list[int]:
 
 
 def advance(before: Canvas, after: Canvas, reveals: Sequence[Reveal], log_mass: float) -> Tried:
-    """What becomes of a canvas that an attempt has brought from `before` to `after`; `log_mass` is of its draws.
-
-    Raises ValueError if no attempt had any weight.
-    """
-    trials = before.trials
+    """What becomes of a canvas that an attempt has brought from `before` to `after`; `log_mass` is of its draws."""
+    trials, condition = before.trials, before.params.condition
     assert trials is not None
+    assert condition is not None
     is_first = before.num_forwards == 0
+    if not _are_kept(condition.rules, trials.path, reveals):
+        log_mass = -math.inf
     trials = replace(
         trials,
         path=(*trials.path, *reveals),
@@ -88,8 +110,17 @@ def advance(before: Canvas, after: Canvas, reveals: Sequence[Reveal], log_mass: 
         num_forwards=trials.num_forwards + 1,
     )
     after = replace(after, trials=trials)
-    is_going_on = open_positions(after) and trials.log_weight > -math.inf
-    return Tried(after, ()) if is_going_on else _decided(after, trials)
+    is_open = open_positions(after) or any(after.hidden[i] for rule in condition.rules for i in rule.positions)
+    return Tried(after, ()) if is_open and trials.log_weight > -math.inf else _decided(after, trials)
+
+
+def _are_kept(rules: Sequence[Rule], path: Sequence[Reveal], reveals: Sequence[Reveal]) -> bool:
+    """Whether all rules hold that a step has decided."""
+    if not rules:
+        return True
+    known, new = _shown([*path, *reveals]), {reveal.position for reveal in reveals}
+    decided = (rule for rule in rules if not new.isdisjoint(rule.positions) and known.keys() >= set(rule.positions))
+    return all(rule.holds(known) for rule in decided)
 
 
 def _decided(canvas: Canvas, trials: Trials) -> Tried:
@@ -107,7 +138,8 @@ def _decided(canvas: Canvas, trials: Trials) -> Tried:
     if weights.num < condition.attempts:
         return Tried(replace(_begun_again(canvas), trials=replace(trials, path=(), log_weight=0.0)), ())
     if weights.log_sum == -math.inf:
-        raise ValueError("the model gives the condition no probability")
+        given_up = replace(trials, path=(), is_over=True, is_unmet=True)
+        return Tried(replace(_begun_again(canvas), trials=given_up), ())
     return _taken(canvas, trials, trials.kept, is_exact=False)
 
 

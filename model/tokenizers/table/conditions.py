@@ -17,6 +17,8 @@ from unveil.model.tokenizers.table.columns import MISSING, CategoricalColumn, Co
 from unveil.model.tokenizers.table.dates import FORMATS
 from unveil.model.tokenizers.wording import listed, quoted, shown
 
+Range = tuple[float, float]
+"""A closed one."""
 _ENDS = ("min", "max", "after", "before")
 _BISECTIONS = 60
 _MOST_VALUES = 256  # of a list; each takes a moment, in which nobody else is answered
@@ -25,23 +27,28 @@ _MOST_VALUES = 256  # of a list; each takes a moment, in which nobody else is an
 class _Wanted(NamedTuple):
     """Closed ranges of numbers, ascending and apart; of a categorical column ids as [i, i]. And missing values."""
 
-    ranges: tuple[tuple[float, float], ...]
+    ranges: tuple[Range, ...]
     missing: bool
 
 
 def shares_of(column: Column, condition: Any) -> tuple[Share, ...]:
     """What of each id of a column meets its condition. Raises PromptError, with `param` the column."""
     wanted = _wanted(column, condition)
-    is_level = isinstance(column, CategoricalColumn)
-    shares = list(_levels(column, wanted) if is_level else _shares(column, wanted))  # type: ignore[arg-type]
-    if wanted.missing and column.missing:
-        shares.append(Share(column.vocabulary_size - 1))
+    shares = shares_within(column, wanted.ranges, missing=wanted.missing)
     if not shares:
         raise PromptError(
             f"{shown(column.name)} has nothing that is {_told(condition)}; it is {column.expected()}",
             param=column.name,
         )
-    return tuple(shares)
+    return shares
+
+
+def shares_within(column: Column, ranges: Sequence[Range], *, missing: bool) -> tuple[Share, ...]:
+    """What of each id lies in ranges, ascending and apart, of numbers or of ids of levels; and a missing value, where
+    it is wanted and can be."""
+    is_level = isinstance(column, CategoricalColumn)
+    shares = _levels(column, ranges) if is_level else _shares(column, ranges)  # type: ignore[arg-type]
+    return (*shares, Share(column.vocabulary_size - 1)) if missing and column.missing else tuple(shares)
 
 
 def _told(condition: Any) -> str:
@@ -65,7 +72,7 @@ def _wanted(column: Column, condition: Any) -> _Wanted:
         )
     low, high = -math.inf, math.inf
     for name, value in condition.items():
-        end = _number(column, value)
+        end = number_in(column, value)
         if name in ("min", "after"):
             low = max(low, end if name == "min" else math.nextafter(end, math.inf))
         else:
@@ -88,7 +95,7 @@ def _listed(column: Column, values: Sequence[Any]) -> _Wanted:
         raise PromptError(f"{shown(column.name)} has no missing values", param=column.name)
     known = [value for value, own in zip(values, is_missing, strict=True) if not own]
     read: Callable[[Any], float] = (
-        column.encode if isinstance(column, CategoricalColumn) else lambda value: _number(column, value)
+        column.encode if isinstance(column, CategoricalColumn) else lambda value: number_in(column, value)
     )
     numbers = sorted({float(read(value)) for value in known})
     return _Wanted(tuple((x, x) for x in numbers), missing=any(is_missing))
@@ -96,15 +103,20 @@ def _listed(column: Column, values: Sequence[Any]) -> _Wanted:
 
 def _without(column: Column, unwanted: _Wanted) -> _Wanted:
     """All else."""
-    ranges, low = list[tuple[float, float]](), -math.inf
-    for first, last in unwanted.ranges:
+    return _Wanted(outside(unwanted.ranges), missing=column.missing and not unwanted.missing)
+
+
+def outside(ranges: Sequence[Range]) -> tuple[Range, ...]:
+    """What lies between and beyond ascending closed ranges."""
+    found, low = list[Range](), -math.inf
+    for first, last in ranges:
         if low < first:
-            ranges.append((low, math.nextafter(first, -math.inf)))
+            found.append((low, math.nextafter(first, -math.inf)))
         low = math.nextafter(last, math.inf)
-    return _Wanted((*ranges, (low, math.inf)), missing=column.missing and not unwanted.missing)
+    return (*found, (low, math.inf))
 
 
-def _number(column: Column, value: Any) -> float:
+def number_in(column: Column, value: Any) -> float:
     """A number, or a date as its count of units."""
     if isinstance(column, DateColumn):
         is_readable = isinstance(value, int | str) and not isinstance(value, bool)
@@ -121,16 +133,16 @@ def _number(column: Column, value: Any) -> float:
     raise PromptError(f"{shown(column.name)} is compared with {what}, got {quoted(value)}", param=column.name)
 
 
-def _levels(column: CategoricalColumn, wanted: _Wanted) -> list[Share]:
+def _levels(column: CategoricalColumn, ranges: Sequence[Range]) -> list[Share]:
     ids = range(len(column.levels))
-    return [Share(i) for i in ids if any(low <= i <= high for low, high in wanted.ranges)]
+    return [Share(i) for i in ids if any(low <= i <= high for low, high in ranges)]
 
 
-def _shares(column: NumericColumn | DateColumn, wanted: _Wanted) -> list[Share]:
+def _shares(column: NumericColumn | DateColumn, ranges: Sequence[Range]) -> list[Share]:
     """Of each bin, between which shares of its mass the shown values are wanted."""
     shares = []
     for i, own in enumerate(column.bins):
-        for low, high in wanted.ranges:
+        for low, high in ranges:
             if low <= own.low and own.high <= high:
                 shares.append(Share(i))
             elif low <= own.high and own.low <= high:

@@ -22,6 +22,7 @@ from unveil.model.tokenizers.table.columns import CategoricalColumn, Column, Dat
 from unveil.model.tokenizers.table.conditions import shares_of
 from unveil.model.tokenizers.table.dates import FORMATS
 from unveil.model.tokenizers.table.numbers import NumberStyle
+from unveil.model.tokenizers.table.rules.book import RuleBook, Together
 from unveil.model.tokenizers.wording import listed, one_line, quoted, shown
 
 DEFAULT_MAX_BINS = 64
@@ -55,6 +56,8 @@ class _File(BaseModel):
     version: Literal[1] = 1
     columns: tuple[Column, ...] = Field(min_length=1)
     example: dict[str, str | int | float]
+    rules: tuple[str, ...] = ()
+    together: tuple[Together, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -66,6 +69,16 @@ class _File(BaseModel):
             if name not in by_name:
                 raise ValueError("the example names no column")
             by_name[name].encode(value)
+        sizes = {column.name: column.vocabulary_size for column in self.columns}
+        for own in self.together:
+            if not all(name in sizes for name in own.columns):
+                raise ValueError("what stood together names no column")
+            limits = [sizes[name] for name in own.columns]
+            if any(not 0 <= i < limit for row in own.rows for i, limit in zip(row, limits, strict=True)):
+                raise ValueError("what stood together are no ids of these columns")
+        book = RuleBook(self.columns, known=self.together)
+        for rule in self.rules:
+            book.read(rule)
         return self
 
 
@@ -74,9 +87,20 @@ class TableTokenizer:
 
     domain: ClassVar[Literal["table"]] = "table"
 
-    def __init__(self, columns: Sequence[Column], *, example: Mapping[str, Value] | None = None) -> None:
-        self._file = _File(columns=tuple(columns), example=dict(example or {}))
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        example: Mapping[str, Value] | None = None,
+        rules: Sequence[str] = (),
+        known: Sequence[Together] = (),
+    ) -> None:
+        """`rules` are kept where a request does not say otherwise; `known` is what stood together in training rows."""
+        self._file = _File(
+            columns=tuple(columns), example=dict(example or {}), rules=tuple(rules), together=tuple(known)
+        )
         self._positions = {column.name: i for i, column in enumerate(self.columns)}
+        self._book = RuleBook(self.columns, known=self._file.together)
 
     @classmethod
     def fit(
@@ -123,7 +147,17 @@ class TableTokenizer:
             place = ".".join(map(str, first["loc"])) or "the file"
             reason = first["msg"].removeprefix("Value error, ")
             raise ArtifactError(f"{path.name} is not a table tokenizer: {shown(place)}: {reason}") from None
-        return cls(file.columns, example=file.example)
+        return cls(file.columns, example=file.example, rules=file.rules, known=file.together)
+
+    def with_rules(self, rules: Sequence[str], *, known: Sequence[Together] = ()) -> Self:
+        """The same columns with these rules, and with what stood together beside what was known. Raises
+        PromptError."""
+        names = {own.columns for own in known}
+        every = [own for own in self._file.together if own.columns not in names] + [*known]
+        book = RuleBook(self.columns, known=every)
+        for rule in rules:
+            book.read(rule)
+        return type(self)(self.columns, example=self._file.example, rules=rules, known=every)
 
     def save(self, path: Path) -> None:
         path.write_text(self._file.model_dump_json() + "\n", encoding="utf-8")
@@ -147,6 +181,16 @@ class TableTokenizer:
     @property
     def vocabulary_sizes(self) -> tuple[int, ...]:
         return tuple(column.vocabulary_size for column in self.columns)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Those that the model was trained with."""
+        return self._file.rules
+
+    @property
+    def rule_book(self) -> RuleBook:
+        """What reads rules about these columns."""
+        return self._book
 
     @property
     def missing_ids(self) -> dict[int, int]:
@@ -214,7 +258,8 @@ class TableTokenizer:
         return ["" if value is None else column.written(value) for column, value in pairs]
 
     def describe(self) -> dict[str, Any]:
-        return {"columns": [column.describe() for column in self.columns]}
+        rules = {"rules": list(self.rules)} if self.rules else {}
+        return {"columns": [column.describe() for column in self.columns], **rules}
 
     def example_prompt(self) -> dict[str, Value]:
         return dict(self._file.example)

@@ -180,12 +180,16 @@ def test_a_sample_does_not_depend_on_the_batch_it_is_in(denoiser: TableDenoiser)
     assert together == [found for canvas in canvases for found in decode(denoiser, [canvas])]
 
 
-def test_what_the_model_gives_no_probability_fails() -> None:
+def test_what_the_model_gives_no_probability_stays_as_it_was_and_says_so() -> None:
     denoiser = random_denoiser(L=2, V=2, seed=1)
     denoiser.world.logits[..., 1, 1] = -torch.inf
     params = _params(parts={0: (Part(0),), 1: (Part(1),)}, attempts=5)
-    with pytest.raises(ValueError, match="no probability"):
-        list(decode(denoiser, [blank(2, params=params)]))
+    (found,) = decode(denoiser, [blank(2, params=params)])
+    assert found.canvas.is_unmet
+    assert found.canvas.is_complete
+    assert found.canvas.trials is not None
+    assert found.canvas.trials.weights.num == 5
+    assert (found.reveals, found.canvas.hidden) == ((), (True, True))
 
 
 def test_weights_far_below_what_a_float_holds_are_told_apart() -> None:

@@ -18,10 +18,13 @@ class ColumnOptions:
     numeric: Sequence[str] = ()
     date: Sequence[str] = ()
     bins: Sequence[str] = ()
+    rule: Sequence[str] = ()
 
     def put_into(self, data: dict[str, Any]) -> dict[str, Any]:
         """The recipe's `[data]` with these choices, which go before its own. Raises UnveilError naming the option."""
-        given = [f"--{name}" for name in ("drop", "categorical", "numeric", "date", "bins") if getattr(self, name)]
+        given = [
+            f"--{name}" for name in ("drop", "categorical", "numeric", "date", "bins", "rule") if getattr(self, name)
+        ]
         if not given:
             return data
         if data.get("kind") != "table":
@@ -35,7 +38,8 @@ class ColumnOptions:
             chosen.setdefault(name, {}).update(choice)
             drop.pop(name, None)  # to choose a kind for what the recipe drops is to keep it
         columns = {name: choice for name, choice in chosen.items() if name not in self.drop}
-        merged = {**data, "drop": list(drop), "columns": columns}
+        rules = list(dict.fromkeys([*data.get("rules", ()), *self.rule]))
+        merged = {**data, "drop": list(drop), "columns": columns, "rules": rules}
         for bins in self.bins:
             if bins.isdecimal():
                 merged["max_bins"] = int(bins)

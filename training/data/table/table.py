@@ -15,7 +15,7 @@ import polars as pl
 from unveil.model.errors import UnveilError
 from unveil.model.tokenizers.table.dates import FORMATS
 from unveil.model.tokenizers.table.numbers import NumberStyle
-from unveil.model.tokenizers.table.table import Cells
+from unveil.model.tokenizers.table.table import Cells, TableTokenizer
 from unveil.model.tokenizers.wording import listed, quoted
 from unveil.training.data.config import TableData
 from unveil.training.data.dataset import Dataset
@@ -30,6 +30,7 @@ from unveil.training.data.splits import (
     with_every_level,
 )
 from unveil.training.data.table.inference import ColumnReader, Dropped, Kept
+from unveil.training.data.table.rules import found_rules, with_rules
 
 MIN_ROWS = 10
 MAX_COLUMNS = 512  # attention grows with their square
@@ -52,9 +53,10 @@ def load_table(config: TableData) -> Dataset:
     )
     _check_not_empty(encoded, raw)
     left_out = notices_of(encoded, lambda split, row: raw.place(int(parts[split][row])))
+    tokenizer, broken = with_rules(encoded.tokenizer, config.rules, columns)
     return Dataset(
         name=config.path.stem,
-        tokenizer=encoded.tokenizer,
+        tokenizer=tokenizer,
         train=encoded.rows["train"],
         validation=encoded.rows["validation"],
         test=encoded.rows["test"],
@@ -64,9 +66,21 @@ def load_table(config: TableData) -> Dataset:
             "sha256": {config.path.name: raw.sha256},
             **encoded.fates,
             "dropped_columns": choice.dropped,
-            "notices": [*raw.notices, *choice.notices, *_moved(found.moved, raw), *left_out, *_wide(len(columns))],
+            "notices": [
+                *raw.notices,
+                *choice.notices,
+                *_moved(found.moved, raw),
+                *left_out,
+                *_wide(len(columns)),
+                *broken,
+            ],
         },
     )
+
+
+def rules_found(config: TableData, tokenizer: TableTokenizer) -> list[str]:
+    """Rules that hold in every row of a table; see `found_rules`. Raises UnveilError."""
+    return found_rules(tokenizer, _split(_read(config), config).columns, seed=config.seed)
 
 
 def cells_of(config: TableData) -> dict[str, dict[str, Cells]]:

@@ -1,0 +1,1 @@
+"""What columns of one row, or of all rows, must be like together: `signup <= last_login`, `pair(city, country)`."""
