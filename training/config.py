@@ -33,6 +33,7 @@ ROWS_A_PLACE, SMALLEST_BATCH = (
     32,
 )  # of a batch left to the data, a power of two: so many rows for each of its places
 MATRIX_RATE = 0.02
+PATIENCE, VALIDATIONS = 3, 10  # of a table
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 _MOST_SEED = 10**12  # streams of draws are numbered by its multiples, and have 64 bits
 
@@ -107,9 +108,13 @@ class OptimizerConfig(_Frozen):
 
     `steps` left out: as many as show every training row 24 times where all steps of its order are trained, else 60
     times; but 500 at least and 8000 at most. A table trained for longer is learned by heart. `batch_size` is then
-    smaller for fewer than 16,384 rows, down to 32, unless it is given. `backward_loops`:
-    gradients go back through so many of a network's loops at most (`model.num_loops`), and a sudoku grid that is
-    learned goes through no more of them.
+    smaller for fewer than 16,384 rows, down to 32, unless it is given. `backward_loops`: gradients go back through so
+    many of a network's loops at most (`model.num_loops`), and a sudoku grid that is learned goes through no more of
+    them.
+
+    `patience`: training ends after so many validations in turn that are no better, and the best weights are taken; 0:
+    the last ones are, whatever they cost. Left out it is 3 for a table of one's own whose `steps` are left out, too;
+    else it is 0. A tenth of the steps lies between two of these validations, whatever `run.validate_every` is.
     """
 
     steps: int | None = Field(default=None, ge=1)
@@ -124,6 +129,7 @@ class OptimizerConfig(_Frozen):
     ema_decay: Advanced[float] = Field(default=0.998, ge=0.0, lt=1.0)
     backward_loops: Advanced[int | None] = Field(default=None, ge=1)
     matrix_rate: Advanced[float | None] = Field(default=None, ge=0.0)
+    patience: Advanced[int | None] = Field(default=None, ge=0)
 
     @property
     def num_steps(self) -> int:
@@ -246,6 +252,19 @@ class Recipe(_Frozen):
             raise ValueError(f"advanced.{key}: is not valid with a frozen denoiser")
         return self
 
+    @property
+    def validate_every(self) -> int:
+        """Steps between two validations, once they are settled."""
+        if self.optimizer.patience:
+            return max(self.optimizer.num_steps // VALIDATIONS, 1)
+        return self.run.validate_every
+
+    @model_validator(mode="after")
+    def _is_whole_where_it_is_patient(self) -> Self:
+        if self.optimizer.patience and self.run.strategy == "fsdp":
+            raise ValueError("advanced.optimizer.patience: is not valid with fsdp, whose weights are in parts")
+        return self
+
     @model_validator(mode="after")
     def _queries_fit(self) -> Self:
         if self.model.query_layers and self.model.num_loops > 1:
@@ -279,7 +298,9 @@ def settle(recipe: Recipe, *, num_rows: int) -> Recipe:
         batch_size = min(max(fitting, SMALLEST_BATCH), batch_size)
     epochs = WHOLE_EPOCHS if recipe.query_layers else EPOCHS
     steps = min(max(epochs * num_rows // batch_size, FEWEST_STEPS), MOST_STEPS)
-    settled = {"steps": steps, "batch_size": batch_size}
+    settled: dict[str, int] = {"steps": steps, "batch_size": batch_size}
+    if optimizer.patience is None and isinstance(recipe.data, TableData) and recipe.run.strategy != "fsdp":
+        settled["patience"] = PATIENCE
     return recipe.model_copy(update={"optimizer": optimizer.model_copy(update=settled)})
 
 

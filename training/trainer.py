@@ -26,6 +26,7 @@ from unveil.training.config import Recipe
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.rows import Rows, split_rows
 from unveil.training.order_config import GlobalOrder
+from unveil.training.run.best import Best
 from unveil.training.run.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from unveil.training.run.devices import end_process_group, make_fabric, others_waiting, pick_precision
 from unveil.training.run.monitoring import gradient_noise, law_metrics, validation_metrics
@@ -143,6 +144,7 @@ class Run:
             )
         self.fabric, self.recipe, self.dataset, self.work = fabric, recipe, dataset, work
         self.step = 0
+        self.best = Best(work / "best", {})
         self.rows = split_rows(dataset, "train", is_packed=True)
         torch.manual_seed(recipe.seed)
         self.start = load_start(recipe, dataset)
@@ -215,6 +217,7 @@ class Run:
                 )
         load_checkpoint(checkpoint, fabric=self.fabric, state=self._state())
         self.step = checkpoint.step
+        self.best = Best.at(self.best.folder, step=self.step)
         if self.recipe.run.strategy == "fsdp":
             self._gather()
 
@@ -234,11 +237,12 @@ class Run:
         self._last_log = (self.step, time.monotonic())
         with Watch(self.fabric, seconds=run.checkpoint_seconds, agree_every=run.log_every) as watch:
             self._take_steps(journal, watch, searches_at, settles=bool(times))
+        self._take_best(journal, settles=bool(times))
 
     def _take_steps(self, journal: Journal | None, watch: Watch, searches_at: Set[int], *, settles: bool) -> None:
         """Raises StoppedError at a signal, when a checkpoint is written."""
         total, run = self.recipe.optimizer.num_steps, self.recipe.run
-        while self.step < total:
+        while self.step < total and not self._is_over:
             if self.step in searches_at:
                 self._search(journal)
             taken = self.stepper.take(self.step)
@@ -252,9 +256,10 @@ class Run:
                     journal.log("train", self.step, shown)
             if settles and is_last:
                 self._settle(journal)
-            if self.step % run.validate_every == 0 or is_last:
+            if self.step % self.recipe.validate_every == 0 or is_last:
                 self._validate(journal)
             is_due, signum = watch.wishes(self.step)
+            is_last = is_last or self._is_over
             if self.step % run.checkpoint_every == 0 or is_last or is_due:
                 began = time.monotonic()
                 self._save()
@@ -262,9 +267,31 @@ class Run:
             if signum and not is_last:
                 raise StoppedError(f"stopped at step {self.step} of {total}; {RESUMES}", signum=signum)
 
+    @property
+    def _is_over(self) -> bool:
+        patience = self.recipe.optimizer.patience
+        return bool(patience) and self.best.num_worse >= (patience or 0)
+
+    def _take_best(self, journal: Journal | None, *, settles: bool) -> None:
+        """The averaged weights become those that cost validation rows least, where that is kept."""
+        if not self.best.costs or self.best.step == self.step:
+            return
+        costs, step = self.best.costs, self.best.step
+        self.unwrapped.average.load_state_dict(self.best.weights())
+        if journal is not None:
+            journal.say(
+                f"step {step} is taken: {costs[step]:.4f} nats a validation row, {costs[max(costs)]:.4f} at step"
+                f" {max(costs)}"
+            )
+        if settles:
+            self._settle(journal)
+
+    def _averaged(self) -> dict[str, Tensor]:
+        return {name: full_tensor(value).cpu() for name, value in self.unwrapped.average.state_dict().items()}
+
     def finish(self) -> Trained | None:
         """The averaged network, whole, on the main process."""
-        weights = {name: full_tensor(value).cpu() for name, value in self.unwrapped.average.state_dict().items()}
+        weights = self._averaged()
         self.fabric.barrier()  # nobody leaves while another still gathers
         if not self.fabric.is_global_zero:
             return None
@@ -272,6 +299,7 @@ class Run:
         denoiser.load_state_dict(weights)
         summary: dict[str, object] = {
             "steps": self.step,
+            **({"best_step": self.best.step} if self.best.costs else {}),
             "row_forwards": row_forwards(self.recipe, self.step),
             "world_size": self.fabric.world_size,
             "torch": torch.__version__,
@@ -310,6 +338,11 @@ class Run:
         )
         if journal is not None:
             journal.log("validation", self.step, metrics)
+        if self.recipe.optimizer.patience:
+            is_drawn = self.recipe.order.kind != "global"
+            cost = self.fabric.broadcast(metrics["nelbo" if is_drawn else "negative_log_likelihood"])
+            self.best = self.best.and_one(self.step, cost, self._averaged, writes=self.fabric.is_global_zero)
+            self.fabric.barrier()  # nobody reads the weights before they are there
 
     def _validation_rows(self) -> Rows:
         limit = self.recipe.run.validate_rows
