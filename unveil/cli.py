@@ -6,30 +6,17 @@ Exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from unveil import __version__
+from unveil.commands import options
+from unveil.commands.output import UsageError, check_delimiter
 from unveil.engine import environment
 from unveil.model.errors import UnveilError
-from unveil.options import (
-    BinsOption,
-    DateOption,
-    FrozenOption,
-    KeptRuleOption,
-    LinesOption,
-    NoHeaderFlag,
-    NumericOption,
-    OrderOption,
-    OutOption,
-    RuleOption,
-    ShareOption,
-    TimeOption,
-)
-from unveil.output import UsageError, check_delimiter
 from unveil.training.run.parent import bound
 
 app = typer.Typer(
@@ -63,20 +50,20 @@ def _root(
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe in TOML.", show_default=False)] = None,
     table: Annotated[Path | None, typer.Option(help="A CSV or Parquet file, - for stdin: no recipe needed.")] = None,
-    lines: LinesOption = None,
-    freeze_denoiser: FrozenOption = None,
+    lines: options.LinesOption = None,
+    freeze_denoiser: options.FrozenOption = None,
     out: Annotated[Path | None, typer.Option(help="Where the artifact goes; default runs/NAME.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key.")] = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.")] = None,
     categorical: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Take a column as levels.")] = None,
-    numeric: NumericOption = None,
-    date: DateOption = None,
-    bins: BinsOption = None,
-    rule: KeptRuleOption = None,
+    numeric: options.NumericOption = None,
+    date: options.DateOption = None,
+    bins: options.BinsOption = None,
+    rule: options.KeptRuleOption = None,
     delimiter: Annotated[str | None, typer.Option(help="Of a CSV table: , ; | or a tab; default a comma.")] = None,
-    no_header: NoHeaderFlag = False,
+    no_header: options.NoHeaderFlag = False,
     schema: Annotated[bool, typer.Option("--schema", help="Show what becomes of the columns, and stop.")] = False,
-    time: TimeOption = None,
+    time: options.TimeOption = None,
 ) -> None:
     """Train, resuming by itself after a kill, and write the artifact. Under torchrun it spreads over processes.
 
@@ -84,7 +71,7 @@ def train(
     column, change it. Checkpoints, the log and TensorBoard events go to OUT.run beside the artifact, and may be deleted
     afterwards.
     """
-    from unveil import training_commands
+    from unveil.commands import training as training_commands
     from unveil.training.data.table.choices import ColumnOptions
 
     num_given = sum(given is not None for given in (recipe, table, lines))
@@ -117,7 +104,7 @@ def import_(
 
     Needs the extra `transformers`. No code out of the folder is run, and nothing is fetched without --hub.
     """
-    from unveil import importing
+    from unveil.commands import importing
 
     if tokenizer not in ("auto", "smiles"):
         raise UsageError("--tokenizer: must be auto or smiles")
@@ -146,6 +133,11 @@ def evaluate(
     update_card: Annotated[
         bool, typer.Option("--update-card", help="Put the figures on the artifact's card and into its configuration.")
     ] = False,
+    judge: options.JudgeFlag = False,
+    target: options.TargetOption = None,
+    html: options.HtmlOption = None,
+    fail_below: options.FailBelowOption = None,
+    fail_above: options.FailAboveOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """NELBO and exact log-likelihood under the learned order and every control, with standard errors.
@@ -153,13 +145,24 @@ def evaluate(
     Controls: uniform and reversed orders, left to right, right to left, confidence, margin, and the best and the worst
     of all orders for up to 10 positions. A learned order proves little against its own network, which it was trained
     with; --reference puts a uniform model beside it, under the learned order too, with paired differences.
+
+    --judge has rows of a table generated and asks classifiers to tell them from real ones, and to learn from them.
     """
-    from unveil import training_commands
+    from unveil.commands import training as training_commands
 
     if split not in ("train", "validation", "test"):
         raise UsageError("--split: must be train, validation or test")
     if update_card and (split != "test" or reference is not None):
-        raise UsageError("--update-card: a card has figures of the test split, without another model beside them")
+        raise UsageError("--update-card: a card has figures of the test split, with no other model beside")
+    wishes = {"--target": target, "--html": html, "--fail-below": fail_below, "--fail-above": fail_above}
+    others = {"--split": split != "test", "--reference": reference is not None, "--update-card": update_card}
+    _check_judge(is_asked=judge, wishes=wishes, others=others)
+    if judge:
+        from unveil.commands import judging
+
+        own = judging.Wishes(target, html, fail_below or (), fail_above or ())
+        judging.run(artifact, rows=rows, table=table, wishes=own, as_json=as_json)
+        return
     training_commands.evaluate(
         artifact,
         split=split,
@@ -171,6 +174,14 @@ def evaluate(
     )
 
 
+def _check_judge(*, is_asked: bool, wishes: Mapping[str, object], others: Mapping[str, bool]) -> None:
+    """Judges have options of their own, and take none of the others. Raises UsageError."""
+    if not is_asked and (given := [option for option, value in wishes.items() if value is not None]):
+        raise UsageError(f"{given[0]}: is only valid with --judge")
+    if is_asked and (given := [option for option, is_given in others.items() if is_given]):
+        raise UsageError(f"--judge: is not valid with {given[0]}")
+
+
 @app.command()
 def order(
     artifact: ArtifactArgument,
@@ -179,7 +190,7 @@ def order(
 ) -> None:
     """The learned order, in words and as a picture."""
     from unveil.api import load
-    from unveil.output import print_json
+    from unveil.commands.output import print_json
 
     if plot is not None and plot.suffix != ".svg":
         raise UsageError(f"--plot: must be a file name that ends in .svg, got {plot}")
@@ -197,7 +208,7 @@ def generate(
     artifact: ArtifactArgument,
     prompt: Annotated[str | None, typer.Argument(help="JSON for a table, text for a text model.")] = None,
     num_samples: Annotated[int, typer.Option("-n", "--num-samples", min=1, help="How many samples.")] = 1,
-    order_policy: OrderOption = "learned",
+    order_policy: options.OrderOption = "learned",
     order_temperature: Annotated[float | None, typer.Option(min=0.0, help="0: always the likeliest next.")] = None,
     tokens_per_step: Annotated[int | None, typer.Option(min=1)] = None,
     steps: Annotated[int | None, typer.Option(min=1)] = None,
@@ -207,14 +218,14 @@ def generate(
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
     backtrack: Annotated[int | None, typer.Option(min=0, help="Grids: most forwards lost to contradictions.")] = None,
     where: Annotated[str | None, typer.Option(metavar="JSON", help="What samples must be like.")] = None,
-    rule: RuleOption = None,
-    share: ShareOption = None,
+    rule: options.RuleOption = None,
+    share: options.ShareOption = None,
     attempts: Annotated[int | None, typer.Option(min=1, help="With --where or --rule: most for a sample.")] = None,
     length: Annotated[int | None, typer.Option(min=1, help="New tokens after a text prompt without holes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     as_json: JsonFlag = False,
     top_logprobs: Annotated[int, typer.Option(min=0, max=20, help="With --json: the likeliest at each reveal.")] = 0,
-    out: OutOption = None,
+    out: options.OutOption = None,
     force: Annotated[bool, typer.Option("--force", help="With --out: replace a file that exists.")] = False,
 ) -> None:
     """Generate without a server. On a terminal the reveal is shown in colour.
@@ -223,7 +234,7 @@ def generate(
     ends in .gz, .bz2 or .xz; - is stdout. FILE is FILE.partial until it is whole, and an existing one is replaced only
     with --force.
     """
-    from unveil import generation
+    from unveil.commands import generation
 
     if as_json and out is not None:
         raise UsageError("--json and --out exclude each other")
@@ -237,8 +248,8 @@ def generate(
     strides = {"tokens_per_step": tokens_per_step, "steps": steps, "threshold": threshold}
     tokens = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     taken_back = {"backtrack": backtrack, "where": where, "rules": rule, "attempts": attempts}
-    tokens["top_logprobs"] = top_logprobs
-    fields = {"num_samples": num_samples, "length": length, **order, **strides, **tokens, **taken_back}
+    shown = {"num_samples": num_samples, "length": length, "top_logprobs": top_logprobs}
+    fields = {**shown, **order, **strides, **tokens, **taken_back}
     if out is None:
         generation.run(artifact, prompt, fields=fields, as_json=as_json)
     else:
@@ -269,7 +280,7 @@ def impute(
     median of a bin of numbers. Columns that the model does not have are left as they are. The result is Parquet where
     its name ends in .parquet, else CSV.
     """
-    from unveil import imputation
+    from unveil.commands import imputation
 
     if mode and samples > 1:
         raise UsageError("--mode and --samples exclude each other: every sample would be the same")
@@ -300,7 +311,7 @@ def score(
     Orders learned and uniform are drawn: the bound (NELBO) is a mean over them and has a standard error. Any other is
     one order, and gives the exact log-likelihood.
     """
-    from unveil import scoring
+    from unveil.commands import scoring
 
     fields = {
         "order": order_policy,

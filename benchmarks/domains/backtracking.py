@@ -23,6 +23,7 @@ import numpy as np
 from unveil.benchmarks.common.proportions import paired_difference, share
 from unveil.benchmarks.common.runs import Fields, arguments, run_all
 from unveil.benchmarks.domains.problems.grids import count_clues, read_puzzles
+from unveil.commands.training import cache_folder
 from unveil.model.along.serving import decode
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
@@ -30,7 +31,6 @@ from unveil.model.decoding.seeds import derive_seed
 from unveil.model.errors import ArtifactError, UnveilError
 from unveil.model.tokenizers.grid import GridTokenizer, is_solution
 from unveil.training.data.sudoku.sudoku import make_pool
-from unveil.training_commands import cache_folder
 
 ORDERS: tuple[OrderPolicy, ...] = ("learned", "margin", "uniform")
 BUDGET = 1000

@@ -6,7 +6,7 @@
     python -m benchmarks detection --reals --target class
 
 Of each model as many rows as were trained on are drawn along its greedy order. They are judged against the training
-rows as TabPC's harness does it (benchmarks/domains/problems/detection.py), beside real test rows, which say what is to
+rows as TabPC's harness does it (training/evaluation/judging/detection.py), beside real test rows, which say what is to
 be had. Copies of training rows would win that, so the share of generated rows that are closer to a training row than to
 a held-out one stands beside it (`closer`; 0.5: neither is preferred). An artifact is drawn from by N seeds; a recipe
 and a table (as `unveil train --table` trains it) are trained N times, each drawn from once. Published figures are of
@@ -23,10 +23,10 @@ from typing import Any
 import torch
 
 from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all, with_interval
-from unveil.benchmarks.domains.problems.detection import detection, require_judges, usefulness
-from unveil.benchmarks.domains.problems.fidelity import decoded, real_rows, sample, shape_and_trend
+from unveil.benchmarks.domains.problems.fidelity import shape_and_trend
 from unveil.benchmarks.domains.problems.reals import write_reals
 from unveil.benchmarks.domains.problems.tables import table_data
+from unveil.commands.training import cache_folder
 from unveil.model.artifact.folder import load_artifact, save_artifact
 from unveil.model.errors import UnveilError
 from unveil.model.network.base import Network
@@ -36,10 +36,11 @@ from unveil.training.config import build_recipe, load_recipe, settle
 from unveil.training.data.load import load_dataset
 from unveil.training.data.rows import evenly_spaced
 from unveil.training.evaluation.comparison_orders import Law
+from unveil.training.evaluation.judging.detection import detection, usefulness, why_no_judges
+from unveil.training.evaluation.judging.rows import decoded, real_rows, sample
 from unveil.training.evaluation.likelihood import Estimate, as_rows
 from unveil.training.evaluation.privacy import compare
 from unveil.training.trainer import train
-from unveil.training_commands import cache_folder
 
 SEED = 2603  # of samples, the first
 QUICK_STEPS, QUICK_ROWS = 20, 300
@@ -66,7 +67,8 @@ def main() -> None:
     parser.add_argument("--categorical", action="append", default=[], metavar="COLUMN", help="likewise")
     parser.add_argument("--target", help="the column that XGBoost predicts, trained on generated rows")
     given = parser.parse_args()
-    require_judges()
+    if (reason := why_no_judges()) is not None:
+        raise SystemExit(f"error: {reason}")
     if given.reals:
         given.table.append(write_reals(given.work / "reals.csv"))
     try:
@@ -106,7 +108,7 @@ def measure(task: Fields) -> Fields:
     net, tokenizer, seconds = _model(task)
     recipe = build_recipe(dict(task["fields"]), source="the recipe")
     dataset = load_dataset(recipe.data, cache=cache_folder(), tokenizer=tokenizer)
-    real = real_rows(recipe.data, tokenizer)
+    real = real_rows(recipe.data, tokenizer, cache=cache_folder())
     limit = task["rows"] or len(dataset.train)
     law, seed = Law(net), SEED + task["seed"]
     ids = sample(net, order=law.order(), rows=limit, seed=seed)

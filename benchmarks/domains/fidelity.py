@@ -24,20 +24,15 @@ import numpy as np
 import torch
 
 from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all, with_interval
-from unveil.benchmarks.domains.problems.fidelity import (
-    cut,
-    decoded,
-    real_rows,
-    require_sdmetrics,
-    sample,
-    shape_and_trend,
-)
+from unveil.benchmarks.domains.problems.fidelity import cut, require_sdmetrics, shape_and_trend
 from unveil.benchmarks.domains.problems.tables import ADULT, config_of, load
 from unveil.benchmarks.domains.tables import PUBLISHED
+from unveil.commands.training import cache_folder
 from unveil.model.artifact.folder import Artifact, load_artifact
 from unveil.model.errors import ArtifactError
 from unveil.training.data.rows import evenly_spaced
 from unveil.training.evaluation.comparison_orders import Law
+from unveil.training.evaluation.judging.rows import decoded, real_rows, sample
 from unveil.training.evaluation.likelihood import Estimate, as_rows
 from unveil.training.evaluation.privacy import compare
 
@@ -107,7 +102,7 @@ def control(task: Fields) -> Fields:
     tokenizer: Any = artifact.tokenizer
     limit = task["rows"] or len(dataset.train)
     if task["arm"] == "real test rows":
-        other = real_rows(config_of(ADULT), tokenizer)["test"]
+        other = real_rows(config_of(ADULT), tokenizer, cache=cache_folder())["test"]
     else:
         is_anew = task["arm"] == "training rows, drawn anew"
         some = evenly_spaced(len(dataset.train), limit)
@@ -118,7 +113,7 @@ def control(task: Fields) -> Fields:
 
 def _likeness(other: Fields, artifact: Artifact, limit: int) -> Fields:
     tokenizer: Any = artifact.tokenizer
-    real = cut(real_rows(config_of(ADULT), tokenizer)["train"], limit)
+    real = cut(real_rows(config_of(ADULT), tokenizer, cache=cache_folder())["train"], limit)
     categorical = [column.name for column in tokenizer.columns if column.kind == "categorical"]
     return shape_and_trend(real, cut(other, limit), categorical=categorical)
 

@@ -23,6 +23,7 @@ import torch
 from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all, with_interval
 from unveil.benchmarks.domains.problems.molecules import require_rdkit
 from unveil.benchmarks.domains.problems.rxnmapper import moses, rxnmapper
+from unveil.commands.training import cache_folder
 from unveil.importers.convert import Wishes, import_folder
 from unveil.model.along.serving import decode
 from unveil.model.artifact.folder import load_artifact
@@ -36,7 +37,6 @@ from unveil.training.config import Recipe, settle
 from unveil.training.data.load import load_dataset
 from unveil.training.evaluation.chemistry import canonical
 from unveil.training.trainer import train
-from unveil.training_commands import cache_folder
 
 LENGTH = 54  # tokens of the longest molecule in MOSES
 HIDDEN_SHARE = 0.5

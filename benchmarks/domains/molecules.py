@@ -47,6 +47,7 @@ from unveil.benchmarks.domains.problems.moses_protocol.protocol import Protocol,
 from unveil.benchmarks.domains.problems.moses_protocol.published import PUBLISHED
 from unveil.benchmarks.domains.problems.moses_protocol.sampling import CHUNK
 from unveil.benchmarks.domains.problems.moses_protocol.table import protocol_as_text
+from unveil.commands.training import cache_folder
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.decoding.canvas import OrderPolicy, SamplingParams
 from unveil.model.network.base import Network
@@ -54,7 +55,6 @@ from unveil.training.config import Recipe, load_recipe, settle
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.load import load_dataset
 from unveil.training.trainer import row_forwards, train
-from unveil.training_commands import cache_folder
 
 RECIPE = Path(training.__file__ or "").parent / "recipes" / "moses.toml"
 _NAMES = {"valid": "valid", "unique": "unique@10000", "novel": "Novelty", "fcd": "FCD/Test"}

@@ -21,13 +21,13 @@ import numpy as np
 
 from unveil.benchmarks.common.runs import Fields
 from unveil.benchmarks.domains.problems.grids import RATINGS, Verdict, count_clues, qqwing_verdicts, qqwing_version
+from unveil.commands.training import cache_folder
 from unveil.model.errors import UnveilError
 from unveil.training.config import load_recipe
 from unveil.training.data.config import SudokuData
 from unveil.training.data.sudoku.puzzles import dig, make_solutions
 from unveil.training.data.sudoku.solver import Flags, Grids
 from unveil.training.data.sudoku.sudoku import in_versions, make_pool, shuffle_puzzles
-from unveil.training_commands import cache_folder
 
 RECIPE = Path(__file__).resolve().parents[2] / "training" / "recipes" / "sudoku-start.toml"
 PLAIN, MORE = "no clue to spare", "with more clues"

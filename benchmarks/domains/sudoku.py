@@ -32,6 +32,7 @@ import numpy as np
 from unveil.benchmarks.common.proportions import paired_difference, share
 from unveil.benchmarks.common.runs import Fields, arguments, run_all
 from unveil.benchmarks.domains.problems.grids import RATINGS, count_clues, qqwing_solutions, rated_puzzles, read_puzzles
+from unveil.commands.training import cache_folder
 from unveil.model.along.serving import decode
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.decoding.canvas import Canvas, SamplingParams
@@ -43,7 +44,6 @@ from unveil.training.data.config import SudokuData
 from unveil.training.data.sudoku.puzzles import orbit_marks
 from unveil.training.data.sudoku.solver import solve
 from unveil.training.data.sudoku.sudoku import make_pool
-from unveil.training_commands import cache_folder
 
 ORDERS = ("learned", "margin", "confidence", "uniform")
 ORDINARY = RATINGS[:3]

@@ -45,14 +45,7 @@ import torch
 from torch import Tensor
 
 from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all, with_interval
-from unveil.benchmarks.domains.problems.fidelity import (
-    cut,
-    decoded,
-    real_rows,
-    require_sdmetrics,
-    sample,
-    shape_and_trend,
-)
+from unveil.benchmarks.domains.problems.fidelity import cut, require_sdmetrics, shape_and_trend
 from unveil.benchmarks.domains.problems.mixture import drawn_orders, mixture_log_likelihood
 from unveil.benchmarks.domains.problems.tables import (
     LARGER,
@@ -69,11 +62,13 @@ from unveil.benchmarks.domains.problems.tables import (
     trained,
 )
 from unveil.benchmarks.orders.problems.order_search import search_order
+from unveil.commands.training import cache_folder
 from unveil.model.network.base import Network
 from unveil.model.order.plackett_luce import order_entropy
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.rows import evenly_spaced
 from unveil.training.evaluation.comparison_orders import Law
+from unveil.training.evaluation.judging.rows import decoded, real_rows, sample
 from unveil.training.evaluation.likelihood import Estimate, Rows, as_rows, log_likelihood, nelbo, policy_log_likelihood
 
 SEED = 1994  # of the evaluation's orders and of the samples
@@ -256,7 +251,7 @@ def fidelity(task: Fields) -> Fields:
     spec = arms_of(task, dataset.train.shape[1])["global"]
     net = trained(spec, dataset, work=Path(task["work"]))
     tokenizer: Any = dataset.tokenizer
-    real = real_rows(config_of(task["data"]), tokenizer)
+    real = real_rows(config_of(task["data"]), tokenizer, cache=cache_folder())
     limit = task["samples"] or len(dataset.train)
     some = evenly_spaced(len(dataset.train), limit)
     ids = sample(net, order=Law(net).order(), rows=limit, seed=SEED)

@@ -54,6 +54,7 @@ from unveil.benchmarks.domains.problems.text.rivals import (
     num_characters,
     training_text,
 )
+from unveil.commands.training import cache_folder
 from unveil.model.along.serving import decode
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.decoding.canvas import Canvas, OrderPolicy, SamplingParams
@@ -68,7 +69,6 @@ from unveil.training.data.rows import Rows, split_rows
 from unveil.training.evaluation.likelihood import log_likelihood, nelbo
 from unveil.training.run.checkpoint import find_checkpoint
 from unveil.training.trainer import row_forwards, train
-from unveil.training_commands import cache_folder
 
 RECIPE = Path(training.__file__ or "").parent / "recipes" / "text.toml"
 REDUCED = [

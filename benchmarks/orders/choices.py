@@ -25,13 +25,13 @@ from unveil.benchmarks.orders.late_queries import (
     smiles_override,
 )
 from unveil.benchmarks.orders.rivals.timed import Training, train_for
+from unveil.commands.training import cache_folder
 from unveil.model.network.architecture import Architecture, OrderSpec
 from unveil.model.network.build import build_network
 from unveil.training.config import Recipe, load_recipe
 from unveil.training.data.load import load_dataset
 from unveil.training.data.rows import split_rows
 from unveil.training.run.warm_start import fresh_architecture
-from unveil.training_commands import cache_folder
 
 KINDS = ("left to right", "uniform", "stretches")
 BUNDLED = "as bundled"

@@ -30,6 +30,7 @@ from unveil.benchmarks.common.runs import Fields, arguments, interval, run_all, 
 from unveil.benchmarks.domains.problems.text.causal import CausalTransformer
 from unveil.benchmarks.orders.rivals.timed import Training, train_for, turns
 from unveil.benchmarks.orders.rivals.two_streams import TwoStreams
+from unveil.commands.training import cache_folder
 from unveil.model.denoiser import cross_entropy
 from unveil.model.network.architecture import Architecture, OrderSpec
 from unveil.model.network.build import build_network
@@ -38,7 +39,6 @@ from unveil.training.data.load import load_dataset
 from unveil.training.data.rows import Rows, split_rows
 from unveil.training.evaluation.conditionals import end_barred
 from unveil.training.run.warm_start import fresh_architecture
-from unveil.training_commands import cache_folder
 
 RECIPES = Path(training_package.__file__ or "").parent / "recipes"
 PROBLEMS = ("moses", "text")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unveil.benchmarks.common.runs import Fields
 from unveil.benchmarks.domains.problems.text.rivals import bits_per_character, num_characters
+from unveil.commands.training import cache_folder
 from unveil.engine.catalog import Source
 from unveil.engine.runner import Runner, load_models
 from unveil.model.artifact.folder import Artifact, load_artifact
@@ -32,7 +33,6 @@ from unveil.training.data.load import load_dataset
 from unveil.training.data.rows import Rows, split_rows
 from unveil.training.evaluation.comparison_orders import Law
 from unveil.training.evaluation.estimate import Estimate
-from unveil.training_commands import cache_folder
 
 FOLDER = Path("checkpoints")
 ROWS = {"adult": 1000, "moses": 512, "sudoku": 16, "text": 64}  # a solver of sudokus takes seconds a row

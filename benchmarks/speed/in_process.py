@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from unveil.benchmarks.speed.reference_loop import Rule, reference_decode
+from unveil.commands.output import print_json
 from unveil.engine.catalog import Source, find_sources
 from unveil.engine.messages import Command, Event, Failed, Finished, Generate, Loaded, SampleDone, Stop
 from unveil.engine.runner import Runner, load_models
@@ -28,7 +29,6 @@ from unveil.model.decoding.batch import collate
 from unveil.model.decoding.canvas import Canvas, SamplingParams
 from unveil.model.errors import UnveilError
 from unveil.model.network.base import Network
-from unveil.output import print_json
 from unveil.service.settings import load_settings
 
 TEMPERATURES: dict[Rule, float] = {"confidence": 0.0, "random": 1.0}  # as the published loop is used

@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from tests.apart import apart
 from tests.benchmarks.quick import call, run_one_seed
 from tests.training.small import write_csv
-from unveil.benchmarks.domains.problems.detection import detection, usefulness
 from unveil.benchmarks.domains.problems.reals import write_reals
 from unveil.model.tokenizers.table.table import Cells, TableTokenizer
+from unveil.training.evaluation.judging.detection import detection, usefulness
 
 needs_judges = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("sdmetrics", "sklearn", "xgboost")),
@@ -29,10 +30,19 @@ def _rows(seed: int, *, dependent: bool = True, num: int = 1500) -> dict[str, Ce
     return {"x": x, "level": level.astype(object), "other": other}
 
 
+def _detected() -> list[dict[str, Any]]:
+    return [detection(_rows(0), other, categorical=["level"]) for other in (_rows(1), _rows(1, dependent=False))]
+
+
+def _used() -> list[dict[str, Any]]:
+    columns = list(TableTokenizer.fit(_rows(0)).columns)
+    asked = ((_rows(0), columns[1]), (_rows(0, dependent=False), columns[1]), (_rows(0), columns[0]))
+    return [usefulness(rows, _rows(1), target=target, columns=columns) for rows, target in asked]
+
+
 @needs_judges
 def test_rows_of_one_law_are_not_told_apart_and_those_without_its_dependence_are() -> None:
-    same = apart(detection, _rows(0), _rows(1), categorical=["level"])
-    unlike = apart(detection, _rows(0), _rows(1, dependent=False), categorical=["level"])
+    same, unlike = apart(_detected)
     assert same["xgboost"] > 0.9
     assert same["logistic"] > 0.9
     assert unlike["xgboost"] < 0.6
@@ -41,13 +51,10 @@ def test_rows_of_one_law_are_not_told_apart_and_those_without_its_dependence_are
 
 @needs_judges
 def test_what_is_trained_on_rows_without_the_dependence_is_of_no_use() -> None:
-    columns = list(TableTokenizer.fit(_rows(0)).columns)
-    level, x = columns[1], columns[0]
-    useful = apart(usefulness, _rows(0), _rows(1), target=level, columns=columns)
-    useless = apart(usefulness, _rows(0, dependent=False), _rows(1), target=level, columns=columns)
+    useful, useless, numeric = apart(_used)
     assert useful["auc"] > 0.95
     assert abs(useless["auc"] - 0.5) < 0.1
-    assert apart(usefulness, _rows(0), _rows(1), target=x, columns=columns)["rmse"] < 0.9  # its standard deviation is 1
+    assert numeric["rmse"] < 0.9  # its standard deviation is 1
 
 
 @needs_judges

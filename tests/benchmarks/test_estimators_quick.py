@@ -9,12 +9,12 @@ import torch
 from tests.benchmarks.quick import run_one_seed
 from unveil.benchmarks.orders.problems.frozen_arms import ARMS, FORWARDS
 from unveil.benchmarks.orders.problems.frozen_problem import FewLatents, Frozen
+from unveil.commands.training import cache_folder
 from unveil.model.errors import UnveilError
 from unveil.model.oracle.exact import exact_nelbo
 from unveil.model.order.plackett_luce import fix_gauge
 from unveil.training.data.config import AdultData
 from unveil.training.data.load import load_dataset
-from unveil.training_commands import cache_folder
 
 L, N = 4, 6
 

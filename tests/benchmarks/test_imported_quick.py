@@ -9,8 +9,8 @@ from tests.benchmarks.quick import run_one_seed
 from tests.model.artifacts import text_tokenizer
 from unveil.benchmarks.domains.imported import POLICIES, QUICK, as_text, summary, with_holes
 from unveil.benchmarks.domains.problems.rxnmapper import moses, rxnmapper
+from unveil.commands.training import cache_folder
 from unveil.model.errors import UnveilError
-from unveil.training_commands import cache_folder
 
 
 def _result(seed: int, learned: float, others: float) -> dict[str, object]:

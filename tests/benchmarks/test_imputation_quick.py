@@ -16,12 +16,12 @@ from unveil.benchmarks.domains.imputation import (
     by_mode,
     expected_calibration_error,
 )
+from unveil.commands.training import cache_folder
 from unveil.model.errors import UnveilError
 from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.training.data.config import AdultData
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.load import load_dataset
-from unveil.training_commands import cache_folder
 
 
 def _dataset() -> Dataset:

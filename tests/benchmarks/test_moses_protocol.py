@@ -45,11 +45,11 @@ from unveil.benchmarks.domains.problems.moses_protocol.statistics import (
     read_statistics,
     statistics_of,
 )
+from unveil.commands.training import cache_folder
 from unveil.model.errors import UnveilError
 from unveil.training.data.molecules.molecules import WHEEL, moses_smiles
 from unveil.training.data.rows import evenly_spaced
 from unveil.training.evaluation.chemistry import read
-from unveil.training_commands import cache_folder
 
 pytest.importorskip("rdkit")
 

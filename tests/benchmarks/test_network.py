@@ -12,9 +12,9 @@ import pytest
 from unveil.benchmarks.orders.problems import network as module
 from unveil.benchmarks.orders.problems.bif import parse_bif
 from unveil.benchmarks.orders.problems.network import Network, NetworkSource, load_network, read_network
+from unveil.commands.training import cache_folder
 from unveil.model.errors import UnveilError
 from unveil.training.data.wheels import Wheel
-from unveil.training_commands import cache_folder
 
 RAIN = """network weather {
 }

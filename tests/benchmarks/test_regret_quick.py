@@ -14,12 +14,12 @@ from unveil.benchmarks.orders.problems.frozen_problem import Frozen
 from unveil.benchmarks.orders.problems.network import NetworkSource, load_network
 from unveil.benchmarks.orders.problems.short_rows import ADULT_COLUMNS, Problem, cut
 from unveil.benchmarks.orders.regret import FULL, compared, problem_summary
+from unveil.commands.training import cache_folder
 from unveil.model.errors import UnveilError
 from unveil.model.oracle.exact import best_order, exact_nelbo
 from unveil.training.data.config import AdultData
 from unveil.training.data.load import load_dataset
 from unveil.training.data.rows import evenly_spaced
-from unveil.training_commands import cache_folder
 
 
 def check(result: dict[str, Any]) -> None:

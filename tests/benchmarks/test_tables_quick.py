@@ -13,7 +13,7 @@ from tests.benchmarks.quick import call, run_one_seed
 from tests.model.enumerable import World, random_world
 from tests.training.small import small_dataset, write_csv
 from unveil.benchmarks.domains.fidelity import BUNDLED, CONTROLS
-from unveil.benchmarks.domains.problems.fidelity import cut, decoded, real_rows, sample
+from unveil.benchmarks.domains.problems.fidelity import cut
 from unveil.benchmarks.domains.problems.mixture import drawn_orders, mixture_log_likelihood
 from unveil.benchmarks.domains.problems.tables import (
     arm,
@@ -36,6 +36,7 @@ from unveil.benchmarks.domains.tables import (
 )
 from unveil.benchmarks.orders.capacity import SIZES, plot
 from unveil.benchmarks.orders.problems.order_search import search_order
+from unveil.commands.training import cache_folder
 from unveil.model.denoiser import Denoiser, Prediction
 from unveil.model.errors import UnveilError
 from unveil.model.network.architecture import OrderSpec
@@ -45,8 +46,8 @@ from unveil.model.oracle.exact import log_likelihood as exact_log_likelihood
 from unveil.model.oracle.exact import order_table
 from unveil.training.data.config import AdultData
 from unveil.training.data.load import load_dataset
+from unveil.training.evaluation.judging.rows import decoded, real_rows, sample
 from unveil.training.evaluation.likelihood import as_rows, log_likelihood
-from unveil.training_commands import cache_folder
 
 FIDELITY = [] if find_spec("sdmetrics") else ["--no-fidelity"]
 BUDGET = {"steps": 20, "batch_size": 64}
@@ -299,6 +300,6 @@ def test_samples_follow_the_net_and_decode_to_values_of_the_table(tmp_path: Path
     tokenizer: Any = dataset.tokenizer
     cells = decoded(ids, tokenizer, seed=0)
     assert cells["a"].tolist() == ["a3"] * 5
-    real = real_rows(config_of(data), tokenizer)
+    real = real_rows(config_of(data), tokenizer, cache=tmp_path)
     assert len(real["train"]["a"]) == len(dataset.train)
     assert tokenizer.encode_rows(real["test"]).tokens.tolist() == dataset.test.tolist()

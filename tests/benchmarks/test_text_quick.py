@@ -100,11 +100,11 @@ def test_the_quick_variant_scores_every_way_and_rival(given: tuple[str, ...], tm
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of the recipe's text, smaller and hardly trained."""
     from unveil.benchmarks.domains.text import QUICK, RECIPE
+    from unveil.commands.training import cache_folder
     from unveil.training.config import load_recipe
     from unveil.training.data.load import load_dataset
     from unveil.training.publishing.publish import publish
     from unveil.training.trainer import train
-    from unveil.training_commands import cache_folder
 
     folder = tmp_path_factory.mktemp("text")
     recipe = load_recipe(RECIPE, overrides=[*QUICK, "run.evaluate_rows=2"])

@@ -13,11 +13,11 @@ from tokenizers import Tokenizer
 
 from tests.model.foreign import POSITIONS, SPECIAL, logits_of, make_network, smiles_vocabulary, write_folder
 from unveil.benchmarks.domains.problems.rxnmapper import rxnmapper
+from unveil.commands.training import cache_folder
 from unveil.importers.convert import Wishes, convert, import_folder
 from unveil.importers.layouts import library_names
 from unveil.model.artifact.folder import load_artifact
 from unveil.model.errors import ArtifactError, UnveilError
-from unveil.training_commands import cache_folder
 
 Damage = Callable[[Path], None]
 

@@ -16,9 +16,10 @@ from rich.console import Console
 
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.training.small import write_csv
-from unveil import cli, generation
-from unveil.output import print_json
-from unveil.reveal_view import RevealView
+from unveil import cli
+from unveil.commands import generation
+from unveil.commands.output import print_json
+from unveil.commands.reveal_view import RevealView
 from unveil.training.evaluation.estimate import Estimate
 
 

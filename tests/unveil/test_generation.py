@@ -15,8 +15,8 @@ import pytest
 from tests.model.artifacts import text_tokenizer, write_artifact
 from tests.unveil.commands import Outcome, run_command
 from unveil import api
+from unveil.commands.result_files import written
 from unveil.model.decoding.canvas import Canvas, SamplingParams
-from unveil.result_files import written
 from unveil.tables import files
 
 Run = Callable[..., Outcome]

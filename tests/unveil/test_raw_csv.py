@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unveil import raw_csv
+from unveil.commands import raw_csv
+from unveil.commands.raw_csv import RawCsv, RawRecord, csv_line
 from unveil.model.errors import UnveilError
-from unveil.raw_csv import RawCsv, RawRecord, csv_line
 from unveil.training.data.files import read_table
 
 SHEET = "save the sheet as CSV (in Excel: Save As, CSV UTF-8)"

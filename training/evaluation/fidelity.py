@@ -81,7 +81,7 @@ def shape_and_trend(real: Mapping[str, Cells], other: Mapping[str, Cells], *, le
     """Both scores in [0, 1], None where no column or pair has one: cells [N] and [M] by column, `levels` those that are
     no numbers; a missing number is NaN."""
     is_number = {name: name not in levels for name in real}
-    shapes = [(_closeness if is_number[name] else _overlap)(real[name], other[name]) for name in real]
+    shapes = list(column_shapes(real, other, levels=levels).values())
     coded = {name: _coded(real[name], other[name], is_number=is_number[name]) for name in real}
     trends = [
         _same_correlation((real[a], real[b]), (other[a], other[b]))
@@ -90,6 +90,13 @@ def shape_and_trend(real: Mapping[str, Cells], other: Mapping[str, Cells], *, le
         for a, b in combinations(real, 2)
     ]
     return {"shape": _mean(shapes), "trend": _mean(trends)}
+
+
+def column_shapes(
+    real: Mapping[str, Cells], other: Mapping[str, Cells], *, levels: Collection[str]
+) -> dict[str, float | None]:
+    """Of each column how alike its values are; see `shape_and_trend`."""
+    return {name: (_overlap if name in levels else _closeness)(real[name], other[name]) for name in real}
 
 
 def _middles(column: NumericColumn | DateColumn) -> NDArray[np.float64]:

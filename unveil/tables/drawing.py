@@ -54,7 +54,7 @@ def _with_pairs(model: "Model", tokenizer: TableTokenizer, missing: Sequence[tup
     """The model's tokenizer, which from now on knows what stood together in these columns."""
     import numpy as np
 
-    from unveil.training_commands import training_data
+    from unveil.commands.training import training_data
 
     dataset = training_data(model.folder)
     ids = np.concatenate([dataset.train, dataset.validation, dataset.test])

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import polars as pl
 
+from unveil.commands.raw_csv import csv_line
+from unveil.commands.result_files import STANDARD, shown, written, written_bytes
 from unveil.model.errors import UnveilError
 from unveil.model.tokenizers.base import Value
 from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.model.tokenizers.wording import listed
-from unveil.raw_csv import csv_line
-from unveil.result_files import STANDARD, shown, written, written_bytes
 from unveil.tables.cells import typed
 from unveil.training.data.packing import ParquetError, opened
 

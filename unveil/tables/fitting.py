@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unveil.commands.result_files import run_folder
 from unveil.engine import environment
 from unveil.model.errors import UnveilError
-from unveil.result_files import run_folder
 from unveil.training.data.table.choices import ColumnOptions
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def _fit(
     data: Any, out: Path, name: str | None, settings: Sequence[str], columns: ColumnOptions, time: str | None
 ) -> "Model":
     environment.prepare()
-    from unveil import training_commands
     from unveil.api import load
+    from unveil.commands import training as training_commands
     from unveil.tables.frames import Likeness, to_polars
 
     likeness = None

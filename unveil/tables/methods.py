@@ -1,5 +1,6 @@
 """What a model of a table does with DataFrames: the methods of `unveil.Model` that take and give them."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from unveil.model.errors import UnveilError
@@ -116,6 +117,34 @@ class TableMethods:
             reply = model.score(prompts[start : start + _ROWS_AT_ONCE], **fields)
             values += [-found["nelbo"] for found in reply["scores"]]
         return Likeness.of(data, frame).numbers(values, "log_prob", index=getattr(data, "index", None))
+
+    def evaluate(
+        self,
+        *,
+        target: str | None = None,
+        rows: int | None = None,
+        seed: int = 0,
+        table: str | Path | None = None,
+        html: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """What judges say of generated rows, as `unveil evaluate --judge --json` prints it: C2ST, usefulness for
+        predicting `target` (the last column), likeness, membership inference. `rows` at most are generated.
+
+        The training table is read again, from `table` if it has moved; `html` is a page to write. Needs the extra
+        `evaluate`. Raises UnveilError.
+        """
+        from unveil.commands.judging import Wishes, judged_artifact, write_page
+        from unveil.model.artifact.folder import load_artifact
+
+        model = _model(self)
+        _table(model.tokenizer, "evaluate")
+        folder, artifact = model.folder, load_artifact(model.folder)
+        place = None if table is None else Path(table)
+        wishes = Wishes(target, None if html is None else Path(html), seed=seed)
+        judged, dataset = judged_artifact(folder, artifact, rows=rows, table=place, wishes=wishes, say=lambda _: None)
+        if wishes.html is not None:
+            write_page(wishes.html, judged, artifact, dataset, name=model.name)
+        return judged
 
 
 def _model(methods: TableMethods) -> "Model":

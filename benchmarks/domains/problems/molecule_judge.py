@@ -11,6 +11,7 @@ from unveil.benchmarks.common.runs import Fields
 from unveil.benchmarks.domains.problems.chemnet import ChemNet, Distances, moments
 from unveil.benchmarks.domains.problems.molecules import scaffold_prompts
 from unveil.benchmarks.domains.problems.moses_protocol.statistics import statistics_of
+from unveil.commands.training import cache_folder
 from unveil.model.along.denoiser import AlongDenoiser
 from unveil.model.along.serving import along
 from unveil.model.decoding.canvas import SamplingParams
@@ -24,7 +25,6 @@ from unveil.training.data.dataset import Dataset
 from unveil.training.data.rows import evenly_spaced
 from unveil.training.evaluation.chemistry import canonical, contains, judge, unique_share
 from unveil.training.evaluation.molecules import make
-from unveil.training_commands import cache_folder
 
 Ids = NDArray[Any]  # [N, L]
 SEED, UNIQUE_OF = 5_417, 10_000

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unveil.benchmarks.common.runs import Fields
+from unveil.commands.training import cache_folder
 from unveil.model.artifact.folder import load_artifact, save_artifact
 from unveil.model.errors import UnveilError
 from unveil.model.network.architecture import Architecture
@@ -23,7 +24,6 @@ from unveil.training.data.dataset import Dataset
 from unveil.training.data.files import read_table
 from unveil.training.data.load import load_dataset
 from unveil.training.trainer import train
-from unveil.training_commands import cache_folder
 
 MAX_BINS = 32
 PARAMETERS, LARGER = 86_000, 340_000

@@ -19,6 +19,7 @@ from unveil.benchmarks.common.runs import Fields
 from unveil.benchmarks.orders.problems.enumeration import token_table
 from unveil.benchmarks.orders.problems.latent import LatentProblem
 from unveil.benchmarks.orders.problems.short_rows import ADULT_COLUMNS, cut
+from unveil.commands.training import cache_folder
 from unveil.model.oracle.exact import best_order, exact_nelbo
 from unveil.training.config import Recipe
 from unveil.training.data.config import AdultData
@@ -27,7 +28,6 @@ from unveil.training.data.load import load_dataset
 from unveil.training.data.rows import as_rows
 from unveil.training.step.batches import marginal_logprobs
 from unveil.training.trainer import train
-from unveil.training_commands import cache_folder
 
 NETS: dict[str, Fields] = {
     "latents": {"width": 32, "layers": 2, "heads": 2, "mlp_width": 64, "dropout": 0.0, "query_layers": 0},

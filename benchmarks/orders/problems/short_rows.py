@@ -13,12 +13,12 @@ from torch import Tensor
 
 from unveil.benchmarks.common.runs import Fields
 from unveil.benchmarks.orders.problems.network import NetworkSource, load_network
+from unveil.commands.training import cache_folder
 from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.training.data.config import DataConfig
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.load import load_dataset
 from unveil.training.data.rows import as_rows
-from unveil.training_commands import cache_folder
 
 NETWORK = "network"
 ADULT_COLUMNS = ("age", "education", "education-num", "marital-status", "occupation", "relationship", "sex", "income")

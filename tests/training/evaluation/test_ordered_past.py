@@ -9,7 +9,6 @@ from torch import Tensor
 
 from tests.model.ordered import L, X, ranked_network, token_table
 from tests.training.small import small_dataset
-from unveil.benchmarks.domains.problems.fidelity import sample
 from unveil.benchmarks.domains.problems.mixture import mixture_log_likelihood
 from unveil.model.confidence import confidence_of
 from unveil.model.denoiser import cross_entropy
@@ -28,6 +27,7 @@ from unveil.model.order.plackett_luce import deterministic_order, next_log_probs
 from unveil.training.data.rows import Rows, as_rows
 from unveil.training.evaluation.comparison_orders import Law, why_not_enumerable
 from unveil.training.evaluation.consistency import order_spread
+from unveil.training.evaluation.judging.rows import sample
 from unveil.training.evaluation.likelihood import (
     imputation_accuracy,
     law_walk,

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
-from unveil.output import UsageError
+from unveil.commands.output import UsageError
 
 COMPRESSED = (".gz", ".bz2", ".xz")
 STANDARD = Path("-")  # stdin where something is read, stdout where something is written

@@ -15,19 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unveil.benchmarks.common.runs import Fields
-from unveil.benchmarks.domains.problems.fidelity import frame
 from unveil.model.tokenizers.table.columns import Column
 from unveil.model.tokenizers.table.table import Cells
+from unveil.training.evaluation.judging.rows import frame
 
-NEEDED = "detection takes sdmetrics and xgboost: pip install 'unveil[bench]'"
+NEEDED = "judges are scikit-learn and xgboost: pip install 'unveil[evaluate]'"
 FOLDS_SEED = 0
+Fields = dict[str, Any]
 
 
-def require_judges() -> None:
-    """Exits with one line where they are not installed."""
-    if any(find_spec(name) is None for name in ("sdmetrics", "sklearn", "xgboost")):
-        raise SystemExit(f"error: {NEEDED}")
+def why_no_judges() -> str | None:
+    """One line where they are not installed."""
+    return NEEDED if any(find_spec(name) is None for name in ("pandas", "sklearn", "xgboost")) else None
 
 
 def detection(
@@ -76,11 +75,16 @@ def usefulness(
     columns: list[Column],
     threads: int = 1,
 ) -> Fields:
-    """XGBoost trained on some rows, asked for the target of real test rows: `auc` of one of two levels, `rmse` of a
-    number."""
+    """XGBoost trained on some rows, asked for the target of real test rows: `auc` of one of two levels, `accuracy` of
+    one of more, `rmse` of a number. Nothing where the rows hold a single level."""
     (x, y), (test_x, test_y) = (_split(rows, target, columns) for rows in (trained_on, test))
     if target.kind == "categorical":
-        model = _boosting("XGBClassifier", threads, eval_metric="logloss").fit(x, y)
+        levels, places = np.unique(y, return_inverse=True)
+        if len(levels) < 2 or len(np.unique(test_y)) < 2:
+            return {}
+        model = _boosting("XGBClassifier", threads, eval_metric="logloss").fit(x, places)
+        if len(target.levels) > 2 or not np.isin(test_y, levels).all():
+            return {"accuracy": float(np.mean(levels[model.predict(test_x)] == test_y))}
         score = import_module("sklearn.metrics").roc_auc_score(test_y, model.predict_proba(test_x)[:, 1])
         return {"auc": float(score)}
     model = _boosting("XGBRegressor", threads).fit(x, y)

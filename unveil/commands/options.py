@@ -39,3 +39,14 @@ ShareOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", "--csv", metavar="FILE", help="Write a table's rows to this file.")
 ]
+JudgeFlag = Annotated[bool, typer.Option("--judge", help="Tables: judge generated rows (C2ST and others) instead.")]
+TargetOption = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="With --judge: what is predicted; default the last column.")
+]
+HtmlOption = Annotated[Path | None, typer.Option(metavar="FILE", help="With --judge: the same as a page.")]
+FailBelowOption = Annotated[
+    list[str] | None, typer.Option(metavar="FIGURE=NUMBER", help="With --judge: exit with 1 below, as in c2st=0.8.")
+]
+FailAboveOption = Annotated[
+    list[str] | None, typer.Option(metavar="FIGURE=NUMBER", help="With --judge: exit with 1 above, as in attack=0.55.")
+]

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from unveil.api import load
-from unveil.arguments import order_argument, prompt_argument, refused_as_usage
+from unveil.commands.arguments import order_argument, prompt_argument, refused_as_usage
+from unveil.commands.output import print_json
 from unveil.model.tokenizers.wording import one_line
-from unveil.output import print_json
 
 _WIDTH = 100  # also where the output goes into a file
 

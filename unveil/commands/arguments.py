@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from unveil.commands.output import UsageError
 from unveil.engine.request.errors import ServiceError
 from unveil.engine.request.parsing import parse_json
 from unveil.model.tokenizers.base import Domain
-from unveil.output import UsageError
 
 
 @contextmanager

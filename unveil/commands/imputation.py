@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TextIO
 
 from unveil.api import Model, load
+from unveil.commands.output import UsageError
+from unveil.commands.progress import Bar, stderr
+from unveil.commands.raw_csv import RawCsv, RawRecord
+from unveil.commands.result_files import COMPRESSED, STANDARD, check_target, partial_of, shown, written
 from unveil.model.artifact.manifest import Manifest
 from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
 from unveil.model.decoding.seeds import derive_seed, draw_seed
 from unveil.model.errors import PromptError, UnveilError
 from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.model.tokenizers.wording import listed, quoted
-from unveil.output import UsageError
-from unveil.progress import Bar, stderr
-from unveil.raw_csv import RawCsv, RawRecord
-from unveil.result_files import COMPRESSED, STANDARD, check_target, partial_of, shown, written
 from unveil.tables.files import check_frame, given_table, is_parquet, write_frame
 from unveil.tables.filling import Wishes, data_of, fill, filled_frame, missing_texts, sampling_params
 from unveil.training.data.files import read_table

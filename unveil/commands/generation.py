@@ -9,15 +9,15 @@ from typing import Any
 from rich.live import Live
 
 from unveil.api import StreamEvent, load
-from unveil.arguments import order_argument, prompt_argument, refused_as_usage, shares_argument, where_argument
+from unveil.commands.arguments import order_argument, prompt_argument, refused_as_usage, shares_argument, where_argument
+from unveil.commands.output import UsageError, print_json
+from unveil.commands.progress import Bar, stderr
+from unveil.commands.result_files import check_target, shown
+from unveil.commands.reveal_view import RevealView
 from unveil.engine.request.replies import ConditionTally
 from unveil.model.decoding.seeds import draw_seed
 from unveil.model.tokenizers.grid import SIDE
 from unveil.model.tokenizers.table.table import TableTokenizer
-from unveil.output import UsageError, print_json
-from unveil.progress import Bar, stderr
-from unveil.result_files import check_target, shown
-from unveil.reveal_view import RevealView
 
 _MAX_SHOWN = 6
 _FRAME_SECONDS = 0.07  # a person wants to see the order, and a table is done within a hundredth of a second

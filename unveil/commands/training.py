@@ -13,14 +13,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from unveil.commands.output import UsageError, check_delimiter, print_json
+from unveil.commands.progress import Bar, stderr
+from unveil.commands.result_files import STANDARD, run_folder
 from unveil.engine.runner import pick_device
 from unveil.model.artifact.folder import Artifact, check_replaceable, load_artifact
 from unveil.model.artifact.manifest import CARD, CONFIG
 from unveil.model.errors import ArtifactError, UnveilError
 from unveil.model.tokenizers.table.table import TableTokenizer
-from unveil.output import UsageError, check_delimiter, print_json
-from unveil.progress import Bar, stderr
-from unveil.result_files import STANDARD, run_folder
 from unveil.tables.files import given_table
 from unveil.training.budget import fit_steps, parse_time
 from unveil.training.config import (
@@ -33,7 +33,7 @@ from unveil.training.config import (
     settle,
     table_recipe,
 )
-from unveil.training.data.config import TableData
+from unveil.training.data.config import DataConfig, TableData
 from unveil.training.data.dataset import Dataset
 from unveil.training.data.load import load_dataset
 from unveil.training.data.table.choices import ColumnOptions
@@ -195,7 +195,7 @@ def evaluate(
         raise UnveilError(
             "--reference: not for grids; benchmarks/domains/sudoku.py compares orders and nets on puzzles"
         )
-    dataset = _dataset_of(artifact, loaded, table)
+    _, dataset = trained_on(artifact, loaded, table)
     device = pick_device("auto")
     for network in (loaded.denoiser, *([] if other is None else [other])):
         network.to(device)
@@ -298,10 +298,10 @@ def _toml(value: Any) -> str:
 
 def training_data(folder: Path) -> Dataset:
     """What the artifact in a folder was trained on. Raises UnveilError where it is not there any more."""
-    return _dataset_of(folder, load_artifact(folder), None)
+    return trained_on(folder, load_artifact(folder), None)[1]
 
 
-def _dataset_of(folder: Path, artifact: Artifact, table: Path | None) -> Dataset:
+def trained_on(folder: Path, artifact: Artifact, table: Path | None) -> tuple[DataConfig, Dataset]:
     """The data the artifact was trained on, read anew and recognised by its fingerprint."""
     try:
         config = data_of(_recipe_fields(folder, artifact))
@@ -316,7 +316,7 @@ def _dataset_of(folder: Path, artifact: Artifact, table: Path | None) -> Dataset
     dataset = load_dataset(config, cache=cache_folder(), tokenizer=artifact.tokenizer)
     if dataset.fingerprint != artifact.manifest.training.get("data_sha256"):
         raise UnveilError(f"{dataset.name}: not the data that {folder} was trained on (its fingerprint differs)")
-    return dataset
+    return config, dataset
 
 
 def _reference(folder: Path, artifact: Artifact, of: Path) -> Artifact:

@@ -1,0 +1,1 @@
+"""What the commands do: arguments in, files and lines out."""
