@@ -329,7 +329,7 @@ class DateColumn(_Binned):
         if self.missing and value == MISSING:
             return len(self.bins)
         is_number = isinstance(value, int) and not isinstance(value, bool) and self.format in DIGITS_ALONE
-        count = FORMATS[self.format].parse(str(value)) if is_number or isinstance(value, str) else None
+        count = FORMATS[self.format].read(str(value)) if is_number or isinstance(value, str) else None
         if count is None or not self.lowest <= count <= self.highest:
             raise PromptError(f"{shown(self.name)} must be {self.expected()}, got {quoted(value)}", param=self.name)
         return self._bin(float(count))

@@ -120,7 +120,7 @@ def number_in(column: Column, value: Any) -> float:
     """A number, or a date as its count of units."""
     if isinstance(column, DateColumn):
         is_readable = isinstance(value, int | str) and not isinstance(value, bool)
-        count = FORMATS[column.format].parse(str(value)) if is_readable else None
+        count = FORMATS[column.format].read(str(value)) if is_readable else None
         if count is not None:
             return float(count)
         what = f"a {FORMATS[column.format].noun} as {column.format}"

@@ -17,6 +17,7 @@ import numpy as np
 
 Unit = Literal["M", "D", "m", "s", "us"]
 
+_A_DAY: Mapping[Unit, int] = {"m": 24 * 60, "s": 24 * 3600, "us": 24 * 3600 * 10**6}
 _MOST_TAILS = 6
 _EXACT = 2**53  # beyond it a float64 no longer tells neighbours apart
 _CENTURY_BEGINS = 69  # two digits from here on are of 1900, as POSIX has it
@@ -111,6 +112,22 @@ class DateFormat:
             return None
         count = int((moment - _offset(parts.get("offset", ""))).astype(f"datetime64[{self.unit}]").astype(np.int64))
         return count if abs(count) < _EXACT else None
+
+    def read(self, text: str) -> int | None:
+        """As `parse`; where a time is written without an offset, a date alone is its midnight."""
+        count = self.parse(text)
+        if count is not None or self._day is None:
+            return count
+        days = self._day.parse(text)
+        return None if days is None else days * _A_DAY[self.unit]
+
+    @cached_property
+    def _day(self) -> "DateFormat | None":
+        """What is left without the time, if there is one."""
+        match = _FORMAT.fullmatch(self.name)
+        date = None if match is None else match["date"]
+        has_offset = re.search(r"[+-](?:hh|[0-9]{2})(?::?(?:mm|[0-9]{2}))?$", self.name) is not None
+        return None if date is None or date == self.name or has_offset else DateFormat(date)
 
     def show(self, count: float) -> str:
         """The text of a count that `parse` may give."""

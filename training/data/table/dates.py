@@ -65,7 +65,7 @@ def find_format(text: pl.Series, refuse: Refuse) -> str | None:
     """
     different = text.drop_nulls().unique(maintain_order=True)
     looked_at = different.head(_LOOKED_AT).to_list()
-    hits = {name: sum(FORMATS[name].parse(t) is not None for t in looked_at) for name in candidates(looked_at)}
+    hits = {name: sum(FORMATS[name].read(t) is not None for t in looked_at) for name in candidates(looked_at)}
     clocks = {name: hits.pop(name) for name in list(hits) if FORMATS[name].noun == "time"}
     for name in (name for name, number in clocks.items() if number == len(looked_at)):
         found, is_halved = as_texts_have_it(name, looked_at), "AM" in name
@@ -101,8 +101,11 @@ def number_format(numbers: pl.Series) -> str | None:
     return name if _is_all(different, name) else None
 
 
-def notice_of(format_name: str) -> str | None:
+def notice_of(format_name: str, different: pl.Series) -> str | None:
     """What is said of texts that are given back in this format otherwise than they were written."""
+    chosen = FORMATS[format_name]
+    if num_days := sum(chosen.parse(text) is None for text in different.drop_nulls().unique()):
+        return f"holds dates without a time ({num_days:,} different ones), taken as midnight"
     if format_name.endswith(("+hh:mm", "+hhmm", "+hh")):
         return "holds times of several offsets, taken and given back in UTC"
     longest = len(format_name) - len(format_name.replace("f", ""))
@@ -112,7 +115,7 @@ def notice_of(format_name: str) -> str | None:
 def _is_all(different: pl.Series, name: str, *, is_strict: bool = False) -> bool:
     """Whether all are of a format, strictly: written as they would be given back."""
     chosen = FORMATS[name]
-    counts = ((t, chosen.parse(t)) for t in different)
+    counts = ((t, chosen.read(t)) for t in different)
     return all(count is not None and (not is_strict or chosen.show(count) == t) for t, count in counts)
 
 
@@ -130,7 +133,7 @@ def _as_written(name: str, looked_at: list[str], different: pl.Series) -> str:
 def as_counts(text: pl.Series, format_name: str, refuse: Refuse) -> Cells:
     """Texts [N] of a format as units since 1970, float64 with NaN where missing."""
     chosen = FORMATS[format_name]
-    counts = {t: chosen.parse(t) for t in text.drop_nulls().unique()}
+    counts = {t: chosen.read(t) for t in text.drop_nulls().unique()}
     if None in counts.values():
         raise refuse(*_first_other(text, chosen))
     return np.array([np.nan if t is None else counts[t] for t in text], dtype=np.float64)
@@ -138,7 +141,7 @@ def as_counts(text: pl.Series, format_name: str, refuse: Refuse) -> Cells:
 
 def _first_other(text: pl.Series, chosen: DateFormat) -> tuple[int, str]:
     """The first row that is no date of the format, and what to say of it."""
-    row, found = next((i, t) for i, t in enumerate(text) if t is not None and chosen.parse(t) is None)
+    row, found = next((i, t) for i, t in enumerate(text) if t is not None and chosen.read(t) is None)
     return row, (
         f"{quoted(found)} is not a {chosen.noun} as {chosen.name}; add it to data.missing, or choose another format or "
         f"kind: {_option(text.name, chosen.name)}, --categorical {quoted(text.name)}"

@@ -126,7 +126,7 @@ class ColumnReader:
         chosen = choice.format if choice is not None else None
         found = chosen or find_format(text, refuse)
         if found is not None:
-            notice = notice or notice_of(found)
+            notice = notice or notice_of(found, text)
             if FORMATS[found].noun == "time" and choice is None and not is_typed:
                 notice = f"holds times of day; --categorical {quoted(text.name)} takes them as levels"
             return Kept(as_counts(text, found, refuse), notice, found)

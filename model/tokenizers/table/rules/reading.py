@@ -194,7 +194,7 @@ class _Reader:
         constant = Fraction(0)
         for side, way in ((left, 1), (right, -1)):
             for literal in side.literals:
-                count = formats[0].parse(literal)
+                count = formats[0].read(literal)
                 if count is None:
                     message = f'takes a {formats[0].noun} as {dates[0].format}, got "{shown(literal)}"'
                     self._refuse(message, dates[0].name)

@@ -131,3 +131,25 @@ def test_the_files_that_failed_come_out_as_they_went_in(name: str, patterns: dic
         assert isinstance(tokenizer.columns[position], DateColumn)
         drawn = [tokenizer.value(position, int(token), 0.37) for token in dataset.train[:, position]]
         assert pl.Series(drawn).str.contains(f"^{regex}$").all(), drawn[:5]
+
+
+def test_dates_among_times_are_their_midnight_and_it_is_told() -> None:
+    values = ["2024-02-21 10:30:00", "2024-12-13", "2024-09-14", "2024-03-01 00:15:00", None]
+    found = kept(values)
+    assert found.date_format == "YYYY-MM-DD hh:mm:ss"
+    assert found.notice == "holds dates without a time (2 different ones), taken as midnight"
+    shown = [FORMATS[found.date_format].show(x) for x in found.cells[:3]]
+    assert shown == ["2024-02-21 10:30:00", "2024-12-13 00:00:00", "2024-09-14 00:00:00"]
+    assert np.isnan(found.cells[4])
+    assert kept(["2024-12-13", "2024-09-14"]).date_format == "YYYY-MM-DD"
+
+
+def test_a_date_alone_is_no_midnight_where_times_have_an_offset_or_no_day() -> None:
+    assert FORMATS["YYYY-MM-DDThh:mm:ss+hh:mm"].read("2024-01-01") is None
+    assert FORMATS["YYYY-MM-DDThh:mm:ss+01:00"].read("2024-01-01") is None
+    assert FORMATS["YYYY-MM-DD hh:mmZ"].read("2024-01-01") == FORMATS["YYYY-MM-DD hh:mmZ"].parse("2024-01-01 00:00Z")
+    assert FORMATS["hh:mm"].read("2024-01-01") is None
+    for name in ("YYYY-MM-DD hh:mm", "YYYY-MM-DD hh:mm:ss", "YYYY-MM-DD hh:mm:ss.fff"):
+        assert FORMATS[name].read("1969-12-31") == FORMATS[name].parse(
+            "1969-12-31 00:00:00"[: 16 if "ss" not in name else 19]
+        )
