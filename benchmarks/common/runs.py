@@ -30,7 +30,7 @@ def arguments(doc: str | None, *, work: str, seeds: int) -> argparse.ArgumentPar
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--work", type=Path, default=Path(work), help="where results are kept, and found again")
-    parser.add_argument("--jobs", type=int, default=1, help="arms trained at once, one thread each")
+    parser.add_argument("--jobs", type=int, default=1, help="arms trained at once, one thread each; 0: here")
     return parser
 
 
@@ -44,7 +44,8 @@ def timing_arguments(doc: str | None, *, rounds: int) -> argparse.ArgumentParser
 
 
 def run_all(work: Callable[[Fields], Fields], tasks: Sequence[Fields], *, folder: Path, jobs: int) -> list[Fields]:
-    """`work(task)` for each task, in order. `work` is a module's function and writes nothing but its result."""
+    """`work(task)` for each task, in order. `work` is a module's function and writes nothing but its result. With no
+    `jobs` it runs in this process."""
     results: dict[int, Fields] = {}
     waiting = []
     for number, task in enumerate(tasks):
@@ -54,13 +55,20 @@ def run_all(work: Callable[[Fields], Fields], tasks: Sequence[Fields], *, folder
         else:
             waiting.append((number, task, path))
     os.environ["OMP_NUM_THREADS"] = "1"
+
+    def keep(number: int, task: Fields, path: Path, result: Fields) -> None:
+        results[number] = result
+        write_whole(path, result)
+        print(f"done: {_name(task)}", file=sys.stderr, flush=True)
+
+    if not jobs:
+        for number, task, path in waiting:
+            keep(number, task, path, work(task))
+        return [results[number] for number in range(len(tasks))]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         futures = {pool.submit(work, task): (number, task, path) for number, task, path in waiting}
         for future in as_completed(futures):
-            number, task, path = futures[future]
-            results[number] = future.result()
-            write_whole(path, results[number])
-            print(f"done: {_name(task)}", file=sys.stderr, flush=True)
+            keep(*futures[future], future.result())
     return [results[number] for number in range(len(tasks))]
 
 

@@ -30,5 +30,5 @@ def run_watched(name: str, *arguments: str) -> tuple[Any, str]:
 
 
 def run_one_seed(name: str, work: Path, *arguments: str) -> Any:
-    """As `run`, seed 0 alone, with its results kept in `work`."""
-    return run(name, "--seeds", "1", "--work", str(work), *arguments)
+    """As `run`, seed 0 alone, with its results kept in `work`, in one process."""
+    return run(name, "--seeds", "1", "--work", str(work), "--jobs", "0", *arguments)
