@@ -294,14 +294,18 @@ def settle(recipe: Recipe, *, num_rows: int) -> Recipe:
         return recipe
     batch_size = optimizer.batch_size
     if recipe.query_layers and not {"batch_size", "accumulate"} & optimizer.model_fields_set:
-        fitting = 2 ** max(num_rows // ROWS_A_PLACE, 1).bit_length() // 2
-        batch_size = min(max(fitting, SMALLEST_BATCH), batch_size)
+        batch_size = min(fitting_batch(num_rows), batch_size)
     epochs = WHOLE_EPOCHS if recipe.query_layers else EPOCHS
     steps = min(max(epochs * num_rows // batch_size, FEWEST_STEPS), MOST_STEPS)
     settled: dict[str, int] = {"steps": steps, "batch_size": batch_size}
     if optimizer.patience is None and isinstance(recipe.data, TableData) and recipe.run.strategy != "fsdp":
         settled["patience"] = PATIENCE
     return recipe.model_copy(update={"optimizer": optimizer.model_copy(update=settled)})
+
+
+def fitting_batch(num_rows: int) -> int:
+    """The batch that so many training rows are learned in, if it is not given."""
+    return max(2 ** max(num_rows // ROWS_A_PLACE, 1).bit_length() // 2, SMALLEST_BATCH)
 
 
 def data_of(fields: Mapping[str, Any]) -> DataConfig:

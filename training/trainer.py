@@ -68,18 +68,24 @@ class Trained:
 
 
 def train(
-    recipe: Recipe, dataset: Dataset, *, work: Path, then: Callable[[Trained], None] | None = None
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    work: Path,
+    then: Callable[[Trained], None] | None = None,
+    is_quiet: bool = False,
 ) -> Trained | None:
     """Trains to the recipe's last step, from the newest checkpoint in `work` if there is one.
 
     None off the main process. `then` is for what takes long and needs the device, as the evaluation: the main process
-    calls it with the result while the others wait for it. Raises UnveilError, and what `then` does.
+    calls it with the result while the others wait for it. `is_quiet`: nothing is shown and logged. Raises UnveilError,
+    and what `then` does.
     """
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     fabric = make_fabric(recipe.run)
     try:
-        trained = _trained(fabric, recipe, dataset, work)
+        trained = _trained(fabric, recipe, dataset, work, is_quiet=is_quiet)
         if then is not None:
             with others_waiting():
                 if trained is not None:
@@ -89,10 +95,10 @@ def train(
         end_process_group()
 
 
-def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path) -> Trained | None:
+def _trained(fabric: Fabric, recipe: Recipe, dataset: Dataset, work: Path, *, is_quiet: bool) -> Trained | None:
     run = Run(fabric, recipe, dataset, work)
     run.resume()
-    if not fabric.is_global_zero:
+    if is_quiet or not fabric.is_global_zero:
         run.steps(None)
         return run.finish()
     title = f"{recipe.name} ({recipe.order.kind})"

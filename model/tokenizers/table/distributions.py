@@ -32,14 +32,14 @@ def distribution(column: Column, logprobs: Mapping[int, float]) -> dict[str, Any
         "kind": column.kind,
         "missing": missing,
         **moments,
-        "quantiles": {f"{q:g}": _quantile(column, bins, q) for q in QUANTILES},
+        "quantiles": {f"{q:g}": quantile(column, bins, q) for q in QUANTILES},
         "bins": [
             {"low": column.value(i, 0.0), "high": column.value(i, 1.0), "probability": p} for i, p in bins.items()
         ],
     }
 
 
-def _quantile(column: NumericColumn | DateColumn, bins: Mapping[int, float], q: float) -> Value | None:
+def quantile(column: NumericColumn | DateColumn, bins: Mapping[int, float], q: float) -> Value | None:
     """The value below which this share of what is not missing lies, as the column shows it."""
     left = q * math.fsum(bins.values())
     for token_id, p in bins.items():
@@ -54,13 +54,13 @@ def _moments(column: NumericColumn, bins: Mapping[int, float]) -> dict[str, floa
     total = math.fsum(bins.values())
     if not total:
         return {"mean": None, "standard_deviation": None}
-    own = [(p / total, *_bin_moments(column.bins[i])) for i, p in bins.items()]
+    own = [(p / total, *bin_moments(column.bins[i])) for i, p in bins.items()]
     mean = math.fsum(p * first for p, first, _ in own)
     variance = math.fsum(p * (spread + (first - mean) ** 2) for p, first, spread in own)
     return {"mean": mean, "standard_deviation": math.sqrt(max(variance, 0.0))}
 
 
-def _bin_moments(own: Bin) -> tuple[float, float]:
+def bin_moments(own: Bin) -> tuple[float, float]:
     """Mean and variance of the values that a bin is drawn as: counted ones, or even between neighbouring quantiles."""
     if own.weights is not None:
         total = sum(own.weights)
