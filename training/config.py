@@ -305,7 +305,7 @@ def settle(recipe: Recipe, *, num_rows: int) -> Recipe:
 
 def fitting_batch(num_rows: int) -> int:
     """The batch that so many training rows are learned in, if it is not given."""
-    return max(2 ** max(num_rows // ROWS_A_PLACE, 1).bit_length() // 2, SMALLEST_BATCH)
+    return max(1 << (max(num_rows // ROWS_A_PLACE, 1).bit_length() - 1), SMALLEST_BATCH)
 
 
 def data_of(fields: Mapping[str, Any]) -> DataConfig:

@@ -246,10 +246,9 @@ def generate(
         raise UsageError("--top-logprobs: is only valid with --json")
     order = {"order": order_policy, "order_temperature": order_temperature}
     strides = {"tokens_per_step": tokens_per_step, "steps": steps, "threshold": threshold}
-    tokens = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    tokens = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "top_logprobs": top_logprobs}
     taken_back = {"backtrack": backtrack, "where": where, "rules": rule, "attempts": attempts}
-    shown = {"num_samples": num_samples, "length": length, "top_logprobs": top_logprobs}
-    fields = {**shown, **order, **strides, **tokens, **taken_back}
+    fields = {"num_samples": num_samples, "length": length, **order, **strides, **tokens, **taken_back}
     if out is None:
         generation.run(artifact, prompt, fields=fields, as_json=as_json)
     else:

@@ -147,7 +147,8 @@ class _Table(BaseEstimator):  # type: ignore[misc]
         """Ids [N, L] and which of them are known: those of cells that are neither missing nor new."""
         missing = self.tokenizer_.missing_ids
         rows = len(next(iter(columns.values())))
-        tokens, is_known = (np.zeros((rows, self.tokenizer_.length), kind) for kind in (np.int64, np.bool_))
+        shape = rows, self.tokenizer_.length
+        tokens, is_known = np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
         for i, column in enumerate(self.tokenizer_.columns):
             if column.name in columns:
                 ids = column.ids(_as_kind(columns[column.name], column))
@@ -215,7 +216,8 @@ class UnveilRegressor(RegressorMixin, _Table):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[np.float64]:
         """The mean [N]."""
         means = np.array([bin_moments(own)[0] for own in self._target.bins])
-        return self._law(X)[:, : len(means)] @ means
+        found: NDArray[np.float64] = self._law(X)[:, : len(means)] @ means
+        return found
 
     def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> NDArray[np.float64]:
         """The values below which these shares of the law lie, [N, Q]."""

@@ -134,7 +134,8 @@ def _mistakes() -> list[str]:
 
     X, _, sign = _problem(40)
     said = []
-    for choice in ({"steps": 3, "time": "5s"}, {"steps": 3, "settings": {"model": {"depth": 3}}}):
+    wrong: list[dict[str, Any]] = [{"steps": 3, "time": "5s"}, {"steps": 3, "settings": {"model": {"depth": 3}}}]
+    for choice in wrong:
         with pytest.raises(ValueError, match=r".") as error:
             UnveilClassifier(**choice).fit(X, sign)
         said.append(str(error.value))
