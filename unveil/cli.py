@@ -217,7 +217,7 @@ def generate(
     top_k: Annotated[int | None, typer.Option(min=1)] = None,
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
     backtrack: Annotated[int | None, typer.Option(min=0, help="Grids: most forwards lost to contradictions.")] = None,
-    where: Annotated[str | None, typer.Option(metavar="JSON", help="What samples must be like.")] = None,
+    where: options.WhereOption = None,
     rule: options.RuleOption = None,
     share: options.ShareOption = None,
     attempts: Annotated[int | None, typer.Option(min=1, help="With --where or --rule: most for a sample.")] = None,
@@ -264,13 +264,11 @@ def impute(
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     samples: Annotated[int, typer.Option(min=1, max=100, help="So many files: OUT.1.csv, OUT.2.csv, ...")] = 1,
     mode: Annotated[bool, typer.Option("--mode", help="The likeliest value, not a drawn one.")] = False,
-    missing: Annotated[
-        list[str] | None, typer.Option(metavar="CELL", help="Cells to fill besides empty ones; default: as trained.")
-    ] = None,
+    where: options.WhereOption = None,
+    rule: options.FilledRuleOption = None,
+    missing: options.MissingOption = None,
     delimiter: Annotated[str | None, typer.Option(help="Default: that of the training table.")] = None,
-    ignore_foreign: Annotated[
-        bool, typer.Option("--ignore-foreign", help="Go on where a cell is not known to the model.")
-    ] = False,
+    ignore_foreign: options.IgnoreForeignFlag = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """Fill the empty cells of a file; known cells of a CSV file stay byte for byte, types of a Parquet file stay.
@@ -285,8 +283,8 @@ def impute(
         raise UsageError("--mode and --samples exclude each other: every sample would be the same")
     if delimiter is not None:
         check_delimiter(delimiter)
-    options = imputation.Options(order_policy, seed, samples, mode, missing, delimiter, ignore_foreign)
-    imputation.impute(artifact, table, out, options=options, force=force)
+    own = imputation.Options(order_policy, seed, samples, mode, missing, delimiter, ignore_foreign, where, rule)
+    imputation.impute(artifact, table, out, options=own, force=force)
 
 
 @app.command()

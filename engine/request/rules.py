@@ -51,7 +51,7 @@ def rules_of(rules: Sequence[str] | None, model: ServedModel, template: Template
         except PromptError as error:
             raise ServiceError("invalid_request", str(error), param=param) from None
         if not isinstance(rule, Unique):
-            own = _given(rule, tokenizer, template)
+            own = given(rule, tokenizer, template)
             _check(own, text, param)
             bound += [BoundRule(own)] if own.positions else []
         elif rules is not None:
@@ -60,7 +60,7 @@ def rules_of(rules: Sequence[str] | None, model: ServedModel, template: Template
     return tuple(bound)
 
 
-def _given(rule: RowRule, tokenizer: TableTokenizer, template: Template) -> RowRule:
+def given(rule: RowRule, tokenizer: TableTokenizer, template: Template) -> RowRule:
     """With what the template knows."""
     ids = {i: token_id for i, token_id in enumerate(template.tokens) if not template.hidden[i]}
     if not isinstance(rule, Comparison):

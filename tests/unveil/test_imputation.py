@@ -334,3 +334,17 @@ def test_stdin_and_stdout_give_the_bytes_of_files(artifact: Path, table: Path, t
 def test_one_stdout_holds_one_sample(artifact: Path, table: Path, run: Run) -> None:
     code, _, err = run(artifact, table, "--out", "-", "--samples", 2)
     assert (code, err) == (2, "error: --samples: makes several files, and --out - is one\n")
+
+
+def test_a_condition_and_rules_hold_where_cells_are_filled(artifact: Path, tmp_path: Path, run: Run) -> None:
+    table, out = tmp_path / "holes.csv", tmp_path / "full.csv"
+    table.write_text("age,hours,income\n,5,\n20,5,\n,,\n80,,\n")
+    given = ("--where", '{"income": ">50K"}', "--rule", "hours * 10 <= age", "--seed", 3)
+    code, _, err = run(artifact, table, "--out", out, *given)
+    assert code == 0, err
+    assert 'note: the rule "hours * 10 <= age" cannot be kept in 1 rows, whose known cells break it' in err
+    rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
+    assert {row[2] for row in rows} == {">50K"}
+    assert [int(row[1]) * 10 <= int(row[0]) for row in rows] == [True, False, True, True]
+    code, _, err = run(artifact, table, "--out", out, "--force", "--mode", "--rule", "hours < age")
+    assert (code, "mode and rules exclude each other" in err) == (2, True)

@@ -28,6 +28,7 @@ LEFT_TO_RIGHT, RIGHT_TO_LEFT = "left to right", "right to left"
 GAP, LAST_GAP = 2.0, 6.0
 PRICED_ROWS, SCORED_ROWS = 64, 256
 CERTAIN = 2.0  # standard errors, over rows, that an order must be cheaper by to become the law
+_PREFERENCE = 1e-3  # between log-weights
 _SEARCH_STREAM = 2**42
 _SHOWN = 16
 
@@ -79,14 +80,25 @@ def scored_rows(rows: Rows, *, seed: int, step: int) -> Rows:
 def decide(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str, Sequence[int]], seed: int) -> Decision:
     """The NELBO of the law `log_w` [L] beside the exact loss along each order, on the same rows. The cheapest is taken
     where it is cheaper than the law by `CERTAIN` standard errors of the paired difference; else the law or its own
-    likeliest order, whichever is cheaper, ties staying with the law."""
+    likeliest order, whichever is cheaper, ties staying with the law.
+
+    A uniform law does not stay: a network that has learned all orders pays for any single one at first, and what
+    deciding is worth comes with the training along it.
+    """
     costs = {LAW: nelbo(denoise, rows, log_w, seed=seed)}
     costs |= {name: -log_likelihood(denoise, rows, list(order)) for name, order in orders.items()}
     nats = {name: float(cost.mean()) for name, cost in costs.items()}
+    if is_uniform(log_w):
+        return Decision(nats, min(orders, key=nats.__getitem__))
     best = min(nats, key=nats.__getitem__)
     if best not in (LAW, OWN_ORDER) and not _is_certain(costs[LAW] - costs[best]):
         best = min((name for name in nats if name in (LAW, OWN_ORDER)), key=nats.__getitem__)
     return Decision(nats, best)
+
+
+def is_uniform(log_w: Tensor) -> bool:
+    """Whether a law has not begun to prefer any order."""
+    return float(log_w.max() - log_w.min()) < _PREFERENCE
 
 
 def _is_certain(gains: Tensor) -> bool:

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import TextIO
 
 from unveil.api import Model, load
+from unveil.commands.arguments import refused_as_usage, where_argument
 from unveil.commands.output import UsageError
 from unveil.commands.progress import Bar, stderr
 from unveil.commands.raw_csv import RawCsv, RawRecord
 from unveil.commands.result_files import COMPRESSED, STANDARD, check_target, partial_of, shown, written
-from unveil.model.artifact.manifest import Manifest
 from unveil.model.decoding.canvas import Canvas, Reveal, SamplingParams
 from unveil.model.decoding.seeds import derive_seed, draw_seed
 from unveil.model.errors import PromptError, UnveilError
+from unveil.model.tokenizers.base import Value
 from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.model.tokenizers.wording import listed, quoted
+from unveil.tables.constraints import Constraints, constraints_of
 from unveil.tables.files import check_frame, given_table, is_parquet, write_frame
 from unveil.tables.filling import Wishes, data_of, fill, filled_frame, missing_texts, sampling_params
 from unveil.training.data.files import read_table
@@ -42,6 +44,8 @@ class Options:
     missing: Sequence[str] | None
     delimiter: str | None
     ignores_foreign: bool
+    where: str | None = None
+    rules: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class _Task:
     params: SamplingParams
     seed: int
     options: Options
+    constraints: Constraints | None
     foreign: Counter[str] = field(default_factory=Counter)
     not_filled: Counter[str] = field(default_factory=Counter)
 
@@ -73,6 +78,9 @@ def impute(folder: Path, table: Path, out: Path, *, options: Options, force: boo
     model = load(folder)
     if not isinstance(model.tokenizer, TableTokenizer):
         raise UsageError(f"impute needs a model of a table, and {folder} is a {model.manifest.domain} model")
+    with refused_as_usage():
+        where, rules = where_argument(options.where), options.rules
+        constraints = constraints_of(model, where=where, rules=rules, is_mode=options.is_mode)
     if options.num_samples > 1 and out == STANDARD:
         raise UsageError("--samples: makes several files, and --out - is one")
     paths = _targets(out, options.num_samples)
@@ -80,11 +88,11 @@ def impute(folder: Path, table: Path, out: Path, *, options: Options, force: boo
         for path in paths:
             _check_path(path, source, force=force)
         if is_parquet(source):
-            _impute_frame(model, model.tokenizer, source, paths, options)
+            _impute_frame(model, source, paths, options, constraints)
         elif out.suffix == ".parquet":
             raise UsageError(f"--out {out}: a CSV file is filled in as it is written, and comes out as CSV")
         else:
-            _impute_records(model, model.tokenizer, source, paths, options)
+            _impute_records(model, source, paths, options, constraints)
 
 
 def _check_path(path: Path, source: Path, *, force: bool) -> None:
@@ -94,9 +102,9 @@ def _check_path(path: Path, source: Path, *, force: bool) -> None:
 
 
 def _impute_records(
-    model: Model, tokenizer: TableTokenizer, source: Path, paths: Sequence[Path], options: Options
+    model: Model, source: Path, paths: Sequence[Path], options: Options, constraints: Constraints | None
 ) -> None:
-    task = _task(model.manifest, tokenizer, source, options)
+    task = _task(model, source, options, constraints)
     with ExitStack() as stack:
         files = [stack.enter_context(written(path, encoding=task.table.encoding)) for path in paths]
         advance = stack.enter_context(Bar("filling in", task.table.num_bytes))
@@ -107,13 +115,14 @@ def _impute_records(
             _write(task, row, samples, files)
             num_cells += len(row.holes)
             advance(row.record.num_bytes)
-    _tell(task.foreign, task.not_filled)
+    _tell(task.foreign, task.not_filled, constraints)
     _tell_result(num_cells, paths, options, task.seed)
 
 
 def _impute_frame(
-    model: Model, tokenizer: TableTokenizer, source: Path, paths: Sequence[Path], options: Options
+    model: Model, source: Path, paths: Sequence[Path], options: Options, constraints: Constraints | None
 ) -> None:
+    tokenizer = _tokenizer(model)
     frame = read_table(source, delimiter=options.delimiter or ",").frame
     _tell_absent([column.name for column in tokenizer.columns], frame.columns)
     _params(options)
@@ -127,13 +136,15 @@ def _impute_frame(
             options.is_mode,
             options.missing,
             ignores_foreign=options.ignores_foreign,
+            constraints=constraints,
         )
         missing = missing_texts(model.manifest)
         filled = fill(model, tokenizer, frame, missing=missing, wishes=wishes, advance=advance)
         for sample, path in zip(filled.samples, paths, strict=True):
             write_frame(filled_frame(tokenizer, frame, sample), path)
     others = frame.drop([column.name for column in tokenizer.columns], strict=False)
-    _tell(filled.foreign, Counter({series.name: n for series in others if (n := series.null_count())}))
+    empty = Counter({series.name: n for series in others if (n := series.null_count())})
+    _tell(filled.foreign, empty, constraints)
     _tell_result(filled.num_cells, paths, options, filled.seed)
 
 
@@ -145,7 +156,13 @@ def _targets(out: Path, num_samples: int) -> list[Path]:
     return [out.with_name(f"{stem}.{k}{suffix}") for k in range(1, num_samples + 1)]
 
 
-def _task(manifest: Manifest, tokenizer: TableTokenizer, source: Path, options: Options) -> _Task:
+def _tokenizer(model: Model) -> TableTokenizer:
+    assert isinstance(model.tokenizer, TableTokenizer)
+    return model.tokenizer
+
+
+def _task(model: Model, source: Path, options: Options, constraints: Constraints | None) -> _Task:
+    manifest, tokenizer = model.manifest, _tokenizer(model)
     data = data_of(manifest)
     table = RawCsv.open(
         source, delimiter=options.delimiter or data.get("delimiter", ","), header=data.get("header", True)
@@ -157,7 +174,7 @@ def _task(manifest: Manifest, tokenizer: TableTokenizer, source: Path, options: 
     _tell_absent(list(positions), table.names)
     missing = missing_texts(manifest) if options.missing is None else options.missing
     seed = draw_seed() if options.seed is None else options.seed
-    return _Task(table, tokenizer, position_of, frozenset(["", *missing]), _params(options), seed, options)
+    return _Task(table, tokenizer, position_of, frozenset(["", *missing]), _params(options), seed, options, constraints)
 
 
 def _tell_absent(names: Sequence[str], given: Sequence[str]) -> None:
@@ -181,13 +198,19 @@ def _filled(task: _Task, model: Model) -> Iterator[tuple[_Row, list[Reveals]]]:
     def canvases() -> Iterator[Canvas]:
         for index, record in enumerate(task.table.records()):
             row = _Row(record, _holes(task, record))
-            tokens, hidden = _seen(task, row)
+            tokens, hidden, known = _seen(task, row)
+            params = task.params
+            if task.constraints is not None and row.holes:
+                params = task.constraints.params(params, tokens, hidden, known)
             ahead.append(row)
             for k in range(task.options.num_samples):
-                yield Canvas.start(tokens, hidden, seed=derive_seed(task.seed, index, k), params=task.params)
+                yield Canvas.start(tokens, hidden, seed=derive_seed(task.seed, index, k), params=params)
 
     samples: list[Reveals] = []
     for decoded in model.decode(canvases(), barred=task.tokenizer.missing_ids):
+        if decoded.canvas.is_unmet:
+            place = f"{task.table.path} line {ahead[0].record.line}"
+            raise UnveilError(f"{place}: no values of its empty cells meet what is asked for")
         samples.append({reveal.position: reveal for reveal in decoded.reveals})
         if len(samples) == task.options.num_samples:
             yield ahead.popleft(), samples
@@ -201,23 +224,25 @@ def _holes(task: _Task, record: RawRecord) -> list[int]:
     return [i for i in empty if i in task.position_of]
 
 
-def _seen(task: _Task, row: _Row) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Tokens and what is hidden of a row; nothing is where there is nothing to fill."""
+def _seen(task: _Task, row: _Row) -> tuple[tuple[int, ...], tuple[bool, ...], dict[int, Value]]:
+    """Tokens, what is hidden of a row, and the known values; nothing is hidden where there is nothing to fill."""
+    known: dict[int, Value] = {}
     tokens, hidden = [0] * task.tokenizer.length, [bool(row.holes)] * task.tokenizer.length
     for i, position in task.position_of.items():
         if i in row.holes or not row.record.cells:
             continue
         column = task.tokenizer.columns[position]
         try:
-            tokens[position] = column.encode(column.read(row.record.text(i)))
-            hidden[position] = False
+            value = column.read(row.record.text(i))
+            tokens[position] = column.encode(value)
+            hidden[position], known[position] = False, value
         except PromptError as error:
             if not task.options.ignores_foreign:
                 place = f"{task.table.path} line {row.record.line}"
                 reason = f"{error}; --ignore-foreign keeps such cells from the model, and leaves them as they are"
                 raise PromptError(f"{place}: {reason}", param=error.param) from None
             task.foreign[column.name] += 1
-    return tuple(tokens), tuple(hidden)
+    return tuple(tokens), tuple(hidden), known
 
 
 def _write(task: _Task, row: _Row, samples: Sequence[Reveals], files: Sequence[TextIO]) -> None:
@@ -231,7 +256,9 @@ def _write(task: _Task, row: _Row, samples: Sequence[Reveals], files: Sequence[T
         file.write(task.table.joined(row.record, cells))
 
 
-def _tell(foreign: Counter[str], not_filled: Counter[str]) -> None:
+def _tell(foreign: Counter[str], not_filled: Counter[str], constraints: Constraints | None) -> None:
+    for note in constraints.notes() if constraints is not None else ():
+        stderr.print(f"note: {note}", soft_wrap=True)
     for name, number in foreign.items():
         stderr.print(
             f"note: column {quoted(name)}: {number:,} cells not known to the model, left as they are", soft_wrap=True

@@ -50,3 +50,13 @@ FailBelowOption = Annotated[
 FailAboveOption = Annotated[
     list[str] | None, typer.Option(metavar="FIGURE=NUMBER", help="With --judge: exit with 1 above, as in attack=0.55.")
 ]
+MissingOption = Annotated[
+    list[str] | None, typer.Option(metavar="CELL", help="Cells to fill besides empty ones; default: as trained.")
+]
+IgnoreForeignFlag = Annotated[
+    bool, typer.Option("--ignore-foreign", help="Go on where a cell is not known to the model.")
+]
+WhereOption = Annotated[str | None, typer.Option(metavar="JSON", help="What samples must be like.")]
+FilledRuleOption = Annotated[
+    list[str] | None, typer.Option("--rule", metavar="RULE", help="Kept where cells are filled: signup <= last_login.")
+]

@@ -15,6 +15,7 @@ from unveil.model.errors import UnveilError
 from unveil.model.tokenizers.base import Value
 from unveil.model.tokenizers.table.table import TableTokenizer
 from unveil.tables.cells import Encoded, encode, typed
+from unveil.tables.constraints import Constraints
 
 ORDERS = tuple(name for name in ORDER_POLICIES if name != "explicit")
 _MISSING_OF_KIND = {"adult": ("?",)}  # what readers of their own take for a missing value
@@ -38,6 +39,7 @@ class Wishes:
     is_mode: bool = False
     missing: Collection[str] | None = None
     ignores_foreign: bool = False
+    constraints: Constraints | None = None
 
 
 @dataclass
@@ -107,9 +109,11 @@ def fill(
     seed = draw_seed() if wishes.seed is None else wishes.seed
     holes = {row: found for row in range(frame.height) if (found := _holes(encoded, row))}
     samples = tuple(dict[int, Column]() for _ in range(wishes.num_samples))
-    canvases = _canvases(encoded, list(holes), params=params, seed=seed, num_samples=wishes.num_samples)
+    canvases = _canvases(encoded, list(holes), wishes, params=params, seed=seed)
     places = ((row, sample) for row in holes for sample in samples)
     for decoded, (row, sample) in zip(model.decode(canvases, barred=tokenizer.missing_ids), places, strict=True):
+        if decoded.canvas.is_unmet:
+            raise UnveilError(f"row {row} (counted from 0): no values of its empty cells meet what is asked for")
         reveals = {reveal.position: reveal for reveal in decoded.reveals}
         for position in holes[row]:
             uniform = _MEDIAN if wishes.is_mode else reveals[position].uniform
@@ -126,12 +130,16 @@ def _holes(encoded: Encoded, row: int) -> list[int]:
 
 
 def _canvases(
-    encoded: Encoded, rows: Sequence[int], *, params: SamplingParams, seed: int, num_samples: int
+    encoded: Encoded, rows: Sequence[int], wishes: Wishes, *, params: SamplingParams, seed: int
 ) -> Iterator[Canvas]:
     for row in rows:
         tokens, hidden = tuple(encoded.tokens[row].tolist()), tuple((~encoded.is_known[row]).tolist())
-        for k in range(num_samples):
-            yield Canvas.start(tokens, hidden, seed=derive_seed(seed, row, k), params=params)
+        own = params
+        if wishes.constraints is not None:
+            known: dict[int, Any] = {i: cells[row] for i, cells in encoded.cells.items() if not hidden[i]}
+            own = wishes.constraints.params(params, tokens, hidden, known)
+        for k in range(wishes.num_samples):
+            yield Canvas.start(tokens, hidden, seed=derive_seed(seed, row, k), params=own)
 
 
 def filled_series(tokenizer: TableTokenizer, frame: pl.DataFrame, sample: Mapping[int, Column]) -> dict[str, pl.Series]:

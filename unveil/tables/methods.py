@@ -73,6 +73,8 @@ class TableMethods:
         seed: int | None = None,
         order: str = "learned",
         mode: bool = False,
+        where: dict[str, Any] | None = None,
+        rules: list[str] | None = None,
         ignore_foreign: bool = False,
     ) -> Any:
         """The same DataFrame with its empty cells filled: null, NaN, an empty text, and what the training table had for
@@ -82,12 +84,18 @@ class TableMethods:
         Values are drawn given all that is known in their row, together; with `mode` the likeliest are taken, and the
         median of a bin of numbers. A cell that the model does not know is refused, naming row and column;
         `ignore_foreign` keeps it from the model instead, and leaves it as it is.
+
+        `where` and `rules` say what filled cells must be like, as in `sample`, and exclude `mode`. A rule that the
+        known cells of a row break is left out there.
         """
+        from unveil.tables.constraints import constraints_of
         from unveil.tables.filled import impute
         from unveil.tables.filling import Wishes
 
-        wishes = Wishes(order=order, seed=seed, is_mode=mode, ignores_foreign=ignore_foreign)
         model = _model(self)
+        _table(model.tokenizer, "impute")
+        constraints = constraints_of(model, where=where, rules=rules, is_mode=mode)
+        wishes = Wishes(order, seed, is_mode=mode, ignores_foreign=ignore_foreign, constraints=constraints)
         return impute(model, _table(model.tokenizer, "impute"), model.manifest, data, wishes)
 
     def log_prob(

@@ -86,10 +86,21 @@ def test_an_order_becomes_the_law_only_where_it_is_cheaper_for_certain(
     monkeypatch.setattr(
         f"{room}.log_likelihood", lambda _, __, order: -(10.0 - gain * (order == BACKWARDS) + 0 * noise)
     )
-    found = decide(Chain(1), _rows(), log_w=torch.zeros(L), orders={"other": BACKWARDS}, seed=0)
+    decided = order_log_w(FORWARDS)
+    found = decide(Chain(1), _rows(), log_w=decided, orders={"other": BACKWARDS}, seed=0)
     assert found.best == best
-    own = decide(Chain(1), _rows(), log_w=torch.zeros(L), orders={OWN_ORDER: BACKWARDS, "same": BACKWARDS}, seed=0)
+    own = decide(Chain(1), _rows(), log_w=decided, orders={OWN_ORDER: BACKWARDS, "same": BACKWARDS}, seed=0)
     assert own.best == OWN_ORDER  # what the law mostly draws anyway need not be certain
+
+
+def test_a_uniform_law_does_not_stay_though_every_order_is_dearer_at_first() -> None:
+    """What deciding is worth comes with the training along it."""
+    orders = {"dear": [0, 2, 1, 3], "less dear": BACKWARDS}
+    found = decide(Chain(1), _rows(), log_w=torch.zeros(L), orders={"dear": FORWARDS}, seed=0)
+    assert found.nats["dear"] > found.nats[LAW]
+    assert found.best == "dear"
+    both = decide(Chain(1), _rows(), log_w=torch.zeros(L), orders=orders, seed=0)
+    assert both.best == min(orders, key=both.nats.__getitem__)
 
 
 def test_a_law_around_an_order_has_that_order_and_its_gap() -> None:

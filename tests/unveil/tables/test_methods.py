@@ -267,3 +267,23 @@ print(sorted({"torch", "pandas", "polars", "narwhals", "pyarrow"} & set(sys.modu
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+def test_filled_cells_meet_a_condition_and_rules_and_known_cells_that_break_one_are_left(model: unveil.Model) -> None:
+    frame = pl.DataFrame({"age": [None, 20, None, 80], "hours": [5, 5, None, None], "income": [None] * 4}).cast(
+        {"income": pl.String}
+    )
+    rules = ["hours * 10 <= age"]
+    for seed in range(8):
+        filled = model.impute(frame, where={"income": ">50K"}, rules=rules, seed=seed)
+        assert filled["income"].to_list() == [">50K"] * 4
+        kept = (filled["hours"] * 10 <= filled["age"]).to_list()
+        assert kept == [True, False, True, True], "the second row breaks the rule as it is given"
+        assert filled["age"].to_list()[1::2] == [20, 80]
+    for wrong, line in (
+        ({"mode": True, "rules": rules}, "mode and rules exclude each other"),
+        ({"rules": ["unique(age)"]}, "is about all rows"),
+        ({"where": {"agee": 3}}, "unknown column"),
+    ):
+        with pytest.raises(unveil.UnveilError, match=line):
+            model.impute(frame, **wrong)
