@@ -36,8 +36,6 @@ from unveil.training.run.warm_start import given_anew, load_start, make_denoiser
 from unveil.training.step.batches import marginal_logprobs
 from unveil.training.step.cost_to_go import CostToGoStepper
 from unveil.training.step.decided_orders import (
-    GAP,
-    LAST_GAP,
     LAW,
     OWN_ORDER,
     decide,
@@ -360,15 +358,15 @@ class Run:
         critic, seed = self.unwrapped.whole_critic(), self.recipe.seed
         rows = self.rows if self.unwrapped.reads_ranks else replace(self.rows, end_id=None)  # as they are trained
         orders = found_orders(critic, rows, log_w=log_w.cpu(), marginals=marginals, seed=seed, step=self.step)
-        self._decide(journal, orders, gap=GAP)
+        self._decide(journal, orders)
 
     def _settle(self, journal: Journal | None) -> None:
         """At the end the law is decided: on its likeliest order, as it would only pay for being unsure of that, or on a
         reading order that is cheaper, as what gradients tell apart of close orders can be noise."""
         own = deterministic_order(self.unwrapped.log_w(average=True).cpu()).tolist()
-        self._decide(journal, {OWN_ORDER: own} | reading_orders(len(own)), gap=LAST_GAP)
+        self._decide(journal, {OWN_ORDER: own} | reading_orders(len(own)))
 
-    def _decide(self, journal: Journal | None, orders: Mapping[str, Sequence[int]], *, gap: float) -> None:
+    def _decide(self, journal: Journal | None, orders: Mapping[str, Sequence[int]]) -> None:
         """Between the law and some orders, by forwards of training rows with the averaged weights."""
         self.unwrapped.eval()
         rows = scored_rows(self.rows, seed=self.recipe.seed, step=self.step).to(self.fabric.device)
@@ -376,7 +374,7 @@ class Run:
         found = decide(self.module, rows, log_w=log_w, orders=orders, seed=VALIDATION_SEED)
         best = self.fabric.broadcast(found.best)  # a tie that rounding breaks must not part the processes
         if best != LAW:
-            self.unwrapped.set_log_w(order_log_w(orders[best], gap=gap))
+            self.unwrapped.set_log_w(order_log_w(orders[best]))
             self.stepper.reset_moments("order")
         if journal is not None:
             costs = ", ".join(f"{name} {cost:.3f}" for name, cost in found.nats.items())

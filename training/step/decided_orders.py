@@ -23,9 +23,9 @@ from unveil.training.step.batches import order_rows, step_generator
 
 LAW, OWN_ORDER = "the law", "its likeliest order"
 LEFT_TO_RIGHT, RIGHT_TO_LEFT = "left to right", "right to left"
-# Between the log-weights of neighbours in a decided order. A law to learn from takes the next one first in seven draws
-# of eight; a law to keep in 399 of 400, and still lies within doubles at any length there is.
-GAP, LAST_GAP = 2.0, 6.0
+# Between the log-weights of neighbours in a decided order: the next one comes first in 399 draws of 400, so that nearly
+# every row is trained along the order itself; and it still lies within doubles at any length there is.
+GAP = 6.0
 PRICED_ROWS, SCORED_ROWS = 64, 256
 CERTAIN = 2.0  # standard errors, over rows, that an order must be cheaper by to become the law
 _PREFERENCE = 1e-3  # between log-weights
@@ -40,10 +40,10 @@ class Decision(NamedTuple):
     best: str
 
 
-def order_log_w(order: Sequence[int], *, gap: float = GAP) -> Tensor:
-    """The law around an order, log-weights [L] float32 of mean zero, `gap` apart."""
+def order_log_w(order: Sequence[int]) -> Tensor:
+    """The law around an order, log-weights [L] float32 of mean zero, `GAP` apart."""
     log_w = torch.empty(len(order))
-    log_w[list(order)] = -gap * torch.arange(len(order)).float()
+    log_w[list(order)] = -GAP * torch.arange(len(order)).float()
     return log_w - log_w.mean()
 
 

@@ -16,7 +16,6 @@ from unveil.training.data.rows import Rows
 from unveil.training.order_config import reading_order
 from unveil.training.step.decided_orders import (
     GAP,
-    LAST_GAP,
     LAW,
     LEFT_TO_RIGHT,
     OWN_ORDER,
@@ -70,7 +69,7 @@ def test_the_order_in_which_every_position_is_known_from_its_neighbour_wins(step
 
 
 def test_a_law_that_costs_the_same_stays_and_a_dearer_order_never_wins() -> None:
-    law = order_log_w(FORWARDS, gap=40.0)  # decided, so that nothing of it is chance
+    law = 7 * order_log_w(FORWARDS)  # so far apart that nothing of it is chance
     found = decide(Chain(-1), _rows(), log_w=law, orders={"same": FORWARDS, "dearer": BACKWARDS}, seed=0)
     assert found.nats[LAW] == found.nats["same"] < found.nats["dearer"]
     assert found.best == LAW
@@ -105,12 +104,11 @@ def test_a_uniform_law_does_not_stay_though_every_order_is_dearer_at_first() -> 
 
 def test_a_law_around_an_order_has_that_order_and_its_gap() -> None:
     order = [2, 0, 3, 1]
-    for gap in (GAP, LAST_GAP):
-        law = order_log_w(order, gap=gap)
-        assert deterministic_order(law).tolist() == order
-        torch.testing.assert_close(-law[order].diff(), torch.full((3,), gap))
-        assert float(law.sum()) == pytest.approx(0.0, abs=1e-5)
-    last = order_log_w(list(range(1024)), gap=LAST_GAP)
+    law = order_log_w(order)
+    assert deterministic_order(law).tolist() == order
+    torch.testing.assert_close(-law[order].diff(), torch.full((3,), GAP))
+    assert float(law.sum()) == pytest.approx(0.0, abs=1e-5)
+    last = order_log_w(list(range(1024)))
     first = next_log_probs(last, torch.ones(1, 1024, dtype=torch.bool))[0, 0].exp()
     assert float(first) > 399 / 400
 
@@ -237,7 +235,7 @@ def test_at_the_end_the_law_is_decided_on_its_likeliest_or_a_cheaper_reading_ord
     kept = _train(tmp_path).denoiser.order_head.global_log_w().detach()
     assert len(tried) == 3
     assert tried[-1] == {"its likeliest order": BACKWARDS, LEFT_TO_RIGHT: FORWARDS, RIGHT_TO_LEFT: BACKWARDS}
-    torch.testing.assert_close(kept, order_log_w(order, gap=LAST_GAP))
+    torch.testing.assert_close(kept, order_log_w(order))
     again = _train(tmp_path).denoiser.order_head.global_log_w().detach()  # nothing left to do, nothing tried
     assert torch.equal(again, kept)
     assert len(tried) == 3
