@@ -340,7 +340,8 @@ def _as_kind(cells: Cells, column: Any) -> Cells:
     if is_level == (cells.dtype == object):
         return cells
     if is_level:
-        return np.array([None if np.isnan(x) else f"{x:g}" for x in cells], dtype=object)
+        texts = [str(int(x)) if float(x).is_integer() else str(x) for x in np.nan_to_num(cells)]
+        return np.array([None if gap else text for gap, text in zip(np.isnan(cells), texts, strict=True)], dtype=object)
     numbers = pl.Series(cells.tolist(), dtype=pl.String).cast(pl.Float64, strict=False)
     return numbers.fill_null(np.nan).to_numpy().astype(np.float64)
 
@@ -355,6 +356,8 @@ def _is_empty(cells: Cells) -> bool:
 
 def _put(series: pl.Series, cells: Cells) -> pl.Series:
     """Filled cells in the column's own type, where it holds them."""
+    if series.dtype == pl.Boolean:
+        return pl.Series(series.name, [cell == "true" for cell in cells])
     values = pl.Series(series.name, cells.tolist())
     return (
         values.cast(series.dtype, strict=False) if not series.dtype.is_integer() else values.round(0).cast(series.dtype)

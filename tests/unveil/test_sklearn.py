@@ -48,6 +48,7 @@ def _problem(num: int = 400) -> tuple[Any, Any, Any]:
 
 def _learned() -> dict[str, Any]:
     import pandas as pd
+    import polars as pl
     from sklearn.base import clone
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
@@ -66,6 +67,9 @@ def _learned() -> dict[str, Any]:
     mixed = UnveilClassifier(steps=20, settings=TINY, random_state=0).fit(frame, y > 0)
     pipeline = make_pipeline(FunctionTransformer(), UnveilClassifier(steps=5, settings=TINY))
     filled, holes = imputer.transform(X), np.isnan(X)
+    flags = pl.DataFrame({"a": X[:, 0], "flag": [None if i % 9 == 0 else bool(x > 0) for i, x in enumerate(X[:, 0])]})
+    codes = pd.DataFrame({"code": np.where(y > 0, "1234567", "7654321"), "x": X[:, 2]})
+    coded = UnveilClassifier(**{**choice, "steps": 150}).fit(codes, sign)
     return {
         "classifier": classifier.score(X[300:], sign[300:]),
         "classes": classifier.classes_.tolist(),
@@ -79,6 +83,8 @@ def _learned() -> dict[str, Any]:
         "known": bool((filled[~holes] == X[~holes]).all()),
         "left": int(np.isnan(filled).sum()),
         "mode": bool(np.isnan(UnveilImputer(mode=True, steps=2, settings=TINY).fit_transform(X)).any()),
+        "flags": UnveilImputer(steps=2, settings=TINY).fit_transform(flags)["flag"],
+        "coded": coded.score(codes.assign(code=codes["code"].astype(int)), sign),
         "mixed": mixed.predict(frame.assign(b="new")).dtype.name,
         "cross": len(cross_val_score(pipeline, X, sign, cv=3)),
         "names": mixed.feature_names_in_.tolist(),
@@ -112,6 +118,8 @@ def test_they_learn_take_missing_cells_and_are_copied_whole() -> None:
     assert found["again"], "the same seed gives the same weights"
     assert found["beyond"] == ["up", "down"]
     assert (found["known"], found["left"], found["mode"]) == (True, 0, False)
+    assert (str(found["flags"].dtype), found["flags"].null_count()) == ("Boolean", 0)
+    assert found["coded"] > 0.95, "codes given as numbers are the levels that they were"
     assert (found["mixed"], found["cross"], found["names"]) == ("bool", 3, ["a", "b", "c"])
 
 
