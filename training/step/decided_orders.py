@@ -83,25 +83,17 @@ def decide(denoise: Denoiser, rows: Rows, *, log_w: Tensor, orders: Mapping[str,
     likeliest order, whichever is cheaper, ties staying with the law.
 
     A uniform law does not stay: a network that has learned all orders pays for any single one at first, and what
-    deciding is worth comes with the training along it. Then a reading order is taken unless another is cheaper for
-    certain, since people put beside each other what belongs together.
+    deciding is worth comes with the training along it.
     """
     costs = {LAW: nelbo(denoise, rows, log_w, seed=seed)}
     costs |= {name: -log_likelihood(denoise, rows, list(order)) for name, order in orders.items()}
     nats = {name: float(cost.mean()) for name, cost in costs.items()}
     if is_uniform(log_w):
-        return Decision(nats, _first_order(costs, orders))
+        return Decision(nats, min(orders, key=nats.__getitem__))
     best = min(nats, key=nats.__getitem__)
     if best not in (LAW, OWN_ORDER) and not _is_certain(costs[LAW] - costs[best]):
         best = min((name for name in nats if name in (LAW, OWN_ORDER)), key=nats.__getitem__)
     return Decision(nats, best)
-
-
-def _first_order(costs: Mapping[str, Tensor], orders: Mapping[str, Sequence[int]]) -> str:
-    """The cheapest order, or the cheapest reading order where that does not cost more for certain."""
-    best, *others = sorted(orders, key=lambda name: float(costs[name].mean()))
-    reading = next((name for name in (best, *others) if name in (LEFT_TO_RIGHT, RIGHT_TO_LEFT)), best)
-    return best if reading == best or _is_certain(costs[reading] - costs[best]) else reading
 
 
 def is_uniform(log_w: Tensor) -> bool:
