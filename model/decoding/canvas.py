@@ -12,7 +12,7 @@ forward. Nobody reads these ends, as if they came last in the order.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 OrderPolicy = Literal[
     "learned", "uniform", "left_to_right", "right_to_left", "confidence", "margin", "entropy", "explicit"
@@ -58,11 +58,12 @@ class Rule(Protocol):
 @dataclass(frozen=True, slots=True)
 class Condition:
     """What positions may hold, something each, and how often one sample may be tried: at least once
-    (`model.decoding.attempts.condition`). Parts of one id do not overlap. `rules`: what they may hold together."""
+    (`model.decoding.attempts.condition`). Parts of one id do not overlap. `rules`: what they may hold together, each a
+    `Rule`, which crosses to another process pickled."""
 
     parts: Mapping[int, tuple[Part, ...]]
     attempts: int
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[Any, ...] = ()
 
     def __hash__(self) -> int:
         return hash((tuple(self.parts.items()), self.attempts))

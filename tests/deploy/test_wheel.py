@@ -76,6 +76,7 @@ def test_nothing_but_unveil_lands_on_the_import_path(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"unveil"}
     assert {name.split("/")[1] for name in names if name.count("/") > 1 and name.startswith("unveil/")} == {
         *ROOMS,
+        "commands",
         "tables",
     }
 
