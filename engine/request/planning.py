@@ -1,12 +1,13 @@
 """A valid request and a served model -> canvases to decode, each with its own seed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from unveil.engine.catalog import ServedModel
 from unveil.engine.request.errors import ServiceError
 from unveil.engine.request.limits import Limits
-from unveil.engine.request.rules import rules_of
+from unveil.engine.request.rules import Named, bound_rules, read_rules
 from unveil.engine.request.schemas import ATTEMPTS, NUM_ORDERS, GenerateRequest, OrderRequest, ScoreRequest
 from unveil.engine.request.table_schemas import CountRequest, PredictRequest
 from unveil.model.decoding.canvas import Canvas, Condition, OrderPolicy, Part, SamplingParams
@@ -76,12 +77,13 @@ def plan_generation(request: GenerateRequest, model: ServedModel, limits: Limits
     prompts = prompts_of(request, limits)
     _check_size(request, len(prompts), limits)
     _check_backtrack(request, model)
+    rules = _rules(request, model)
     seed = draw_seed() if request.seed is None else request.seed
     samples: list[Sample] = []
     num_prompt_tokens = 0
     for prompt_index, (place, prompt) in enumerate(prompts):
         template = encode_prompt(model, prompt, request.length, place)
-        params = _params(request, template, place, condition=_condition(request, model, template))
+        params = _params(request, template, place, condition=_condition(request, model, template, rules))
         num_prompt_tokens += template.num_given
         for sample_index in range(request.num_samples):
             own_seed = derive_seed(seed, prompt_index, sample_index)
@@ -157,14 +159,22 @@ def order_of(request: GenerateRequest | ScoreRequest, positions: list[int], what
     return {"order": "explicit", "explicit_order": tuple(request.order), "order_temperature": temperature}
 
 
-def _condition(request: GenerateRequest, model: ServedModel, template: Template) -> Condition | None:
-    """What `where` and the rules ask of the template's hidden positions, if anything. Raises ServiceError (422)."""
-    rules = rules_of(request.rules, model, template)
-    if request.attempts is not None and request.where is None and not (request.rules or rules):
+def _rules(request: GenerateRequest, model: ServedModel) -> list[Named]:
+    """The request's, or the model's. Raises ServiceError (422) for what does not go with them or without them."""
+    rules = read_rules(request.rules, model)
+    if request.attempts is not None and request.where is None and not rules:
         raise ServiceError("invalid_request", "attempts is only valid with where or rules", param="attempts")
     if rules and request.steps is not None:
         own = "" if request.rules is not None else " (the model has rules; rules: [] leaves them out)"
         raise ServiceError("invalid_request", f"rules and steps exclude each other{own}", param="steps")
+    return rules
+
+
+def _condition(
+    request: GenerateRequest, model: ServedModel, template: Template, named: Sequence[Named]
+) -> Condition | None:
+    """What `where` and the rules ask of the template's hidden positions, if anything. Raises ServiceError (422)."""
+    rules = bound_rules(named, model, template)
     attempts = request.attempts or ATTEMPTS
     if request.where is None:
         return Condition({}, attempts, rules) if rules else None

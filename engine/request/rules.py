@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from unveil.engine.catalog import ServedModel
 from unveil.engine.request.errors import ServiceError
@@ -34,16 +35,23 @@ class BoundRule:
         return self.rule.holds(known)
 
 
-def rules_of(rules: Sequence[str] | None, model: ServedModel, template: Template) -> tuple[BoundRule, ...]:
-    """The rules that a template leaves open; None for those of the model. Raises ServiceError (422) for what is no
-    rule, for one about whole files, and for a template that breaks one."""
+class Named(NamedTuple):
+    """A rule, and the field that names it."""
+
+    param: str
+    rule: RowRule
+
+
+def read_rules(rules: Sequence[str] | None, model: ServedModel) -> list[Named]:
+    """Rules as written, None for those of the model. Raises ServiceError (422) for what is no rule, and for one about
+    whole files; of the model's own such ones are passed over."""
     tokenizer = model.tokenizer
     if not isinstance(tokenizer, TableTokenizer):
         if rules:
             message = f"rules are between the columns of a table, and this is a {model.manifest.domain} model"
             raise ServiceError("invalid_request", message, param="rules")
-        return ()
-    bound = []
+        return []
+    found = []
     for index, text in enumerate(tokenizer.rules if rules is None else rules):
         param = "rules" if rules is None else f"rules.{index}"
         try:
@@ -51,12 +59,21 @@ def rules_of(rules: Sequence[str] | None, model: ServedModel, template: Template
         except PromptError as error:
             raise ServiceError("invalid_request", str(error), param=param) from None
         if not isinstance(rule, Unique):
-            own = given(rule, tokenizer, template)
-            _check(own, text, param)
-            bound += [BoundRule(own)] if own.positions else []
+            found.append(Named(param, rule))
         elif rules is not None:
             message = f'the rule "{shown(text)}" is about the rows of a whole file: unveil generate --out keeps it'
             raise ServiceError("invalid_request", message, param=param)
+    return found
+
+
+def bound_rules(rules: Sequence[Named], model: ServedModel, template: Template) -> tuple[BoundRule, ...]:
+    """Those that a template leaves open. Raises ServiceError (422) for a template that breaks one."""
+    tokenizer, bound = model.tokenizer, []
+    for param, rule in rules:
+        assert isinstance(tokenizer, TableTokenizer)
+        own = given(rule, tokenizer, template)
+        _check(own, param)
+        bound += [BoundRule(own)] if own.positions else []
     return tuple(bound)
 
 
@@ -74,8 +91,9 @@ def _number(column: Column, value: Value, token_id: int) -> Fraction | None:
     return None if token_id == len(column.bins) else exact(number_in(column, value))
 
 
-def _check(rule: RowRule, text: str, param: str) -> None:
+def _check(rule: RowRule, param: str) -> None:
     """Raises ServiceError where the template leaves nothing that keeps the rule, as far as it can be seen."""
     is_broken = not rule.holds({}) if not rule.positions else rule.allowed(rule.positions[0], {}) == ()
     if is_broken:
-        raise ServiceError("invalid_request", f'no row with this prompt can keep the rule "{shown(text)}"', param=param)
+        message = f'no row with this prompt can keep the rule "{shown(rule.text)}"'
+        raise ServiceError("invalid_request", message, param=param)

@@ -80,6 +80,14 @@ def test_rules_that_no_attempt_keeps_are_answered_in_one_line_and_others_go_on(s
     assert server.generate(prompt={}, seed=1).status_code == 200
 
 
+def test_numbers_beyond_every_float_are_compared_as_others(server: Running) -> None:
+    huge, tiny = "9" * 400, "0." + "0" * 400 + "1"
+    for rule in (f"age <= {huge}", f"age * {tiny} <= hours", f"age - {huge} < hours", f"age != {huge}"):
+        assert server.generate(prompt={}, seed=1, rules=[rule]).status_code == 200, rule
+    for rule in (f"age >= {huge}", f"age == {huge}"):
+        assert server.generate(prompt={}, seed=1, rules=[rule]).json()["error"]["param"] == "rules.0"
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "reason"),
     [

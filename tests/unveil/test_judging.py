@@ -75,6 +75,7 @@ def _evaluated(folder: Path) -> dict[str, Any]:
         (("--html", "x.html"), 2, "--html: is only valid with --judge"),
         (("--fail-below", "c2st=1"), 2, "--fail-below: is only valid with --judge"),
         (("--judge", "--html", "x.txt"), 2, "must be a file name that ends in .html"),
+        (("--judge", "--html", "/no/such/folder/x.html"), 2, "its folder does not exist"),
         (("--judge", "--target", "zzz"), 1, "--target zzz: no such column; the columns are a, b, c, d"),
     ],
 )

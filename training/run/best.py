@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -64,5 +65,9 @@ class Best:
         return found
 
     def weights(self) -> dict[str, Tensor]:
-        """Of the cheapest."""
-        return load_file(self.folder / _WEIGHTS)
+        """Of the cheapest. Raises UnveilError where they cannot be read."""
+        path = self.folder / _WEIGHTS
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError):
+            raise UnveilError(f"{path}: missing or damaged; remove {self.folder.parent}") from None

@@ -61,6 +61,8 @@ def judged_artifact(
     """What judges say, and the data that the artifact was trained on. Raises UsageError, UnveilError."""
     if wishes.html is not None and wishes.html.suffix not in (".html", ".htm"):
         raise UsageError(f"--html {wishes.html}: must be a file name that ends in .html")
+    if wishes.html is not None and not wishes.html.parent.is_dir():  # before some minutes of work, not after them
+        raise UsageError(f"--html {wishes.html}: its folder does not exist")
     config, dataset = trained_on(folder, artifact, table)
     judged = judge(
         artifact.denoiser,

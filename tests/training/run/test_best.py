@@ -86,6 +86,12 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "costs.json").write_text("[1")
     with pytest.raises(UnveilError, match=r"costs\.json: damaged; remove"):
         Best.at(tmp_path, step=3)
+    best = Best(tmp_path, {1: 2.0})
+    for content in (None, b"no tensors"):
+        if content is not None:
+            (tmp_path / "best.safetensors").write_bytes(content)
+        with pytest.raises(UnveilError, match=r"best\.safetensors: missing or damaged; remove"):
+            best.weights()
 
 
 def test_a_table_by_default_settings_is_patient_and_named_steps_are_taken(tmp_path: Path) -> None:

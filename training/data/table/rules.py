@@ -16,7 +16,7 @@ from unveil.model.errors import PromptError, UnveilError
 from unveil.model.tokenizers.table.columns import CategoricalColumn, Column, DateColumn, NumericColumn
 from unveil.model.tokenizers.table.dates import FORMATS
 from unveil.model.tokenizers.table.rules.book import together
-from unveil.model.tokenizers.table.rules.kinds import Comparison, Unique
+from unveil.model.tokenizers.table.rules.kinds import COMPARES, Comparison, Unique
 from unveil.model.tokenizers.table.table import Cells, TableTokenizer
 from unveil.model.tokenizers.wording import quoted
 
@@ -63,15 +63,7 @@ def _num_broken(tokenizer: TableTokenizer, text: str, columns: Columns) -> int:
         total = np.sum(numbers, axis=0) + float(rule.constant)
         slack = _CLOSE * max(float(np.nanmax(np.abs(part), initial=0.0)) for part in numbers)
         total = np.where(np.abs(total) <= slack, 0.0, total)
-        holds = {
-            "<=": total <= 0,
-            "<": total < 0,
-            ">=": total >= 0,
-            ">": total > 0,
-            "==": total == 0,
-            "!=": total != 0,
-        }[rule.sign]
-        return int((~holds & ~np.isnan(total)).sum())
+        return int((~COMPARES[rule.sign](total, 0) & ~np.isnan(total)).sum())
     names = [tokenizer.columns[i].name for i in rule.columns]
     if isinstance(rule, Unique):
         rows = list(zip(*(columns[name].tolist() for name in names), strict=True))

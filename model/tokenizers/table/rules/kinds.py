@@ -4,20 +4,32 @@ A comparison holds where one of its values is missing, as SQL's CHECK does.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 from unveil.model.tokenizers.base import Share
 from unveil.model.tokenizers.table.columns import CategoricalColumn, Column, DateColumn, NumericColumn
 from unveil.model.tokenizers.table.conditions import Range, outside, shares_within
 
 Sign = Literal["<=", "<", ">=", ">", "==", "!="]
+COMPARES: Mapping[Sign, Callable[[Any, Any], Any]] = {
+    "<=": operator.le,
+    "<": operator.lt,
+    ">=": operator.ge,
+    ">": operator.gt,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
 _MIRRORED: dict[Sign, Sign] = {"<=": ">=", "<": ">", ">=": "<=", ">": "<"}
 _MICROSECONDS = {"us": 1, "s": 10**6, "m": 60 * 10**6, "D": 86_400 * 10**6}
 Shown = tuple[int, float]
 """An id, and the uniform by which its value is drawn."""
+Ids = tuple[int, ...]
+"""One of each column that stood together."""
 
 
 class Term(NamedTuple):
@@ -65,7 +77,7 @@ class Comparison:
                 return None
             rest += term.weight * number
         sign = self.sign if own.weight > 0 else _MIRRORED.get(self.sign, self.sign)
-        ranges = _ranges(sign, float(-rest / own.weight))
+        ranges = _ranges(sign, _nearest(-rest / own.weight))
         return shares_within(own.column, ranges, missing=True)
 
     def holds(self, known: Mapping[int, Shown]) -> bool:
@@ -76,7 +88,7 @@ class Comparison:
             if number is None:
                 return True
             total += weight * number
-        return is_kept(total, self.sign)
+        return bool(COMPARES[self.sign](total, 0))
 
     def _number(self, term: Term, known: Mapping[int, Shown]) -> Fraction | None:
         return self.fixed[term.position] if term.position in self.fixed else term.number(known[term.position])
@@ -88,7 +100,7 @@ class Seen:
 
     text: str
     columns: tuple[int, ...]
-    rows: frozenset[tuple[int, ...]]
+    rows: frozenset[Ids]
     fixed: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -103,16 +115,24 @@ class Seen:
     def allowed(self, position: int, known: Mapping[int, Shown]) -> tuple[Share, ...]:
         """What a position may hold beside what is known."""
         place = self.columns.index(position)
-        return tuple(Share(i) for i in sorted({row[place] for row in self._rows(known)}))
+        wanted = self._wanted(known)
+        ids = {row[place] for row in self._rows(wanted)} if wanted else _by_id(self.rows)[place].keys()
+        return tuple(Share(i) for i in sorted(ids))
 
     def holds(self, known: Mapping[int, Shown]) -> bool:
         """Whether it does, of all its positions."""
-        return any(True for _ in self._rows(known))
+        return any(True for _ in self._rows(self._wanted(known)))
 
-    def _rows(self, known: Mapping[int, Shown]) -> Iterable[tuple[int, ...]]:
+    def _wanted(self, known: Mapping[int, Shown]) -> list[tuple[int, int]]:
+        """The ids that are settled, each with its place among the columns."""
         ids = {**{i: token_id for i, (token_id, _) in known.items()}, **self.fixed}
-        wanted = [(place, ids[i]) for place, i in enumerate(self.columns) if i in ids]
-        return (row for row in self.rows if all(row[place] == token_id for place, token_id in wanted))
+        return [(place, ids[i]) for place, i in enumerate(self.columns) if i in ids]
+
+    def _rows(self, wanted: list[tuple[int, int]]) -> Iterable[Ids]:
+        """Those with these ids, one at least, looked for among the rows of the rarest."""
+        index = _by_id(self.rows)
+        few = min((index[place].get(token_id, []) for place, token_id in wanted), key=len)
+        return (row for row in few if all(row[place] == token_id for place, token_id in wanted))
 
 
 @dataclass(frozen=True)
@@ -132,16 +152,22 @@ def exact(number: float) -> Fraction:
     return Fraction(repr(float(number)))
 
 
-def is_kept(total: Fraction, sign: Sign) -> bool:
-    """Whether a total compares with 0 so."""
-    return {
-        "<=": total <= 0,
-        "<": total < 0,
-        ">=": total >= 0,
-        ">": total > 0,
-        "==": total == 0,
-        "!=": total != 0,
-    }[sign]
+def _nearest(number: Fraction) -> float:
+    """The closest float, infinity beyond the largest."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+@lru_cache(maxsize=64)
+def _by_id(rows: frozenset[Ids]) -> list[dict[int, list[Ids]]]:
+    """The rows that hold each id, at each place. Asked for at every step of every canvas, and the same for all."""
+    index: list[dict[int, list[Ids]]] = [{} for _ in next(iter(rows))]
+    for row in rows:
+        for own, token_id in zip(index, row, strict=True):
+            own.setdefault(token_id, []).append(row)
+    return index
 
 
 def scale_of(column: DateColumn, unit: str) -> Fraction:
